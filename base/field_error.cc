@@ -1,0 +1,49 @@
+#include "base/field_error.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+
+namespace ll {
+namespace {
+constexpr char kField[] = "ll/field";
+constexpr char kHint[] = "ll/hint";
+
+std::string Payload(const absl::Status& status, const char* url) {
+  auto payload = status.GetPayload(url);
+  return payload ? std::string(*payload) : std::string();
+}
+}  // namespace
+
+absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::string_view message,
+                         absl::string_view hint) {
+  std::string text = field.empty() ? std::string(message) : absl::StrCat(field, ": ", message);
+  if (!hint.empty()) absl::StrAppend(&text, "; ", hint);
+  absl::Status status(code, text);
+  SetErrorField(status, field);
+  SetErrorHint(status, hint);
+  return status;
+}
+
+absl::Status MakeFieldError(const FieldError& error, absl::StatusCode code) {
+  return FieldStatus(code, error.field,
+                     absl::StrCat("expected ", error.expected, ", found ", error.found), error.hint);
+}
+
+std::string ErrorField(const absl::Status& status) { return Payload(status, kField); }
+std::string ErrorHint(const absl::Status& status) { return Payload(status, kHint); }
+
+void SetErrorField(absl::Status& status, absl::string_view field) {
+  if (!field.empty()) status.SetPayload(kField, absl::Cord(field));
+}
+void SetErrorHint(absl::Status& status, absl::string_view hint) {
+  if (!hint.empty()) status.SetPayload(kHint, absl::Cord(hint));
+}
+
+absl::Status Annotate(const absl::Status& status, absl::string_view context) {
+  if (status.ok()) return status;
+  absl::Status out(status.code(), absl::StrCat(context, ": ", status.message()));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& value) { out.SetPayload(url, value); });
+  return out;
+}
+
+}  // namespace ll

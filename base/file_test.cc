@@ -1,0 +1,55 @@
+#include "base/file.h"
+
+#include <unistd.h>
+
+#include "base/field_error.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+class FileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = testing::TempDir() + "/file_test_" + std::to_string(getpid());
+    LL_ASSERT_OK(RemoveTree(dir_));
+    LL_ASSERT_OK(MakeDirs(dir_ + "/a/b"));
+  }
+  void TearDown() override { LL_EXPECT_OK(RemoveTree(dir_)); }
+  std::string dir_;
+};
+
+TEST_F(FileTest, AtomicWriteReplacesAndLeavesNoTemporary) {
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/f", "one"));
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/f", "two"));
+  LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(dir_ + "/f"));
+  EXPECT_EQ(bytes, "two");
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(dir_));
+  EXPECT_THAT(names, testing::ElementsAre("a", "f"));
+}
+
+TEST_F(FileTest, ErrorsNameThePath) {
+  EXPECT_THAT(ReadFile(dir_ + "/absent"), StatusIs(absl::StatusCode::kNotFound, "absent"));
+  EXPECT_EQ(ErrorField(ReadFile(dir_ + "/absent").status()), dir_ + "/absent");
+  EXPECT_THAT(WriteFileAtomic(dir_ + "/no/such", "x"), StatusIs(absl::StatusCode::kNotFound, "/no/such"));
+}
+
+TEST_F(FileTest, AppendKeepsWhatWasThereAndCountsBytes) {
+  LL_ASSERT_OK(AppendFile(dir_ + "/log", "ab", true));
+  LL_ASSERT_OK_AND_ASSIGN(AppendOnlyFile file, AppendOnlyFile::Open(dir_ + "/log"));
+  EXPECT_EQ(file.size_bytes(), 2);
+  LL_ASSERT_OK(file.Append("cd"));
+  LL_ASSERT_OK(file.Sync());
+  EXPECT_EQ(file.size_bytes(), 4);
+  LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(dir_ + "/log"));
+  EXPECT_EQ(bytes, "abcd");
+}
+
+TEST_F(FileTest, FullDiskIsResourceExhaustedAndPoisonsTheFile) {
+  LL_ASSERT_OK_AND_ASSIGN(AppendOnlyFile file, AppendOnlyFile::Open("/dev/full"));
+  EXPECT_THAT(file.Append("x"), StatusIs(absl::StatusCode::kResourceExhausted, "/dev/full"));
+  EXPECT_THAT(file.Sync(), StatusIs(absl::StatusCode::kResourceExhausted, "/dev/full"));
+}
+
+}  // namespace
+}  // namespace ll

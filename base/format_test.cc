@@ -1,0 +1,22 @@
+#include "base/format.h"
+
+#include "gtest/gtest.h"
+
+namespace ll {
+namespace {
+TEST(FormatTest, Bytes) {
+  EXPECT_EQ(HumanBytes(999), "999 B");
+  EXPECT_EQ(HumanBytes(13'476'831'232), "13.5 GB");
+}
+TEST(FormatTest, Duration) {
+  EXPECT_EQ(HumanDuration(absl::Milliseconds(3200)), "3.2s");
+  EXPECT_EQ(HumanDuration(absl::Seconds(245)), "4m 05s");
+  EXPECT_EQ(HumanDuration(absl::Hours(51)), "2d 3h");
+}
+TEST(FormatTest, Count) {
+  EXPECT_EQ(HumanCount(6'738'415'616), "6,738,415,616");
+  EXPECT_EQ(HumanCount(-1000), "-1,000");
+  EXPECT_EQ(HumanCount(12), "12");
+}
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,59 @@
+// Child processes without a shell.
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace ll {
+
+struct SubprocessOptions {
+  std::vector<std::string> argv;  // argv[0] is the program's path; PATH is not searched
+  std::map<std::string, std::string> environment;  // added to or replacing the parent's
+  std::string working_directory;                   // empty: the parent's
+  // Child descriptor -> parent's descriptor. Every other descriptor above 2 is closed in the child.
+  std::map<int, int> inherited_fds;
+  // A process group of its own, so that the whole tree can be signalled.
+  bool new_process_group = true;
+  // The child gets SIGKILL when the thread that spawned it ends.
+  bool die_with_parent = true;
+};
+
+struct ExitStatus {
+  int exit_code = 0;  // meaningful when signal == 0
+  int signal = 0;     // the signal that ended the process, or 0
+};
+
+// One child process. Not thread-safe. Destroying a running child kills its process group and waits.
+class Subprocess {
+ public:
+  // Errors: the program cannot be executed (NotFound, PermissionDenied), no resources.
+  static absl::StatusOr<Subprocess> Start(const SubprocessOptions& options);
+  Subprocess(Subprocess&& other) noexcept;
+  Subprocess& operator=(Subprocess&& other) noexcept;
+  ~Subprocess();
+
+  pid_t pid() const { return pid_; }
+  // The exit status if the child has ended; never blocks.
+  std::optional<ExitStatus> Poll();
+  // Waits at most `timeout`; nullopt when the child still runs.
+  std::optional<ExitStatus> Wait(absl::Duration timeout);
+  // Signals the child's process group (the child alone without one). A child that has ended is left alone.
+  void Signal(int signal);
+
+ private:
+  Subprocess(pid_t pid, bool group) : pid_(pid), group_(group) {}
+  void KillAndReap();
+  pid_t pid_ = -1;
+  bool group_ = false;
+  std::optional<ExitStatus> exit_;
+};
+
+}  // namespace ll

@@ -1,0 +1,1 @@
+// The precompiled header of torch needs a translation unit that owns it.

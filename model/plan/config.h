@@ -1,0 +1,72 @@
+// The architecture of a Llama-family model as its Hugging Face folder's config.json states it.
+//
+// Plain values without torch, so that the planner, llctl and the trainer read one definition. Reading accepts the
+// spellings of transformers 4 (`rope_scaling`, top-level `rope_theta`, `torch_dtype`) and 5 (`rope_parameters`,
+// `dtype`); writing gives a file both can read.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+
+// Rotary position scaling. `kNone` is plain RoPE; `kLinear` is Position Interpolation (angle = m / factor * inv_freq).
+struct RopeScaling {
+  enum class Type { kNone, kLinear, kNtk, kDynamicNtk, kYarn, kLlama3 };
+  Type type = Type::kNone;
+  double factor = 1.0;
+  // Context the base model was trained for, in tokens; 0 where the file does not say.
+  int64_t original_max_position_embeddings = 0;
+  // YaRN (defaults of the paper) and Llama-3 only.
+  double beta_fast = 32.0, beta_slow = 1.0;
+  std::optional<double> attention_factor;
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
+
+  bool operator==(const RopeScaling&) const = default;
+};
+
+struct LlamaConfig {
+  std::string model_type = "llama";
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rms_norm_eps = 1e-5;
+  double rope_theta = 10000.0;
+  double initializer_range = 0.02;
+  RopeScaling rope;
+  bool tie_word_embeddings = false;
+  std::string dtype = "bfloat16";  // of the weights in the folder: float32, bfloat16 or float16
+  // The whole file as read: fields this struct does not model survive a rewrite.
+  nlohmann::json raw;
+
+  // Number of weights, the tied head counted once.
+  int64_t ParameterCount() const;
+  // Tokens the model reaches as configured: max_position_embeddings, which a scaling factor already includes
+  // where `original_max_position_embeddings` is present.
+  int64_t OriginalContext() const;
+};
+
+// Parses and checks the text of a config.json. A model this project cannot run (another architecture, attention
+// bias, an activation other than SiLU, heads not divisible by KV heads, …) is an InvalidArgument naming the field.
+absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text);
+
+// The file's JSON with this struct's values written into it, in both spellings of the rope fields.
+nlohmann::json LlamaConfigToJson(const LlamaConfig& config);
+
+// The config for reading `target_context` tokens with Position Interpolation (or `type`): factor =
+// ceil(target / original), composing with a factor already there (design §5, "Extending what was extended").
+// `original_context_override` > 0 replaces the original length read from the file. A target within the model's
+// reach leaves the scaling as it is. Errors: target not positive.
+absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t target_context, RopeScaling::Type type,
+                                          int64_t original_context_override = 0);
+
+}  // namespace ll
