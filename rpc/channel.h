@@ -1,0 +1,43 @@
+// Client side of a connection to the coordinator. Thread-safe functions.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace ll {
+
+struct ChannelConfig {
+  // "HOST:PORT" each; several are tried in order (a coordinator and its standbys) and, with TLS, must share a
+  // certificate name: the first one's.
+  std::vector<std::string> addresses;
+  // PEM files. `ca_file` switches TLS on; a client certificate needs both of the others.
+  std::string ca_file, cert_file, key_file;
+  // Sent with every call as "authorization: Bearer TOKEN"; empty: none.
+  std::string token;
+};
+
+// Splits "HOST:PORT[,HOST:PORT…]". Errors (InvalidArgument, field "coordinator"): empty, no port, port out of range.
+absl::StatusOr<std::vector<std::string>> ParseAddresses(absl::string_view text);
+
+// Splits "HOST:PORT" or "[V6]:PORT"; the host comes back without brackets. `field` names the flag in the error.
+struct HostPort {
+  std::string host;
+  int port = 0;
+};
+absl::StatusOr<HostPort> ParseHostPort(absl::string_view text, absl::string_view field);
+
+// 127.0.0.0/8, ::1 or "localhost".
+bool IsLoopbackHost(absl::string_view host);
+
+// A lazily connecting channel: keepalive, at most 64 MiB an answer, and transparent retries of UNAVAILABLE with
+// backoff for the unary services (Jobs, Admin). Errors: bad address; unreadable PEM file; a token that would travel
+// unencrypted to a host other than this one.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config);
+
+}  // namespace ll
