@@ -1,0 +1,205 @@
+// LlamaConfig: parsing, checks and derived numbers. Position scaling is in rope_config.cc.
+#include "model/plan/config.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "model/plan/config_internal.h"
+
+namespace ll {
+namespace {
+
+using nlohmann::json;
+
+absl::Status Unsupported(absl::string_view field, absl::string_view expected, const json& found) {
+  return ConfigError(field, expected, found.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+// Sizes beyond these are typing errors, and their products would overflow.
+constexpr int64_t kMaxSize = 1 << 24;
+
+absl::Status ReadSize(const json& raw, const char* field, int64_t fallback, int64_t& out) {
+  auto it = raw.find(field);
+  if (it == raw.end() || it->is_null()) {
+    if (fallback <= 0) return ConfigError(field, "a positive integer", "nothing");
+    out = fallback;
+    return absl::OkStatus();
+  }
+  if (!it->is_number_integer() || it->get<int64_t>() <= 0 || it->get<int64_t>() > kMaxSize) {
+    return Unsupported(field, absl::StrCat("an integer from 1 to ", kMaxSize), *it);
+  }
+  out = it->get<int64_t>();
+  return absl::OkStatus();
+}
+
+absl::Status ReadFlag(const json& raw, const char* field, bool& out) {
+  auto it = raw.find(field);
+  if (it == raw.end() || it->is_null()) return absl::OkStatus();
+  if (!it->is_boolean()) return Unsupported(field, "true or false", *it);
+  out = it->get<bool>();
+  return absl::OkStatus();
+}
+
+// Fields that change the computation in ways this project does not implement.
+absl::Status CheckArchitecture(const json& raw) {
+  const std::string type = raw.contains("model_type") && raw["model_type"].is_string()
+                               ? raw["model_type"].get<std::string>() : "nothing";
+  if (type != "llama") return ConfigError("model_type", "llama", type);
+  for (const char* field : {"attention_bias", "mlp_bias"}) {
+    bool on = false;
+    LL_RETURN_IF_ERROR(ReadFlag(raw, field, on));
+    if (on) return ConfigError(field, "false", "true");
+  }
+  if (raw.contains("hidden_act") && raw["hidden_act"] != "silu") {
+    return Unsupported("hidden_act", "\"silu\"", raw["hidden_act"]);
+  }
+  if (raw.contains("quantization_config") && !raw["quantization_config"].is_null()) {
+    return ConfigError("quantization_config", "no quantized weights (the base is read as bf16, fp16 or fp32)",
+                       "one");
+  }
+  if (raw.contains("partial_rotary_factor") && raw["partial_rotary_factor"] != 1 &&
+      !raw["partial_rotary_factor"].is_null()) {
+    return Unsupported("partial_rotary_factor", "1", raw["partial_rotary_factor"]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
+  LL_RETURN_IF_ERROR(ReadSize(raw, "vocab_size", 0, c.vocab_size));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "hidden_size", 0, c.hidden_size));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "intermediate_size", 0, c.intermediate_size));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "num_hidden_layers", 0, c.num_hidden_layers));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "num_attention_heads", 0, c.num_attention_heads));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "num_key_value_heads", c.num_attention_heads, c.num_key_value_heads));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "head_dim", c.hidden_size / c.num_attention_heads, c.head_dim));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "max_position_embeddings", 2048, c.max_position_embeddings));
+  if (c.num_hidden_layers > 4096) return ConfigError("num_hidden_layers", "at most 4096", absl::StrCat(c.num_hidden_layers));
+  const bool explicit_head_dim = raw.contains("head_dim") && !raw["head_dim"].is_null();
+  if (!explicit_head_dim && c.hidden_size % c.num_attention_heads != 0) {
+    return ConfigError("hidden_size", absl::StrCat("a multiple of num_attention_heads (", c.num_attention_heads, ")"),
+                       absl::StrCat(c.hidden_size));
+  }
+  if (c.num_attention_heads % c.num_key_value_heads != 0) {
+    return ConfigError("num_key_value_heads",
+                       absl::StrCat("a divisor of num_attention_heads (", c.num_attention_heads, ")"),
+                       absl::StrCat(c.num_key_value_heads));
+  }
+  if (c.head_dim % 2 != 0) return ConfigError("head_dim", "an even number", absl::StrCat(c.head_dim));
+  return absl::OkStatus();
+}
+
+absl::Status ReadDtype(const json& raw, LlamaConfig& c) {
+  for (const char* field : {"dtype", "torch_dtype"}) {
+    if (!raw.contains(field) || raw[field].is_null()) continue;
+    if (raw[field] == "float32" || raw[field] == "bfloat16" || raw[field] == "float16") {
+      c.dtype = raw[field].get<std::string>();
+      return absl::OkStatus();
+    }
+    return Unsupported(field, "float32, bfloat16 or float16", raw[field]);
+  }
+  c.dtype = "float32";  // what transformers assumes of a file that does not say
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ConfigError(absl::string_view field, absl::string_view expected, absl::string_view found) {
+  return MakeFieldError({absl::StrCat("config.json ", field), expected, found});
+}
+
+absl::Status ReadReal(const json& from, const char* field, double min_exclusive, double& out) {
+  auto it = from.find(field);
+  if (it == from.end() || it->is_null()) return absl::OkStatus();
+  if (!it->is_number() || !std::isfinite(it->get<double>()) || it->get<double>() <= min_exclusive) {
+    return Unsupported(field, absl::StrCat("a number > ", min_exclusive), *it);
+  }
+  out = it->get<double>();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text) {
+  LlamaConfig c;
+  c.raw = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
+  if (c.raw.is_discarded() || !c.raw.is_object()) {
+    return absl::InvalidArgumentError("config.json: expected a JSON object, found something else");
+  }
+  LL_RETURN_IF_ERROR(CheckArchitecture(c.raw));
+  LL_RETURN_IF_ERROR(ReadSizes(c.raw, c));
+  LL_RETURN_IF_ERROR(ReadDtype(c.raw, c));
+  LL_RETURN_IF_ERROR(ReadFlag(c.raw, "tie_word_embeddings", c.tie_word_embeddings));
+  c.rms_norm_eps = 1e-6;  // transformers' default of a file that does not say
+  LL_RETURN_IF_ERROR(ReadReal(c.raw, "rms_norm_eps", 0, c.rms_norm_eps));
+  LL_RETURN_IF_ERROR(ReadReal(c.raw, "initializer_range", 0, c.initializer_range));
+  LL_RETURN_IF_ERROR(ReadRope(c.raw, c));
+  return c;
+}
+
+absl::StatusOr<LlamaConfig> ReadLlamaConfig(const std::string& path) {
+  if (!FileExists(path)) {
+    return FieldStatus(absl::StatusCode::kNotFound, "model", absl::StrCat("no such folder: ", path),
+                       "give a Hugging Face folder with config.json, tokenizer and safetensors");
+  }
+  const std::string file = IsDirectory(path) ? path + "/config.json" : path;
+  if (!FileExists(file)) {
+    return FieldStatus(absl::StatusCode::kNotFound, "model", absl::StrCat("no config.json in ", path),
+                       "give a Hugging Face folder with config.json, tokenizer and safetensors");
+  }
+  LL_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
+  absl::StatusOr<LlamaConfig> config = ParseLlamaConfig(text);
+  if (!config.ok()) return Annotate(config.status(), path);
+  return config;
+}
+
+json LlamaConfigToJson(const LlamaConfig& c) {
+  json out = c.raw.is_object() ? c.raw : json::object();
+  out["architectures"] = {"LlamaForCausalLM"};
+  out["model_type"] = c.model_type;
+  out["hidden_act"] = "silu";
+  out["vocab_size"] = c.vocab_size;
+  out["hidden_size"] = c.hidden_size;
+  out["intermediate_size"] = c.intermediate_size;
+  out["num_hidden_layers"] = c.num_hidden_layers;
+  out["num_attention_heads"] = c.num_attention_heads;
+  out["num_key_value_heads"] = c.num_key_value_heads;
+  out["head_dim"] = c.head_dim;
+  out["max_position_embeddings"] = c.max_position_embeddings;
+  out["rms_norm_eps"] = c.rms_norm_eps;
+  out["initializer_range"] = c.initializer_range;
+  out["tie_word_embeddings"] = c.tie_word_embeddings;
+  out["dtype"] = c.dtype;
+  out["torch_dtype"] = c.dtype;
+  WriteRope(c, out);
+  return out;
+}
+
+int64_t LlamaConfig::ParameterCount() const {
+  const int64_t q = num_attention_heads * head_dim, kv = num_key_value_heads * head_dim;
+  const int64_t layer =
+      2 * hidden_size * q + 2 * hidden_size * kv + 3 * hidden_size * intermediate_size + 2 * hidden_size;
+  return vocab_size * hidden_size * (tie_word_embeddings ? 1 : 2) + num_hidden_layers * layer + hidden_size;
+}
+
+std::vector<WeightShape> WeightShapes(const LlamaConfig& c) {
+  const int64_t d = c.hidden_size, q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  std::vector<WeightShape> out = {{"model.embed_tokens.weight", {c.vocab_size, d}}};
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string layer = absl::StrCat("model.layers.", i, ".");
+    out.push_back({layer + "input_layernorm.weight", {d}});
+    out.push_back({layer + "self_attn.q_proj.weight", {q, d}});
+    out.push_back({layer + "self_attn.k_proj.weight", {kv, d}});
+    out.push_back({layer + "self_attn.v_proj.weight", {kv, d}});
+    out.push_back({layer + "self_attn.o_proj.weight", {d, q}});
+    out.push_back({layer + "post_attention_layernorm.weight", {d}});
+    out.push_back({layer + "mlp.gate_proj.weight", {c.intermediate_size, d}});
+    out.push_back({layer + "mlp.up_proj.weight", {c.intermediate_size, d}});
+    out.push_back({layer + "mlp.down_proj.weight", {d, c.intermediate_size}});
+  }
+  out.push_back({"model.norm.weight", {d}});
+  if (!c.tie_word_embeddings) out.push_back({"lm_head.weight", {c.vocab_size, d}});
+  return out;
+}
+
+}  // namespace ll

@@ -1,0 +1,145 @@
+#include "model/plan/memory_plan.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/format.h"
+
+namespace ll {
+namespace {
+
+// What the process holds before a model is there: libraries and, on a GPU, its context and communication buffers.
+constexpr int64_t kRuntimeBytesCpu = 350'000'000;
+constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
+// Share of a device left alone for fragmentation and for what other processes take.
+constexpr double kReserve = 0.04;
+// Rows of logits in flight; the head works through the tokens in chunks of at most this.
+constexpr int64_t kHeadChunkTokens = 512;
+// 4.127 bits a weight: NF4 in blocks of 64 with doubly quantised absmax (QLoRA).
+constexpr double kNf4Bytes = 4.127 / 8;
+constexpr int64_t kMasterMomentsGradient = 4 * 4;
+
+struct Linear {
+  const char* name;
+  int64_t in, out;
+};
+
+std::vector<Linear> Linears(const LlamaConfig& c) {
+  const int64_t d = c.hidden_size, f = c.intermediate_size;
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  return {{"q_proj", d, q},    {"k_proj", d, kv},  {"v_proj", d, kv},   {"o_proj", q, d},
+          {"gate_proj", d, f}, {"up_proj", d, f},  {"down_proj", f, d}};
+}
+
+bool Quantized(const JobSpec& s) { return s.method == "qlora" || s.method == "longqlora"; }
+
+int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  int64_t linear = 0;
+  for (const Linear& l : Linears(c)) linear += l.in * l.out * c.num_hidden_layers;
+  const int64_t rest = c.ParameterCount() - linear;
+  if (Quantized(s)) return static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes) + rest * element;
+  return (linear + rest) * element;
+}
+
+// Elements a token and layer keeps.
+int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  if (recompute == "full") return c.hidden_size;
+  const int64_t lean = 2 * c.hidden_size + 2 * q + 2 * kv;  // h1, q, O, h2, k, v
+  return recompute == "selective" ? lean : lean + 2 * c.intermediate_size;
+}
+
+JobSpec WithContext(const JobSpec& spec, int64_t tokens) {
+  JobSpec out = spec;
+  out.context_length = tokens;
+  out.max_seq_length = tokens;
+  return out;
+}
+
+int64_t LeanestTotal(const LlamaConfig& c, const JobSpec& s, bool gpu) {
+  const std::string recompute = s.recompute.value_or("auto") == "auto" ? "full" : *s.recompute;
+  return ForecastMemory(c, s, gpu, recompute).total();
+}
+
+// The longest multiple of 1024 tokens (below the job's) that fits; 0 where none does.
+int64_t LongestContext(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
+  int64_t low = 0, high = s.max_seq_length.value_or(*s.context_length) / 1024;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (LeanestTotal(c, WithContext(s, middle * 1024), gpu) <= available) low = middle;
+    else high = middle - 1;
+  }
+  return low * 1024;
+}
+
+std::string Nearest(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
+  const int64_t context = LongestContext(c, s, gpu, available);
+  if (context >= c.OriginalContext()) return absl::StrCat("--ctx ", context, " fits on this device");
+  return absl::StrCat("a device with at least ", HumanBytes(static_cast<int64_t>(
+                          static_cast<double>(LeanestTotal(c, s, gpu)) / (1 - kReserve))));
+}
+
+}  // namespace
+
+int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
+  int64_t count = 0;
+  for (const Linear& l : Linears(c)) {
+    if (std::find(s.target_modules.begin(), s.target_modules.end(), l.name) != s.target_modules.end()) {
+      count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
+    }
+  }
+  return s.method == "full" ? 0 : count;
+}
+
+int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
+  if (s.method == "full") return c.ParameterCount();
+  int64_t count = LoraParameterCount(c, s);
+  if (s.TrainsEmbedding()) count += c.vocab_size * c.hidden_size;
+  if (s.TrainsNorm()) count += (2 * c.num_hidden_layers + 1) * c.hidden_size;
+  return count;
+}
+
+MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu, const std::string& recompute) {
+  const int64_t element = s.precision.value_or("auto") == "fp32" ? 4 : 2;
+  const int64_t tokens = s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  MemoryForecast m;
+  m.recompute = recompute;
+  m.weights = WeightBytes(c, s, element);
+  m.trainables = TrainableParameterCount(c, s) * kMasterMomentsGradient + LoraParameterCount(c, s) * element;
+  m.activations = tokens * c.num_hidden_layers * SavedElements(c, recompute) * element;
+  // Attention's log-sum-exp, fp32, is kept where attention is not computed again.
+  if (recompute != "full") m.activations += tokens * c.num_hidden_layers * c.num_attention_heads * 4;
+  // One layer's backward: the layer's own activations where they are recomputed, and the gradients of the widest part.
+  const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
+  const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
+  m.workspace = tokens * (recomputed + gradients) * element;
+  m.head = std::min(tokens, kHeadChunkTokens) * c.vocab_size * (element + 4) + tokens * c.hidden_size * element;
+  m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
+  return m;
+}
+
+FitResult Fits(const LlamaConfig& c, const JobSpec& s, const Device& device) {
+  FitResult out;
+  out.available_bytes = static_cast<int64_t>(static_cast<double>(device.memory_bytes) * (1 - kReserve));
+  std::vector<std::string> choices = {"none", "selective", "full"};
+  if (s.recompute.value_or("auto") != "auto") choices = {*s.recompute};
+  MemoryForecast m;
+  for (const std::string& recompute : choices) {
+    m = ForecastMemory(c, s, device.IsGpu(), recompute);
+    out.fits = m.total() <= out.available_bytes;
+    if (out.fits) break;
+  }
+  out.needed_bytes = m.total();
+  out.recompute = m.recompute;
+  out.explanation = absl::StrCat(
+      "a rank needs ", HumanBytes(out.needed_bytes), " (weights ", HumanBytes(m.weights), ", optimizer ",
+      HumanBytes(m.trainables), ", activations ", HumanBytes(m.activations + m.workspace + m.head), ", runtime ",
+      HumanBytes(m.runtime), ") with recompute ", m.recompute, "; one slot (", device.kind, ") offers ",
+      HumanBytes(out.available_bytes));
+  if (!out.fits) out.nearest = Nearest(c, s, device.IsGpu(), out.available_bytes);
+  return out;
+}
+
+}  // namespace ll

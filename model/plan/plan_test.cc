@@ -1,0 +1,116 @@
+#include "base/status_matchers.h"
+#include "model/plan/memory_plan.h"
+#include "model/plan/models.h"
+#include "model/plan/time_plan.h"
+
+namespace ll {
+namespace {
+
+using ::testing::HasSubstr;
+
+JobSpec Spec(const std::string& yaml) {
+  auto parsed = ParseJobSpec("model: m\n" + yaml);
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  auto resolved = Resolve(*parsed);
+  EXPECT_TRUE(resolved.ok()) << resolved.status();
+  return *resolved;
+}
+
+TEST(ParameterTest, TrainableCountsOfThePapers) {  // claims 11, 12
+  LlamaConfig c = *BuiltInModel("7b");
+  EXPECT_EQ(LoraParameterCount(c, Spec("ctx: 8192\nmethod: lora\n")), 8388608);
+  EXPECT_EQ(LoraParameterCount(*BuiltInModel("13b"), Spec("ctx: 8192\nmethod: lora\n")), 13107200);
+  EXPECT_EQ(LoraParameterCount(*BuiltInModel("70b"), Spec("ctx: 8192\nmethod: lora\n")), 32768000);
+  EXPECT_EQ(LoraParameterCount(c, Spec("ctx: 8192\nmethod: longqlora\n")), 159907840);
+  EXPECT_EQ(LoraParameterCount(*BuiltInModel("13b"), Spec("ctx: 8192\nmethod: longqlora\n")), 250347520);
+  c.vocab_size = 32001;
+  EXPECT_EQ(TrainableParameterCount(c, Spec("ctx: 8192\n")), 139730944);
+  EXPECT_EQ(TrainableParameterCount(c, Spec("ctx: 8192\nmethod: full\n")), c.ParameterCount());
+}
+
+TEST(FlopsTest, ReproducesLongLorasTable) {  // claim 10, TFLOPs
+  LlamaConfig c = *BuiltInModel("7b");
+  FlopCount f = ForwardFlops(c, 8192, 8192);
+  EXPECT_NEAR(f.attention / 1e12, 35.2, 0.05);
+  EXPECT_NEAR(f.projections / 1e12, 35.2, 0.05);
+  EXPECT_NEAR(f.feed_forward / 1e12, 70.9, 0.05);
+  EXPECT_NEAR(f.others / 1e12, 2.2, 0.05);
+  const double full[] = {24.5, 39.4, 56.5, 72.2}, s2[] = {7.5, 14.0, 24.5, 39.4};
+  for (int i = 0; i < 4; ++i) {
+    const int64_t n = int64_t{8192} << i;
+    FlopCount a = ForwardFlops(c, n, n), b = ForwardFlops(c, n, n / 4);
+    EXPECT_NEAR(100 * a.attention / a.total(), full[i], 0.1) << n;
+    EXPECT_NEAR(100 * b.attention / b.total(), s2[i], 0.1) << n;
+  }
+}
+
+TEST(FlopsTest, CausalS2EqualsAnEnumerationOfPairs) {
+  LlamaConfig c = *BuiltInModel("7b");
+  c.num_attention_heads = 3;
+  c.num_hidden_layers = 1;
+  for (int64_t n : {16, 17, 29}) {
+    const int64_t g = 5, half = 2;
+    double pairs = 0;
+    for (int64_t t = 0; t < n; ++t) {
+      for (int64_t u = 0; u <= t; ++u) {
+        pairs += (u / g == t / g);  // one unshifted head of three
+        auto segment = [&](int64_t x) { return x < half ? 0 : 1 + (x - half) / g; };
+        pairs += 2 * (segment(u) == segment(t));
+      }
+    }
+    EXPECT_DOUBLE_EQ(CausalAttentionFlops(c, n, "s2", g), 4.0 * c.head_dim * pairs) << n;
+  }
+  // "exact (no wrap) x0.2344" of full attention for long sequences.
+  EXPECT_NEAR(CausalAttentionFlops(*BuiltInModel("7b"), 32768, "s2", 8192) /
+                  CausalAttentionFlops(*BuiltInModel("7b"), 32768, "full", 0), 0.2344, 0.001);
+}
+
+TEST(TimeTest, GoodStepTimesOf7bOnH200) {
+  // One 32k sequence: 2.39 s with full recompute, 1.66 s without (bench reference figures).
+  JobSpec s = Spec("ctx: 32768\nglobal_batch_size: 1\nmax_steps: 10\n");
+  EXPECT_NEAR(ForecastTime(*BuiltInModel("7b"), s, "full", ThroughputOf("H200")).step_seconds, 2.39, 0.12);
+  TimeForecast none = ForecastTime(*BuiltInModel("7b"), s, "none", ThroughputOf("H200"));
+  EXPECT_NEAR(none.step_seconds, 1.66, 0.1);
+  EXPECT_NEAR(none.duration_seconds, 10 * none.step_seconds, 1e-9);
+  EXPECT_EQ(ForecastTime(*BuiltInModel("7b"), s, "full", ThroughputOf("cpu")).step_seconds, 0);
+}
+
+TEST(MemoryTest, ActivationBytesOf7b) {
+  // 93 KB, 49 KB and 8 KB a token and layer.
+  JobSpec s = Spec("ctx: 32768\n");
+  LlamaConfig c = *BuiltInModel("7b");
+  const int64_t tokens_layers = 32768 * 32, lse = 4 * 32;
+  EXPECT_EQ(ForecastMemory(c, s, true, "none").activations, tokens_layers * (93184 + lse));
+  EXPECT_EQ(ForecastMemory(c, s, true, "selective").activations, tokens_layers * (49152 + lse));
+  EXPECT_EQ(ForecastMemory(c, s, true, "full").activations, tokens_layers * 8192);
+  EXPECT_EQ(ForecastMemory(c, s, true, "full").weights, 2 * c.ParameterCount());
+}
+
+TEST(FitsTest, ChoosesTheLeastRecomputationThatFits) {
+  LlamaConfig c = *BuiltInModel("7b");
+  const Device a100{"A100-80", 80'000'000'000};
+  FitResult small = Fits(c, Spec("ctx: 8192\n"), a100);
+  EXPECT_TRUE(small.fits) << small.explanation;
+  EXPECT_EQ(small.recompute, "none");
+  FitResult large = Fits(c, Spec("ctx: 65536\n"), a100);
+  EXPECT_TRUE(large.fits) << large.explanation;
+  EXPECT_EQ(large.recompute, "full");
+}
+
+TEST(FitsTest, RefusalSaysWhatIsMissingAndWhatWouldFit) {
+  const Device a100{"A100-80", 80'000'000'000};
+  FitResult r = Fits(*BuiltInModel("70b"), Spec("ctx: 32768\n"), a100);
+  EXPECT_FALSE(r.fits);
+  EXPECT_GT(r.needed_bytes, r.available_bytes);
+  EXPECT_THAT(r.explanation, HasSubstr("weights 138 GB"));
+  EXPECT_THAT(r.nearest, HasSubstr("a device with at least"));
+  FitResult long_row = Fits(*BuiltInModel("7b"), Spec("ctx: 1000000\n"), a100);
+  EXPECT_FALSE(long_row.fits);
+  ASSERT_THAT(long_row.nearest, HasSubstr("--ctx "));
+  const int64_t context = std::stoll(long_row.nearest.substr(6));
+  EXPECT_TRUE(Fits(*BuiltInModel("7b"), Spec("ctx: " + std::to_string(context)), a100).fits);
+  EXPECT_FALSE(Fits(*BuiltInModel("7b"), Spec("ctx: " + std::to_string(context + 1024)), a100).fits);
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,82 @@
+#include "model/plan/time_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/match.h"
+
+namespace ll {
+namespace {
+
+// Visible (query, key) pairs of causal segments that start at `first` and then every `group` tokens.
+double SegmentPairs(int64_t tokens, int64_t first, int64_t group) {
+  double pairs = 0;
+  for (int64_t start = 0, end = std::min(first, tokens); start < tokens;
+       start = end, end = std::min(end + group, tokens)) {
+    const double n = static_cast<double>(end - start);
+    pairs += n * (n + 1) / 2;
+  }
+  return pairs;
+}
+
+}  // namespace
+
+FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_tokens) {
+  const double n = static_cast<double>(tokens), d = static_cast<double>(c.hidden_size);
+  const double layers = static_cast<double>(c.num_hidden_layers);
+  const double q = static_cast<double>(c.num_attention_heads * c.head_dim);
+  const double kv = static_cast<double>(c.num_key_value_heads * c.head_dim);
+  FlopCount f;
+  f.attention = 4 * n * static_cast<double>(group_tokens) * q * layers;
+  f.projections = 4 * n * d * (q + kv) * layers;
+  f.feed_forward = 6 * n * d * static_cast<double>(c.intermediate_size) * layers;
+  f.others = 2 * n * d * static_cast<double>(c.vocab_size) + 4 * (2 * layers + 1) * n * d + 6 * n * d * layers;
+  return f;
+}
+
+double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind, int64_t group_tokens) {
+  const double per_pair = 4.0 * static_cast<double>(c.head_dim) * static_cast<double>(c.num_hidden_layers);
+  const int64_t heads = c.num_attention_heads;
+  const int64_t group = std::max<int64_t>(1, group_tokens);
+  if (kind == "full") return per_pair * static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens);
+  const int64_t unshifted = kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
+  return per_pair * (static_cast<double>(unshifted) * SegmentPairs(tokens, group, group) +
+                     static_cast<double>(heads - unshifted) * SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group));
+}
+
+Throughput ThroughputOf(const std::string& kind) {
+  // gemm and attention: what well-tuned bf16 programs reach on long sequences.
+  if (absl::StartsWith(kind, "A100")) return {240e12, 190e12, 312e12};
+  if (absl::StartsWith(kind, "H100")) return {650e12, 500e12, 989e12};
+  if (absl::StartsWith(kind, "H200")) return {700e12, 550e12, 989e12};
+  if (absl::StartsWith(kind, "B200")) return {1500e12, 1100e12, 2250e12};
+  return {};
+}
+
+TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+                          const Throughput& device) {
+  TimeForecast out;
+  if (device.gemm <= 0 || device.attention <= 0) return out;
+  const int64_t tokens = *s.max_seq_length;
+  const int64_t group =
+      static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
+  const double head = static_cast<double>(c.vocab_size * c.hidden_size);
+  const double body = static_cast<double>(c.ParameterCount()) - head * (c.tie_word_embeddings ? 1 : 2);
+  const bool full_tuning = s.method == "full";
+  const double rho = recompute == "full" ? 1 : 0;
+  // selective computes gate and up again: 4 d F of a layer's 2 * (weights) forward FLOPs.
+  const double mlp = recompute == "selective"
+                         ? 4.0 * static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers) : 0;
+  const double n = static_cast<double>(tokens);
+  double gemm = n * ((4 + 2 * rho + (full_tuning ? 2 : 0)) * body + mlp);
+  gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
+  const double attention = CausalAttentionFlops(c, tokens, *s.attention, group) * (1 + rho + 2.5);
+  const double row_seconds = gemm / device.gemm + attention / device.attention;
+  const double ranks = static_cast<double>(*s.gpus), rows = static_cast<double>(*s.global_batch_size);
+  out.step_seconds = std::ceil(rows / ranks) * row_seconds;
+  out.tokens_per_second = rows * n / out.step_seconds;
+  out.duration_seconds = out.step_seconds * static_cast<double>(*s.max_steps);
+  return out;
+}
+
+}  // namespace ll

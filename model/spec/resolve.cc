@@ -1,0 +1,258 @@
+// Ranges, rules between keys, and the defaults of methods and kinds.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "model/spec/spec_fields.h"
+
+namespace ll {
+namespace {
+
+// ---- ranges, one key at a time
+
+absl::Status CheckNumber(const SpecField& field, double number, const std::string& found) {
+  if (number >= field.min && number <= field.max && (!field.positive || number > 0)) return absl::OkStatus();
+  std::string expected = DescribeType(field);
+  if (number > field.max && (field.positive || field.max > kMaxPrintedRange)) {
+    absl::StrAppend(&expected, ", at most ", field.max);
+  }
+  return MakeFieldError({field.name, expected, found});
+}
+
+absl::Status CheckText(const SpecField& field, const std::string& text) {
+  if (text.find('\0') != std::string::npos) {
+    return MakeFieldError({field.name, "text without a zero byte", "one"});
+  }
+  if (field.choices.empty()) return absl::OkStatus();
+  if (std::find(field.choices.begin(), field.choices.end(), text) != field.choices.end()) return absl::OkStatus();
+  return MakeFieldError({field.name, DescribeType(field), absl::StrCat("\"", absl::CEscape(text.substr(0, 80)), "\"")});
+}
+
+struct CheckRange {
+  const JobSpec& spec;
+  const SpecField& field;
+  absl::Status operator()(std::optional<std::string> JobSpec::*m) const { return CheckText(field, *(spec.*m)); }
+  absl::Status operator()(std::optional<int64_t> JobSpec::*m) const {
+    return CheckNumber(field, static_cast<double>(*(spec.*m)), absl::StrCat(*(spec.*m)));
+  }
+  absl::Status operator()(std::optional<double> JobSpec::*m) const {
+    return CheckNumber(field, *(spec.*m), absl::StrCat(*(spec.*m)));
+  }
+  absl::Status operator()(std::optional<bool> JobSpec::*) const { return absl::OkStatus(); }
+  absl::Status operator()(std::vector<std::string> JobSpec::*m) const {
+    std::set<std::string> seen;
+    for (const std::string& item : spec.*m) {
+      LL_RETURN_IF_ERROR(CheckText(field, item));
+      if (!seen.insert(item).second) {
+        return MakeFieldError({field.name, "each item once", absl::StrCat("\"", item, "\" twice")});
+      }
+    }
+    return absl::OkStatus();
+  }
+  absl::Status operator()(std::vector<int64_t> JobSpec::*m) const {
+    for (int64_t item : spec.*m) {
+      LL_RETURN_IF_ERROR(CheckNumber(field, static_cast<double>(item), absl::StrCat(item)));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status operator()(std::map<std::string, std::string> JobSpec::*m) const {
+    for (const auto& [key, value] : spec.*m) {
+      if (key.empty()) return MakeFieldError({field.name, "names that are not empty", "an empty one"});
+      LL_RETURN_IF_ERROR(CheckText(field, value));
+    }
+    return absl::OkStatus();
+  }
+};
+
+// ---- rules between keys
+
+absl::Status CheckLengths(const JobSpec& spec) {
+  if (spec.context_length && spec.max_seq_length && *spec.max_seq_length > *spec.context_length) {
+    return MakeFieldError({"max_seq_length", absl::StrCat("at most context_length (", *spec.context_length, ")"),
+                           absl::StrCat(*spec.max_seq_length)});
+  }
+  if (spec.max_seq_length.value_or(2) < 2) {
+    return MakeFieldError({"max_seq_length", "at least 2 tokens (one and its successor)",
+                           absl::StrCat(*spec.max_seq_length)});
+  }
+  if (spec.context_length.value_or(2) < 2) {
+    return MakeFieldError({"context_length", "at least 2 tokens", absl::StrCat(*spec.context_length)});
+  }
+  if (spec.context_length && spec.group_ratio &&
+      std::floor(*spec.context_length * *spec.group_ratio) < 1 && spec.attention.value_or("s2") != "full") {
+    return MakeFieldError({"group_ratio", "groups of at least one token",
+                           absl::StrCat(*spec.group_ratio, " of ", *spec.context_length, " tokens")});
+  }
+  if (spec.eval_seq_len && spec.eval_context_size && *spec.eval_context_size < *spec.eval_seq_len) {
+    return MakeFieldError({"eval_context_size", absl::StrCat("at least eval_seq_len (", *spec.eval_seq_len, ")"),
+                           absl::StrCat(*spec.eval_context_size)});
+  }
+  if (!std::is_sorted(spec.stages.begin(), spec.stages.end())) {
+    return MakeFieldError({"stages", "rising context lengths", "a falling one"});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMethod(const JobSpec& spec) {
+  const std::string method = spec.method.value_or(spec.model_config ? "full" : "longlora");
+  if (std::count(spec.trainable.begin(), spec.trainable.end(), "none") > 0 && spec.trainable.size() > 1) {
+    return MakeFieldError({"trainable", "`none` alone", "`none` beside others"});
+  }
+  if (spec.model_config && spec.model) {
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "model_config", "given together with model",
+                       "give a model to start from, or a config to start from random weights");
+  }
+  if (spec.model_config && method != "full") {
+    return MakeFieldError({"method", "full, because model_config starts from random weights", method});
+  }
+  if (method == "full" && !spec.target_modules.empty()) {
+    return MakeFieldError({"target_modules", "nothing, because method full trains every weight", "a list"});
+  }
+  if (spec.wrap.value_or("split") == "roll" && spec.document_boundaries.value_or(false)) {
+    return MakeFieldError({"wrap", "split, because document_boundaries is set", "roll"});
+  }
+  return absl::OkStatus();
+}
+
+// ---- defaults
+
+template <typename T, typename U>
+void Default(std::optional<T>& value, U&& fallback) {
+  if (!value) value = std::forward<U>(fallback);
+}
+
+absl::Status Missing(absl::string_view key, absl::string_view expected, absl::string_view hint) {
+  return MakeFieldError({key, expected, "nothing", hint});
+}
+
+void DefaultMethod(JobSpec& spec) {
+  Default(spec.method, spec.model_config ? "full" : "longlora");
+  const std::string& method = *spec.method;
+  const bool sparse = method == "longlora" || method == "longqlora";
+  Default(spec.attention, sparse ? "s2" : "full");
+  Default(spec.wrap, "split");
+  Default(spec.group_ratio, 0.25);
+  Default(spec.rope, "linear");
+  if (method == "full") return;
+  const bool longqlora = method == "longqlora";
+  Default(spec.lora_rank, longqlora ? 64 : 8);
+  Default(spec.lora_alpha, 16.0);
+  Default(spec.lora_dropout, longqlora ? 0.05 : 0.0);
+  if (spec.target_modules.empty()) {
+    spec.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
+    if (longqlora) spec.target_modules.insert(spec.target_modules.end(), {"gate_proj", "up_proj", "down_proj"});
+  }
+  if (spec.trainable.empty()) {
+    spec.trainable = method == "longlora" ? std::vector<std::string>{"embed", "norm"} : std::vector<std::string>{"none"};
+  }
+}
+
+// The papers' recipes: LongLoRA's (its AdamW betas, not the code's) and, for longqlora, LongQLoRA's YAML files, where
+// the betas are Hugging Face's.
+void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
+  const bool longqlora = *spec.method == "longqlora";
+  const bool large = facts.parameter_count >= 40'000'000'000;
+  const double longqlora_rate = *spec.sft ? 1e-4 : 2e-4;
+  Default(spec.learning_rate, longqlora ? longqlora_rate : large ? 1e-5 : 2e-5);
+  Default(spec.adam_beta1, 0.9);
+  Default(spec.adam_beta2, longqlora ? 0.999 : 0.95);
+  Default(spec.weight_decay, 0.0);
+  Default(spec.max_grad_norm, longqlora ? 0.3 : 1.0);
+  Default(spec.warmup_steps, 20);
+  Default(spec.lr_schedule, "constant_with_warmup");
+  Default(spec.per_device_batch_size, 1);
+  // global_batch_size is the invariant: given, it decides how much is accumulated; else it follows from the others.
+  const int64_t rows_at_once = *spec.per_device_batch_size * *spec.gpus;
+  if (spec.global_batch_size) {
+    Default(spec.gradient_accumulation_steps, (*spec.global_batch_size + rows_at_once - 1) / rows_at_once);
+  }
+  Default(spec.gradient_accumulation_steps, longqlora ? 16 : 8);
+  Default(spec.global_batch_size, rows_at_once * *spec.gradient_accumulation_steps);
+  Default(spec.deterministic, true);
+  Default(spec.document_boundaries, false);
+  Default(spec.shuffle, true);
+  Default(spec.max_steps, 1000);
+  Default(spec.logging_steps, 1);
+  Default(spec.save_steps, 100);
+  Default(spec.save_total_limit, 3);
+  Default(spec.eval_steps, 0);
+  Default(spec.seed, 42);
+  Default(spec.recompute, "auto");
+}
+
+absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
+  if (!spec.model && !spec.model_config) {
+    return Missing("model", "a registered model name or a Hugging Face folder", "give --model M");
+  }
+  if (!spec.context_length && facts.max_position_embeddings > 0) spec.context_length = facts.max_position_embeddings;
+  if (!spec.context_length) return Missing("context_length", "a positive number of tokens", "give --ctx N");
+  Default(spec.max_seq_length, *spec.context_length);
+  Default(spec.sft, false);
+  DefaultMethod(spec);
+  DefaultRecipe(spec, facts);
+  if (*spec.eval_steps > 0 && !spec.eval_data) {
+    return Missing("eval_data", "a token file, because eval_steps is set", "give --set eval_data=FILE");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveEval(JobSpec& spec) {
+  if (!spec.model && !spec.job) {
+    return Missing("model", "a model or a job to evaluate", "give --model M or --job JOB");
+  }
+  Default(spec.eval_task, "perplexity");
+  Default(spec.eval_seq_len, spec.context_length.value_or(2048));
+  Default(spec.eval_context_size, spec.context_length ? std::max(*spec.context_length, *spec.eval_seq_len)
+                                                      : *spec.eval_seq_len);
+  Default(spec.eval_sliding_window, 256);
+  Default(spec.eval_mode, "official");
+  if (!spec.eval_data && spec.data) spec.eval_data = spec.data;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool JobSpec::TrainsEmbedding() const {
+  return method == "full" || std::count(trainable.begin(), trainable.end(), "embed") > 0;
+}
+bool JobSpec::TrainsNorm() const {
+  return method == "full" || std::count(trainable.begin(), trainable.end(), "norm") > 0;
+}
+
+absl::Status Validate(const JobSpec& spec) {
+  for (const SpecField& field : SpecFields()) {
+    if (IsGiven(spec, field)) LL_RETURN_IF_ERROR(std::visit(CheckRange{spec, field}, field.member));
+  }
+  LL_RETURN_IF_ERROR(CheckLengths(spec));
+  return CheckMethod(spec);
+}
+
+absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
+  LL_RETURN_IF_ERROR(Validate(given));
+  JobSpec spec = given;
+  Default(spec.kind, "train");
+  Default(spec.gpus, 1);
+  Default(spec.precision, "auto");
+  Default(spec.plan, "auto");
+  Default(spec.queue, "default");
+  Default(spec.priority, 0);
+  Default(spec.max_retries, 3);
+  Default(spec.max_runtime, 0);
+  Default(spec.ttl_after_finished, 0);
+  Default(spec.max_headless, 24 * 3600);
+  if (*spec.kind == "train") {
+    LL_RETURN_IF_ERROR(ResolveTrain(spec, facts));
+  } else if (*spec.kind == "eval") {
+    LL_RETURN_IF_ERROR(ResolveEval(spec));
+  } else if (!spec.model && !spec.job) {
+    return Missing("model", "a model or a job", "give --model M or --job JOB");
+  }
+  LL_RETURN_IF_ERROR(Validate(spec));  // a default may contradict a given key
+  return spec;
+}
+
+}  // namespace ll

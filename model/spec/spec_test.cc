@@ -1,0 +1,255 @@
+#include <random>
+
+#include "base/field_error.h"
+#include "base/status_matchers.h"
+#include "gmock/gmock.h"
+#include "model/spec/job_spec.h"
+#include "model/spec/spec_fields.h"
+
+namespace ll {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+JobSpec Parse(absl::string_view text) {
+  auto spec = ParseJobSpec(text);
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return spec.ok() ? *spec : JobSpec();
+}
+
+TEST(ParseTest, ReadsEveryTypeFromYaml) {
+  JobSpec s = Parse(
+      "name: nightly  # a comment\nmodel: 7b\ncontext_length: 32768\ngroup_ratio: 0.25\nshuffle: false\n"
+      "target_modules: [q_proj, v_proj]\ntrainable: embed,norm\nlabels: {team: nlp, run: 7}\n"
+      "stages: [8192, 16384]\nmax_runtime: 90m\nseed: 7\n");
+  EXPECT_EQ(s.name, "nightly");
+  EXPECT_EQ(s.model, "7b");
+  EXPECT_EQ(s.context_length, 32768);
+  EXPECT_EQ(s.group_ratio, 0.25);
+  EXPECT_EQ(s.shuffle, false);
+  EXPECT_THAT(s.target_modules, ElementsAre("q_proj", "v_proj"));
+  EXPECT_THAT(s.trainable, ElementsAre("embed", "norm"));
+  EXPECT_EQ(s.labels.at("run"), "7");
+  EXPECT_THAT(s.stages, ElementsAre(8192, 16384));
+  EXPECT_EQ(s.max_runtime, 5400);
+}
+
+TEST(ParseTest, JsonAndYamlGiveTheSameSpec) {
+  JobSpec yaml = Parse("model: /m\nlearning_rate: 2e-5\nafter: [job-1]\nsft: true\nlabels: {a: b}\n");
+  JobSpec json = Parse(R"( {"model": "/m", "learning_rate": 2e-5, "after": ["job-1"], "sft": true, "labels": {"a": "b"}})");
+  EXPECT_EQ(yaml, json);
+  EXPECT_THAT(Differences(yaml, json), IsEmpty());
+}
+
+TEST(ParseTest, UnknownKeyNamesItsLineAndTheNearestKey) {
+  auto s = ParseJobSpec("model: 7b\ncontext_lenght: 8192\n");
+  EXPECT_THAT(s, StatusIs(kInvalid, "line 2: context_lenght: unknown key; did you mean context_length?"));
+  EXPECT_EQ(ErrorField(s.status()), "context_lenght");
+  EXPECT_THAT(ParseJobSpec("zzzzzzzz: 1"), StatusIs(kInvalid, "line 1: zzzzzzzz: unknown key"));
+}
+
+TEST(ParseTest, WrongTypesNameFieldExpectedAndFound) {
+  EXPECT_THAT(ParseJobSpec("context_length: long"),
+              StatusIs(kInvalid, "line 1: context_length: expected a positive integer, found \"long\""));
+  EXPECT_THAT(ParseJobSpec("context_length: 8192.5"), StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(ParseJobSpec("context_length: '8192'"), StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(ParseJobSpec("learning_rate: .nan"), StatusIs(kInvalid, "learning_rate: expected"));
+  EXPECT_THAT(ParseJobSpec("shuffle: 1"), StatusIs(kInvalid, "shuffle: expected true or false, found \"1\""));
+  EXPECT_THAT(ParseJobSpec("model: [a]"), StatusIs(kInvalid, "model: expected text, found a list"));
+  EXPECT_THAT(ParseJobSpec("after: [[a]]"), StatusIs(kInvalid, "after: expected a list of texts, found nested"));
+  EXPECT_THAT(ParseJobSpec(R"({"context_length": "8192"})"), StatusIs(kInvalid, "context_length: expected"));
+}
+
+TEST(ParseTest, RefusesWhatIsNotAMapping) {
+  EXPECT_THAT(ParseJobSpec("- a\n- b\n"), StatusIs(kInvalid, "expected a mapping"));
+  EXPECT_THAT(ParseJobSpec("model: [unclosed\n"), StatusIs(kInvalid, "not valid YAML"));
+  EXPECT_THAT(ParseJobSpec("{\"model\": "), StatusIs(kInvalid, "not valid JSON"));
+  EXPECT_THAT(ParseJobSpec("seed: 1\nseed: 2\n"), StatusIs(kInvalid, "seed: given twice"));
+  EXPECT_THAT(ParseJobSpec("{\"seed\": 1, \"seed\": 2}"), StatusIs(kInvalid, "seed: given twice"));
+  EXPECT_THAT(ParseJobSpec("data: a\ntrain_file: b\n"), StatusIs(kInvalid, "train_file: given twice"));
+  EXPECT_EQ(Parse(""), JobSpec());
+}
+
+TEST(ParseTest, ReadsLongQloraTrainArgs) {
+  std::vector<std::string> notes;
+  auto s = ParseJobSpec(
+      "output_dir: out\nmodel_name_or_path: /m\ntrain_file: d.bin\ndeepspeed: ds.json\nsft: false\n"
+      "num_train_epochs: 1\nmax_steps: 1000\nper_device_train_batch_size: 1\ngradient_accumulation_steps: 16\n"
+      "max_seq_length: 8192\nmodel_max_length: 8192\nlr_scheduler_type: constant_with_warmup\nlora_rank: 64\n"
+      "gradient_checkpointing: true\noptim: paged_adamw_32bit\nfp16: true\nreport_to: tensorboard\n"
+      "train_embedding: true\ntrain_norm: false\n",
+      &notes);
+  LL_ASSERT_OK(s);
+  EXPECT_EQ(s->model, "/m");
+  EXPECT_EQ(s->data, "d.bin");
+  EXPECT_EQ(s->context_length, 8192);
+  EXPECT_EQ(s->per_device_batch_size, 1);
+  EXPECT_EQ(s->recompute, "full");
+  EXPECT_EQ(s->precision, "bf16");
+  EXPECT_THAT(s->trainable, ElementsAre("embed"));
+  EXPECT_THAT(notes, Contains(HasSubstr("deepspeed")));
+}
+
+TEST(ParseTest, SetFieldSetsAndClears) {
+  JobSpec s;
+  LL_ASSERT_OK(SetField(s, "ctx", "4096"));
+  LL_ASSERT_OK(SetField(s, "target_modules", "q_proj, o_proj"));
+  LL_ASSERT_OK(SetField(s, "labels", "a=1,b=x=y"));
+  EXPECT_EQ(s.context_length, 4096);
+  EXPECT_THAT(s.target_modules, ElementsAre("q_proj", "o_proj"));
+  EXPECT_EQ(s.labels.at("b"), "x=y");
+  LL_ASSERT_OK(SetField(s, "context_length", ""));
+  EXPECT_FALSE(s.context_length.has_value());
+  EXPECT_THAT(SetField(s, "learning_rat", "1"), StatusIs(kInvalid, "did you mean learning_rate?"));
+}
+
+TEST(ParseTest, MutatedTextNeverCrashes) {
+  const uint32_t seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const std::string base =
+      "name: \"a b\"\nmodel: 7b\nlabels: {team: nlp}\nstages: [1, 2]\nlearning_rate: 2e-5\nafter:\n  - x\n";
+  const std::string json = R"({"name": "a", "labels": {"a": 1}, "stages": [1, 2], "seed": 1})";
+  int parsed = 0;
+  for (int i = 0; i < 4000; ++i) {
+    std::string text = i % 2 ? base : json;
+    for (unsigned n = random() % 5; n-- > 0;) {
+      size_t at = random() % text.size();
+      if (random() % 2) text[at] = static_cast<char>(random());
+      else text.insert(at, 1, "{}[]:,&*!|>'\"%@`#-\n"[random() % 19]);
+    }
+    auto s = ParseJobSpec(text);
+    if (!s.ok()) {
+      EXPECT_EQ(s.status().message().find('\n'), absl::string_view::npos) << s.status();
+      continue;
+    }
+    ++parsed;
+    ToYaml(*s);
+    Validate(*s).IgnoreError();
+  }
+  EXPECT_GT(parsed, 100);
+}
+
+TEST(WriteTest, YamlAndJsonRoundTrip) {
+  JobSpec s = Parse("name: 'a: \"b\" #c'\ngroup_ratio: 0.125\nlearning_rate: 1e-5\nlabels: {k: 'true'}\nseed: 0\n");
+  EXPECT_EQ(Parse(ToYaml(s)), s);
+  EXPECT_EQ(Parse(ToJson(s).dump()), s);
+  auto resolved = Resolve(Parse("model: 7b\nctx: 32768\n"));
+  LL_ASSERT_OK(resolved);
+  EXPECT_EQ(Parse(ToYaml(*resolved)), *resolved);
+}
+
+TEST(ValidateTest, RangesAndRules) {
+  struct Case { const char* text; const char* message; };
+  for (const Case& c : std::vector<Case>{
+           {"context_length: 0", "context_length: expected a positive integer, found 0"},
+           {"context_length: -1", "context_length: expected a positive integer, found -1"},
+           {"group_ratio: 0.6", "group_ratio: expected a number from 0.125 to 0.5, found 0.6"},
+           {"lora_rank: 0", "lora_rank: expected a positive integer"},
+           {"method: magic", "method: expected one of full, lora, longlora, qlora, longqlora, found \"magic\""},
+           {"target_modules: [lm_head]", "target_modules: expected a list of q_proj"},
+           {"trainable: [embed, embed]", "trainable: expected each item once"},
+           {"trainable: [none, norm]", "trainable: expected `none` alone"},
+           {"context_length: 100\nmax_seq_length: 200", "max_seq_length: expected at most context_length (100)"},
+           {"context_length: 3\ngroup_ratio: 0.25", "group_ratio: expected groups of at least one token"},
+           {"model_config: c\nmethod: lora", "method: expected full"},
+           {"model_config: c\nmodel: m", "model_config: given together with model"},
+           {"eval_seq_len: 512\neval_context_size: 256", "eval_context_size: expected at least eval_seq_len (512)"},
+           {"stages: [2, 1]", "stages: expected rising"},
+           {"wrap: roll\ndocument_boundaries: true", "wrap: expected split"},
+           {"adam_beta2: 1.0", "adam_beta2: expected"}}) {
+    EXPECT_THAT(Validate(Parse(c.text)), StatusIs(kInvalid, c.message)) << c.text;
+  }
+  LL_EXPECT_OK(Validate(JobSpec()));
+}
+
+TEST(ResolveTest, LongLoraIsThePapersRecipe) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: 7b\ncontext_length: 32768\ngpus: 8\n")));
+  EXPECT_EQ(s.method, "longlora");
+  EXPECT_EQ(s.attention, "s2");
+  EXPECT_EQ(s.lora_rank, 8);
+  EXPECT_EQ(s.learning_rate, 2e-5);
+  EXPECT_EQ(s.adam_beta2, 0.95);
+  EXPECT_EQ(s.global_batch_size, 64);
+  EXPECT_EQ(s.max_steps, 1000);
+  EXPECT_EQ(s.max_seq_length, 32768);
+  EXPECT_TRUE(s.TrainsEmbedding() && s.TrainsNorm());
+  EXPECT_THAT(s.target_modules, ElementsAre("q_proj", "k_proj", "v_proj", "o_proj"));
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec large, Resolve(Parse("model: 70b\nctx: 32768\n"), {.parameter_count = 68976648192}));
+  EXPECT_EQ(large.learning_rate, 1e-5);
+}
+
+TEST(ResolveTest, OtherMethods) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec lora, Resolve(Parse("model: m\nctx: 8192\nmethod: lora\n")));
+  EXPECT_EQ(lora.attention, "full");
+  EXPECT_FALSE(lora.TrainsEmbedding() || lora.TrainsNorm());
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec q, Resolve(Parse("model: m\nctx: 8192\nmethod: longqlora\n")));
+  EXPECT_EQ(q.lora_rank, 64);
+  EXPECT_EQ(q.target_modules.size(), 7u);
+  EXPECT_EQ(q.max_grad_norm, 0.3);
+  EXPECT_EQ(q.lora_dropout, 0.05);
+  EXPECT_EQ(q.gradient_accumulation_steps, 16);
+  EXPECT_EQ(q.learning_rate, 2e-4);
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec full, Resolve(Parse("model_config: c.json\nctx: 256\n")));
+  EXPECT_EQ(full.method, "full");
+  EXPECT_TRUE(full.TrainsEmbedding() && full.TrainsNorm());
+  EXPECT_FALSE(full.lora_rank.has_value());
+}
+
+TEST(ResolveTest, GivenKeysWinAndTheBatchStaysTheSame) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\nctx: 8\ngpus: 2\nglobal_batch_size: 5\nseed: 1\n")));
+  EXPECT_EQ(s.global_batch_size, 5);
+  EXPECT_EQ(s.gradient_accumulation_steps, 3);
+  EXPECT_EQ(s.seed, 1);
+}
+
+TEST(ResolveTest, MissingKeysAreNamed) {
+  EXPECT_THAT(Resolve(Parse("ctx: 8192\n")), StatusIs(kInvalid, "model: expected"));
+  EXPECT_THAT(Resolve(Parse("model: m\n")), StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(Resolve(Parse("model: m\nctx: 64\neval_steps: 5\n")), StatusIs(kInvalid, "eval_data: expected"));
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\n"), {.max_position_embeddings = 4096}));
+  EXPECT_EQ(s.context_length, 4096);
+}
+
+TEST(ResolveTest, EvalDefaults) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("kind: eval\nmodel: m\ndata: d.bin\neval_seq_len: 1024\n")));
+  EXPECT_EQ(s.eval_context_size, 1024);
+  EXPECT_EQ(s.eval_sliding_window, 256);
+  EXPECT_EQ(s.eval_mode, "official");
+  EXPECT_EQ(s.eval_data, "d.bin");
+  EXPECT_FALSE(s.learning_rate.has_value());
+}
+
+TEST(ResolveTest, IsIdempotentForEveryMethodAndKind) {
+  for (const char* method : {"full", "lora", "longlora", "qlora", "longqlora"}) {
+    for (const char* kind : {"train", "eval", "merge", "generate"}) {
+      JobSpec given = Parse("model: m\nctx: 4096\n");
+      given.method = method;
+      given.kind = kind;
+      LL_ASSERT_OK_AND_ASSIGN(JobSpec once, Resolve(given));
+      LL_ASSERT_OK_AND_ASSIGN(JobSpec twice, Resolve(once));
+      EXPECT_THAT(Differences(once, twice), IsEmpty()) << method << " " << kind;
+    }
+  }
+}
+
+TEST(DifferencesTest, NamesBothValues) {
+  JobSpec a = Parse("max_steps: 100\n"), b = Parse("max_steps: 200\nseed: 1\n");
+  EXPECT_THAT(Differences(a, b), ElementsAre("max_steps: 100 -> 200", "seed: (not given) -> 1"));
+}
+
+TEST(FieldsTest, NamesAndAliasesAreUnique) {
+  std::set<std::string> seen;
+  for (const SpecField& f : SpecFields()) {
+    EXPECT_TRUE(seen.insert(f.name).second) << f.name;
+    EXPECT_FALSE(f.help.empty()) << f.name;
+    for (const std::string& alias : f.aliases) EXPECT_TRUE(seen.insert(alias).second) << alias;
+  }
+}
+
+}  // namespace
+}  // namespace ll
