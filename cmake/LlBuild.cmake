@@ -13,8 +13,11 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 
 find_program(LL_CCACHE ccache)
 if(LL_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${LL_CCACHE})
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${LL_CCACHE})
+  # Paths below the source root are hashed relative to it, so that clones share the cache; the sloppiness is what
+  # ccache asks for where a precompiled header is used.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+                                  CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${LL_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
 endif()
 find_program(LL_MOLD mold)
 if(LL_MOLD)

@@ -22,6 +22,11 @@ add_library(ll_torch INTERFACE)
 target_include_directories(ll_torch SYSTEM INTERFACE ${LL_TORCH}/include ${LL_TORCH}/include/torch/csrc/api/include)
 target_compile_definitions(ll_torch INTERFACE USE_C10D_GLOO USE_DISTRIBUTED)
 target_link_libraries(ll_torch INTERFACE ${LL_TORCH}/lib/libtorch_cpu.so ${LL_TORCH}/lib/libc10.so)
+# ATen's parallel loops live in its headers and run on one thread unless their user is compiled for OpenMP. The
+# run-time library is the one torch itself uses: two in one process would each start a thread pool.
+file(GLOB LL_GOMP ${LL_TORCH}/lib/libgomp*.so*)
+target_compile_options(ll_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_libraries(ll_torch INTERFACE ${LL_GOMP})
 # libtorch_cpu.so wants CUDA's run-time libraries (cupti and such) that pip put beside it.
 foreach(dir ${LL_TORCH_RPATH})
   target_link_options(ll_torch INTERFACE -Wl,-rpath,${dir} -Wl,-rpath-link,${dir})

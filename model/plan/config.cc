@@ -46,7 +46,8 @@ absl::Status ReadFlag(const json& raw, const char* field, bool& out) {
 // Fields that change the computation in ways this project does not implement.
 absl::Status CheckArchitecture(const json& raw) {
   const std::string type = raw.contains("model_type") && raw["model_type"].is_string()
-                               ? raw["model_type"].get<std::string>() : "nothing";
+                               ? raw["model_type"].get<std::string>()
+                               : "nothing";
   if (type != "llama") return ConfigError("model_type", "llama", type);
   for (const char* field : {"attention_bias", "mlp_bias"}) {
     bool on = false;
@@ -57,8 +58,8 @@ absl::Status CheckArchitecture(const json& raw) {
     return Unsupported("hidden_act", "\"silu\"", raw["hidden_act"]);
   }
   if (raw.contains("quantization_config") && !raw["quantization_config"].is_null()) {
-    return ConfigError("quantization_config", "no quantized weights (the base is read as bf16, fp16 or fp32)",
-                       "one");
+    return ConfigError("quantization_config",
+                       "no quantized weights (the base is read as bf16, fp16 or fp32)", "one");
   }
   if (raw.contains("partial_rotary_factor") && raw["partial_rotary_factor"] != 1 &&
       !raw["partial_rotary_factor"].is_null()) {
@@ -73,21 +74,27 @@ absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
   LL_RETURN_IF_ERROR(ReadSize(raw, "intermediate_size", 0, c.intermediate_size));
   LL_RETURN_IF_ERROR(ReadSize(raw, "num_hidden_layers", 0, c.num_hidden_layers));
   LL_RETURN_IF_ERROR(ReadSize(raw, "num_attention_heads", 0, c.num_attention_heads));
-  LL_RETURN_IF_ERROR(ReadSize(raw, "num_key_value_heads", c.num_attention_heads, c.num_key_value_heads));
+  LL_RETURN_IF_ERROR(
+      ReadSize(raw, "num_key_value_heads", c.num_attention_heads, c.num_key_value_heads));
   LL_RETURN_IF_ERROR(ReadSize(raw, "head_dim", c.hidden_size / c.num_attention_heads, c.head_dim));
   LL_RETURN_IF_ERROR(ReadSize(raw, "max_position_embeddings", 2048, c.max_position_embeddings));
-  if (c.num_hidden_layers > 4096) return ConfigError("num_hidden_layers", "at most 4096", absl::StrCat(c.num_hidden_layers));
+  if (c.num_hidden_layers > 4096)
+    return ConfigError("num_hidden_layers", "at most 4096", absl::StrCat(c.num_hidden_layers));
   const bool explicit_head_dim = raw.contains("head_dim") && !raw["head_dim"].is_null();
   if (!explicit_head_dim && c.hidden_size % c.num_attention_heads != 0) {
-    return ConfigError("hidden_size", absl::StrCat("a multiple of num_attention_heads (", c.num_attention_heads, ")"),
-                       absl::StrCat(c.hidden_size));
+    return ConfigError(
+        "hidden_size",
+        absl::StrCat("a multiple of num_attention_heads (", c.num_attention_heads, ")"),
+        absl::StrCat(c.hidden_size));
   }
   if (c.num_attention_heads % c.num_key_value_heads != 0) {
-    return ConfigError("num_key_value_heads",
-                       absl::StrCat("a divisor of num_attention_heads (", c.num_attention_heads, ")"),
-                       absl::StrCat(c.num_key_value_heads));
+    return ConfigError(
+        "num_key_value_heads",
+        absl::StrCat("a divisor of num_attention_heads (", c.num_attention_heads, ")"),
+        absl::StrCat(c.num_key_value_heads));
   }
-  if (c.head_dim % 2 != 0) return ConfigError("head_dim", "an even number", absl::StrCat(c.head_dim));
+  if (c.head_dim % 2 != 0)
+    return ConfigError("head_dim", "an even number", absl::StrCat(c.head_dim));
   return absl::OkStatus();
 }
 
@@ -106,7 +113,8 @@ absl::Status ReadDtype(const json& raw, LlamaConfig& c) {
 
 }  // namespace
 
-absl::Status ConfigError(absl::string_view field, absl::string_view expected, absl::string_view found) {
+absl::Status ConfigError(absl::string_view field, absl::string_view expected,
+                         absl::string_view found) {
   return MakeFieldError({absl::StrCat("config.json ", field), expected, found});
 }
 
@@ -144,7 +152,8 @@ absl::StatusOr<LlamaConfig> ReadLlamaConfig(const std::string& path) {
   }
   const std::string file = IsDirectory(path) ? path + "/config.json" : path;
   if (!FileExists(file)) {
-    return FieldStatus(absl::StatusCode::kNotFound, "model", absl::StrCat("no config.json in ", path),
+    return FieldStatus(absl::StatusCode::kNotFound, "model",
+                       absl::StrCat("no config.json in ", path),
                        "give a Hugging Face folder with config.json, tokenizer and safetensors");
   }
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
@@ -177,13 +186,15 @@ json LlamaConfigToJson(const LlamaConfig& c) {
 
 int64_t LlamaConfig::ParameterCount() const {
   const int64_t q = num_attention_heads * head_dim, kv = num_key_value_heads * head_dim;
-  const int64_t layer =
-      2 * hidden_size * q + 2 * hidden_size * kv + 3 * hidden_size * intermediate_size + 2 * hidden_size;
-  return vocab_size * hidden_size * (tie_word_embeddings ? 1 : 2) + num_hidden_layers * layer + hidden_size;
+  const int64_t layer = 2 * hidden_size * q + 2 * hidden_size * kv +
+                        3 * hidden_size * intermediate_size + 2 * hidden_size;
+  return vocab_size * hidden_size * (tie_word_embeddings ? 1 : 2) + num_hidden_layers * layer +
+         hidden_size;
 }
 
 std::vector<WeightShape> WeightShapes(const LlamaConfig& c) {
-  const int64_t d = c.hidden_size, q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const int64_t d = c.hidden_size, q = c.num_attention_heads * c.head_dim,
+                kv = c.num_key_value_heads * c.head_dim;
   std::vector<WeightShape> out = {{"model.embed_tokens.weight", {c.vocab_size, d}}};
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = absl::StrCat("model.layers.", i, ".");

@@ -13,9 +13,17 @@ using Type = RopeScaling::Type;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
 json Llama(int64_t context = 4096) {
-  return {{"model_type", "llama"}, {"vocab_size", 32000}, {"hidden_size", 4096}, {"intermediate_size", 11008},
-          {"num_hidden_layers", 32}, {"num_attention_heads", 32}, {"max_position_embeddings", context},
-          {"rms_norm_eps", 1e-5}, {"hidden_act", "silu"}, {"torch_dtype", "float16"}, {"pad_token_id", 0}};
+  return {{"model_type", "llama"},
+          {"vocab_size", 32000},
+          {"hidden_size", 4096},
+          {"intermediate_size", 11008},
+          {"num_hidden_layers", 32},
+          {"num_attention_heads", 32},
+          {"max_position_embeddings", context},
+          {"rms_norm_eps", 1e-5},
+          {"hidden_act", "silu"},
+          {"torch_dtype", "float16"},
+          {"pad_token_id", 0}};
 }
 LlamaConfig Parse(const json& j) {
   auto c = ParseLlamaConfig(j.dump());
@@ -63,8 +71,11 @@ TEST(ConfigTest, WeightShapesHoldEveryParameter) {
 TEST(ConfigTest, ReadsBothSpellingsOfScaling) {
   json v4 = Llama(), v5 = Llama(), old = Llama();
   v4["rope_theta"] = 5e5;
-  v4["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0},
-                        {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
+  v4["rope_scaling"] = {{"rope_type", "llama3"},
+                        {"factor", 8.0},
+                        {"low_freq_factor", 1.0},
+                        {"high_freq_factor", 4.0},
+                        {"original_max_position_embeddings", 8192}};
   v5["rope_parameters"] = v4["rope_scaling"];
   v5["rope_parameters"]["rope_theta"] = 5e5;
   EXPECT_EQ(Parse(v4).rope, Parse(v5).rope);
@@ -79,7 +90,11 @@ TEST(ConfigTest, ReadsBothSpellingsOfScaling) {
 }
 
 TEST(ConfigTest, RefusesWhatItCannotRun) {
-  struct Case { const char* field; json value; const char* message; };
+  struct Case {
+    const char* field;
+    json value;
+    const char* message;
+  };
   for (const Case& c : std::vector<Case>{
            {"model_type", "mistral", "config.json model_type: expected llama, found mistral"},
            {"attention_bias", true, "config.json attention_bias: expected false"},
@@ -88,13 +103,16 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
            {"hidden_size", 4097, "config.json hidden_size: expected a multiple"},
            {"hidden_size", "4096", "config.json hidden_size: expected an integer"},
            {"vocab_size", -1, "config.json vocab_size: expected an integer"},
-           {"vocab_size", nullptr, "config.json vocab_size: expected a positive integer, found nothing"},
+           {"vocab_size", nullptr,
+            "config.json vocab_size: expected a positive integer, found nothing"},
            {"head_dim", 127, "config.json head_dim: expected an even"},
            {"rms_norm_eps", 0, "config.json rms_norm_eps: expected a number > 0"},
            {"torch_dtype", "int8", "config.json torch_dtype: expected float32"},
            {"quantization_config", json::object(), "config.json quantization_config"},
            {"rope_scaling", {{"type", "longrope"}, {"factor", 2}}, "config.json rope_scaling"},
-           {"rope_scaling", {{"type", "linear"}}, "rope_scaling factor: expected a number, found nothing"},
+           {"rope_scaling",
+            {{"type", "linear"}},
+            "rope_scaling factor: expected a number, found nothing"},
            {"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "rope_scaling factor"}}) {
     json j = Llama();
     j[c.field] = c.value;
@@ -109,11 +127,13 @@ TEST(ConfigTest, MutatedJsonNeverCrashes) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   json full = Llama();
-  full["rope_scaling"] = {{"type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 4096}};
+  full["rope_scaling"] = {
+      {"type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 4096}};
   const std::string base = full.dump();
   for (int i = 0; i < 4000; ++i) {
     std::string text = base;
-    for (unsigned n = 1 + random() % 3; n-- > 0;) text[random() % text.size()] = "0123456789-.e\"{}[],:ntf"[random() % 23];
+    for (unsigned n = 1 + random() % 3; n-- > 0;)
+      text[random() % text.size()] = "0123456789-.e\"{}[],:ntf"[random() % 23];
     auto c = ParseLlamaConfig(text);
     if (c.ok()) {
       EXPECT_GT(c->ParameterCount(), 0);
@@ -136,7 +156,7 @@ TEST(ExtendContextTest, ComposesWithAnOldFactor) {  // claim 14
   EXPECT_EQ(FactorAt(Parse(old), 16384), 4);
   old["rope_scaling"]["original_max_position_embeddings"] = 4096;
   EXPECT_EQ(FactorAt(Parse(old), 16384), 4);
-  EXPECT_EQ(FactorAt(Parse(old), 8192), 2);   // within reach: as it is
+  EXPECT_EQ(FactorAt(Parse(old), 8192), 2);         // within reach: as it is
   EXPECT_EQ(FactorAt(Parse(old), 16384, 8192), 2);  // the override replaces what the file says
 }
 
@@ -144,7 +164,8 @@ TEST(ExtendContextTest, ExtendingTwiceEqualsOnce) {
   LlamaConfig c = Parse(Llama());
   LL_ASSERT_OK_AND_ASSIGN(LlamaConfig once, ExtendContext(c, 32768, Type::kLinear));
   LL_ASSERT_OK_AND_ASSIGN(LlamaConfig first, ExtendContext(c, 8192, Type::kLinear));
-  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig twice, ExtendContext(Parse(LlamaConfigToJson(first)), 32768, Type::kLinear));
+  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig twice,
+                          ExtendContext(Parse(LlamaConfigToJson(first)), 32768, Type::kLinear));
   EXPECT_EQ(once.rope, twice.rope);
   EXPECT_EQ(twice.max_position_embeddings, 32768);
 }
@@ -173,16 +194,19 @@ TEST(ExtendContextTest, NtkIsWrittenAsALargerTheta) {
 
 TEST(ExtendContextTest, RefusesMixedScalingsAndBadTargets) {
   LlamaConfig c = Parse(Llama());
-  EXPECT_THAT(ExtendContext(c, 0, Type::kLinear), StatusIs(kInvalid, "context_length: expected a positive"));
+  EXPECT_THAT(ExtendContext(c, 0, Type::kLinear),
+              StatusIs(kInvalid, "context_length: expected a positive"));
   LL_ASSERT_OK_AND_ASSIGN(LlamaConfig yarn, ExtendContext(c, 8192, Type::kYarn));
-  EXPECT_THAT(ExtendContext(yarn, 16384, Type::kLinear), StatusIs(kInvalid, "rope: the model's positions"));
+  EXPECT_THAT(ExtendContext(yarn, 16384, Type::kLinear),
+              StatusIs(kInvalid, "rope: the model's positions"));
 }
 
 TEST(CheckContextLengthTest, RefusesLessThanTheOriginal) {
   LlamaConfig c = Parse(Llama());
   LL_EXPECT_OK(CheckContextLength(c, 4096));
   LL_EXPECT_OK(CheckContextLength(c, 100000));
-  EXPECT_THAT(CheckContextLength(c, 2048), StatusIs(kInvalid, "context_length: expected at least the model's original"));
+  EXPECT_THAT(CheckContextLength(c, 2048),
+              StatusIs(kInvalid, "context_length: expected at least the model's original"));
   EXPECT_THAT(CheckContextLength(c, -1), StatusIs(kInvalid, "context_length: expected a positive"));
   LL_EXPECT_OK(CheckContextLength(c, 2048, 2048));
 }

@@ -9,7 +9,8 @@
 namespace ll {
 namespace {
 
-// What the process holds before a model is there: libraries and, on a GPU, its context and communication buffers.
+// What the process holds before a model is there: libraries and, on a GPU, its context and
+// communication buffers.
 constexpr int64_t kRuntimeBytesCpu = 350'000'000;
 constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
 // Share of a device left alone for fragmentation and for what other processes take.
@@ -28,8 +29,23 @@ struct Linear {
 std::vector<Linear> Linears(const LlamaConfig& c) {
   const int64_t d = c.hidden_size, f = c.intermediate_size;
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
-  return {{"q_proj", d, q},    {"k_proj", d, kv},  {"v_proj", d, kv},   {"o_proj", q, d},
-          {"gate_proj", d, f}, {"up_proj", d, f},  {"down_proj", f, d}};
+  return {{"q_proj", d, q},    {"k_proj", d, kv}, {"v_proj", d, kv},  {"o_proj", q, d},
+          {"gate_proj", d, f}, {"up_proj", d, f}, {"down_proj", f, d}};
+}
+
+bool Trains(const JobSpec& s) { return s.kind.value_or("train") == "train"; }
+
+// Tokens of the longest row the job runs.
+int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
+  if (!Trains(s)) return s.eval_seq_len.value_or(c.max_position_embeddings);
+  return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
+}
+
+// Bytes of a weight or an activation: design's defaults for precision auto.
+int64_t ElementBytes(const JobSpec& s, bool gpu) {
+  const std::string precision = s.precision.value_or("auto");
+  if (precision == "auto") return Trains(s) || gpu ? 2 : 4;
+  return precision == "fp32" ? 4 : 2;
 }
 
 bool Quantized(const JobSpec& s) { return s.method == "qlora" || s.method == "longqlora"; }
@@ -38,7 +54,8 @@ int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   int64_t linear = 0;
   for (const Linear& l : Linears(c)) linear += l.in * l.out * c.num_hidden_layers;
   const int64_t rest = c.ParameterCount() - linear;
-  if (Quantized(s)) return static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes) + rest * element;
+  if (Quantized(s))
+    return static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes) + rest * element;
   return (linear + rest) * element;
 }
 
@@ -54,6 +71,7 @@ JobSpec WithContext(const JobSpec& spec, int64_t tokens) {
   JobSpec out = spec;
   out.context_length = tokens;
   out.max_seq_length = tokens;
+  out.eval_seq_len = tokens;
   return out;
 }
 
@@ -64,20 +82,24 @@ int64_t LeanestTotal(const LlamaConfig& c, const JobSpec& s, bool gpu) {
 
 // The longest multiple of 1024 tokens (below the job's) that fits; 0 where none does.
 int64_t LongestContext(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
-  int64_t low = 0, high = s.max_seq_length.value_or(*s.context_length) / 1024;
+  int64_t low = 0, high = RowTokens(c, s) / 1024;
   while (low < high) {
     const int64_t middle = (low + high + 1) / 2;
-    if (LeanestTotal(c, WithContext(s, middle * 1024), gpu) <= available) low = middle;
-    else high = middle - 1;
+    if (LeanestTotal(c, WithContext(s, middle * 1024), gpu) <= available)
+      low = middle;
+    else
+      high = middle - 1;
   }
   return low * 1024;
 }
 
 std::string Nearest(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
   const int64_t context = LongestContext(c, s, gpu, available);
-  if (context >= c.OriginalContext()) return absl::StrCat("--ctx ", context, " fits on this device");
-  return absl::StrCat("a device with at least ", HumanBytes(static_cast<int64_t>(
-                          static_cast<double>(LeanestTotal(c, s, gpu)) / (1 - kReserve))));
+  if (context >= c.OriginalContext())
+    return absl::StrCat(Trains(s) ? "--ctx " : "eval_seq_len ", context, " fits on this device");
+  return absl::StrCat("a device with at least ",
+                      HumanBytes(static_cast<int64_t>(static_cast<double>(LeanestTotal(c, s, gpu)) /
+                                                      (1 - kReserve))));
 }
 
 }  // namespace
@@ -85,7 +107,8 @@ std::string Nearest(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t av
 int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
   int64_t count = 0;
   for (const Linear& l : Linears(c)) {
-    if (std::find(s.target_modules.begin(), s.target_modules.end(), l.name) != s.target_modules.end()) {
+    if (std::find(s.target_modules.begin(), s.target_modules.end(), l.name) !=
+        s.target_modules.end()) {
       count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
     }
   }
@@ -100,29 +123,39 @@ int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
   return count;
 }
 
-MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu, const std::string& recompute) {
-  const int64_t element = s.precision.value_or("auto") == "fp32" ? 4 : 2;
-  const int64_t tokens = s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
+MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
+                              const std::string& recompute) {
+  const int64_t element = ElementBytes(s, gpu);
+  const int64_t tokens = RowTokens(c, s);
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
   MemoryForecast m;
   m.recompute = recompute;
   m.weights = WeightBytes(c, s, element);
-  m.trainables = TrainableParameterCount(c, s) * kMasterMomentsGradient + LoraParameterCount(c, s) * element;
+  m.head = std::min(tokens, kHeadChunkTokens) * c.vocab_size * (element + 4) +
+           tokens * c.hidden_size * element;
+  m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
+  if (!Trains(s)) {  // one layer's forward at a time, nothing kept
+    m.workspace = tokens * SavedElements(c, "none") * element;
+    return m;
+  }
+  m.trainables =
+      TrainableParameterCount(c, s) * kMasterMomentsGradient + LoraParameterCount(c, s) * element;
   m.activations = tokens * c.num_hidden_layers * SavedElements(c, recompute) * element;
   // Attention's log-sum-exp, fp32, is kept where attention is not computed again.
-  if (recompute != "full") m.activations += tokens * c.num_hidden_layers * c.num_attention_heads * 4;
-  // One layer's backward: the layer's own activations where they are recomputed, and the gradients of the widest part.
+  if (recompute != "full")
+    m.activations += tokens * c.num_hidden_layers * c.num_attention_heads * 4;
+  // One layer's backward: the layer's own activations where they are recomputed, and the gradients
+  // of the widest part.
   const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
   const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
   m.workspace = tokens * (recomputed + gradients) * element;
-  m.head = std::min(tokens, kHeadChunkTokens) * c.vocab_size * (element + 4) + tokens * c.hidden_size * element;
-  m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   return m;
 }
 
 FitResult Fits(const LlamaConfig& c, const JobSpec& s, const Device& device) {
   FitResult out;
-  out.available_bytes = static_cast<int64_t>(static_cast<double>(device.memory_bytes) * (1 - kReserve));
+  out.available_bytes =
+      static_cast<int64_t>(static_cast<double>(device.memory_bytes) * (1 - kReserve));
   std::vector<std::string> choices = {"none", "selective", "full"};
   if (s.recompute.value_or("auto") != "auto") choices = {*s.recompute};
   MemoryForecast m;
@@ -133,11 +166,12 @@ FitResult Fits(const LlamaConfig& c, const JobSpec& s, const Device& device) {
   }
   out.needed_bytes = m.total();
   out.recompute = m.recompute;
-  out.explanation = absl::StrCat(
-      "a rank needs ", HumanBytes(out.needed_bytes), " (weights ", HumanBytes(m.weights), ", optimizer ",
-      HumanBytes(m.trainables), ", activations ", HumanBytes(m.activations + m.workspace + m.head), ", runtime ",
-      HumanBytes(m.runtime), ") with recompute ", m.recompute, "; one slot (", device.kind, ") offers ",
-      HumanBytes(out.available_bytes));
+  out.explanation =
+      absl::StrCat("a rank needs ", HumanBytes(out.needed_bytes), " (weights ",
+                   HumanBytes(m.weights), ", optimizer ", HumanBytes(m.trainables),
+                   ", activations ", HumanBytes(m.activations + m.workspace + m.head), ", runtime ",
+                   HumanBytes(m.runtime), ") with recompute ", m.recompute, "; one slot (",
+                   device.kind, ") offers ", HumanBytes(out.available_bytes));
   if (!out.fits) out.nearest = Nearest(c, s, device.IsGpu(), out.available_bytes);
   return out;
 }

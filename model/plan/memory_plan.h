@@ -1,7 +1,7 @@
 // Forecast of a training rank's peak memory, and whether a job fits on a device.
 //
 // First version: data parallel only, the base replicated, optimizer state of the trainable parameters replicated, one
-// row in flight. Bytes follow from shapes alone; what is measured stands in one place (kRuntimeBytes…, memory_plan.cc).
+// row in flight; other kinds of job than train keep no activations and no optimizer state. Bytes follow from shapes alone; what is measured stands in one place (kRuntimeBytes…, memory_plan.cc).
 // Source of the activation counts: bytes a token and layer that LoRA's backward needs, {h1, q, k, v, O, h2, gate, up}.
 // Pure functions, thread-safe. Units: bytes and tokens.
 #pragma once

@@ -22,7 +22,8 @@ TEST(ParameterTest, TrainableCountsOfThePapers) {  // claims 11, 12
   EXPECT_EQ(LoraParameterCount(*BuiltInModel("13b"), Spec("ctx: 8192\nmethod: lora\n")), 13107200);
   EXPECT_EQ(LoraParameterCount(*BuiltInModel("70b"), Spec("ctx: 8192\nmethod: lora\n")), 32768000);
   EXPECT_EQ(LoraParameterCount(c, Spec("ctx: 8192\nmethod: longqlora\n")), 159907840);
-  EXPECT_EQ(LoraParameterCount(*BuiltInModel("13b"), Spec("ctx: 8192\nmethod: longqlora\n")), 250347520);
+  EXPECT_EQ(LoraParameterCount(*BuiltInModel("13b"), Spec("ctx: 8192\nmethod: longqlora\n")),
+            250347520);
   c.vocab_size = 32001;
   EXPECT_EQ(TrainableParameterCount(c, Spec("ctx: 8192\n")), 139730944);
   EXPECT_EQ(TrainableParameterCount(c, Spec("ctx: 8192\nmethod: full\n")), c.ParameterCount());
@@ -62,13 +63,15 @@ TEST(FlopsTest, CausalS2EqualsAnEnumerationOfPairs) {
   }
   // "exact (no wrap) x0.2344" of full attention for long sequences.
   EXPECT_NEAR(CausalAttentionFlops(*BuiltInModel("7b"), 32768, "s2", 8192) /
-                  CausalAttentionFlops(*BuiltInModel("7b"), 32768, "full", 0), 0.2344, 0.001);
+                  CausalAttentionFlops(*BuiltInModel("7b"), 32768, "full", 0),
+              0.2344, 0.001);
 }
 
 TEST(TimeTest, GoodStepTimesOf7bOnH200) {
   // One 32k sequence: 2.39 s with full recompute, 1.66 s without (bench reference figures).
   JobSpec s = Spec("ctx: 32768\nglobal_batch_size: 1\nmax_steps: 10\n");
-  EXPECT_NEAR(ForecastTime(*BuiltInModel("7b"), s, "full", ThroughputOf("H200")).step_seconds, 2.39, 0.12);
+  EXPECT_NEAR(ForecastTime(*BuiltInModel("7b"), s, "full", ThroughputOf("H200")).step_seconds, 2.39,
+              0.12);
   TimeForecast none = ForecastTime(*BuiltInModel("7b"), s, "none", ThroughputOf("H200"));
   EXPECT_NEAR(none.step_seconds, 1.66, 0.1);
   EXPECT_NEAR(none.duration_seconds, 10 * none.step_seconds, 1e-9);
@@ -97,6 +100,21 @@ TEST(FitsTest, ChoosesTheLeastRecomputationThatFits) {
   EXPECT_EQ(large.recompute, "full");
 }
 
+TEST(MemoryTest, EvaluationKeepsNothing) {
+  LlamaConfig c = *BuiltInModel("7b");
+  JobSpec s = Spec("kind: eval\ndata: d\neval_seq_len: 8192\n");
+  MemoryForecast gpu = ForecastMemory(c, s, true, "none"),
+                 cpu = ForecastMemory(c, s, false, "none");
+  EXPECT_EQ(gpu.activations + gpu.trainables, 0);
+  EXPECT_EQ(gpu.weights, 2 * c.ParameterCount());
+  EXPECT_EQ(cpu.weights, 4 * c.ParameterCount());  // fp32 by default
+  EXPECT_EQ(gpu.workspace, 8192 * 93184);
+  FitResult r = Fits(c, s, {"A100-80", 8'000'000'000});
+  EXPECT_FALSE(r.fits);
+  EXPECT_THAT(r.nearest, HasSubstr("a device with at least"));
+  EXPECT_EQ(ForecastTime(c, s, "none", ThroughputOf("H200")).step_seconds, 0);
+}
+
 TEST(FitsTest, RefusalSaysWhatIsMissingAndWhatWouldFit) {
   const Device a100{"A100-80", 80'000'000'000};
   FitResult r = Fits(*BuiltInModel("70b"), Spec("ctx: 32768\n"), a100);
@@ -109,7 +127,8 @@ TEST(FitsTest, RefusalSaysWhatIsMissingAndWhatWouldFit) {
   ASSERT_THAT(long_row.nearest, HasSubstr("--ctx "));
   const int64_t context = std::stoll(long_row.nearest.substr(6));
   EXPECT_TRUE(Fits(*BuiltInModel("7b"), Spec("ctx: " + std::to_string(context)), a100).fits);
-  EXPECT_FALSE(Fits(*BuiltInModel("7b"), Spec("ctx: " + std::to_string(context + 1024)), a100).fits);
+  EXPECT_FALSE(
+      Fits(*BuiltInModel("7b"), Spec("ctx: " + std::to_string(context + 1024)), a100).fits);
 }
 
 }  // namespace

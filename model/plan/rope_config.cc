@@ -1,4 +1,5 @@
-// Position scaling in config.json: both spellings, and extending what may have been extended before.
+// Position scaling in config.json: both spellings, and extending what may have been extended
+// before.
 #include <algorithm>
 #include <cmath>
 
@@ -14,13 +15,14 @@ namespace {
 using nlohmann::json;
 using Type = RopeScaling::Type;
 
-// NTK-aware scaling has no spelling of its own in Hugging Face folders: it is a larger rope_theta. This key keeps
-// theta and factor apart, so that the folder can be extended again.
+// NTK-aware scaling has no spelling of its own in Hugging Face folders: it is a larger rope_theta.
+// This key keeps theta and factor apart, so that the folder can be extended again.
 constexpr char kNtkKey[] = "ntk_scaling";
 
 // theta' = theta * factor^(D / (D - 2)), D = head_dim (NTK-aware interpolation, bloc97 2023).
 double NtkTheta(double theta, double factor, int64_t head_dim) {
-  return theta * std::pow(factor, static_cast<double>(head_dim) / static_cast<double>(head_dim - 2));
+  return theta *
+         std::pow(factor, static_cast<double>(head_dim) / static_cast<double>(head_dim - 2));
 }
 
 absl::Status TypeFromFile(const json& rope, Type& type) {
@@ -45,12 +47,17 @@ absl::Status TypeFromFile(const json& rope, Type& type) {
 
 const char* TypeName(Type type) {
   switch (type) {
-    case Type::kLinear: return "linear";
-    case Type::kDynamicNtk: return "dynamic";
-    case Type::kYarn: return "yarn";
-    case Type::kLlama3: return "llama3";
+    case Type::kLinear:
+      return "linear";
+    case Type::kDynamicNtk:
+      return "dynamic";
+    case Type::kYarn:
+      return "yarn";
+    case Type::kLlama3:
+      return "llama3";
     case Type::kNone:
-    case Type::kNtk: break;  // written as a larger rope_theta
+    case Type::kNtk:
+      break;  // written as a larger rope_theta
   }
   return "default";
 }
@@ -60,7 +67,8 @@ absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   LL_RETURN_IF_ERROR(TypeFromFile(rope, out.type));
   double original = 0;
   LL_RETURN_IF_ERROR(ReadReal(rope, "original_max_position_embeddings", 0, original));
-  if (original > 1e9) return ConfigError("original_max_position_embeddings", "at most 1e9", absl::StrCat(original));
+  if (original > 1e9)
+    return ConfigError("original_max_position_embeddings", "at most 1e9", absl::StrCat(original));
   out.original_max_position_embeddings = static_cast<int64_t>(original);
   if (out.type == Type::kNone) return absl::OkStatus();
   if (!rope.contains("factor")) return ConfigError("rope_scaling factor", "a number", "nothing");
@@ -78,10 +86,12 @@ absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   }
   // YaRN variants that change the attention temperature in other ways than transformers' default.
   for (const char* field : {"mscale", "mscale_all_dim"}) {
-    if (rope.contains(field)) return ConfigError(absl::StrCat("rope_scaling ", field), "nothing", "a value");
+    if (rope.contains(field))
+      return ConfigError(absl::StrCat("rope_scaling ", field), "nothing", "a value");
   }
   if (out.type == Type::kLlama3 && out.original_max_position_embeddings == 0) {
-    return ConfigError("rope_scaling original_max_position_embeddings", "a positive integer", "nothing");
+    return ConfigError("rope_scaling original_max_position_embeddings", "a positive integer",
+                       "nothing");
   }
   return absl::OkStatus();
 }
@@ -107,8 +117,10 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
     double factor = 1, theta = c.rope_theta;
     LL_RETURN_IF_ERROR(ReadReal(raw[kNtkKey], "factor", 0, factor));
     LL_RETURN_IF_ERROR(ReadReal(raw[kNtkKey], "rope_theta", 0, theta));
-    // Another program may have changed rope_theta since; then the key no longer speaks of this file.
-    if (std::fabs(NtkTheta(theta, factor, c.head_dim) / c.rope_theta - 1) < 1e-9 && c.rope.type == Type::kNone) {
+    // Another program may have changed rope_theta since; then the key no longer speaks of this
+    // file.
+    if (std::fabs(NtkTheta(theta, factor, c.head_dim) / c.rope_theta - 1) < 1e-9 &&
+        c.rope.type == Type::kNone) {
       c.rope.type = Type::kNtk;
       c.rope.factor = factor;
       c.rope_theta = theta;
@@ -144,7 +156,8 @@ void WriteRope(const LlamaConfig& c, json& out) {
   if (scaled) {
     out["rope_scaling"] = rope;
     out["rope_scaling"]["type"] = TypeName(c.rope.type);  // transformers before 4.43
-    out["rope_scaling"]["rope_theta"] = theta;            // transformers 5 reads rope_scaling where both are there
+    out["rope_scaling"]["rope_theta"] =
+        theta;  // transformers 5 reads rope_scaling where both are there
   }
   out["rope_parameters"] = rope;
   out["rope_parameters"]["rope_theta"] = theta;
@@ -157,9 +170,11 @@ int64_t LlamaConfig::OriginalContext() const {
 }
 
 int64_t LlamaConfig::Reach() const {
-  if (rope.type == Type::kNone || rope.original_max_position_embeddings == 0) return max_position_embeddings;
+  if (rope.type == Type::kNone || rope.original_max_position_embeddings == 0)
+    return max_position_embeddings;
   return std::max(max_position_embeddings,
-                  static_cast<int64_t>(static_cast<double>(rope.original_max_position_embeddings) * rope.factor));
+                  static_cast<int64_t>(static_cast<double>(rope.original_max_position_embeddings) *
+                                       rope.factor));
 }
 
 RopeScaling::Type RopeTypeFromName(absl::string_view name) {
@@ -169,10 +184,12 @@ RopeScaling::Type RopeTypeFromName(absl::string_view name) {
   return Type::kNone;
 }
 
-absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t target_context, RopeScaling::Type type,
+absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t target_context,
+                                          RopeScaling::Type type,
                                           int64_t original_context_override) {
   if (target_context <= 0) {
-    return MakeFieldError({"context_length", "a positive number of tokens", absl::StrCat(target_context)});
+    return MakeFieldError(
+        {"context_length", "a positive number of tokens", absl::StrCat(target_context)});
   }
   LlamaConfig out = config;
   out.max_position_embeddings = std::max(config.max_position_embeddings, target_context);
@@ -186,17 +203,19 @@ absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t tar
   if (before == Type::kLlama3 && type == Type::kLinear) type = Type::kLlama3;
   if (before != Type::kNone && before != type) {
     return FieldStatus(absl::StatusCode::kInvalidArgument, "rope",
-                       absl::StrCat("the model's positions are already scaled in another way (", TypeName(before),
-                                    before == Type::kNtk ? ": ntk" : "", ")"),
+                       absl::StrCat("the model's positions are already scaled in another way (",
+                                    TypeName(before), before == Type::kNtk ? ": ntk" : "", ")"),
                        "use the same kind of scaling, or start from the model that was not scaled");
   }
   const int64_t original = overridden ? original_context_override : config.OriginalContext();
   if (overridden || before == Type::kNone || config.rope.original_max_position_embeddings > 0) {
     out.rope.factor = static_cast<double>(CeilDiv(target_context, original));
   } else {
-    out.rope.factor = config.rope.factor * static_cast<double>(CeilDiv(target_context, config.Reach()));
+    out.rope.factor =
+        config.rope.factor * static_cast<double>(CeilDiv(target_context, config.Reach()));
   }
-  if (out.rope.factor != config.rope.factor) out.rope.attention_factor.reset();  // follows the factor
+  if (out.rope.factor != config.rope.factor)
+    out.rope.attention_factor.reset();  // follows the factor
   out.rope.type = out.rope.factor > 1 ? type : Type::kNone;
   out.rope.original_max_position_embeddings = original;
   return out;
@@ -205,13 +224,17 @@ absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t tar
 absl::Status CheckContextLength(const LlamaConfig& config, int64_t context_length,
                                 int64_t original_context_override) {
   if (context_length <= 0) {
-    return MakeFieldError({"context_length", "a positive number of tokens", absl::StrCat(context_length)});
+    return MakeFieldError(
+        {"context_length", "a positive number of tokens", absl::StrCat(context_length)});
   }
-  const int64_t original = original_context_override > 0 ? original_context_override : config.OriginalContext();
+  const int64_t original =
+      original_context_override > 0 ? original_context_override : config.OriginalContext();
   if (context_length >= original) return absl::OkStatus();
-  return MakeFieldError({"context_length", absl::StrCat("at least the model's original context of ", original),
+  return MakeFieldError({"context_length",
+                         absl::StrCat("at least the model's original context of ", original),
                          absl::StrCat(context_length),
-                         absl::StrCat("to train at less on purpose set original_context_length to ", context_length)});
+                         absl::StrCat("to train at less on purpose set original_context_length to ",
+                                      context_length)});
 }
 
 }  // namespace ll

@@ -8,7 +8,8 @@
 namespace ll {
 namespace {
 
-// Visible (query, key) pairs of causal segments that start at `first` and then every `group` tokens.
+// Visible (query, key) pairs of causal segments that start at `first` and then every `group`
+// tokens.
 double SegmentPairs(int64_t tokens, int64_t first, int64_t group) {
   double pairs = 0;
   for (int64_t start = 0, end = std::min(first, tokens); start < tokens;
@@ -30,18 +31,24 @@ FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_token
   f.attention = 4 * n * static_cast<double>(group_tokens) * q * layers;
   f.projections = 4 * n * d * (q + kv) * layers;
   f.feed_forward = 6 * n * d * static_cast<double>(c.intermediate_size) * layers;
-  f.others = 2 * n * d * static_cast<double>(c.vocab_size) + 4 * (2 * layers + 1) * n * d + 6 * n * d * layers;
+  f.others = 2 * n * d * static_cast<double>(c.vocab_size) + 4 * (2 * layers + 1) * n * d +
+             6 * n * d * layers;
   return f;
 }
 
-double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind, int64_t group_tokens) {
-  const double per_pair = 4.0 * static_cast<double>(c.head_dim) * static_cast<double>(c.num_hidden_layers);
+double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind,
+                            int64_t group_tokens) {
+  const double per_pair =
+      4.0 * static_cast<double>(c.head_dim) * static_cast<double>(c.num_hidden_layers);
   const int64_t heads = c.num_attention_heads;
   const int64_t group = std::max<int64_t>(1, group_tokens);
-  if (kind == "full") return per_pair * static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens);
-  const int64_t unshifted = kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
+  if (kind == "full")
+    return per_pair * static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens);
+  const int64_t unshifted =
+      kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
   return per_pair * (static_cast<double>(unshifted) * SegmentPairs(tokens, group, group) +
-                     static_cast<double>(heads - unshifted) * SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group));
+                     static_cast<double>(heads - unshifted) *
+                         SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group));
 }
 
 Throughput ThroughputOf(const std::string& kind) {
@@ -56,23 +63,27 @@ Throughput ThroughputOf(const std::string& kind) {
 TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
                           const Throughput& device) {
   TimeForecast out;
-  if (device.gemm <= 0 || device.attention <= 0) return out;
+  if (device.gemm <= 0 || device.attention <= 0 || s.kind.value_or("train") != "train") return out;
   const int64_t tokens = *s.max_seq_length;
   const int64_t group =
       static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
   const double head = static_cast<double>(c.vocab_size * c.hidden_size);
-  const double body = static_cast<double>(c.ParameterCount()) - head * (c.tie_word_embeddings ? 1 : 2);
+  const double body =
+      static_cast<double>(c.ParameterCount()) - head * (c.tie_word_embeddings ? 1 : 2);
   const bool full_tuning = s.method == "full";
   const double rho = recompute == "full" ? 1 : 0;
   // selective computes gate and up again: 4 d F of a layer's 2 * (weights) forward FLOPs.
-  const double mlp = recompute == "selective"
-                         ? 4.0 * static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers) : 0;
+  const double mlp =
+      recompute == "selective"
+          ? 4.0 * static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers)
+          : 0;
   const double n = static_cast<double>(tokens);
   double gemm = n * ((4 + 2 * rho + (full_tuning ? 2 : 0)) * body + mlp);
   gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
   const double attention = CausalAttentionFlops(c, tokens, *s.attention, group) * (1 + rho + 2.5);
   const double row_seconds = gemm / device.gemm + attention / device.attention;
-  const double ranks = static_cast<double>(*s.gpus), rows = static_cast<double>(*s.global_batch_size);
+  const double ranks = static_cast<double>(*s.gpus),
+               rows = static_cast<double>(*s.global_batch_size);
   out.step_seconds = std::ceil(rows / ranks) * row_seconds;
   out.tokens_per_second = rows * n / out.step_seconds;
   out.duration_seconds = out.step_seconds * static_cast<double>(*s.max_steps);

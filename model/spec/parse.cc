@@ -1,4 +1,5 @@
-// Text <-> JobSpec. YAML and JSON are first brought to one form (RawValue), then typed by the table.
+// Text <-> JobSpec. YAML and JSON are first brought to one form (RawValue), then typed by the
+// table.
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -40,11 +41,16 @@ std::string OneLine(std::string text) {
 
 std::string Describe(const RawValue& value) {
   switch (value.shape) {
-    case RawValue::Shape::kNull: return "nothing";
-    case RawValue::Shape::kScalar: return absl::StrCat("\"", OneLine(value.scalar.substr(0, 80)), "\"");
-    case RawValue::Shape::kList: return "a list";
-    case RawValue::Shape::kMap: return "a map";
-    case RawValue::Shape::kNested: return "nested lists or maps";
+    case RawValue::Shape::kNull:
+      return "nothing";
+    case RawValue::Shape::kScalar:
+      return absl::StrCat("\"", OneLine(value.scalar.substr(0, 80)), "\"");
+    case RawValue::Shape::kList:
+      return "a list";
+    case RawValue::Shape::kMap:
+      return "a map";
+    case RawValue::Shape::kNested:
+      return "nested lists or maps";
   }
   return "";
 }
@@ -76,7 +82,8 @@ bool ParseSeconds(const std::string& text, int64_t& out) {
 bool ParseInteger(const std::string& text, int64_t& out) {
   if (absl::SimpleAtoi(text, &out)) return true;
   double number;
-  if (!absl::SimpleAtod(text, &number) || std::floor(number) != number || std::fabs(number) > 9e15) return false;
+  if (!absl::SimpleAtod(text, &number) || std::floor(number) != number || std::fabs(number) > 9e15)
+    return false;
   out = static_cast<int64_t>(number);
   return true;
 }
@@ -96,8 +103,9 @@ struct Assign {
   }
   absl::Status operator()(std::optional<int64_t> JobSpec::*m) const {
     int64_t number;
-    bool ok = field.seconds ? value.shape == RawValue::Shape::kScalar && ParseSeconds(value.scalar, number)
-                            : PlainScalar() && ParseInteger(value.scalar, number);
+    bool ok = field.seconds
+                  ? value.shape == RawValue::Shape::kScalar && ParseSeconds(value.scalar, number)
+                  : PlainScalar() && ParseInteger(value.scalar, number);
     if (!ok) return WrongType(field, value);
     spec.*m = number;
     return absl::OkStatus();
@@ -135,7 +143,8 @@ struct Assign {
     std::vector<int64_t> numbers;
     for (const std::string& item : items) {
       if (!ParseInteger(std::string(absl::StripAsciiWhitespace(item)), numbers.emplace_back())) {
-        return WrongType(field, {.shape = RawValue::Shape::kScalar, .scalar = item, .line = value.line});
+        return WrongType(field,
+                         {.shape = RawValue::Shape::kScalar, .scalar = item, .line = value.line});
       }
     }
     spec.*m = numbers;
@@ -160,7 +169,9 @@ struct Assign {
 struct Clear {
   JobSpec& spec;
   template <typename T>
-  void operator()(T JobSpec::*m) const { spec.*m = T(); }
+  void operator()(T JobSpec::*m) const {
+    spec.*m = T();
+  }
 };
 
 absl::Status SetRaw(JobSpec& spec, const SpecField& field, const RawValue& value) {
@@ -173,7 +184,8 @@ absl::Status SetRaw(JobSpec& spec, const SpecField& field, const RawValue& value
 
 absl::Status UnknownKey(absl::string_view key, int line) {
   std::string nearest = NearestSpecKey(key);
-  return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(std::string(key.substr(0, 80))), "unknown key",
+  return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument,
+                            OneLine(std::string(key.substr(0, 80))), "unknown key",
                             nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "?")),
                 line);
 }
@@ -181,18 +193,32 @@ absl::Status UnknownKey(absl::string_view key, int line) {
 // ---- LongQLoRA's and Hugging Face's keys that are not plain aliases
 
 const std::set<std::string>& KeysWithoutMeaning() {
-  static const auto& keys = *new std::set<std::string>{
-      "output_dir", "deepspeed", "num_train_epochs", "disable_tqdm", "optim", "report_to", "dataloader_num_workers",
-      "save_strategy", "evaluation_strategy", "remove_unused_columns", "use_flash_attn", "cache_dir", "tf32",
-      "model_type", "ddp_timeout", "ddp_find_unused_parameters", "use_full_attn"};
+  static const auto& keys = *new std::set<std::string>{"output_dir",
+                                                       "deepspeed",
+                                                       "num_train_epochs",
+                                                       "disable_tqdm",
+                                                       "optim",
+                                                       "report_to",
+                                                       "dataloader_num_workers",
+                                                       "save_strategy",
+                                                       "evaluation_strategy",
+                                                       "remove_unused_columns",
+                                                       "use_flash_attn",
+                                                       "cache_dir",
+                                                       "tf32",
+                                                       "model_type",
+                                                       "ddp_timeout",
+                                                       "ddp_find_unused_parameters",
+                                                       "use_full_attn"};
   return keys;
 }
 
 void AddTrainable(JobSpec& spec, const std::string& what, bool on) {
   auto& list = spec.trainable;
-  list.erase(std::remove_if(list.begin(), list.end(),
-                            [&](const std::string& item) { return item == what || item == "none"; }),
-             list.end());
+  list.erase(
+      std::remove_if(list.begin(), list.end(),
+                     [&](const std::string& item) { return item == what || item == "none"; }),
+      list.end());
   if (on) list.push_back(what);
   if (list.empty()) list.push_back("none");
 }
@@ -209,8 +235,9 @@ absl::StatusOr<bool> SetForeignKey(JobSpec& spec, const std::string& key, const 
     return true;
   }
   bool on = false;
-  static const std::set<std::string> kSwitches = {"train_embedding", "train_norm",       "bf16",
-                                                  "fp16",            "low_rank_training", "gradient_checkpointing"};
+  static const std::set<std::string> kSwitches = {
+      "train_embedding",       "train_norm", "bf16", "fp16", "low_rank_training",
+      "gradient_checkpointing"};
   if (kSwitches.count(key) == 0) return false;
   if (value.shape != RawValue::Shape::kScalar || value.quoted || !ParseBool(value.scalar, on)) {
     return AtLine(MakeFieldError({key, "true or false", Describe(value)}), value.line);
@@ -243,7 +270,8 @@ RawValue FromYaml(const YAML::Node& node) {
   }
   value.shape = node.IsSequence() ? RawValue::Shape::kList : RawValue::Shape::kMap;
   for (const auto& item : node) {
-    const bool flat = node.IsSequence() ? item.IsScalar() : item.first.IsScalar() && item.second.IsScalar();
+    const bool flat =
+        node.IsSequence() ? item.IsScalar() : item.first.IsScalar() && item.second.IsScalar();
     if (!flat) {
       value.shape = RawValue::Shape::kNested;
     } else if (node.IsSequence()) {
@@ -260,9 +288,11 @@ absl::StatusOr<RawMap> ReadYaml(const std::string& text) {
   try {
     YAML::Node root = YAML::Load(text);
     if (root.IsNull()) return out;
-    if (!root.IsMap()) return absl::InvalidArgumentError("job spec: expected a mapping of keys to values");
+    if (!root.IsMap())
+      return absl::InvalidArgumentError("job spec: expected a mapping of keys to values");
     for (const auto& item : root) {
-      if (!item.first.IsScalar()) return absl::InvalidArgumentError("job spec: expected keys that are plain text");
+      if (!item.first.IsScalar())
+        return absl::InvalidArgumentError("job spec: expected keys that are plain text");
       out.emplace_back(item.first.Scalar(), FromYaml(item.second));
     }
   } catch (const YAML::Exception& e) {
@@ -313,10 +343,12 @@ absl::StatusOr<RawMap> ReadJson(const std::string& text) {
   try {
     root = nlohmann::json::parse(text, watch);
   } catch (const nlohmann::json::exception& e) {
-    return absl::InvalidArgumentError(absl::StrCat("job spec: not valid JSON: ", OneLine(e.what())));
+    return absl::InvalidArgumentError(
+        absl::StrCat("job spec: not valid JSON: ", OneLine(e.what())));
   }
   if (!root.is_object()) return absl::InvalidArgumentError("job spec: expected a JSON object");
-  if (!duplicate.empty()) return FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(duplicate), "given twice");
+  if (!duplicate.empty())
+    return FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(duplicate), "given twice");
   RawMap out;
   for (const auto& [key, value] : root.items()) out.emplace_back(key, FromJson(value));
   return out;
@@ -327,9 +359,13 @@ absl::StatusOr<RawMap> ReadJson(const std::string& text) {
 struct ToJsonValue {
   const JobSpec& spec;
   template <typename T>
-  nlohmann::ordered_json operator()(std::optional<T> JobSpec::*m) const { return *(spec.*m); }
+  nlohmann::ordered_json operator()(std::optional<T> JobSpec::*m) const {
+    return *(spec.*m);
+  }
   template <typename T>
-  nlohmann::ordered_json operator()(T JobSpec::*m) const { return spec.*m; }
+  nlohmann::ordered_json operator()(T JobSpec::*m) const {
+    return spec.*m;
+  }
 };
 
 // dump() throws on text that is not UTF-8 unless it is told to replace.
@@ -341,11 +377,12 @@ std::string Dump(const nlohmann::ordered_json& value) {
 
 absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::string>* notes) {
   if (text.size() > kMaxSpecBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("job spec: expected at most ", kMaxSpecBytes, " bytes, found ",
-                                                   text.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("job spec: expected at most ", kMaxSpecBytes, " bytes, found ", text.size()));
   }
   const bool is_json = absl::StartsWith(absl::StripLeadingAsciiWhitespace(text), "{");
-  LL_ASSIGN_OR_RETURN(RawMap values, is_json ? ReadJson(std::string(text)) : ReadYaml(std::string(text)));
+  LL_ASSIGN_OR_RETURN(RawMap values,
+                      is_json ? ReadJson(std::string(text)) : ReadYaml(std::string(text)));
   JobSpec spec;
   std::vector<std::string> ignored;
   std::vector<std::string>& sink = notes != nullptr ? *notes : ignored;
@@ -353,7 +390,8 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
   for (const auto& [key, value] : values) {
     const SpecField* field = FindSpecField(key);
     if (!seen.insert(field != nullptr ? field->name : key).second) {
-      return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(key), "given twice"), value.line);
+      return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(key), "given twice"),
+                    value.line);
     }
     if (field != nullptr) {
       LL_RETURN_IF_ERROR(SetRaw(spec, *field, value));
@@ -396,7 +434,8 @@ std::string ToYaml(const JobSpec& spec) {
 
 std::vector<std::string> Differences(const JobSpec& from, const JobSpec& to) {
   auto show = [](const JobSpec& spec, const SpecField& field) {
-    return IsGiven(spec, field) ? Dump(std::visit(ToJsonValue{spec}, field.member)) : std::string("(not given)");
+    return IsGiven(spec, field) ? Dump(std::visit(ToJsonValue{spec}, field.member))
+                                : std::string("(not given)");
   };
   std::vector<std::string> out;
   for (const SpecField& field : SpecFields()) {

@@ -15,7 +15,8 @@ namespace {
 // ---- ranges, one key at a time
 
 absl::Status CheckNumber(const SpecField& field, double number, const std::string& found) {
-  if (number >= field.min && number <= field.max && (!field.positive || number > 0)) return absl::OkStatus();
+  if (number >= field.min && number <= field.max && (!field.positive || number > 0))
+    return absl::OkStatus();
   std::string expected = DescribeType(field);
   if (number > field.max && (field.positive || field.max > kMaxPrintedRange)) {
     absl::StrAppend(&expected, ", at most ", field.max);
@@ -28,14 +29,18 @@ absl::Status CheckText(const SpecField& field, const std::string& text) {
     return MakeFieldError({field.name, "text without a zero byte", "one"});
   }
   if (field.choices.empty()) return absl::OkStatus();
-  if (std::find(field.choices.begin(), field.choices.end(), text) != field.choices.end()) return absl::OkStatus();
-  return MakeFieldError({field.name, DescribeType(field), absl::StrCat("\"", absl::CEscape(text.substr(0, 80)), "\"")});
+  if (std::find(field.choices.begin(), field.choices.end(), text) != field.choices.end())
+    return absl::OkStatus();
+  return MakeFieldError({field.name, DescribeType(field),
+                         absl::StrCat("\"", absl::CEscape(text.substr(0, 80)), "\"")});
 }
 
 struct CheckRange {
   const JobSpec& spec;
   const SpecField& field;
-  absl::Status operator()(std::optional<std::string> JobSpec::*m) const { return CheckText(field, *(spec.*m)); }
+  absl::Status operator()(std::optional<std::string> JobSpec::*m) const {
+    return CheckText(field, *(spec.*m));
+  }
   absl::Status operator()(std::optional<int64_t> JobSpec::*m) const {
     return CheckNumber(field, static_cast<double>(*(spec.*m)), absl::StrCat(*(spec.*m)));
   }
@@ -61,7 +66,8 @@ struct CheckRange {
   }
   absl::Status operator()(std::map<std::string, std::string> JobSpec::*m) const {
     for (const auto& [key, value] : spec.*m) {
-      if (key.empty()) return MakeFieldError({field.name, "names that are not empty", "an empty one"});
+      if (key.empty())
+        return MakeFieldError({field.name, "names that are not empty", "an empty one"});
       LL_RETURN_IF_ERROR(CheckText(field, value));
     }
     return absl::OkStatus();
@@ -72,7 +78,8 @@ struct CheckRange {
 
 absl::Status CheckLengths(const JobSpec& spec) {
   if (spec.context_length && spec.max_seq_length && *spec.max_seq_length > *spec.context_length) {
-    return MakeFieldError({"max_seq_length", absl::StrCat("at most context_length (", *spec.context_length, ")"),
+    return MakeFieldError({"max_seq_length",
+                           absl::StrCat("at most context_length (", *spec.context_length, ")"),
                            absl::StrCat(*spec.max_seq_length)});
   }
   if (spec.max_seq_length.value_or(2) < 2) {
@@ -80,15 +87,19 @@ absl::Status CheckLengths(const JobSpec& spec) {
                            absl::StrCat(*spec.max_seq_length)});
   }
   if (spec.context_length.value_or(2) < 2) {
-    return MakeFieldError({"context_length", "at least 2 tokens", absl::StrCat(*spec.context_length)});
+    return MakeFieldError(
+        {"context_length", "at least 2 tokens", absl::StrCat(*spec.context_length)});
   }
   if (spec.context_length && spec.group_ratio &&
-      std::floor(*spec.context_length * *spec.group_ratio) < 1 && spec.attention.value_or("s2") != "full") {
-    return MakeFieldError({"group_ratio", "groups of at least one token",
-                           absl::StrCat(*spec.group_ratio, " of ", *spec.context_length, " tokens")});
+      std::floor(*spec.context_length * *spec.group_ratio) < 1 &&
+      spec.attention.value_or("s2") != "full") {
+    return MakeFieldError(
+        {"group_ratio", "groups of at least one token",
+         absl::StrCat(*spec.group_ratio, " of ", *spec.context_length, " tokens")});
   }
   if (spec.eval_seq_len && spec.eval_context_size && *spec.eval_context_size < *spec.eval_seq_len) {
-    return MakeFieldError({"eval_context_size", absl::StrCat("at least eval_seq_len (", *spec.eval_seq_len, ")"),
+    return MakeFieldError({"eval_context_size",
+                           absl::StrCat("at least eval_seq_len (", *spec.eval_seq_len, ")"),
                            absl::StrCat(*spec.eval_context_size)});
   }
   if (!std::is_sorted(spec.stages.begin(), spec.stages.end())) {
@@ -99,18 +110,22 @@ absl::Status CheckLengths(const JobSpec& spec) {
 
 absl::Status CheckMethod(const JobSpec& spec) {
   const std::string method = spec.method.value_or(spec.model_config ? "full" : "longlora");
-  if (std::count(spec.trainable.begin(), spec.trainable.end(), "none") > 0 && spec.trainable.size() > 1) {
+  if (std::count(spec.trainable.begin(), spec.trainable.end(), "none") > 0 &&
+      spec.trainable.size() > 1) {
     return MakeFieldError({"trainable", "`none` alone", "`none` beside others"});
   }
   if (spec.model_config && spec.model) {
-    return FieldStatus(absl::StatusCode::kInvalidArgument, "model_config", "given together with model",
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "model_config",
+                       "given together with model",
                        "give a model to start from, or a config to start from random weights");
   }
   if (spec.model_config && method != "full") {
-    return MakeFieldError({"method", "full, because model_config starts from random weights", method});
+    return MakeFieldError(
+        {"method", "full, because model_config starts from random weights", method});
   }
   if (method == "full" && !spec.target_modules.empty()) {
-    return MakeFieldError({"target_modules", "nothing, because method full trains every weight", "a list"});
+    return MakeFieldError(
+        {"target_modules", "nothing, because method full trains every weight", "a list"});
   }
   if (spec.wrap.value_or("split") == "roll" && spec.document_boundaries.value_or(false)) {
     return MakeFieldError({"wrap", "split, because document_boundaries is set", "roll"});
@@ -144,15 +159,17 @@ void DefaultMethod(JobSpec& spec) {
   Default(spec.lora_dropout, longqlora ? 0.05 : 0.0);
   if (spec.target_modules.empty()) {
     spec.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
-    if (longqlora) spec.target_modules.insert(spec.target_modules.end(), {"gate_proj", "up_proj", "down_proj"});
+    if (longqlora)
+      spec.target_modules.insert(spec.target_modules.end(), {"gate_proj", "up_proj", "down_proj"});
   }
   if (spec.trainable.empty()) {
-    spec.trainable = method == "longlora" ? std::vector<std::string>{"embed", "norm"} : std::vector<std::string>{"none"};
+    spec.trainable = method == "longlora" ? std::vector<std::string>{"embed", "norm"}
+                                          : std::vector<std::string>{"none"};
   }
 }
 
-// The papers' recipes: LongLoRA's (its AdamW betas, not the code's) and, for longqlora, LongQLoRA's YAML files, where
-// the betas are Hugging Face's.
+// The papers' recipes: LongLoRA's (its AdamW betas, not the code's) and, for longqlora, LongQLoRA's
+// YAML files, where the betas are Hugging Face's.
 void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   const bool longqlora = *spec.method == "longqlora";
   const bool large = facts.parameter_count >= 40'000'000'000;
@@ -165,10 +182,12 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.warmup_steps, 20);
   Default(spec.lr_schedule, "constant_with_warmup");
   Default(spec.per_device_batch_size, 1);
-  // global_batch_size is the invariant: given, it decides how much is accumulated; else it follows from the others.
+  // global_batch_size is the invariant: given, it decides how much is accumulated; else it follows
+  // from the others.
   const int64_t rows_at_once = *spec.per_device_batch_size * *spec.gpus;
   if (spec.global_batch_size) {
-    Default(spec.gradient_accumulation_steps, (*spec.global_batch_size + rows_at_once - 1) / rows_at_once);
+    Default(spec.gradient_accumulation_steps,
+            (*spec.global_batch_size + rows_at_once - 1) / rows_at_once);
   }
   Default(spec.gradient_accumulation_steps, longqlora ? 16 : 8);
   Default(spec.global_batch_size, rows_at_once * *spec.gradient_accumulation_steps);
@@ -188,14 +207,17 @@ absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
   if (!spec.model && !spec.model_config) {
     return Missing("model", "a registered model name or a Hugging Face folder", "give --model M");
   }
-  if (!spec.context_length && facts.max_position_embeddings > 0) spec.context_length = facts.max_position_embeddings;
-  if (!spec.context_length) return Missing("context_length", "a positive number of tokens", "give --ctx N");
+  if (!spec.context_length && facts.max_position_embeddings > 0)
+    spec.context_length = facts.max_position_embeddings;
+  if (!spec.context_length)
+    return Missing("context_length", "a positive number of tokens", "give --ctx N");
   Default(spec.max_seq_length, *spec.context_length);
   Default(spec.sft, false);
   DefaultMethod(spec);
   DefaultRecipe(spec, facts);
   if (*spec.eval_steps > 0 && !spec.eval_data) {
-    return Missing("eval_data", "a token file, because eval_steps is set", "give --set eval_data=FILE");
+    return Missing("eval_data", "a token file, because eval_steps is set",
+                   "give --set eval_data=FILE");
   }
   return absl::OkStatus();
 }
@@ -206,8 +228,9 @@ absl::Status ResolveEval(JobSpec& spec) {
   }
   Default(spec.eval_task, "perplexity");
   Default(spec.eval_seq_len, spec.context_length.value_or(2048));
-  Default(spec.eval_context_size, spec.context_length ? std::max(*spec.context_length, *spec.eval_seq_len)
-                                                      : *spec.eval_seq_len);
+  Default(spec.eval_context_size, spec.context_length
+                                      ? std::max(*spec.context_length, *spec.eval_seq_len)
+                                      : *spec.eval_seq_len);
   Default(spec.eval_sliding_window, 256);
   Default(spec.eval_mode, "official");
   if (!spec.eval_data && spec.data) spec.eval_data = spec.data;

@@ -15,105 +15,145 @@ constexpr double kMaxTokens = 16e6;  // longer contexts than any model reaches a
 // Rows are built by these four helpers, so that the table below reads as one.
 SpecField Text(std::string name, SpecMember member, std::string default_value, std::string help,
                std::vector<std::string> choices = {}, std::vector<std::string> aliases = {}) {
-  return {.name = name, .member = member, .help = help, .default_value = default_value,
-          .choices = choices, .aliases = aliases};
+  return {.name = name,
+          .member = member,
+          .help = help,
+          .default_value = default_value,
+          .choices = choices,
+          .aliases = aliases};
 }
-SpecField Number(std::string name, SpecMember member, std::string default_value, double min, double max,
-                 std::string help, std::vector<std::string> aliases = {}) {
-  return {.name = name, .member = member, .help = help, .default_value = default_value,
-          .min = min, .max = max, .aliases = aliases};
+SpecField Number(std::string name, SpecMember member, std::string default_value, double min,
+                 double max, std::string help, std::vector<std::string> aliases = {}) {
+  return {.name = name,
+          .member = member,
+          .help = help,
+          .default_value = default_value,
+          .min = min,
+          .max = max,
+          .aliases = aliases};
 }
 SpecField Positive(std::string name, SpecMember member, std::string default_value, double max,
                    std::string help, std::vector<std::string> aliases = {}) {
-  return {.name = name, .member = member, .help = help, .default_value = default_value,
-          .min = 0, .max = max, .positive = true, .aliases = aliases};
+  return {.name = name,
+          .member = member,
+          .help = help,
+          .default_value = default_value,
+          .min = 0,
+          .max = max,
+          .positive = true,
+          .aliases = aliases};
 }
-SpecField Seconds(std::string name, SpecMember member, std::string default_value, std::string help) {
-  return {.name = name, .member = member, .help = help, .default_value = default_value,
-          .min = 0, .seconds = true};
+SpecField Seconds(std::string name, SpecMember member, std::string default_value,
+                  std::string help) {
+  return {.name = name,
+          .member = member,
+          .help = help,
+          .default_value = default_value,
+          .min = 0,
+          .seconds = true};
 }
 
 std::vector<SpecField> WhatFields() {
   return {
       Text("name", &J::name, "", "Free text for people; need not be unique."),
       Text("kind", &J::kind, "train", "What the job does.", {"train", "eval", "merge", "generate"}),
-      Text("model", &J::model, "", "Registered model name (7b, 13b, 70b, …) or a Hugging Face folder on the workers.",
-           {}, {"model_name_or_path"}),
-      Text("adapter", &J::adapter, "", "Adapter folder on the workers, trained on top of the model.", {},
-           {"peft_model"}),
+      Text("model", &J::model, "",
+           "Registered model name (7b, 13b, 70b, …) or a Hugging Face folder on the workers.", {},
+           {"model_name_or_path"}),
+      Text("adapter", &J::adapter, "",
+           "Adapter folder on the workers, trained on top of the model.", {}, {"peft_model"}),
       Text("model_config", &J::model_config, "",
            "A config.json (path or inline JSON) to train from random weights; method full only."),
       Text("tokenizer", &J::tokenizer, "the model's", "Tokenizer folder or file."),
       Positive("context_length", &J::context_length, "the model's context", kMaxTokens,
-               "Target context in tokens; also sets the attention group size.", {"model_max_length", "ctx"}),
-      Positive("original_context_length", &J::original_context_length, "what the model's config states", kMaxTokens,
+               "Target context in tokens; also sets the attention group size.",
+               {"model_max_length", "ctx"}),
+      Positive("original_context_length", &J::original_context_length,
+               "what the model's config states", kMaxTokens,
                "Context in tokens the model was trained for, where its config is wrong or silent."),
-      Positive("max_seq_length", &J::max_seq_length, "context_length", kMaxTokens, "Longest training row in tokens."),
-      Text("data", &J::data, "the cluster's default", "Token file on the workers, or a registered name.", {},
-           {"train_file"}),
-      Text("eval_data", &J::eval_data, "data (kind eval)", "Token file for eval_steps and for eval jobs.", {},
-           {"eval_file"}),
-      Text("sft", &J::sft, "false", "The data are instruction and answer pairs; loss on the answers only."),
+      Positive("max_seq_length", &J::max_seq_length, "context_length", kMaxTokens,
+               "Longest training row in tokens."),
+      Text("data", &J::data, "the cluster's default",
+           "Token file on the workers, or a registered name.", {}, {"train_file"}),
+      Text("eval_data", &J::eval_data, "data (kind eval)",
+           "Token file for eval_steps and for eval jobs.", {}, {"eval_file"}),
+      Text("sft", &J::sft, "false",
+           "The data are instruction and answer pairs; loss on the answers only."),
   };
 }
 
 std::vector<SpecField> MethodFields() {
   return {
-      Text("method", &J::method, "longlora", "Preset of base, rank, trainable parts, attention and recipe.",
+      Text("method", &J::method, "longlora",
+           "Preset of base, rank, trainable parts, attention and recipe.",
            {"full", "lora", "longlora", "qlora", "longqlora"}),
       Text("attention", &J::attention, "s2 for longlora and longqlora, else full",
-           "Attention while training: shifted sparse, grouped without the shift, or full.", {"s2", "short", "full"}),
+           "Attention while training: shifted sparse, grouped without the shift, or full.",
+           {"s2", "short", "full"}),
       Text("wrap", &J::wrap, "split",
-           "s2 only: first and last half group apart (no future leak) or rolled together (the paper's pseudo-code).",
+           "s2 only: first and last half group apart (no future leak) or rolled together (the "
+           "paper's pseudo-code).",
            {"split", "roll"}),
       Number("group_ratio", &J::group_ratio, "0.25", 0.125, 0.5,
              "Attention group size as a share of context_length."),
       Text("rope", &J::rope, "linear", "How positions are scaled to context_length.",
            {"linear", "ntk", "yarn", "none"}),
-      Positive("lora_rank", &J::lora_rank, "8; longqlora 64", 4096, "Rank of the LoRA matrices.", {"lora_r"}),
+      Positive("lora_rank", &J::lora_rank, "8; longqlora 64", 4096, "Rank of the LoRA matrices.",
+               {"lora_r"}),
       Positive("lora_alpha", &J::lora_alpha, "16", 65536, "LoRA scale is lora_alpha / lora_rank."),
       Number("lora_dropout", &J::lora_dropout, "0; longqlora 0.05", 0, 0.99,
              "Share of LoRA inputs dropped while training."),
-      Text("target_modules", &J::target_modules, "q,k,v,o_proj; longqlora all linears", "Linear layers that get LoRA.",
+      Text("target_modules", &J::target_modules, "q,k,v,o_proj; longqlora all linears",
+           "Linear layers that get LoRA.",
            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
       Text("trainable", &J::trainable, "embed,norm for longlora, else none",
-           "What trains in full beside LoRA; `none` for nothing.", {"embed", "norm", "none"}, {"trainable_params"}),
+           "What trains in full beside LoRA; `none` for nothing.", {"embed", "norm", "none"},
+           {"trainable_params"}),
   };
 }
 
 std::vector<SpecField> RecipeFields() {
   return {
-      Positive("learning_rate", &J::learning_rate, "2e-5; 1e-5 from 40 B parameters on; longqlora 2e-4 (sft 1e-4)", 10,
+      Positive("learning_rate", &J::learning_rate,
+               "2e-5; 1e-5 from 40 B parameters on; longqlora 2e-4 (sft 1e-4)", 10,
                "Peak learning rate of AdamW."),
       Number("adam_beta1", &J::adam_beta1, "0.9", 0, 0.9999999, "AdamW's first-moment decay."),
-      Number("adam_beta2", &J::adam_beta2, "0.95; longqlora 0.999", 0, 0.9999999, "AdamW's second-moment decay."),
+      Number("adam_beta2", &J::adam_beta2, "0.95; longqlora 0.999", 0, 0.9999999,
+             "AdamW's second-moment decay."),
       Number("weight_decay", &J::weight_decay, "0", 0, 1, "AdamW's decoupled weight decay."),
       Number("max_grad_norm", &J::max_grad_norm, "1.0; longqlora 0.3", 0, 1e9,
              "Global gradient norm to clip at; 0 for no clipping."),
       Number("warmup_steps", &J::warmup_steps, "20", 0, 1e9, "Steps of linear warm-up."),
-      Text("lr_schedule", &J::lr_schedule, "constant_with_warmup", "Learning rate after the warm-up.",
-           {"constant_with_warmup", "linear", "cosine"}, {"lr_scheduler_type"}),
-      Positive("per_device_batch_size", &J::per_device_batch_size, "1", 65536, "Rows a rank runs at a time.",
-               {"per_device_train_batch_size"}),
-      Positive("gradient_accumulation_steps", &J::gradient_accumulation_steps, "8; longqlora 16", 65536,
-               "Batches a rank accumulates before an optimizer step."),
+      Text("lr_schedule", &J::lr_schedule, "constant_with_warmup",
+           "Learning rate after the warm-up.", {"constant_with_warmup", "linear", "cosine"},
+           {"lr_scheduler_type"}),
+      Positive("per_device_batch_size", &J::per_device_batch_size, "1", 65536,
+               "Rows a rank runs at a time.", {"per_device_train_batch_size"}),
+      Positive("gradient_accumulation_steps", &J::gradient_accumulation_steps, "8; longqlora 16",
+               65536, "Batches a rank accumulates before an optimizer step."),
       Positive("global_batch_size", &J::global_batch_size,
                "per_device_batch_size x gradient_accumulation_steps x gpus", 1e6,
                "Rows per optimizer step; what stays the same when the number of ranks changes."),
-      Text("deterministic", &J::deterministic, "true", "Same build, device, plan and seed give the same bits."),
+      Text("deterministic", &J::deterministic, "true",
+           "Same build, device, plan and seed give the same bits."),
       Text("document_boundaries", &J::document_boundaries, "false",
            "Attention does not cross documents inside a row."),
-      Text("shuffle", &J::shuffle, "true", "Visit rows in a seeded permutation per epoch; else in file order."),
+      Text("shuffle", &J::shuffle, "true",
+           "Visit rows in a seeded permutation per epoch; else in file order."),
       Positive("max_steps", &J::max_steps, "1000", 1e9, "Optimizer steps."),
       Positive("logging_steps", &J::logging_steps, "1", 1e9, "Steps between reported steps."),
-      Number("save_steps", &J::save_steps, "100", 0, 1e9, "Steps between checkpoints; 0 for the final one only."),
+      Number("save_steps", &J::save_steps, "100", 0, 1e9,
+             "Steps between checkpoints; 0 for the final one only."),
       Number("save_total_limit", &J::save_total_limit, "3", 0, 1e6, "Checkpoints kept; 0 for all."),
-      Number("eval_steps", &J::eval_steps, "0", 0, 1e9, "Steps between evaluations on eval_data; 0 for none."),
-      Number("seed", &J::seed, "42", 0, 9.2e18, "Seed of initial LoRA weights, row order and dropout."),
+      Number("eval_steps", &J::eval_steps, "0", 0, 1e9,
+             "Steps between evaluations on eval_data; 0 for none."),
+      Number("seed", &J::seed, "42", 0, 9.2e18,
+             "Seed of initial LoRA weights, row order and dropout."),
       Text("precision", &J::precision, "auto",
            "Compute type; auto: bf16 to train; to evaluate the model's on GPUs and fp32 on CPUs.",
            {"auto", "bf16", "fp32"}),
-      Text("recompute", &J::recompute, "auto", "Activations computed again in the backward pass instead of kept.",
+      Text("recompute", &J::recompute, "auto",
+           "Activations computed again in the backward pass instead of kept.",
            {"auto", "none", "selective", "full"}),
   };
 }
@@ -121,33 +161,41 @@ std::vector<SpecField> RecipeFields() {
 std::vector<SpecField> EvalFields() {
   return {
       Text("eval_task", &J::eval_task, "perplexity", "What an eval job measures.", {"perplexity"}),
-      Number("eval_seq_len", &J::eval_seq_len, "2048", 2, kMaxTokens, "Tokens per evaluated window."),
+      Number("eval_seq_len", &J::eval_seq_len, "2048", 2, kMaxTokens,
+             "Tokens per evaluated window."),
       Positive("eval_context_size", &J::eval_context_size, "eval_seq_len", kMaxTokens,
                "Context in tokens the positions are scaled to."),
-      Positive("eval_sliding_window", &J::eval_sliding_window, "256", kMaxTokens, "Tokens between window starts."),
+      Positive("eval_sliding_window", &J::eval_sliding_window, "256", kMaxTokens,
+               "Tokens between window starts."),
       Text("eval_mode", &J::eval_mode, "official",
-           "official: LongLoRA's windows, the last one dropped; exact: every window.", {"official", "exact"}),
+           "official: LongLoRA's windows, the last one dropped; exact: every window.",
+           {"official", "exact"}),
       Text("job", &J::job, "", "Job whose newest checkpoint is evaluated or merged."),
   };
 }
 
 std::vector<SpecField> ServiceFields() {
   return {
-      Positive("gpus", &J::gpus, "1", 65536, "Ranks of the job: GPUs, or CPU slots on CPU workers."),
+      Positive("gpus", &J::gpus, "1", 65536,
+               "Ranks of the job: GPUs, or CPU slots on CPU workers."),
       Text("plan", &J::plan, "auto", "Parallel plan.", {"auto"}),
       Text("queue", &J::queue, "default", "Queue the job waits in."),
       Number("priority", &J::priority, "0", -1e6, 1e6, "Higher runs first."),
-      Number("max_retries", &J::max_retries, "3", 0, 1000, "New attempts after failures that are not the user's."),
+      Number("max_retries", &J::max_retries, "3", 0, 1000,
+             "New attempts after failures that are not the user's."),
       Text("after", &J::after, "", "Job ids that must succeed first."),
       Text("labels", &J::labels, "", "Your own key=value pairs."),
-      Seconds("max_runtime", &J::max_runtime, "0", "Seconds (or 90m, 24h) after which the job ends; 0 for no limit."),
+      Seconds("max_runtime", &J::max_runtime, "0",
+              "Seconds (or 90m, 24h) after which the job ends; 0 for no limit."),
       Seconds("ttl_after_finished", &J::ttl_after_finished, "0",
               "Seconds after its end at which the job's record may go; 0 for never."),
       Seconds("max_headless", &J::max_headless, "24h",
               "Seconds a rank trains on while the coordinator is out of sight."),
       Text("notify", &J::notify, "", "URL that is told about the job's end."),
-      Positive("stages", &J::stages, "", kMaxTokens, "Rising context lengths to train one after the other."),
-      Text("gate", &J::gate, "", "Condition the result must meet, for example `perplexity <= 8.1`."),
+      Positive("stages", &J::stages, "", kMaxTokens,
+               "Rising context lengths to train one after the other."),
+      Text("gate", &J::gate, "",
+           "Condition the result must meet, for example `perplexity <= 8.1`."),
   };
 }
 
@@ -171,9 +219,11 @@ std::string DescribeNumber(const SpecField& field, absl::string_view noun) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   if (field.positive) return absl::StrCat("a positive ", noun);
   if (field.min > -kInf && field.max <= kMaxPrintedRange) {
-    return absl::StrCat(noun == "integer" ? "an " : "a ", noun, " from ", field.min, " to ", field.max);
+    return absl::StrCat(noun == "integer" ? "an " : "a ", noun, " from ", field.min, " to ",
+                        field.max);
   }
-  if (field.min > -kInf) return absl::StrCat(noun == "integer" ? "an " : "a ", noun, " >= ", field.min);
+  if (field.min > -kInf)
+    return absl::StrCat(noun == "integer" ? "an " : "a ", noun, " >= ", field.min);
   return absl::StrCat(noun == "integer" ? "an " : "a ", noun);
 }
 
@@ -211,7 +261,8 @@ std::string NearestSpecKey(absl::string_view key) {
   size_t best = std::max<size_t>(2, key.size() / 3) + 1;
   for (const SpecField& field : SpecFields()) {
     size_t distance = EditDistance(key, field.name);
-    for (const std::string& alias : field.aliases) distance = std::min(distance, EditDistance(key, alias));
+    for (const std::string& alias : field.aliases)
+      distance = std::min(distance, EditDistance(key, alias));
     if (distance < best) {
       best = distance;
       nearest = field.name;
@@ -229,13 +280,20 @@ std::string DescribeType(const SpecField& field) {
     std::string operator()(std::optional<int64_t> JobSpec::*) const {
       return f.seconds ? "seconds, or a duration such as 90m or 24h" : DescribeNumber(f, "integer");
     }
-    std::string operator()(std::optional<double> JobSpec::*) const { return DescribeNumber(f, "number"); }
+    std::string operator()(std::optional<double> JobSpec::*) const {
+      return DescribeNumber(f, "number");
+    }
     std::string operator()(std::optional<bool> JobSpec::*) const { return "true or false"; }
     std::string operator()(std::vector<std::string> JobSpec::*) const {
-      return f.choices.empty() ? "a list of texts" : absl::StrCat("a list of ", absl::StrJoin(f.choices, ", "));
+      return f.choices.empty() ? "a list of texts"
+                               : absl::StrCat("a list of ", absl::StrJoin(f.choices, ", "));
     }
-    std::string operator()(std::vector<int64_t> JobSpec::*) const { return "a list of positive integers"; }
-    std::string operator()(std::map<std::string, std::string> JobSpec::*) const { return "a map of texts"; }
+    std::string operator()(std::vector<int64_t> JobSpec::*) const {
+      return "a list of positive integers";
+    }
+    std::string operator()(std::map<std::string, std::string> JobSpec::*) const {
+      return "a map of texts";
+    }
   };
   return std::visit(Visitor{field}, field.member);
 }
@@ -249,7 +307,9 @@ bool IsGiven(const JobSpec& spec, const SpecField& field) {
     bool operator()(std::optional<bool> JobSpec::*m) const { return (s.*m).has_value(); }
     bool operator()(std::vector<std::string> JobSpec::*m) const { return !(s.*m).empty(); }
     bool operator()(std::vector<int64_t> JobSpec::*m) const { return !(s.*m).empty(); }
-    bool operator()(std::map<std::string, std::string> JobSpec::*m) const { return !(s.*m).empty(); }
+    bool operator()(std::map<std::string, std::string> JobSpec::*m) const {
+      return !(s.*m).empty();
+    }
   };
   return std::visit(Visitor{spec}, field.member);
 }

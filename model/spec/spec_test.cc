@@ -23,7 +23,8 @@ JobSpec Parse(absl::string_view text) {
 
 TEST(ParseTest, ReadsEveryTypeFromYaml) {
   JobSpec s = Parse(
-      "name: nightly  # a comment\nmodel: 7b\ncontext_length: 32768\ngroup_ratio: 0.25\nshuffle: false\n"
+      "name: nightly  # a comment\nmodel: 7b\ncontext_length: 32768\ngroup_ratio: 0.25\nshuffle: "
+      "false\n"
       "target_modules: [q_proj, v_proj]\ntrainable: embed,norm\nlabels: {team: nlp, run: 7}\n"
       "stages: [8192, 16384]\nmax_runtime: 90m\nseed: 7\n");
   EXPECT_EQ(s.name, "nightly");
@@ -39,29 +40,38 @@ TEST(ParseTest, ReadsEveryTypeFromYaml) {
 }
 
 TEST(ParseTest, JsonAndYamlGiveTheSameSpec) {
-  JobSpec yaml = Parse("model: /m\nlearning_rate: 2e-5\nafter: [job-1]\nsft: true\nlabels: {a: b}\n");
-  JobSpec json = Parse(R"( {"model": "/m", "learning_rate": 2e-5, "after": ["job-1"], "sft": true, "labels": {"a": "b"}})");
+  JobSpec yaml =
+      Parse("model: /m\nlearning_rate: 2e-5\nafter: [job-1]\nsft: true\nlabels: {a: b}\n");
+  JobSpec json = Parse(
+      R"( {"model": "/m", "learning_rate": 2e-5, "after": ["job-1"], "sft": true, "labels": {"a": "b"}})");
   EXPECT_EQ(yaml, json);
   EXPECT_THAT(Differences(yaml, json), IsEmpty());
 }
 
 TEST(ParseTest, UnknownKeyNamesItsLineAndTheNearestKey) {
   auto s = ParseJobSpec("model: 7b\ncontext_lenght: 8192\n");
-  EXPECT_THAT(s, StatusIs(kInvalid, "line 2: context_lenght: unknown key; did you mean context_length?"));
+  EXPECT_THAT(
+      s, StatusIs(kInvalid, "line 2: context_lenght: unknown key; did you mean context_length?"));
   EXPECT_EQ(ErrorField(s.status()), "context_lenght");
   EXPECT_THAT(ParseJobSpec("zzzzzzzz: 1"), StatusIs(kInvalid, "line 1: zzzzzzzz: unknown key"));
 }
 
 TEST(ParseTest, WrongTypesNameFieldExpectedAndFound) {
-  EXPECT_THAT(ParseJobSpec("context_length: long"),
-              StatusIs(kInvalid, "line 1: context_length: expected a positive integer, found \"long\""));
-  EXPECT_THAT(ParseJobSpec("context_length: 8192.5"), StatusIs(kInvalid, "context_length: expected"));
-  EXPECT_THAT(ParseJobSpec("context_length: '8192'"), StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(
+      ParseJobSpec("context_length: long"),
+      StatusIs(kInvalid, "line 1: context_length: expected a positive integer, found \"long\""));
+  EXPECT_THAT(ParseJobSpec("context_length: 8192.5"),
+              StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(ParseJobSpec("context_length: '8192'"),
+              StatusIs(kInvalid, "context_length: expected"));
   EXPECT_THAT(ParseJobSpec("learning_rate: .nan"), StatusIs(kInvalid, "learning_rate: expected"));
-  EXPECT_THAT(ParseJobSpec("shuffle: 1"), StatusIs(kInvalid, "shuffle: expected true or false, found \"1\""));
+  EXPECT_THAT(ParseJobSpec("shuffle: 1"),
+              StatusIs(kInvalid, "shuffle: expected true or false, found \"1\""));
   EXPECT_THAT(ParseJobSpec("model: [a]"), StatusIs(kInvalid, "model: expected text, found a list"));
-  EXPECT_THAT(ParseJobSpec("after: [[a]]"), StatusIs(kInvalid, "after: expected a list of texts, found nested"));
-  EXPECT_THAT(ParseJobSpec(R"({"context_length": "8192"})"), StatusIs(kInvalid, "context_length: expected"));
+  EXPECT_THAT(ParseJobSpec("after: [[a]]"),
+              StatusIs(kInvalid, "after: expected a list of texts, found nested"));
+  EXPECT_THAT(ParseJobSpec(R"({"context_length": "8192"})"),
+              StatusIs(kInvalid, "context_length: expected"));
 }
 
 TEST(ParseTest, RefusesWhatIsNotAMapping) {
@@ -70,7 +80,8 @@ TEST(ParseTest, RefusesWhatIsNotAMapping) {
   EXPECT_THAT(ParseJobSpec("{\"model\": "), StatusIs(kInvalid, "not valid JSON"));
   EXPECT_THAT(ParseJobSpec("seed: 1\nseed: 2\n"), StatusIs(kInvalid, "seed: given twice"));
   EXPECT_THAT(ParseJobSpec("{\"seed\": 1, \"seed\": 2}"), StatusIs(kInvalid, "seed: given twice"));
-  EXPECT_THAT(ParseJobSpec("data: a\ntrain_file: b\n"), StatusIs(kInvalid, "train_file: given twice"));
+  EXPECT_THAT(ParseJobSpec("data: a\ntrain_file: b\n"),
+              StatusIs(kInvalid, "train_file: given twice"));
   EXPECT_EQ(Parse(""), JobSpec());
 }
 
@@ -78,8 +89,10 @@ TEST(ParseTest, ReadsLongQloraTrainArgs) {
   std::vector<std::string> notes;
   auto s = ParseJobSpec(
       "output_dir: out\nmodel_name_or_path: /m\ntrain_file: d.bin\ndeepspeed: ds.json\nsft: false\n"
-      "num_train_epochs: 1\nmax_steps: 1000\nper_device_train_batch_size: 1\ngradient_accumulation_steps: 16\n"
-      "max_seq_length: 8192\nmodel_max_length: 8192\nlr_scheduler_type: constant_with_warmup\nlora_rank: 64\n"
+      "num_train_epochs: 1\nmax_steps: 1000\nper_device_train_batch_size: "
+      "1\ngradient_accumulation_steps: 16\n"
+      "max_seq_length: 8192\nmodel_max_length: 8192\nlr_scheduler_type: "
+      "constant_with_warmup\nlora_rank: 64\n"
       "gradient_checkpointing: true\noptim: paged_adamw_32bit\nfp16: true\nreport_to: tensorboard\n"
       "train_embedding: true\ntrain_norm: false\n",
       &notes);
@@ -112,15 +125,18 @@ TEST(ParseTest, MutatedTextNeverCrashes) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const std::string base =
-      "name: \"a b\"\nmodel: 7b\nlabels: {team: nlp}\nstages: [1, 2]\nlearning_rate: 2e-5\nafter:\n  - x\n";
+      "name: \"a b\"\nmodel: 7b\nlabels: {team: nlp}\nstages: [1, 2]\nlearning_rate: "
+      "2e-5\nafter:\n  - x\n";
   const std::string json = R"({"name": "a", "labels": {"a": 1}, "stages": [1, 2], "seed": 1})";
   int parsed = 0;
   for (int i = 0; i < 4000; ++i) {
     std::string text = i % 2 ? base : json;
     for (unsigned n = random() % 5; n-- > 0;) {
       size_t at = random() % text.size();
-      if (random() % 2) text[at] = static_cast<char>(random());
-      else text.insert(at, 1, "{}[]:,&*!|>'\"%@`#-\n"[random() % 19]);
+      if (random() % 2)
+        text[at] = static_cast<char>(random());
+      else
+        text.insert(at, 1, "{}[]:,&*!|>'\"%@`#-\n"[random() % 19]);
     }
     auto s = ParseJobSpec(text);
     if (!s.ok()) {
@@ -135,7 +151,9 @@ TEST(ParseTest, MutatedTextNeverCrashes) {
 }
 
 TEST(WriteTest, YamlAndJsonRoundTrip) {
-  JobSpec s = Parse("name: 'a: \"b\" #c'\ngroup_ratio: 0.125\nlearning_rate: 1e-5\nlabels: {k: 'true'}\nseed: 0\n");
+  JobSpec s = Parse(
+      "name: 'a: \"b\" #c'\ngroup_ratio: 0.125\nlearning_rate: 1e-5\nlabels: {k: 'true'}\nseed: "
+      "0\n");
   EXPECT_EQ(Parse(ToYaml(s)), s);
   EXPECT_EQ(Parse(ToJson(s).dump()), s);
   auto resolved = Resolve(Parse("model: 7b\nctx: 32768\n"));
@@ -144,21 +162,28 @@ TEST(WriteTest, YamlAndJsonRoundTrip) {
 }
 
 TEST(ValidateTest, RangesAndRules) {
-  struct Case { const char* text; const char* message; };
+  struct Case {
+    const char* text;
+    const char* message;
+  };
   for (const Case& c : std::vector<Case>{
            {"context_length: 0", "context_length: expected a positive integer, found 0"},
            {"context_length: -1", "context_length: expected a positive integer, found -1"},
            {"group_ratio: 0.6", "group_ratio: expected a number from 0.125 to 0.5, found 0.6"},
            {"lora_rank: 0", "lora_rank: expected a positive integer"},
-           {"method: magic", "method: expected one of full, lora, longlora, qlora, longqlora, found \"magic\""},
+           {"method: magic",
+            "method: expected one of full, lora, longlora, qlora, longqlora, found \"magic\""},
            {"target_modules: [lm_head]", "target_modules: expected a list of q_proj"},
            {"trainable: [embed, embed]", "trainable: expected each item once"},
            {"trainable: [none, norm]", "trainable: expected `none` alone"},
-           {"context_length: 100\nmax_seq_length: 200", "max_seq_length: expected at most context_length (100)"},
-           {"context_length: 3\ngroup_ratio: 0.25", "group_ratio: expected groups of at least one token"},
+           {"context_length: 100\nmax_seq_length: 200",
+            "max_seq_length: expected at most context_length (100)"},
+           {"context_length: 3\ngroup_ratio: 0.25",
+            "group_ratio: expected groups of at least one token"},
            {"model_config: c\nmethod: lora", "method: expected full"},
            {"model_config: c\nmodel: m", "model_config: given together with model"},
-           {"eval_seq_len: 512\neval_context_size: 256", "eval_context_size: expected at least eval_seq_len (512)"},
+           {"eval_seq_len: 512\neval_context_size: 256",
+            "eval_context_size: expected at least eval_seq_len (512)"},
            {"stages: [2, 1]", "stages: expected rising"},
            {"wrap: roll\ndocument_boundaries: true", "wrap: expected split"},
            {"adam_beta2: 1.0", "adam_beta2: expected"}}) {
@@ -179,7 +204,8 @@ TEST(ResolveTest, LongLoraIsThePapersRecipe) {
   EXPECT_EQ(s.max_seq_length, 32768);
   EXPECT_TRUE(s.TrainsEmbedding() && s.TrainsNorm());
   EXPECT_THAT(s.target_modules, ElementsAre("q_proj", "k_proj", "v_proj", "o_proj"));
-  LL_ASSERT_OK_AND_ASSIGN(JobSpec large, Resolve(Parse("model: 70b\nctx: 32768\n"), {.parameter_count = 68976648192}));
+  LL_ASSERT_OK_AND_ASSIGN(
+      JobSpec large, Resolve(Parse("model: 70b\nctx: 32768\n"), {.parameter_count = 68976648192}));
   EXPECT_EQ(large.learning_rate, 1e-5);
 }
 
@@ -201,7 +227,8 @@ TEST(ResolveTest, OtherMethods) {
 }
 
 TEST(ResolveTest, GivenKeysWinAndTheBatchStaysTheSame) {
-  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\nctx: 8\ngpus: 2\nglobal_batch_size: 5\nseed: 1\n")));
+  LL_ASSERT_OK_AND_ASSIGN(
+      JobSpec s, Resolve(Parse("model: m\nctx: 8\ngpus: 2\nglobal_batch_size: 5\nseed: 1\n")));
   EXPECT_EQ(s.global_batch_size, 5);
   EXPECT_EQ(s.gradient_accumulation_steps, 3);
   EXPECT_EQ(s.seed, 1);
@@ -210,13 +237,16 @@ TEST(ResolveTest, GivenKeysWinAndTheBatchStaysTheSame) {
 TEST(ResolveTest, MissingKeysAreNamed) {
   EXPECT_THAT(Resolve(Parse("ctx: 8192\n")), StatusIs(kInvalid, "model: expected"));
   EXPECT_THAT(Resolve(Parse("model: m\n")), StatusIs(kInvalid, "context_length: expected"));
-  EXPECT_THAT(Resolve(Parse("model: m\nctx: 64\neval_steps: 5\n")), StatusIs(kInvalid, "eval_data: expected"));
-  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\n"), {.max_position_embeddings = 4096}));
+  EXPECT_THAT(Resolve(Parse("model: m\nctx: 64\neval_steps: 5\n")),
+              StatusIs(kInvalid, "eval_data: expected"));
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s,
+                          Resolve(Parse("model: m\n"), {.max_position_embeddings = 4096}));
   EXPECT_EQ(s.context_length, 4096);
 }
 
 TEST(ResolveTest, EvalDefaults) {
-  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("kind: eval\nmodel: m\ndata: d.bin\neval_seq_len: 1024\n")));
+  LL_ASSERT_OK_AND_ASSIGN(
+      JobSpec s, Resolve(Parse("kind: eval\nmodel: m\ndata: d.bin\neval_seq_len: 1024\n")));
   EXPECT_EQ(s.eval_context_size, 1024);
   EXPECT_EQ(s.eval_sliding_window, 256);
   EXPECT_EQ(s.eval_mode, "official");

@@ -9,17 +9,22 @@
 namespace ll {
 namespace {
 
-std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
 
-absl::Status CheckWeight(const std::string& folder, const ShardedSafetensors& files, const WeightShape& want) {
+absl::Status CheckWeight(const std::string& folder, const ShardedSafetensors& files,
+                         const WeightShape& want) {
   const ShardedSafetensors::Entry* entry = files.Find(want.name);
   if (entry == nullptr) {
-    return FieldStatus(absl::StatusCode::kNotFound, folder, absl::StrCat("the weight ", want.name, " is missing"),
-                       "the safetensors files and config.json do not belong together, or a shard is absent");
+    return FieldStatus(
+        absl::StatusCode::kNotFound, folder, absl::StrCat("the weight ", want.name, " is missing"),
+        "the safetensors files and config.json do not belong together, or a shard is absent");
   }
   const std::string field = absl::StrCat(entry->file->path(), ": ", want.name);
   if (entry->tensor->shape != want.shape) {
-    return MakeFieldError({field, absl::StrCat("shape ", ShapeText(want.shape), " as config.json says"),
+    return MakeFieldError({field,
+                           absl::StrCat("shape ", ShapeText(want.shape), " as config.json says"),
                            ShapeText(entry->tensor->shape)});
   }
   const Dtype dtype = entry->tensor->dtype;
@@ -31,9 +36,11 @@ absl::Status CheckWeight(const std::string& folder, const ShardedSafetensors& fi
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HfFolder>> HfFolder::Open(const std::string& folder, const LlamaConfig& config) {
+absl::StatusOr<std::unique_ptr<HfFolder>> HfFolder::Open(const std::string& folder,
+                                                         const LlamaConfig& config) {
   LL_ASSIGN_OR_RETURN(ShardedSafetensors files, ShardedSafetensors::Open(folder));
-  for (const WeightShape& want : WeightShapes(config)) LL_RETURN_IF_ERROR(CheckWeight(folder, files, want));
+  for (const WeightShape& want : WeightShapes(config))
+    LL_RETURN_IF_ERROR(CheckWeight(folder, files, want));
   return std::unique_ptr<HfFolder>(new HfFolder(std::move(files)));
 }
 

@@ -33,14 +33,15 @@ struct DtypeRow {
   int64_t bytes;
 };
 constexpr DtypeRow kDtypes[] = {
-    {Dtype::kBool, "BOOL", 1}, {Dtype::kU8, "U8", 1},   {Dtype::kI8, "I8", 1},   {Dtype::kI16, "I16", 2},
-    {Dtype::kU16, "U16", 2},   {Dtype::kI32, "I32", 4}, {Dtype::kU32, "U32", 4}, {Dtype::kI64, "I64", 8},
-    {Dtype::kU64, "U64", 8},   {Dtype::kF16, "F16", 2}, {Dtype::kBF16, "BF16", 2}, {Dtype::kF32, "F32", 4},
+    {Dtype::kBool, "BOOL", 1}, {Dtype::kU8, "U8", 1},     {Dtype::kI8, "I8", 1},
+    {Dtype::kI16, "I16", 2},   {Dtype::kU16, "U16", 2},   {Dtype::kI32, "I32", 4},
+    {Dtype::kU32, "U32", 4},   {Dtype::kI64, "I64", 8},   {Dtype::kU64, "U64", 8},
+    {Dtype::kF16, "F16", 2},   {Dtype::kBF16, "BF16", 2}, {Dtype::kF32, "F32", 4},
     {Dtype::kF64, "F64", 8}};
 
 absl::Status Bad(absl::string_view what, absl::string_view expected, absl::string_view found) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(absl::CHexEscape(what.substr(0, 200)), ": expected ", expected, ", found ", found));
+  return absl::InvalidArgumentError(absl::StrCat(absl::CHexEscape(what.substr(0, 200)),
+                                                 ": expected ", expected, ", found ", found));
 }
 
 std::string Show(const json& value) {
@@ -62,8 +63,9 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entr
   if (!entry.is_object()) return Bad(name, "an object", Show(entry));
   const json dtype = entry.value("dtype", json()), shape = entry.value("shape", json());
   const json offsets = entry.value("data_offsets", json());
-  const auto* row = std::find_if(std::begin(kDtypes), std::end(kDtypes),
-                                 [&](const DtypeRow& r) { return dtype.is_string() && dtype == r.name; });
+  const auto* row = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeRow& r) {
+    return dtype.is_string() && dtype == r.name;
+  });
   if (row == std::end(kDtypes)) return Bad(name, "a known dtype (F32, BF16, F16, …)", Show(dtype));
   t.dtype = row->dtype;
   if (!shape.is_array()) return Bad(name, "a list as shape", Show(shape));
@@ -85,8 +87,10 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entr
   t.size_bytes = static_cast<int64_t>(end - begin);
   int64_t bytes = 0;
   if (!TensorBytes(t, bytes) || bytes != t.size_bytes) {
-    return Bad(name, absl::StrCat(bytes, " bytes for shape [", absl::StrJoin(t.shape, ", "), "] of ", row->name),
-               absl::StrCat(t.size_bytes));
+    return Bad(
+        name,
+        absl::StrCat(bytes, " bytes for shape [", absl::StrJoin(t.shape, ", "), "] of ", row->name),
+        absl::StrCat(t.size_bytes));
   }
   return t;
 }
@@ -105,9 +109,12 @@ absl::Status ReadMetadata(const json& entry, std::map<std::string, std::string>&
 const char* DtypeName(Dtype dtype) { return kDtypes[static_cast<int>(dtype)].name; }
 int64_t DtypeBytes(Dtype dtype) { return kDtypes[static_cast<int>(dtype)].bytes; }
 
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_text, int64_t data_bytes) {
-  const json root = json::parse(json_text.begin(), json_text.end(), nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded() || !root.is_object()) return Bad("header", "a JSON object", "something else");
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_text,
+                                                         int64_t data_bytes) {
+  const json root =
+      json::parse(json_text.begin(), json_text.end(), nullptr, /*allow_exceptions=*/false);
+  if (root.is_discarded() || !root.is_object())
+    return Bad("header", "a JSON object", "something else");
   SafetensorsHeader header;
   for (const auto& [name, entry] : root.items()) {
     if (name == "__metadata__") {
@@ -117,21 +124,25 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_
     LL_ASSIGN_OR_RETURN(TensorInfo tensor, ParseTensor(name, entry));
     header.tensors.push_back(std::move(tensor));
   }
-  std::stable_sort(header.tensors.begin(), header.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
-    return std::pair(a.begin, a.size_bytes) < std::pair(b.begin, b.size_bytes);
-  });
+  std::stable_sort(header.tensors.begin(), header.tensors.end(),
+                   [](const TensorInfo& a, const TensorInfo& b) {
+                     return std::pair(a.begin, a.size_bytes) < std::pair(b.begin, b.size_bytes);
+                   });
   int64_t next = 0;
   for (const TensorInfo& t : header.tensors) {
     if (t.begin != next) {
-      return Bad(t.name, absl::StrCat("its bytes to start at ", next, " (no gap, no overlap)"), absl::StrCat(t.begin));
+      return Bad(t.name, absl::StrCat("its bytes to start at ", next, " (no gap, no overlap)"),
+                 absl::StrCat(t.begin));
     }
     next += t.size_bytes;
   }
-  if (next != data_bytes) return Bad("tensor data", absl::StrCat(next, " bytes"), absl::StrCat(data_bytes));
+  if (next != data_bytes)
+    return Bad("tensor data", absl::StrCat(next, " bytes"), absl::StrCat(data_bytes));
   return header;
 }
 
-absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
+absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(
+    const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
   absl::Cleanup close_fd = [fd] { close(fd); };
@@ -139,7 +150,8 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   if (fstat(fd, &info) != 0) return ErrnoStatus(errno, "cannot stat", path);
   if (!S_ISREG(info.st_mode)) return Annotate(Bad("file", "a regular file", "another kind"), path);
   const uint64_t size = static_cast<uint64_t>(info.st_size);
-  if (size < kLengthBytes) return Annotate(Bad("file", "at least 8 bytes", absl::StrCat(size)), path);
+  if (size < kLengthBytes)
+    return Annotate(Bad("file", "at least 8 bytes", absl::StrCat(size)), path);
 
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile);
   file->path_ = path;
@@ -153,17 +165,20 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   uint64_t header_bytes;
   std::memcpy(&header_bytes, bytes, kLengthBytes);  // little-endian, as every host this runs on
   if (header_bytes > kMaxHeaderBytes || header_bytes > size - kLengthBytes) {
-    return Annotate(Bad("header length", absl::StrCat("at most ", std::min(kMaxHeaderBytes, size - kLengthBytes),
-                                                      " bytes (the file has ", size, ")"),
+    return Annotate(Bad("header length",
+                        absl::StrCat("at most ", std::min(kMaxHeaderBytes, size - kLengthBytes),
+                                     " bytes (the file has ", size, ")"),
                         absl::StrCat(header_bytes)),
                     path);
   }
   const absl::string_view text(reinterpret_cast<const char*>(bytes) + kLengthBytes, header_bytes);
-  auto header = ParseSafetensorsHeader(text, static_cast<int64_t>(size - kLengthBytes - header_bytes));
+  auto header =
+      ParseSafetensorsHeader(text, static_cast<int64_t>(size - kLengthBytes - header_bytes));
   if (!header.ok()) return Annotate(header.status(), path);
   file->header_ = *std::move(header);
   file->data_ = bytes + kLengthBytes + header_bytes;
-  for (size_t i = 0; i < file->header_.tensors.size(); ++i) file->index_[file->header_.tensors[i].name] = i;
+  for (size_t i = 0; i < file->header_.tensors.size(); ++i)
+    file->index_[file->header_.tensors[i].name] = i;
   return std::shared_ptr<const SafetensorsFile>(file);
 }
 
@@ -176,8 +191,9 @@ const TensorInfo* SafetensorsFile::Find(absl::string_view name) const {
   return it == index_.end() ? nullptr : &header_.tensors[it->second];
 }
 
-absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path, std::vector<TensorInfo> tensors,
-                                                            std::map<std::string, std::string> metadata) {
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
+    const std::string& path, std::vector<TensorInfo> tensors,
+    std::map<std::string, std::string> metadata) {
   metadata.emplace("format", "pt");
   nlohmann::ordered_json header;
   header["__metadata__"] = metadata;
@@ -188,7 +204,8 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& p
       return Bad(t.name, "a size that fits in 63 bits", "a larger one");
     }
     if (header.contains(t.name)) return Bad(t.name, "each name once", "it twice");
-    header[t.name] = {{"dtype", DtypeName(t.dtype)}, {"shape", t.shape}, {"data_offsets", {t.begin, next}}};
+    header[t.name] = {
+        {"dtype", DtypeName(t.dtype)}, {"shape", t.shape}, {"data_offsets", {t.begin, next}}};
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // keeps the tensors aligned in a mapping
@@ -232,7 +249,8 @@ absl::Status SafetensorsWriter::WriteAll(const void* data, int64_t size_bytes) {
 
 absl::Status SafetensorsWriter::Append(const void* data, int64_t size_bytes) {
   if (written_bytes_ + size_bytes > expected_bytes_) {
-    return Annotate(Bad("tensor data", absl::StrCat(expected_bytes_, " bytes in all"), "more"), path_);
+    return Annotate(Bad("tensor data", absl::StrCat(expected_bytes_, " bytes in all"), "more"),
+                    path_);
   }
   LL_RETURN_IF_ERROR(WriteAll(data, size_bytes));
   written_bytes_ += size_bytes;
@@ -241,7 +259,9 @@ absl::Status SafetensorsWriter::Append(const void* data, int64_t size_bytes) {
 
 absl::Status SafetensorsWriter::Finish() {
   if (written_bytes_ != expected_bytes_) {
-    return Annotate(Bad("tensor data", absl::StrCat(expected_bytes_, " bytes"), absl::StrCat(written_bytes_)), path_);
+    return Annotate(
+        Bad("tensor data", absl::StrCat(expected_bytes_, " bytes"), absl::StrCat(written_bytes_)),
+        path_);
   }
   if (fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
   if (close(std::exchange(fd_, -1)) != 0) return ErrnoStatus(errno, "cannot close", path_);

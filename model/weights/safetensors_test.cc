@@ -29,9 +29,10 @@ class SafetensorsTest : public testing::Test {
   std::string Path(const std::string& name) { return folder_ + "/" + name; }
   // a: F32 [2, 3] = 0 … 5; b: BF16 [4] of 0x3f80 (1.0); empty: F32 [0].
   void WriteSample(const std::string& path) {
-    auto writer = SafetensorsWriter::Create(path, {{.name = "a", .dtype = Dtype::kF32, .shape = {2, 3}},
-                                                   {.name = "b", .dtype = Dtype::kBF16, .shape = {4}},
-                                                   {.name = "empty", .dtype = Dtype::kF32, .shape = {0}}});
+    auto writer =
+        SafetensorsWriter::Create(path, {{.name = "a", .dtype = Dtype::kF32, .shape = {2, 3}},
+                                         {.name = "b", .dtype = Dtype::kBF16, .shape = {4}},
+                                         {.name = "empty", .dtype = Dtype::kF32, .shape = {0}}});
     LL_ASSERT_OK(writer);
     const float a[] = {0, 1, 2, 3, 4, 5};
     const uint16_t b[] = {0x3f80, 0x3f80, 0x3f80, 0x3f80};
@@ -68,13 +69,15 @@ TEST_F(SafetensorsTest, RoundTrip) {
 
 TEST_F(SafetensorsTest, UnfinishedWriteLeavesNothing) {
   {
-    auto writer = SafetensorsWriter::Create(Path("x"), {{.name = "a", .dtype = Dtype::kF32, .shape = {4}}});
+    auto writer =
+        SafetensorsWriter::Create(Path("x"), {{.name = "a", .dtype = Dtype::kF32, .shape = {4}}});
     LL_ASSERT_OK(writer);
     const float a[] = {1, 2};
     LL_ASSERT_OK(writer->Append(a, sizeof(a)));
     EXPECT_THAT(writer->Finish(), StatusIs(kInvalid, "expected 16 bytes, found 8"));
     const float more[] = {1, 2, 3};
-    EXPECT_THAT(writer->Append(more, sizeof(more)), StatusIs(kInvalid, "expected 16 bytes in all, found more"));
+    EXPECT_THAT(writer->Append(more, sizeof(more)),
+                StatusIs(kInvalid, "expected 16 bytes in all, found more"));
   }
   LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
   EXPECT_TRUE(names.empty());
@@ -92,7 +95,8 @@ TEST_F(SafetensorsTest, EveryTruncationIsAnError) {
     EXPECT_EQ(file.status().message().find('\n'), absl::string_view::npos);
   }
   std::ofstream(Path("cut"), std::ios::binary) << whole << "x";
-  EXPECT_THAT(SafetensorsFile::Open(Path("cut")), StatusIs(kInvalid, "tensor data: expected 32 bytes, found 33"));
+  EXPECT_THAT(SafetensorsFile::Open(Path("cut")),
+              StatusIs(kInvalid, "tensor data: expected 32 bytes, found 33"));
 }
 
 TEST_F(SafetensorsTest, EveryHeaderByteCorruptedNeverReadsOutside) {
@@ -114,7 +118,8 @@ TEST_F(SafetensorsTest, EveryHeaderByteCorruptedNeverReadsOutside) {
         continue;
       }
       ++opened;
-      for (const TensorInfo& t : (*file)->tensors()) {  // what opens must be readable to its last byte
+      for (const TensorInfo& t :
+           (*file)->tensors()) {  // what opens must be readable to its last byte
         ASSERT_LE(t.begin + t.size_bytes, 32);
         volatile std::byte sum{};
         for (int64_t i = 0; i < t.size_bytes; ++i) sum = (*file)->Data(t)[i];
@@ -126,23 +131,36 @@ TEST_F(SafetensorsTest, EveryHeaderByteCorruptedNeverReadsOutside) {
 }
 
 TEST_F(SafetensorsTest, HostileHeaders) {
-  struct Case { const char* header; size_t data; const char* message; };
-  for (const Case& c : std::vector<Case>{
-           {"[]", 0, "header: expected a JSON object"},
-           {R"({"a":1})", 0, "a: expected an object, found 1"},
-           {R"({"a":{"dtype":"F8","shape":[1],"data_offsets":[0,1]}})", 1, "a: expected a known dtype"},
-           {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, "a: expected sizes >= 0"},
-           {R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4, "a: expected sizes >= 0"},
-           {R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", 4, "a: expected"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}})", 4, "data_offsets"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, "data_offsets that rise"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", 4, "two offsets"},
-           {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4, "expected 8 bytes for shape [2] of F32, found 4"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
-            6, "no gap, no overlap"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "no gap, no overlap"},
-           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3, "tensor data: expected 4 bytes, found 3"},
-           {R"({"__metadata__":{"a":1}})", 0, "__metadata__: expected texts"}}) {
+  struct Case {
+    const char* header;
+    size_t data;
+    const char* message;
+  };
+  for (
+      const Case& c : std::vector<Case>{
+          {"[]", 0, "header: expected a JSON object"},
+          {R"({"a":1})", 0, "a: expected an object, found 1"},
+          {R"({"a":{"dtype":"F8","shape":[1],"data_offsets":[0,1]}})", 1,
+           "a: expected a known dtype"},
+          {R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4,
+           "a: expected sizes >= 0"},
+          {R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4,
+           "a: expected sizes >= 0"},
+          {R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", 4,
+           "a: expected"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}})", 4,
+           "data_offsets"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4,
+           "data_offsets that rise"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", 4, "two offsets"},
+          {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4,
+           "expected 8 bytes for shape [2] of F32, found 4"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+           6, "no gap, no overlap"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "no gap, no overlap"},
+          {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3,
+           "tensor data: expected 4 bytes, found 3"},
+          {R"({"__metadata__":{"a":1}})", 0, "__metadata__: expected texts"}}) {
     WriteRaw(Path("h"), c.header, c.data);
     EXPECT_THAT(SafetensorsFile::Open(Path("h")), StatusIs(kInvalid, c.message)) << c.header;
   }
@@ -153,15 +171,18 @@ TEST_F(SafetensorsTest, HostileHeaders) {
 }
 
 TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(absl::StatusCode::kNotFound, "no safetensors weights"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_),
+              StatusIs(absl::StatusCode::kNotFound, "no safetensors weights"));
   LL_ASSERT_OK(WriteFileAtomic(Path("pytorch_model.bin"), "x"));
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(absl::StatusCode::kNotFound, "convert it to safetensors"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_),
+              StatusIs(absl::StatusCode::kNotFound, "convert it to safetensors"));
 
   WriteSample(Path("model-00001-of-00002.safetensors"));
   WriteRaw(Path("model-00002-of-00002.safetensors"),
            R"({"c":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4);
   auto write_index = [&](const std::string& map) {
-    LL_ASSERT_OK(WriteFileAtomic(Path("model.safetensors.index.json"), "{\"weight_map\":{" + map + "}}"));
+    LL_ASSERT_OK(
+        WriteFileAtomic(Path("model.safetensors.index.json"), "{\"weight_map\":{" + map + "}}"));
   };
   const std::string first = R"("a":"model-00001-of-00002.safetensors")";
   write_index(first + R"(,"c":"model-00002-of-00002.safetensors")");
@@ -171,7 +192,8 @@ TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   write_index(first + R"(,"d":"model-00002-of-00002.safetensors")");
   EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "expected d in model-00002"));
   write_index(first + R"(,"c":"model-00003-of-00003.safetensors")");
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(absl::StatusCode::kNotFound, "model-00003"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_),
+              StatusIs(absl::StatusCode::kNotFound, "model-00003"));
   write_index(R"("a":"../../etc/passwd")");
   EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "expected a file name for a"));
 }

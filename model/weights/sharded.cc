@@ -34,7 +34,8 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
 }
 
 absl::Status NoWeights(const std::string& folder) {
-  std::string hint = "give a Hugging Face folder with model.safetensors or model.safetensors.index.json";
+  std::string hint =
+      "give a Hugging Face folder with model.safetensors or model.safetensors.index.json";
   if (auto names = ListDir(folder); names.ok()) {
     for (const std::string& name : *names) {
       if (absl::EndsWith(name, ".bin") || absl::EndsWith(name, ".pth")) {
@@ -42,7 +43,8 @@ absl::Status NoWeights(const std::string& folder) {
       }
     }
   }
-  return FieldStatus(absl::StatusCode::kNotFound, "model", absl::StrCat("no safetensors weights in ", folder), hint);
+  return FieldStatus(absl::StatusCode::kNotFound, "model",
+                     absl::StrCat("no safetensors weights in ", folder), hint);
 }
 
 }  // namespace
@@ -64,7 +66,8 @@ absl::StatusOr<ShardedSafetensors> ShardedSafetensors::Open(const std::string& f
     LL_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(folder + "/" + name));
     for (const TensorInfo& tensor : file->tensors()) {
       if (!out.entries_.emplace(tensor.name, Entry{file, &tensor}).second) {
-        return MakeFieldError({file->path(), absl::StrCat(tensor.name, " in one shard"), "it in two"});
+        return MakeFieldError(
+            {file->path(), absl::StrCat(tensor.name, " in one shard"), "it in two"});
       }
     }
   }

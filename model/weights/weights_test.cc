@@ -24,7 +24,8 @@ class WeightsTest : public testing::Test {
     LL_ASSERT_OK(config);
     config_ = *config;
     at::manual_seed(1);
-    for (const WeightShape& w : WeightShapes(config_)) weights_.emplace_back(w.name, at::randn(w.shape));
+    for (const WeightShape& w : WeightShapes(config_))
+      weights_.emplace_back(w.name, at::randn(w.shape));
   }
   void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
   absl::Status Write() { return WriteSafetensors(folder_ + "/model.safetensors", weights_); }
@@ -61,16 +62,21 @@ TEST_F(WeightsTest, MissingWrongShapeAndWrongDtypeAreNamed) {
   auto original = weights_;
   weights_.erase(weights_.begin() + 3);
   LL_ASSERT_OK(Write());
-  EXPECT_THAT(HfFolder::Open(folder_, config_), StatusIs(absl::StatusCode::kNotFound, original[3].first));
+  EXPECT_THAT(HfFolder::Open(folder_, config_),
+              StatusIs(absl::StatusCode::kNotFound, original[3].first));
   weights_ = original;
   weights_[0].second = at::zeros({12, 8});
   LL_ASSERT_OK(Write());
-  EXPECT_THAT(HfFolder::Open(folder_, config_),
-              StatusIs(kInvalid, "model.embed_tokens.weight: expected shape [11, 8] as config.json says, found [12, 8]"));
+  EXPECT_THAT(
+      HfFolder::Open(folder_, config_),
+      StatusIs(
+          kInvalid,
+          "model.embed_tokens.weight: expected shape [11, 8] as config.json says, found [12, 8]"));
   weights_ = original;
   weights_[0].second = at::zeros({11, 8}, at::kDouble);
   LL_ASSERT_OK(Write());
-  EXPECT_THAT(HfFolder::Open(folder_, config_), StatusIs(kInvalid, "expected dtype F32, BF16 or F16, found F64"));
+  EXPECT_THAT(HfFolder::Open(folder_, config_),
+              StatusIs(kInvalid, "expected dtype F32, BF16 or F16, found F64"));
 }
 
 TEST_F(WeightsTest, TiedHeadNeedsNoHeadWeight) {
@@ -79,7 +85,8 @@ TEST_F(WeightsTest, TiedHeadNeedsNoHeadWeight) {
   LL_ASSERT_OK(Write());
   LL_EXPECT_OK(HfFolder::Open(folder_, config_));
   config_.tie_word_embeddings = false;
-  EXPECT_THAT(HfFolder::Open(folder_, config_), StatusIs(absl::StatusCode::kNotFound, "lm_head.weight"));
+  EXPECT_THAT(HfFolder::Open(folder_, config_),
+              StatusIs(absl::StatusCode::kNotFound, "lm_head.weight"));
 }
 
 TEST_F(WeightsTest, NonContiguousTensorsAreWrittenInTheirLogicalOrder) {

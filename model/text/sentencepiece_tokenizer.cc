@@ -1,0 +1,76 @@
+#include "model/text/sentencepiece_tokenizer.h"
+
+#include <cstdio>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+
+namespace ll {
+
+absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::Parse(
+    const std::string& serialized) {
+  std::unique_ptr<SentencePieceTokenizer> out(new SentencePieceTokenizer);
+  const std::string error = out->model_.Load(serialized);
+  if (!error.empty())
+    return absl::InvalidArgumentError("expected a SentencePiece model, found something else");
+  out->hash_ = Sha256Hex(serialized);
+  if (out->model_.bos_id() >= 0) out->bos_id = out->model_.bos_id();
+  if (out->model_.eos_id() >= 0) out->eos_id = out->model_.eos_id();
+  return out;
+}
+
+absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(absl::string_view text) const {
+  std::vector<int> ids;
+  const std::string error = model_.Encode({text.data(), text.size()}, ids);
+  if (!error.empty()) return absl::InternalError(absl::StrCat("SentencePiece: ", error));
+  return std::vector<int32_t>(ids.begin(), ids.end());
+}
+
+std::string SentencePieceTokenizer::Decode(absl::Span<const int32_t> ids) const {
+  std::vector<int> known;
+  for (int32_t id : ids) {
+    if (id >= 0 && id < model_.size()) known.push_back(id);
+  }
+  std::string text;
+  return model_.Decode(known, text).empty() ? text : "";
+}
+
+absl::Status TrainSentencePiece(const SentencePieceTraining& t) {
+  for (const std::string& input : t.inputs) {
+    if (!FileExists(input)) return FieldStatus(absl::StatusCode::kNotFound, input, "no such file");
+    if (absl::StrContains(input, ","))
+      return MakeFieldError({input, "a path without a comma", "one"});
+  }
+  if (t.vocab_size < 300 && t.byte_fallback) {
+    return MakeFieldError({"vocab_size", "at least 300 (256 bytes, 3 special tokens and some text)",
+                           absl::StrCat(t.vocab_size)});
+  }
+  const std::string prefix = t.output + ".tmp";
+  const std::string error =
+      TrainSentencePieceModel({{"input", absl::StrJoin(t.inputs, ",")},
+                               {"model_prefix", prefix},
+                               {"vocab_size", absl::StrCat(t.vocab_size)},
+                               {"model_type", t.type},
+                               {"byte_fallback", t.byte_fallback ? "true" : "false"},
+                               {"split_digits", "true"},
+                               {"character_coverage", "0.9995"},
+                               {"normalization_rule_name", "identity"},
+                               {"remove_extra_whitespaces", "false"},
+                               {"allow_whitespace_only_pieces", "true"},
+                               {"num_threads", absl::StrCat(t.threads)},
+                               {"max_sentence_length", "65536"},
+                               {"minloglevel", "2"}});
+  std::remove((prefix + ".vocab").c_str());
+  if (!error.empty()) {
+    std::remove((prefix + ".model").c_str());
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "tokenizer",
+                       absl::StrCat("training failed: ", error));
+  }
+  return RenameDurably(prefix + ".model", t.output);
+}
+
+}  // namespace ll

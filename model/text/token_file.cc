@@ -1,0 +1,236 @@
+#include "model/text/token_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+namespace {
+
+using nlohmann::json;
+constexpr int64_t kMaxUint16Vocabulary = 65536;
+constexpr size_t kBufferBytes = 1 << 20;
+
+// The first id >= limit among n ids of type T, or n.
+template <typename T>
+int64_t FirstOutside(const T* ids, int64_t n, uint32_t limit) {
+  constexpr int64_t kBlock = 4096;  // a block's maximum vectorises; only a bad block is searched
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, n);
+    T top = 0;
+    for (int64_t i = begin; i < end; ++i) top = std::max(top, ids[i]);
+    if (top < limit) continue;
+    for (int64_t i = begin; i < end; ++i) {
+      if (ids[i] >= limit) return i;
+    }
+  }
+  return n;
+}
+
+absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> ReadDocuments(const std::string& sidecar,
+                                                                       const json& list) {
+  std::vector<std::pair<int64_t, int64_t>> out;
+  if (list.is_null()) return out;
+  int64_t last = 0;
+  for (const json& entry : list) {
+    const bool pair = entry.is_array() && entry.size() == 2 && entry[0].is_number_unsigned() &&
+                      entry[1].is_number_unsigned();
+    if (!pair || entry[0].get<int64_t>() < last ||
+        entry[1].get<int64_t>() < entry[0].get<int64_t>()) {
+      return MakeFieldError(
+          {absl::StrCat(sidecar, " documents"), "rising [start, end) pairs",
+           entry.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80)});
+    }
+    last = entry[1].get<int64_t>();
+    out.emplace_back(entry[0].get<int64_t>(), last);
+  }
+  return out;
+}
+
+}  // namespace
+
+absl::Status TokenFile::ReadSidecar(int64_t& token_count) {
+  const std::string sidecar = path_ + ".json";
+  token_count = -1;
+  if (!FileExists(sidecar)) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(std::string text, ReadFile(sidecar));
+  const json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!root.is_object()) return MakeFieldError({sidecar, "a JSON object", "something else"});
+  const json dtype = root.value("dtype", json()), count = root.value("token_count", json());
+  if (dtype != "uint16" && dtype != "uint32") {
+    return MakeFieldError({absl::StrCat(sidecar, " dtype"), "uint16 or uint32",
+                           dtype.dump(-1, ' ', true, json::error_handler_t::replace)});
+  }
+  width_ = dtype == "uint16" ? 2 : 4;
+  if (count.is_number_unsigned()) token_count = count.get<int64_t>();
+  const json hash = root.value("tokenizer_hash", json()),
+             documents = root.value("documents", json());
+  if (hash.is_string()) tokenizer_hash_ = hash.get<std::string>();
+  if (!documents.is_null() && !documents.is_array()) {
+    return MakeFieldError({absl::StrCat(sidecar, " documents"), "a list", "something else"});
+  }
+  LL_ASSIGN_OR_RETURN(documents_, ReadDocuments(sidecar, documents));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const TokenFile>> TokenFile::Open(const std::string& path,
+                                                                 int64_t vocab_size) {
+  std::shared_ptr<TokenFile> file(new TokenFile);
+  file->path_ = path;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open token file", path);
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, "cannot stat token file", path);
+  if (!S_ISREG(info.st_mode))
+    return MakeFieldError({path, "a token file", "something that is not a regular file"});
+  int64_t promised = -1;
+  LL_RETURN_IF_ERROR(file->ReadSidecar(promised));
+  const int64_t bytes = info.st_size;
+  if (bytes % file->width_ != 0) {
+    return MakeFieldError(
+        {path,
+         absl::StrCat("a multiple of ", file->width_, " bytes (uint", 8 * file->width_, " ids)"),
+         absl::StrCat(bytes, " bytes"), "the file is cut or is not a token file"});
+  }
+  file->size_ = bytes / file->width_;
+  if (promised >= 0 && promised != file->size_) {
+    return MakeFieldError({path,
+                           absl::StrCat(promised, " tokens (", promised * file->width_,
+                                        " bytes) as its sidecar says"),
+                           absl::StrCat(file->size_, " tokens (", bytes, " bytes)")});
+  }
+  if (file->size_ == 0) return MakeFieldError({path, "at least one token", "an empty file"});
+  if (!file->documents_.empty() && file->documents_.back().second > file->size_) {
+    return MakeFieldError({absl::StrCat(path, ".json documents"),
+                           absl::StrCat("ends of at most ", file->size_),
+                           absl::StrCat(file->documents_.back().second)});
+  }
+  void* mapping = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, fd, 0);
+  if (mapping == MAP_FAILED) return ErrnoStatus(errno, "cannot map", path);
+  file->mapping_ = mapping;
+  file->mapping_bytes_ = static_cast<size_t>(bytes);
+  if (vocab_size > 0) LL_RETURN_IF_ERROR(file->CheckIds(vocab_size));
+  return std::shared_ptr<const TokenFile>(file);
+}
+
+TokenFile::~TokenFile() {
+  if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
+}
+
+absl::Status TokenFile::CheckIds(int64_t vocab_size) const {
+  const auto limit = static_cast<uint32_t>(vocab_size);
+  if (width_ == 2 && vocab_size >= kMaxUint16Vocabulary) return absl::OkStatus();
+  const int64_t at = width_ == 2
+                         ? FirstOutside(static_cast<const uint16_t*>(mapping_), size_, limit)
+                         : FirstOutside(static_cast<const uint32_t*>(mapping_), size_, limit);
+  if (at == size_) return absl::OkStatus();
+  const uint32_t id = width_ == 2 ? static_cast<const uint16_t*>(mapping_)[at]
+                                  : static_cast<const uint32_t*>(mapping_)[at];
+  return MakeFieldError({path_, absl::StrCat("ids below the model's vocabulary of ", vocab_size),
+                         absl::StrCat("id ", id, " at token ", at),
+                         "the file was made with another tokenizer"});
+}
+
+void TokenFile::Read(int64_t begin, absl::Span<int32_t> out) const {
+  LL_CHECK(begin >= 0 && begin + static_cast<int64_t>(out.size()) <= size_);
+  if (width_ == 2) {
+    std::copy_n(static_cast<const uint16_t*>(mapping_) + begin, out.size(), out.begin());
+  } else {
+    std::memcpy(out.data(), static_cast<const uint32_t*>(mapping_) + begin, out.size() * 4);
+  }
+}
+
+absl::StatusOr<TokenFileWriter> TokenFileWriter::Create(const std::string& path, int64_t vocab_size,
+                                                        std::string tokenizer_hash) {
+  if (vocab_size <= 0)
+    return MakeFieldError({"vocab_size", "a positive number", absl::StrCat(vocab_size)});
+  TokenFileWriter writer;
+  writer.path_ = path;
+  writer.temporary_ = path + ".tmp";
+  writer.tokenizer_hash_ = std::move(tokenizer_hash);
+  writer.vocab_size_ = vocab_size;
+  writer.fd_ = open(writer.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (writer.fd_ < 0) return ErrnoStatus(errno, "cannot create", writer.temporary_);
+  return writer;
+}
+
+TokenFileWriter::TokenFileWriter(TokenFileWriter&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      tokenizer_hash_(std::move(other.tokenizer_hash_)),
+      fd_(std::exchange(other.fd_, -1)),
+      vocab_size_(other.vocab_size_),
+      size_(other.size_),
+      buffer_(std::move(other.buffer_)),
+      documents_(std::move(other.documents_)) {}
+
+TokenFileWriter::~TokenFileWriter() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids) {
+  if (ids.empty()) return absl::OkStatus();
+  const size_t width = vocab_size_ <= kMaxUint16Vocabulary ? 2 : 4;
+  for (int32_t id : ids) {
+    if (id < 0 || id >= vocab_size_) {
+      return MakeFieldError({path_, absl::StrCat("ids below ", vocab_size_), absl::StrCat(id)});
+    }
+    const auto value = static_cast<uint32_t>(id);
+    buffer_.append(reinterpret_cast<const char*>(&value),
+                   width);  // the low bytes come first on these hosts
+  }
+  const int64_t begin = size_;
+  size_ += static_cast<int64_t>(ids.size());
+  documents_.emplace_back(begin, size_);
+  return buffer_.size() >= kBufferBytes ? Flush() : absl::OkStatus();
+}
+
+absl::Status TokenFileWriter::Flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t n =
+        write(fd_, buffer_.data() + done, std::min(buffer_.size() - done, size_t{1} << 30));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, "cannot write", path_);
+    done += static_cast<size_t>(n);
+  }
+  buffer_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status TokenFileWriter::Finish() {
+  LL_RETURN_IF_ERROR(Flush());
+  if (size_ == 0) return MakeFieldError({path_, "at least one token", "none"});
+  if (fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
+  close(std::exchange(fd_, -1));
+  const json sidecar = {{"dtype", vocab_size_ <= kMaxUint16Vocabulary ? "uint16" : "uint32"},
+                        {"token_count", size_},
+                        {"vocab_size", vocab_size_},
+                        {"tokenizer_hash", tokenizer_hash_},
+                        {"documents", documents_}};
+  // The sidecar first: ids without it would be read as uint16; with it an older file fails its size
+  // check.
+  absl::Status status = WriteFileAtomic(path_ + ".json", sidecar.dump() + "\n");
+  if (status.ok()) status = RenameDurably(temporary_, path_);
+  if (!status.ok()) unlink(temporary_.c_str());
+  return status;
+}
+
+}  // namespace ll

@@ -1,0 +1,81 @@
+// Token files: a flat run of little-endian token ids with no header, as LongLoRA's validation.bin, and beside F.bin
+// the sidecar F.bin.json:
+//   {"dtype": "uint16", "token_count": 12, "vocab_size": 49152, "tokenizer_hash": "…", "documents": [[0, 5], [5, 12]]}
+// dtype is uint16 or uint32; documents are [start, end) in tokens; only dtype is required. A file without a sidecar is
+// read as uint16.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace ll {
+
+// A mapped token file. Immutable, thread-safe.
+class TokenFile {
+ public:
+  // Checks the size against the sidecar and, where vocab_size > 0, every id against it (one pass over the file).
+  // Errors name the path, what was expected and what was found.
+  static absl::StatusOr<std::shared_ptr<const TokenFile>> Open(const std::string& path, int64_t vocab_size);
+  ~TokenFile();
+  TokenFile(const TokenFile&) = delete;
+  TokenFile& operator=(const TokenFile&) = delete;
+
+  int64_t size() const { return size_; }  // tokens
+  // Copies tokens [begin, begin + out.size()), which must lie within the file.
+  void Read(int64_t begin, absl::Span<int32_t> out) const;
+  // [start, end) of every document, rising, covering no more than the file; empty where the sidecar has none.
+  const std::vector<std::pair<int64_t, int64_t>>& documents() const { return documents_; }
+  // Of the tokenizer that made the file; empty where not known.
+  const std::string& tokenizer_hash() const { return tokenizer_hash_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  TokenFile() = default;
+  absl::Status ReadSidecar(int64_t& token_count);
+  absl::Status CheckIds(int64_t vocab_size) const;
+
+  std::string path_;
+  void* mapping_ = nullptr;
+  size_t mapping_bytes_ = 0;
+  int64_t size_ = 0;
+  int width_ = 2;  // bytes a token
+  std::vector<std::pair<int64_t, int64_t>> documents_;
+  std::string tokenizer_hash_;
+};
+
+// Writes a token file document by document. Not thread-safe. The file appears whole and synced with Finish(); without
+// it nothing is left behind.
+class TokenFileWriter {
+ public:
+  // ids are uint16 where vocab_size <= 65,536, else uint32.
+  static absl::StatusOr<TokenFileWriter> Create(const std::string& path, int64_t vocab_size,
+                                                std::string tokenizer_hash);
+  TokenFileWriter(TokenFileWriter&& other) noexcept;
+  TokenFileWriter& operator=(TokenFileWriter&&) = delete;
+  ~TokenFileWriter();
+
+  // Errors: an id outside the vocabulary; a write that failed.
+  absl::Status AppendDocument(absl::Span<const int32_t> ids);
+  absl::Status Finish();
+  int64_t size() const { return size_; }  // tokens so far
+  int64_t documents() const { return static_cast<int64_t>(documents_.size()); }
+
+ private:
+  TokenFileWriter() = default;
+  absl::Status Flush();
+
+  std::string path_, temporary_, tokenizer_hash_;
+  int fd_ = -1;
+  int64_t vocab_size_ = 0, size_ = 0;
+  std::string buffer_;
+  std::vector<std::pair<int64_t, int64_t>> documents_;
+};
+
+}  // namespace ll

@@ -1,0 +1,167 @@
+#include "model/text/token_file.h"
+
+#include <unistd.h>
+
+#include <random>
+
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_matchers.h"
+#include "model/text/json_tokenizer.h"
+#include "model/text/pack.h"
+
+namespace ll {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+class TokenFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/token_file_" + std::to_string(getpid());
+    LL_ASSERT_OK(RemoveTree(folder_));
+    LL_ASSERT_OK(MakeDirs(folder_));
+    path_ = folder_ + "/f.bin";
+  }
+  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
+
+  void Write(int64_t vocab_size, const std::vector<std::vector<int32_t>>& documents) {
+    LL_ASSERT_OK_AND_ASSIGN(auto writer, TokenFileWriter::Create(path_, vocab_size, "hash"));
+    for (const auto& d : documents) LL_ASSERT_OK(writer.AppendDocument(d));
+    LL_ASSERT_OK(writer.Finish());
+  }
+  std::vector<int32_t> ReadAll(int64_t vocab_size) {
+    auto file = TokenFile::Open(path_, vocab_size);
+    EXPECT_TRUE(file.ok()) << file.status();
+    if (!file.ok()) return {};
+    std::vector<int32_t> out(static_cast<size_t>((*file)->size()));
+    (*file)->Read(0, absl::MakeSpan(out));
+    return out;
+  }
+  std::string folder_, path_;
+};
+
+TEST_F(TokenFileTest, RoundTripInBothWidths) {
+  for (int64_t vocab : {100, 65536, 65537, 128256}) {
+    const auto last = static_cast<int32_t>(vocab - 1);
+    Write(vocab, {{1, 2, last}, {}, {0, 3}});
+    EXPECT_THAT(ReadAll(vocab), ElementsAre(1, 2, last, 0, 3)) << vocab;
+    LL_ASSERT_OK_AND_ASSIGN(int64_t bytes, FileSize(path_));
+    EXPECT_EQ(bytes, vocab <= 65536 ? 10 : 20);
+    LL_ASSERT_OK_AND_ASSIGN(auto file, TokenFile::Open(path_, vocab));
+    EXPECT_THAT(file->documents(), ElementsAre(Pair(0, 3), Pair(3, 5)));
+    EXPECT_EQ(file->tokenizer_hash(), "hash");
+  }
+}
+
+TEST_F(TokenFileTest, WithoutASidecarItIsUint16) {
+  LL_ASSERT_OK(WriteFileAtomic(path_, absl::string_view("\x01\x00\x02\x01", 4)));
+  EXPECT_THAT(ReadAll(1000), ElementsAre(1, 258));
+}
+
+TEST_F(TokenFileTest, ErrorsNameWhatWasExpectedAndFound) {
+  EXPECT_THAT(TokenFile::Open(path_, 10),
+              StatusIs(absl::StatusCode::kNotFound, "cannot open token file"));
+  LL_ASSERT_OK(WriteFileAtomic(path_, "abc"));
+  EXPECT_THAT(TokenFile::Open(path_, 0),
+              StatusIs(kInvalid, "expected a multiple of 2 bytes (uint16 ids), found 3 bytes"));
+  LL_ASSERT_OK(WriteFileAtomic(path_, ""));
+  EXPECT_THAT(TokenFile::Open(path_, 0), StatusIs(kInvalid, "expected at least one token"));
+  Write(100, {{1, 2, 50}});
+  EXPECT_THAT(TokenFile::Open(path_, 50),
+              StatusIs(kInvalid,
+                       "expected ids below the model's vocabulary of 50, found id 50 at token 2"));
+  LL_ASSERT_OK(WriteFileAtomic(path_, "ab"));
+  EXPECT_THAT(TokenFile::Open(path_, 0),
+              StatusIs(kInvalid, "expected 3 tokens (6 bytes) as its sidecar says, found 1"));
+  for (const char* sidecar :
+       {"[]", "{}", R"({"dtype": "int8"})", R"({"dtype": "uint16", "documents": 1})",
+        R"({"dtype": "uint16", "documents": [[0, 9]]})",
+        R"({"dtype": "uint16", "documents": [[1, 0]]})", "{"}) {
+    LL_ASSERT_OK(WriteFileAtomic(path_ + ".json", sidecar));
+    EXPECT_EQ(TokenFile::Open(path_, 0).status().code(), kInvalid) << sidecar;
+  }
+  EXPECT_FALSE(TokenFile::Open(folder_, 0).ok());
+}
+
+TEST_F(TokenFileTest, BadIdsInTheMiddleOfALargeFileAreFound) {
+  const uint32_t seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t vocab : {1000, 100000}) {
+    std::vector<int32_t> ids(20000, 5);
+    const size_t at = random() % ids.size();
+    ids[at] = 999;
+    Write(vocab, {ids});
+    EXPECT_THAT(TokenFile::Open(path_, 999),
+                StatusIs(kInvalid, "id 999 at token " + std::to_string(at)));
+    LL_EXPECT_OK(TokenFile::Open(path_, 1000));
+  }
+}
+
+TEST_F(TokenFileTest, UnfinishedOrWrongWritesLeaveNothing) {
+  {
+    LL_ASSERT_OK_AND_ASSIGN(auto writer, TokenFileWriter::Create(path_, 10, ""));
+    EXPECT_THAT(writer.AppendDocument({3, 10}),
+                StatusIs(kInvalid, "expected ids below 10, found 10"));
+    EXPECT_FALSE(writer.AppendDocument({-1}).ok());
+  }
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  EXPECT_THAT(names, IsEmpty());
+}
+
+class PackTest : public TokenFileTest {
+ protected:
+  void SetUp() override {
+    TokenFileTest::SetUp();
+    auto t = JsonTokenizer::Parse(
+        R"({"model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "\n": 4}, "merges": []}})");
+    LL_ASSERT_OK(t);
+    tokenizer_ = *std::move(t);
+    tokenizer_->bos_id = 0;
+    tokenizer_->eos_id = 1;
+  }
+  absl::StatusOr<PackResult> Pack(const std::string& text, DocumentSplit split, bool bos,
+                                  bool eos) {
+    EXPECT_TRUE(WriteFileAtomic(folder_ + "/text", text).ok());
+    return PackText({.inputs = {folder_ + "/text"},
+                     .output = path_,
+                     .split = split,
+                     .add_bos = bos,
+                     .add_eos = eos},
+                    *tokenizer_);
+  }
+  std::unique_ptr<JsonTokenizer> tokenizer_;
+};
+
+TEST_F(PackTest, SplitsDocuments) {
+  LL_ASSERT_OK(Pack("ab\n\nb", DocumentSplit::kFile, true, true));
+  EXPECT_THAT(ReadAll(5), ElementsAre(0, 2, 3, 4, 4, 3, 1));
+  LL_ASSERT_OK_AND_ASSIGN(PackResult r,
+                          Pack("\n\nab\na\n \n\nb\n", DocumentSplit::kBlankLine, false, true));
+  EXPECT_EQ(r.documents, 2);
+  EXPECT_EQ(r.tokens, 9);
+  EXPECT_THAT(ReadAll(5), ElementsAre(2, 3, 4, 2, 4, 1, 3, 4, 1));
+  LL_ASSERT_OK(Pack("{\"text\": \"ab\"}\n\n{\"text\": \"b\", \"id\": 1}\n",
+                    DocumentSplit::kJsonLines, false, false));
+  EXPECT_THAT(ReadAll(5), ElementsAre(2, 3, 3));
+}
+
+TEST_F(PackTest, ErrorsLeaveNothing) {
+  EXPECT_THAT(Pack("\n \n", DocumentSplit::kBlankLine, false, true),
+              StatusIs(kInvalid, "expected some text"));
+  EXPECT_THAT(Pack("{\"text\": \"a\"}\n{\"t\": 1}\n", DocumentSplit::kJsonLines, false, true),
+              StatusIs(kInvalid, "line 2"));
+  EXPECT_THAT(PackText({.inputs = {folder_ + "/none"}, .output = path_}, *tokenizer_),
+              StatusIs(absl::StatusCode::kNotFound, "none"));
+  tokenizer_->eos_id.reset();
+  EXPECT_THAT(Pack("a", DocumentSplit::kFile, false, true), StatusIs(kInvalid, "eos: expected"));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  EXPECT_THAT(names, ElementsAre("text"));
+}
+
+}  // namespace
+}  // namespace ll
