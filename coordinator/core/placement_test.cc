@@ -1,0 +1,181 @@
+// Clusters as drawings: one word a worker, "NAME@HOST:SLOTS", a slot is f (free), u (in use); a
+// capital kind letter before the slots: C cpu (8 GB), A A100 (80 GB); "!" after the slots: out of
+// contact.
+#include "coordinator/core/placement.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/ids.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace ll {
+namespace {
+
+using Answer = Placement::Answer;
+constexpr int64_t kGb = 1'000'000'000;
+
+std::vector<HostView> Cluster(const std::string& drawing) {
+  std::vector<HostView> hosts;
+  for (const std::string& word :
+       std::vector<std::string>(absl::StrSplit(drawing, ' ', absl::SkipEmpty()))) {
+    const std::vector<std::string> parts = absl::StrSplit(word, absl::ByAnyChar("@:"));
+    HostView host{WorkerId(parts[0]), parts[1]};
+    std::string kind;
+    for (char c : parts[2]) {
+      if (c == '!') {
+        host.available = false;
+      } else if (c == 'C' || c == 'A') {
+        kind = c == 'C' ? "cpu" : "A100";
+      } else {
+        host.slots.push_back(
+            {static_cast<int>(host.slots.size()), kind, (kind == "cpu" ? 8 : 80) * kGb, c == 'f'});
+      }
+    }
+    hosts.push_back(std::move(host));
+  }
+  return hosts;
+}
+
+// "w1/0 w1/1", "wait" or "infeasible".
+std::string Try(const std::string& drawing, PlacementRequest request) {
+  const std::vector<HostView> hosts = Cluster(drawing);
+  const Placement placement = Place(request, hosts);
+  if (placement.answer == Answer::kWait) return "wait";
+  if (placement.answer == Answer::kInfeasible) return "infeasible";
+  return absl::StrJoin(placement.ranks, " ", [](std::string* out, const RankSlot& rank) {
+    absl::StrAppend(out, rank.worker.value(), "/", rank.slot);
+  });
+}
+
+PlacementRequest Ranks(int ranks, int64_t gb = 0) {
+  PlacementRequest request;
+  request.ranks = ranks;
+  request.required_slot_bytes = gb * kGb;
+  return request;
+}
+
+TEST(Place, PacksOneHostAsTightlyAsPossible) {
+  EXPECT_EQ(Try("a@h1:Cffff b@h2:Cff", Ranks(2)), "b/0 b/1");
+  EXPECT_EQ(Try("a@h1:Cffff b@h2:Cff", Ranks(3)), "a/0 a/1 a/2");
+  EXPECT_EQ(Try("a@h1:Cufuf b@h2:Cfff", Ranks(2)), "a/1 a/3");
+}
+
+TEST(Place, AgentsOfOneHostAreOneHost) {
+  EXPECT_EQ(Try("a@h1:Cf b@h1:Cf c@h2:Cfff", Ranks(2)), "a/0 b/0");
+}
+
+TEST(Place, TakesFewestHostsWhenItMustSpan) {
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Cffff c@h3:Cf", Ranks(5)), "b/0 b/1 b/2 b/3 c/0");
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Cffff c@h3:Cf", Ranks(6)), "b/0 b/1 b/2 b/3 a/0 a/1");
+}
+
+TEST(Place, NeverMixesKinds) {
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Aff", Ranks(3)), "infeasible");
+  EXPECT_EQ(Try("a@h1:CfAf", Ranks(2)), "infeasible");
+}
+
+TEST(Place, HonoursMemoryKindAndHost) {
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Aff", Ranks(1, 40)), "b/0");
+  PlacementRequest cpu = Ranks(1);
+  cpu.slot_kinds = {"cpu"};
+  EXPECT_EQ(Try("a@h1:Af b@h2:Cf", cpu), "b/0");
+  PlacementRequest pinned = Ranks(1);
+  pinned.hosts = {"h2"};
+  EXPECT_EQ(Try("a@h1:Cf b@h2:Cf", pinned), "b/0");
+  EXPECT_EQ(Try("a@h1:Cf b@h2:Cu", pinned), "wait");
+  EXPECT_EQ(Try("a@h1:Cf", pinned), "wait");  // its worker may come back
+}
+
+TEST(Place, PrefersTheSmallerSlotsWhenBothDo) {
+  EXPECT_EQ(Try("a@h1:Aff b@h2:Cff", Ranks(2)), "b/0 b/1");
+}
+
+TEST(Place, WaitsForWhatIsBusyOrSilentButNotForTheImpossible) {
+  EXPECT_EQ(Try("a@h1:Cfu", Ranks(2)), "wait");
+  EXPECT_EQ(Try("a@h1:Cff!", Ranks(2)), "wait");
+  EXPECT_EQ(Try("a@h1:Cff", Ranks(3)), "infeasible");
+  EXPECT_EQ(Try("a@h1:Cff", Ranks(1, 40)), "infeasible");
+  EXPECT_EQ(Try("", Ranks(1)), "wait");
+}
+
+TEST(Place, OneHostMeansOneHost) {
+  PlacementRequest request = Ranks(3);
+  request.one_host = true;
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Cff", request), "infeasible");
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Cfuf", request), "wait");
+  EXPECT_EQ(Try("a@h1:Cff b@h2:Cfff", request), "b/0 b/1 b/2");
+}
+
+TEST(Place, SaysWhatIsMissing) {
+  const std::vector<HostView> hosts = Cluster("a@h1:Cfu b@h2:Cf!");
+  EXPECT_EQ(Place(Ranks(3), hosts).reason,
+            "needs 3 slots; 1 of 3 are free, 1 are on workers out of contact");
+  EXPECT_EQ(Place(Ranks(1, 40), hosts).reason,
+            "needs 1 slot with at least 40 GB; the cluster has 0 that would do");
+}
+
+// Whatever the cluster, an answer keeps the rules; and it finds a fit whenever the plain count says
+// there is one.
+TEST(Place, KeepsItsRulesOnRandomClusters) {
+  for (uint64_t seed = 1; seed <= 500; ++seed) {
+    SeededRandom random(seed);
+    std::string drawing;
+    for (uint64_t i = 0, n = 1 + random.Below(5); i < n; ++i) {
+      absl::StrAppend(&drawing, "w", i, "@h", random.Below(3), ":",
+                      random.Below(2) == 0 ? "C" : "A");
+      for (uint64_t s = 0, m = 1 + random.Below(4); s < m; ++s)
+        drawing += random.Below(2) == 0 ? "f" : "u";
+      if (random.Below(4) == 0) drawing += "!";
+      drawing += " ";
+    }
+    PlacementRequest request =
+        Ranks(1 + static_cast<int>(random.Below(5)), random.Below(2) == 0 ? 0 : 40);
+    request.one_host = random.Below(2) == 0;
+    const std::vector<HostView> hosts = Cluster(drawing);
+    const Placement placement = Place(request, hosts);
+
+    std::map<std::string, std::map<std::string, int>> usable;  // kind → host → slots
+    std::map<std::pair<std::string, int>, std::string> kind_of, host_of;
+    for (const HostView& host : hosts) {
+      for (const SlotView& slot : host.slots) {
+        if (!host.available || !slot.free || slot.memory_bytes < request.required_slot_bytes)
+          continue;
+        ++usable[slot.kind][host.host];
+        kind_of[{host.worker.value(), slot.index}] = slot.kind;
+        host_of[{host.worker.value(), slot.index}] = host.host;
+      }
+    }
+    bool possible = false;
+    for (const auto& [kind, by_host] : usable) {
+      int sum = 0, best = 0;
+      for (const auto& [host, count] : by_host) {
+        sum += count;
+        best = std::max(best, count);
+      }
+      possible = possible || (request.one_host ? best : sum) >= request.ranks;
+    }
+    ASSERT_EQ(placement.answer == Answer::kFit, possible) << "seed " << seed << ": " << drawing;
+    if (!possible) continue;
+    ASSERT_EQ(static_cast<int>(placement.ranks.size()), request.ranks);
+    std::set<std::pair<std::string, int>> used;
+    std::set<std::string> kinds, names;
+    for (const RankSlot& rank : placement.ranks) {
+      const auto key = std::make_pair(rank.worker.value(), rank.slot);
+      ASSERT_EQ(kind_of.count(key), 1u) << "seed " << seed << ": slot not usable";
+      ASSERT_TRUE(used.insert(key).second) << "seed " << seed << ": slot twice";
+      kinds.insert(kind_of[key]);
+      names.insert(host_of[key]);
+    }
+    EXPECT_EQ(kinds.size(), 1u) << "seed " << seed;
+    EXPECT_TRUE(!request.one_host || names.size() == 1) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace ll

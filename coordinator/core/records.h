@@ -1,0 +1,63 @@
+// What must be durable: the scheduler emits records, the store writes them, Recover reads them
+// back. Each record replaces or deletes one row, so applying a record twice changes nothing.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "coordinator/core/types.h"
+
+namespace ll {
+
+// The constant part of a job, written once at submission.
+struct PutSubmission {
+  JobId job;
+  std::shared_ptr<const JobPayload> payload;
+};
+// Everything persisted of a job except its payload and its history.
+struct PutJob {
+  Job job;
+};
+struct PutTransition {
+  JobId job;
+  int64_t index = 0;  // counts the job's transitions from 0
+  Transition transition;
+};
+struct DeleteJob {  // with its submission and transitions
+  JobId job;
+};
+struct PutRequest {
+  RequestRecord request;
+};
+struct DeleteRequest {
+  std::string user;
+  std::string request_id;
+};
+struct PutWorker {
+  Worker worker;
+};
+struct DeleteWorker {
+  WorkerId worker;
+};
+struct PutModel {
+  ModelRecord model;
+};
+struct PutData {
+  DataRecord data;
+};
+
+using Record = std::variant<PutSubmission, PutJob, PutTransition, DeleteJob, PutRequest,
+                            DeleteRequest, PutWorker, DeleteWorker, PutModel, PutData>;
+
+// Everything the store holds.
+struct StoredState {
+  std::vector<Job> jobs;  // with payload and history, any order
+  std::vector<RequestRecord> requests;
+  std::vector<Worker> workers;
+  std::vector<ModelRecord> models;
+  std::vector<DataRecord> data;
+};
+
+}  // namespace ll

@@ -1,0 +1,67 @@
+// How an attempt ended, and whether there is another one. Pure functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "coordinator/core/types.h"
+
+namespace ll {
+
+struct RetryOptions {
+  absl::Duration backoff_base =
+      absl::Seconds(1);  // doubles with every attempt that made no checkpoint
+  absl::Duration backoff_cap = absl::Seconds(60);
+};
+
+// Trainer exit codes that the scheduler itself tells apart; the agent maps the others to a
+// FailureClass.
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitCheckpointed = 10;  // stopped after a checkpoint
+
+inline constexpr int kExitNotStarted = -1;  // the agent refused to start it
+
+// Exit code 0, by the agent's word.
+bool EndedWell(const RankExit& exit);
+// Stopped after a checkpoint; when nobody here ordered it, its agent is being drained.
+bool EndedCheckpointed(const RankExit& exit);
+// "rank 1 on w2 ended with exit code 30: connection reset".
+std::string DescribeEnd(int index, const Rank& rank);
+
+struct AttemptOutcome {
+  enum class Kind {
+    kSucceeded,     // every rank ended with 0
+    kCheckpointed,  // ranks ended after a checkpoint, none failed
+    kStopped,       // ended by our kill; nothing else went wrong
+    kFailed,
+  };
+  Kind kind = Kind::kSucceeded;
+  Failure failure;  // kFailed: the cause, with the rank it came from
+};
+
+// Judges an attempt that is over. When one rank fails, its peers fail after it (a reset
+// connection), so the most telling class is taken for the cause: user, out of memory, not a number,
+// capacity, infrastructure; among equals one that nobody ordered, then the lowest rank. A failure
+// forced by a deadline ranks as its class.
+AttemptOutcome Judge(const Attempt& attempt);
+
+struct RetryDecision {
+  bool retry = false;
+  bool charge = false;  // counts against max_retries
+  absl::Duration backoff = absl::ZeroDuration();
+  std::string reason;  // a sentence
+};
+
+// For outcomes other than kSucceeded of an attempt that no user stopped. Infrastructure and
+// capacity failures are retried within the budget; user errors, out of memory and NaN would happen
+// again, so they are not. A checkpointed stop that the coordinator did not order (an agent being
+// drained) costs nothing.
+RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_retries,
+                          int stuck_attempts, const RetryOptions& options);
+
+// base · 2^stuck_attempts, at most cap. No jitter: the coordinator starts retries itself, one at a
+// time.
+absl::Duration Backoff(int stuck_attempts, const RetryOptions& options);
+
+}  // namespace ll

@@ -1,0 +1,306 @@
+// Step, what users ask for, and the one way a job changes its state.
+#include "coordinator/core/scheduler.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/field_error.h"
+
+namespace ll {
+
+Effects Scheduler::Step(const Event& event, StepTime now) {
+  now_ = now;
+  effects_ = Effects();
+  std::visit([this](const auto& e) { On(e); }, event);
+  // A job's end may end others, whose dependents wait in turn: the list grows while it is read.
+  for (size_t i = 0; i < ended_.size(); ++i) ResolveDependents(*ended_[i]);
+  if (schedule_) SchedulePass();
+  Flush();
+  return std::move(effects_);
+}
+
+void Scheduler::Flush() {
+  ended_.clear();
+  for (auto& [sequence, job] : touched_) {
+    job->saved_run_time = job->run_time;
+    // The history has rows of its own; keep it out of the copy.
+    std::vector<Transition> history;
+    history.swap(job->history);
+    effects_.records.push_back(PutJob{*job});
+    history.swap(job->history);
+    std::get<PutJob>(effects_.records.back()).job.payload = nullptr;
+    Changed(job->id);
+  }
+  touched_.clear();
+}
+
+void Scheduler::Changed(const JobId& id) {
+  auto& changed = effects_.changed_jobs;
+  if (std::find(changed.begin(), changed.end(), id) == changed.end()) changed.push_back(id);
+}
+
+// ---- submit
+
+bool Scheduler::AnswerRepeat(const SubmitEvent& event) {
+  if (event.request_id.empty()) return false;
+  auto it = requests_.find({event.user, event.request_id});
+  if (it == requests_.end()) return false;
+  const RequestRecord& earlier = it->second;
+  if (earlier.body_sha256 != event.body_sha256) {
+    effects_.reply.status =
+        FieldStatus(absl::StatusCode::kAlreadyExists, "request_id",
+                    absl::StrCat("\"", event.request_id, "\" was used for another request, ",
+                                 earlier.job.value()),
+                    "use a new request id for a new job");
+  } else if (!jobs_.contains(earlier.job)) {
+    effects_.reply.status =
+        FieldStatus(absl::StatusCode::kAlreadyExists, "request_id",
+                    absl::StrCat("\"", event.request_id, "\" made ", earlier.job.value(),
+                                 ", whose record has been deleted"),
+                    "use a new request id for a new job");
+  }
+  effects_.reply.job = earlier.job;
+  effects_.reply.existed = true;
+  return true;
+}
+
+absl::Status Scheduler::CheckSubmit(const SubmitEvent& event) const {
+  if (jobs_.contains(event.job)) return absl::AbortedError("job id is taken; try again");
+  if (event.spec.gpus <= 0) {
+    return MakeFieldError({"gpus", "a positive number of ranks", absl::StrCat(event.spec.gpus)});
+  }
+  if (unfinished_ >= options_.max_unfinished_jobs) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("there are ", unfinished_, " unfinished jobs, the limit"));
+  }
+  for (const JobId& id : event.spec.after) {
+    const Job* job = Find(id);
+    if (job == nullptr) {
+      return FieldStatus(absl::StatusCode::kNotFound, "after",
+                         absl::StrCat("there is no job ", id.value()));
+    }
+    if (job->state == JobState::kFailed || job->state == JobState::kCancelled) {
+      return FieldStatus(absl::StatusCode::kFailedPrecondition, "after",
+                         absl::StrCat(id.value(), " is ", std::string(JobStateName(job->state)),
+                                      " and will never succeed"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Scheduler::On(const SubmitEvent& event) {
+  if (AnswerRepeat(event)) return;
+  effects_.reply.status = CheckSubmit(event);
+  if (!effects_.reply.status.ok()) return;
+
+  auto owned = std::make_unique<Job>();
+  Job& job = *owned;
+  job.id = event.job;
+  job.sequence = next_sequence_++;
+  job.request_id = event.request_id;
+  job.user = event.user;
+  job.spec = event.spec;
+  job.payload = event.payload;
+  job.submitted = now_.wall;
+  for (const JobId& id : event.spec.after) {
+    if (Find(id)->state == JobState::kSucceeded) continue;
+    if (dependents_[id].insert(job.id).second) job.waiting_for.push_back(id);
+  }
+  by_sequence_[job.sequence] = &job;
+  jobs_[job.id] = std::move(owned);
+  ++unfinished_;
+  effects_.records.push_back(PutSubmission{job.id, job.payload});
+  if (!event.request_id.empty()) {
+    RequestRecord request{event.user, event.request_id, event.body_sha256, job.id, now_.wall};
+    effects_.records.push_back(PutRequest{request});
+    requests_[{event.user, event.request_id}] = std::move(request);
+  }
+  effects_.reply.job = job.id;
+  if (job.waiting_for.empty()) {
+    EnterState(job, JobState::kQueued, "submitted");
+  } else {
+    EnterState(job, JobState::kBlocked,
+               absl::StrCat("submitted; waits for ", job.waiting_for.front().value(),
+                            job.waiting_for.size() > 1 ? " and others" : ""));
+  }
+}
+
+// ---- cancel, pause, resume
+
+Job* Scheduler::FindOrReply(const JobId& id) {
+  effects_.reply.job = id;
+  auto it = jobs_.find(id);
+  if (it != jobs_.end()) return it->second.get();
+  effects_.reply.status =
+      FieldStatus(absl::StatusCode::kNotFound, "job_id",
+                  absl::StrCat("there is no job ", id.value()), "llctl list shows the jobs");
+  return nullptr;
+}
+
+namespace {
+std::string By(absl::string_view what, const std::string& user, const std::string& why = {}) {
+  std::string text(what);
+  if (!user.empty()) absl::StrAppend(&text, " by ", user);
+  if (!why.empty()) absl::StrAppend(&text, ": ", why);
+  return text;
+}
+
+absl::Status Impossible(const Job& job, absl::string_view what) {
+  return FieldStatus(absl::StatusCode::kFailedPrecondition, "job_id",
+                     absl::StrCat(job.id.value(), " is ", std::string(JobStateName(job.state)),
+                                  " and cannot be ", std::string(what)));
+}
+}  // namespace
+
+void Scheduler::On(const CancelEvent& event) {
+  Job* job = FindOrReply(event.job);
+  if (job == nullptr) return;
+  if (job->state == JobState::kCancelled || job->state == JobState::kCancelling)
+    return;  // a repeat
+  if (IsTerminal(job->state)) {
+    effects_.reply.status = Impossible(*job, "cancelled");
+    return;
+  }
+  const std::string reason = By("cancelled", event.user, event.reason);
+  if (!HoldsSlots(job->state)) {
+    Finish(*job, JobState::kCancelled, reason);
+    return;
+  }
+  SetState(*job, JobState::kCancelling, reason);
+  BeginStop(*job, StopKind::kKill, reason);
+}
+
+void Scheduler::On(const PauseEvent& event) {
+  Job* job = FindOrReply(event.job);
+  if (job == nullptr) return;
+  const std::string reason = By("paused", event.user);
+  switch (job->state) {
+    case JobState::kPaused:
+    case JobState::kPausing:
+      return;  // a repeat
+    case JobState::kBlocked:
+    case JobState::kQueued:
+    case JobState::kRetrying:
+      SetState(*job, JobState::kPaused, reason);
+      return;
+    case JobState::kStarting:
+    case JobState::kRunning:
+      SetState(*job, JobState::kPausing, reason);
+      BeginStop(*job, StopKind::kCheckpoint, reason);
+      return;
+    default:
+      effects_.reply.status = Impossible(*job, "paused");
+  }
+}
+
+void Scheduler::On(const ResumeEvent& event) {
+  Job* job = FindOrReply(event.job);
+  if (job == nullptr) return;
+  if (job->state != JobState::kPaused) {
+    effects_.reply.status = Impossible(
+        *job, job->state == JobState::kPausing ? "resumed before it is PAUSED" : "resumed");
+    return;
+  }
+  SetState(*job, job->waiting_for.empty() ? JobState::kQueued : JobState::kBlocked,
+           By("resumed", event.user));
+}
+
+// ---- registries
+
+void Scheduler::On(const AddModelEvent& event) {
+  models_[event.model.name] = event.model;
+  effects_.records.push_back(PutModel{event.model});
+}
+
+void Scheduler::On(const AddDataEvent& event) {
+  if (event.data.is_default) {
+    for (auto& [name, record] : data_) {
+      if (!record.is_default || name == event.data.name) continue;
+      record.is_default = false;
+      effects_.records.push_back(PutData{record});
+    }
+  }
+  data_[event.data.name] = event.data;
+  effects_.records.push_back(PutData{event.data});
+}
+
+// ---- changes of a job
+
+void Scheduler::SetState(Job& job, JobState state, std::string reason) {
+  LL_CHECK_MSG(MayTransition(job.state, state),
+               absl::StrCat(job.id.value(), ": ", std::string(JobStateName(job.state)), " to ",
+                            std::string(JobStateName(state)))
+                   .c_str());
+  if (job.state == JobState::kQueued) queue_.Erase(&job);
+  EnterState(job, state, std::move(reason));
+}
+
+void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
+  job.state = state;
+  job.reason = std::move(reason);
+  job.wait_reason.clear();
+  job.deadline = absl::InfiniteDuration();
+  if (state == JobState::kQueued) queue_.Insert(&job);
+  if (HoldsSlots(state) || state == JobState::kRetrying) {
+    active_[job.sequence] = &job;
+  } else {
+    active_.erase(job.sequence);
+  }
+  if (!HoldsSlots(state)) job.headless = false;
+  Transition transition{now_.wall, state, job.reason, job.epoch};
+  effects_.records.push_back(PutTransition{job.id, job.transitions++, transition});
+  job.history.push_back(std::move(transition));
+  if (job.history.size() > kMaxHistory) job.history.erase(job.history.begin());
+  Touch(job);
+  schedule_ = true;
+}
+
+void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass failure_class) {
+  LL_CHECK(IsTerminal(end));
+  job.failure_class = failure_class;
+  job.finished = now_.wall;
+  for (const JobId& id : job.waiting_for) {
+    auto it = dependents_.find(id);
+    if (it != dependents_.end()) it->second.erase(job.id);
+  }
+  SetState(job, end, std::move(reason));
+  --unfinished_;
+  ended_.push_back(&job);
+  if (job.spec.ttl_after_finished != absl::InfiniteDuration()) {
+    expiry_.insert({now_.wall + job.spec.ttl_after_finished, job.sequence});
+  }
+}
+
+void Scheduler::ResolveDependents(const Job& ended) {
+  auto it = dependents_.find(ended.id);
+  if (it == dependents_.end()) return;
+  const std::set<JobId> waiting = std::move(it->second);
+  dependents_.erase(it);
+  for (const JobId& id : waiting) {
+    Job& job = *jobs_.at(id);
+    auto& list = job.waiting_for;
+    list.erase(std::remove(list.begin(), list.end(), ended.id), list.end());
+    if (ended.state != JobState::kSucceeded) {
+      Finish(job, JobState::kFailed,
+             absl::StrCat(ended.id.value(), ", which it waits for, ended as ",
+                          std::string(JobStateName(ended.state))));
+    } else if (job.state == JobState::kBlocked && list.empty()) {
+      SetState(job, JobState::kQueued, absl::StrCat(ended.id.value(), " succeeded"));
+    } else {
+      Touch(job);
+    }
+  }
+}
+
+const Job* Scheduler::Find(const JobId& id) const {
+  auto it = jobs_.find(id);
+  return it == jobs_.end() ? nullptr : it->second.get();
+}
+
+void Scheduler::SaveWorker(const Worker& worker) {
+  effects_.records.push_back(PutWorker{worker});
+  effects_.workers_changed = true;
+}
+
+}  // namespace ll

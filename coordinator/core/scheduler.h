@@ -1,0 +1,224 @@
+// The coordinator's decisions: events in, effects out. Deterministic: no I/O, no clock, no
+// randomness, no threads; the same events give the same effects. The same class runs in the
+// coordinator, in the scenarios and in the simulator.
+//
+// Contract with the driver: give one event at a time to Step; make the records of its effects
+// durable (several steps may share a transaction, in order); only then send the orders and give the
+// reply. If the records cannot be made durable, throw this object away, end all agent sessions and
+// Recover from the store.
+//
+// Invariants (CheckInvariants):
+//  1. A slot is held by at most one rank; a rank that has not exited holds its slot on a worker.
+//  2. A gang is whole: an attempt has exactly spec.gpus ranks, on distinct slots of one kind.
+//  3. Jobs in a state that holds slots, and no others, have an attempt that is not over.
+//  4. Job ids, sequences and (user, request id) are unique; epochs only rise.
+//  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time.
+//  6. The queue holds exactly the QUEUED jobs, in order.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/core/events.h"
+#include "coordinator/core/lease.h"
+#include "coordinator/core/placement.h"
+#include "coordinator/core/queue.h"
+#include "coordinator/core/retry.h"
+
+namespace ll {
+
+struct SchedulerOptions {
+  // Random bits of this process; nonces of gangs are derived from it.
+  std::string nonce_seed;
+  // All agents write into one job store, so that any host can resume any checkpoint. Without it a
+  // gang never spans hosts and a job that has a checkpoint runs on the host that holds it.
+  bool shared_job_store = false;
+  // Longer: a dead host is noticed later. Shorter: a slow network makes gangs headless.
+  absl::Duration lease = absl::Seconds(30);
+  absl::Duration heartbeat = absl::Seconds(5);
+  // From the start order until every rank trains (loading a model counts).
+  absl::Duration start_deadline = absl::Seconds(300);
+  // From the first rank's good end until the last one's.
+  absl::Duration finish_deadline = absl::Minutes(10);
+  // What a rank gets to reach a step boundary and write a checkpoint before it is killed.
+  absl::Duration stop_grace = absl::Minutes(5);
+  // A kill that was not confirmed is ordered again after this long, and so on.
+  absl::Duration kill_repeat = absl::Seconds(30);
+  // A silent worker that holds nothing is forgotten after this long.
+  absl::Duration forget_worker_after = absl::Hours(24 * 7);
+  // How long the request id of a deleted job is remembered.
+  absl::Duration request_memory = absl::Hours(24 * 7);
+  size_t max_unfinished_jobs = 100'000;
+  RetryOptions retry;
+};
+
+// Moments of one step. Wall time is only written down and compared with ttl; everything else uses
+// steady time.
+struct StepTime {
+  absl::Duration steady;
+  absl::Time wall;
+};
+
+struct ListQuery {
+  size_t limit = 100;
+  int64_t before_sequence = INT64_MAX;  // exclusive; the last page's smallest
+  std::vector<JobState> states;         // empty: all
+};
+
+// Not thread-safe: Step and the views belong to one thread.
+class Scheduler {
+ public:
+  // Continues from what the store holds (nothing: an empty cluster). Every worker starts out of
+  // contact with a full lease. FailedPrecondition when the records contradict each other.
+  static absl::StatusOr<Scheduler> Recover(StoredState stored, SchedulerOptions options,
+                                           StepTime now);
+
+  Effects Step(const Event& event, StepTime now);
+  // As above with the times apart.
+  Effects Step(const Event& event, absl::Duration steady_now, absl::Time wall_now) {
+    return Step(event, StepTime{steady_now, wall_now});
+  }
+
+  // Aborts when an invariant does not hold. For tests: walks over everything.
+  void CheckInvariants() const;
+
+  // ---- views; pointers are good until the next Step
+  const Job* Find(const JobId& id) const;
+  // What is remembered of the user's submit with that request id; null where nothing is.
+  const RequestRecord* FindRequest(const std::string& user, const std::string& request_id) const {
+    auto it = requests_.find({user, request_id});
+    return it == requests_.end() ? nullptr : &it->second;
+  }
+  // Newest first.
+  std::vector<const Job*> List(const ListQuery& query) const;
+  std::vector<std::pair<JobState, int>> CountByState() const;  // states with at least one job
+  const std::map<WorkerId, Worker>& workers() const { return workers_; }
+  const std::map<std::string, ModelRecord>& models() const { return models_; }
+  const std::map<std::string, DataRecord>& data() const { return data_; }
+  // Why the job is where it is, in one sentence. NotFound.
+  absl::StatusOr<std::string> Why(const JobId& id) const;
+  const SchedulerOptions& options() const { return options_; }
+
+ private:
+  explicit Scheduler(SchedulerOptions options)
+      : options_(std::move(options)), time_(options_.lease) {}
+
+  // scheduler.cc: users
+  void On(const SubmitEvent& event);
+  void On(const CancelEvent& event);
+  void On(const PauseEvent& event);
+  void On(const ResumeEvent& event);
+  void On(const AddModelEvent& event);
+  void On(const AddDataEvent& event);
+  absl::Status CheckSubmit(const SubmitEvent& event) const;
+  bool AnswerRepeat(const SubmitEvent& event);
+  Job* FindOrReply(const JobId& id);
+
+  // scheduler_agents.cc: agents
+  void On(const WorkerDeclaredDeadEvent& event);
+  void On(const AgentHelloEvent& event);
+  void On(const AgentGoneEvent& event);
+  void On(const AgentHeardEvent& event);
+  void On(const ReportEvent& event);
+  absl::Status CheckHello(const AgentHelloEvent& event) const;
+  Worker& RegisterWorker(const AgentHelloEvent& event);
+  void Reconcile(Job& job, const AgentHelloEvent& event);
+  WelcomeOrder WelcomeFor(const AgentHelloEvent& event) const;
+  void SendAfterWelcome(const Worker& worker, const AgentHelloEvent& event);
+  void ApplyReport(Job& job, const ReportEvent& event);
+  void OnStaleReport(Worker& worker, const ReportEvent& event);
+  void ApplyExit(Job& job, int rank, const RankExit& exit, const std::string& result);
+  void OnRanksReported(Job& job, const WorkerId& worker);
+  void ReleaseIfReported(const Job& job, const Worker& worker);
+  void Heard(Worker& worker);
+
+  // scheduler_time.cc: what time brings, and recovery
+  void On(const TickEvent& event);
+  void UpdateHeadless();
+  void GiveUpSilentRanks();
+  void OnDeadline(Job& job);
+  void CountRunTime(absl::Duration elapsed);
+  void DeleteExpired();
+  void ForgetWorkers();
+  absl::Status Load(StoredState stored);
+  absl::Status LoadJob(Job stored);
+  absl::Duration FreshDeadline(const Job& job) const;
+
+  // scheduler_attempt.cc: the life of an attempt
+  void SchedulePass();
+  void SetWaitReason(Job& job, std::string reason);
+  void StartAttempt(Job& job, const Placement& placement);
+  void SendStart(const Job& job, const Worker& worker);
+  void BeginStop(Job& job, StopKind kind, const std::string& reason);
+  void SendStop(const Job& job, const Worker& worker);
+  void SendStops(const Job& job);
+  void ForceEnd(Job& job, Failure failure, StopKind kind);
+  void AfterRankChange(Job& job);
+  void OnFirstEnd(Job& job, int rank);
+  void EndAttempt(Job& job);
+  void EndFinishing(Job& job, const AttemptOutcome& outcome);
+  void LoseRank(Job& job, int rank, std::string why, bool stray);
+  void FreeSlot(const Job& job, int rank);
+  std::vector<HostView> HostViews() const;
+  PlacementRequest RequestOf(const Job& job) const;
+  // The workers that have a rank of the attempt for which `which` holds, each once, by name.
+  std::vector<const Worker*> WorkersOf(const Attempt& attempt, bool (*which)(const Rank&)) const;
+
+  // job changes: all go through these (scheduler.cc)
+  void SetState(Job& job, JobState state, std::string reason);
+  void EnterState(Job& job, JobState state, std::string reason);
+  void Finish(Job& job, JobState end, std::string reason,
+              FailureClass failure_class = FailureClass::kNone);
+  void ResolveDependents(const Job& ended);
+  void Touch(Job& job) {
+    touched_[job.sequence] = &job;
+  }                               // persist at the end of the step, tell watchers
+  void Changed(const JobId& id);  // tell watchers
+  void Flush();
+
+  // Null unless the session is the worker's current one.
+  Worker* CurrentWorker(const WorkerId& name, uint64_t session);
+  Worker& WorkerOf(const Rank& rank);
+  void SaveWorker(const Worker& worker);
+  void Note(std::string text) { effects_.notes.push_back(std::move(text)); }
+  template <typename Order>
+  void SendTo(const Worker& worker, Order order) {
+    if (worker.connected) effects_.sends.push_back({worker.name, worker.session, std::move(order)});
+  }
+
+  SchedulerOptions options_;
+  SchedulerTime time_;
+
+  absl::flat_hash_map<JobId, std::unique_ptr<Job>>
+      jobs_;  // never iterated: its order is not deterministic
+  std::map<int64_t, Job*> by_sequence_;
+  std::map<WorkerId, Worker> workers_;
+  std::map<std::pair<std::string, std::string>, RequestRecord> requests_;  // by (user, request id)
+  std::map<std::string, ModelRecord> models_;
+  std::map<std::string, DataRecord> data_;
+  int64_t next_sequence_ = 1;
+
+  // Indexes over jobs.
+  JobQueue queue_;                  // QUEUED
+  std::map<int64_t, Job*> active_;  // holds slots or is RETRYING; by sequence
+  absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits for a job
+  std::set<std::pair<absl::Time, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
+  size_t unfinished_ = 0;
+  absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time
+
+  // Of the step under way.
+  StepTime now_;
+  Effects effects_;
+  std::map<int64_t, Job*> touched_;
+  std::vector<const Job*> ended_;  // whose dependents are to be told
+  bool schedule_ = true;           // something changed that placement depends on
+};
+
+}  // namespace ll

@@ -1,0 +1,324 @@
+// The life of an attempt: placement, start, stop, and what its ranks' ends mean for the job.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/check.h"
+#include "base/format.h"
+#include "base/sha256.h"
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+namespace {
+
+constexpr absl::Duration kStopMargin =
+    absl::Seconds(30);  // for the agent's own kill after the grace
+
+}  // namespace
+
+std::vector<const Worker*> Scheduler::WorkersOf(const Attempt& attempt,
+                                                bool (*which)(const Rank&)) const {
+  std::set<WorkerId> names;
+  for (const Rank& rank : attempt.ranks) {
+    if (which(rank)) names.insert(rank.worker);
+  }
+  std::vector<const Worker*> workers;
+  for (const WorkerId& name : names) {
+    auto it = workers_.find(name);  // one that holds nothing any more may have been forgotten
+    if (it != workers_.end()) workers.push_back(&it->second);
+  }
+  return workers;
+}
+
+// ---- start
+
+std::vector<HostView> Scheduler::HostViews() const {
+  std::vector<HostView> hosts;
+  hosts.reserve(workers_.size());
+  for (const auto& [name, worker] : workers_) {
+    if (worker.declared_dead) continue;
+    HostView host{name, worker.host, worker.connected && !time_.LeaseExpired(worker.silence), {}};
+    for (const Slot& slot : worker.slots) {
+      host.slots.push_back(
+          {slot.index, slot.kind, slot.memory_bytes, worker.uses.count(slot.index) == 0});
+    }
+    hosts.push_back(std::move(host));
+  }
+  return hosts;
+}
+
+// Without a shared job store every rank must be able to read what any other has written, so a gang
+// stays on one host, and a resumed one goes where its checkpoint lies.
+PlacementRequest Scheduler::RequestOf(const Job& job) const {
+  PlacementRequest request;
+  request.ranks = job.spec.gpus;
+  request.required_slot_bytes = job.spec.required_slot_bytes;
+  request.slot_kinds = job.spec.slot_kinds;
+  request.hosts = job.spec.hosts;
+  if (options_.shared_job_store) return request;
+  request.one_host = true;
+  request.host_reason = "without a shared job store a gang stays on one host";
+  if (job.newest_checkpoint.has_value()) {
+    request.hosts = {job.newest_checkpoint->host};
+    request.host_reason =
+        absl::StrCat("which holds its checkpoint of step ", job.newest_checkpoint->step);
+  }
+  return request;
+}
+
+void Scheduler::SchedulePass() {
+  schedule_ = false;
+  std::vector<HostView> hosts = HostViews();
+  const auto any_free = [&hosts] {
+    for (const HostView& host : hosts) {
+      if (!host.available) continue;
+      for (const SlotView& slot : host.slots) {
+        if (slot.free) return true;
+      }
+    }
+    return false;
+  };
+  const Job* head = nullptr;  // the first that waits for slots
+  // Jobs whose given-up ranks are being ended by an agent in contact: the next epoch waits for
+  // their end.
+  std::map<JobId, WorkerId> ending;
+  for (const auto& [name, worker] : workers_) {
+    if (!worker.connected) continue;
+    for (const auto& [slot, use] : worker.uses) {
+      if (use.stray) ending.insert({use.job, name});
+    }
+  }
+  for (auto it = queue_.begin(); it != queue_.end();) {
+    const bool first = it == queue_.begin();
+    Job& job = **it++;  // a start takes it out of the queue
+    if (!first && !any_free()) break;
+    if (auto it = ending.find(job.id); it != ending.end()) {
+      SetWaitReason(job,
+                    absl::StrCat("waits for the end of its earlier ranks on ", it->second.value()));
+      continue;
+    }
+    const PlacementRequest request = RequestOf(job);
+    const Placement placement = Place(request, hosts);
+    if (placement.answer == Placement::Answer::kFit) {
+      for (const RankSlot& place : placement.ranks) {
+        for (HostView& host : hosts) {
+          if (host.worker != place.worker) continue;
+          for (SlotView& slot : host.slots) slot.free = slot.free && slot.index != place.slot;
+        }
+      }
+      StartAttempt(job, placement);
+      continue;
+    }
+    const bool infeasible = placement.answer == Placement::Answer::kInfeasible;
+    SetWaitReason(job, infeasible || head == nullptr
+                           ? placement.reason
+                           : absl::StrCat("waits behind ", head->id.value()));
+    // The first that waits keeps what it could use; one that can never run keeps nothing.
+    if (infeasible) continue;
+    if (head == nullptr) head = &job;
+    for (HostView& host : hosts) {
+      for (SlotView& slot : host.slots) slot.free = slot.free && !Eligible(request, host, slot);
+    }
+  }
+}
+
+void Scheduler::SetWaitReason(Job& job, std::string reason) {
+  if (job.wait_reason == reason) return;
+  job.wait_reason = std::move(reason);
+  Changed(job.id);
+}
+
+void Scheduler::StartAttempt(Job& job, const Placement& placement) {
+  Attempt attempt;
+  attempt.epoch = ++job.epoch;
+  attempt.nonce = Sha256Hex(absl::StrCat(options_.nonce_seed, "/", job.id.value(), "/", job.epoch))
+                      .substr(0, 32);
+  attempt.resume_from = job.newest_checkpoint;
+  std::vector<std::string> places;
+  for (size_t i = 0; i < placement.ranks.size(); ++i) {
+    Worker& worker = workers_.at(placement.ranks[i].worker);
+    const int slot = placement.ranks[i].slot;
+    const bool taken =
+        worker.uses.insert({slot, SlotUse{job.id, job.epoch, static_cast<int>(i)}}).second;
+    LL_CHECK_MSG(taken, "placement gave out a slot that is in use");
+    attempt.ranks.push_back({worker.name, slot, worker.incarnation});
+    places.push_back(absl::StrCat(worker.name.value(), "/", slot));
+  }
+  job.attempt = std::move(attempt);
+  if (job.started == absl::InfinitePast()) job.started = now_.wall;
+  std::string reason = absl::StrCat("attempt ", job.epoch, " on ", absl::StrJoin(places, ", "));
+  if (job.attempt->resume_from.has_value()) {
+    absl::StrAppend(&reason, ", from the checkpoint of step ", job.attempt->resume_from->step);
+  }
+  SetState(job, JobState::kStarting, std::move(reason));
+  job.deadline = time_.now() + options_.start_deadline;
+  for (const Worker* worker : WorkersOf(*job.attempt, [](const Rank&) { return true; }))
+    SendStart(job, *worker);
+}
+
+void Scheduler::SendStart(const Job& job, const Worker& worker) {
+  const Attempt& attempt = *job.attempt;
+  StartGangOrder order;
+  order.job = job.id;
+  order.epoch = attempt.epoch;
+  order.payload = job.payload;
+  order.world_size = static_cast<int>(attempt.ranks.size());
+  order.nonce = attempt.nonce;
+  order.resume_from = attempt.resume_from;
+  for (size_t i = 0; i < attempt.ranks.size(); ++i) {
+    if (attempt.ranks[i].worker == worker.name)
+      order.ranks.push_back({static_cast<int>(i), attempt.ranks[i].slot});
+  }
+  SendTo(worker, std::move(order));
+}
+
+// ---- stop
+
+// Tells every agent with running ranks; repeats are harmless. A kill is never taken back to a
+// checkpoint.
+void Scheduler::BeginStop(Job& job, StopKind kind, const std::string& reason) {
+  Attempt& attempt = *job.attempt;
+  if (attempt.stop != StopKind::kKill && attempt.stop != kind) {
+    attempt.stop = kind;
+    attempt.stop_reason = reason;
+    Touch(job);
+  }
+  job.deadline =
+      time_.now() +
+      (attempt.stop == StopKind::kKill ? options_.kill_repeat : options_.stop_grace + kStopMargin);
+  SendStops(job);
+}
+
+void Scheduler::SendStops(const Job& job) {
+  const auto runs = [](const Rank& rank) { return rank.phase != RankPhase::kExited; };
+  for (const Worker* worker : WorkersOf(*job.attempt, runs)) SendStop(job, *worker);
+}
+
+void Scheduler::SendStop(const Job& job, const Worker& worker) {
+  const Attempt& attempt = *job.attempt;
+  const bool checkpoint = attempt.stop == StopKind::kCheckpoint;
+  SendTo(worker, StopGangOrder{job.id, attempt.epoch, checkpoint,
+                               checkpoint ? options_.stop_grace : absl::ZeroDuration(),
+                               attempt.stop_reason});
+}
+
+void Scheduler::ForceEnd(Job& job, Failure failure, StopKind kind) {
+  const std::string reason = failure.message;
+  if (!job.attempt->forced.has_value()) job.attempt->forced = std::move(failure);
+  if (job.state != JobState::kFinishing) SetState(job, JobState::kFinishing, reason);
+  BeginStop(job, kind, reason);
+}
+
+// ---- ends
+
+void Scheduler::FreeSlot(const Job& job, int rank) {
+  const Rank& r = job.attempt->ranks[rank];
+  auto worker = workers_.find(r.worker);
+  if (worker == workers_.end()) return;
+  auto use = worker->second.uses.find(r.slot);
+  if (use == worker->second.uses.end() || use->second.job != job.id ||
+      use->second.epoch != job.attempt->epoch)
+    return;
+  worker->second.uses.erase(use);
+  schedule_ = true;
+}
+
+// Concludes that a rank is gone without its agent's word. `stray`: its process may still run, so
+// its slot stays taken until the agent says otherwise.
+void Scheduler::LoseRank(Job& job, int rank, std::string why, bool stray) {
+  Rank& r = job.attempt->ranks[rank];
+  LL_CHECK(r.phase != RankPhase::kExited);
+  r.phase = RankPhase::kExited;
+  r.exit = RankExit();
+  r.exit.lost = true;
+  r.exit.failure_class = FailureClass::kInfrastructure;
+  r.exit.message = std::move(why);
+  if (stray) {
+    WorkerOf(r).uses.at(r.slot).stray = true;
+  } else {
+    FreeSlot(job, rank);
+  }
+  Touch(job);
+}
+
+void Scheduler::AfterRankChange(Job& job) {
+  if (!HoldsSlots(job.state)) return;  // late news of an attempt that is over
+  Attempt& attempt = *job.attempt;
+  if (job.state == JobState::kStarting &&
+      std::all_of(attempt.ranks.begin(), attempt.ranks.end(),
+                  [](const Rank& rank) { return rank.phase == RankPhase::kTraining; })) {
+    SetState(job, JobState::kRunning,
+             absl::StrCat("attempt ", attempt.epoch, ": every rank trains"));
+  }
+  for (size_t i = 0; i < attempt.ranks.size(); ++i) {
+    const Rank& rank = attempt.ranks[i];
+    if (rank.phase != RankPhase::kExited) continue;
+    if (job.state == JobState::kStarting || job.state == JobState::kRunning)
+      OnFirstEnd(job, static_cast<int>(i));
+    // Peers of a failed rank cannot finish or checkpoint together any more.
+    if (!EndedWell(rank.exit) && !EndedCheckpointed(rank.exit) && attempt.stop != StopKind::kKill) {
+      BeginStop(job, StopKind::kKill, DescribeEnd(static_cast<int>(i), rank));
+    }
+  }
+  if (attempt.over()) EndAttempt(job);
+}
+
+void Scheduler::OnFirstEnd(Job& job, int rank) {
+  const Rank& r = job.attempt->ranks[rank];
+  if (EndedWell(r.exit)) {
+    SetState(job, JobState::kFinishing, absl::StrCat("rank ", rank, " has finished"));
+    job.deadline = time_.now() + options_.finish_deadline;
+  } else if (EndedCheckpointed(r.exit)) {
+    const std::string reason =
+        absl::StrCat("rank ", rank, " on ", r.worker.value(), " stopped after a checkpoint");
+    SetState(job, JobState::kFinishing, reason);
+    BeginStop(job, StopKind::kCheckpoint, reason);
+  } else {
+    SetState(job, JobState::kFinishing, DescribeEnd(rank, r));
+  }
+}
+
+void Scheduler::EndAttempt(Job& job) {
+  const Attempt& attempt = *job.attempt;
+  for (const Worker* worker :
+       WorkersOf(attempt, [](const Rank& rank) { return rank.exit.reported; })) {
+    ReleaseIfReported(job, *worker);
+  }
+  const AttemptOutcome outcome = Judge(attempt);
+  const bool succeeded = outcome.kind == AttemptOutcome::Kind::kSucceeded;
+  if (job.state == JobState::kCancelling) {
+    Finish(job, JobState::kCancelled, job.reason);
+  } else if (job.state == JobState::kPausing && !succeeded) {
+    const FailureClass failure = outcome.failure.failure_class;
+    if (outcome.kind == AttemptOutcome::Kind::kFailed && failure != FailureClass::kInfrastructure &&
+        failure != FailureClass::kCapacity) {
+      Finish(job, JobState::kFailed, outcome.failure.message, failure);
+      return;
+    }
+    SetState(
+        job, JobState::kPaused,
+        job.newest_checkpoint.has_value()
+            ? absl::StrCat(job.reason, "; holds the checkpoint of step ",
+                           job.newest_checkpoint->step)
+            : absl::StrCat(job.reason, "; no checkpoint yet, a resume starts from the beginning"));
+  } else if (succeeded) {
+    Finish(job, JobState::kSucceeded, "every rank has finished");
+  } else {
+    EndFinishing(job, outcome);
+  }
+}
+
+void Scheduler::EndFinishing(Job& job, const AttemptOutcome& outcome) {
+  const RetryDecision decision =
+      DecideRetry(outcome, job.retries, job.spec.max_retries, job.stuck_attempts, options_.retry);
+  if (!decision.retry) {
+    Finish(job, JobState::kFailed, decision.reason, outcome.failure.failure_class);
+    return;
+  }
+  if (decision.charge) ++job.retries;
+  ++job.stuck_attempts;
+  SetState(job, JobState::kRetrying, decision.reason);
+  job.deadline = time_.now() + decision.backoff;
+}
+
+}  // namespace ll

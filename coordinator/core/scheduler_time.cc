@@ -1,0 +1,297 @@
+// What the passing of time brings, and the start from stored records.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/format.h"
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+namespace {
+
+// Agents count max_headless by their own clock from their own last contact; the margin keeps the
+// conclusion here the later one.
+constexpr absl::Duration kHeadlessMargin = absl::Minutes(1);
+// A worker silent for longer says nothing about whether the coordinator is cut off.
+constexpr absl::Duration kCountSilentFor = absl::Hours(24);
+constexpr absl::Duration kSaveRunTimeEvery = absl::Minutes(1);
+constexpr absl::Duration kSweepEvery = absl::Hours(1);
+
+// A deadline alone proves nothing about ranks out of sight; a dead rank proves that its gang has
+// stopped.
+bool HasFailedRank(const Attempt& attempt) {
+  return std::any_of(attempt.ranks.begin(), attempt.ranks.end(), [](const Rank& rank) {
+    return rank.phase == RankPhase::kExited && !EndedWell(rank.exit) &&
+           !EndedCheckpointed(rank.exit);
+  });
+}
+
+std::vector<Job*> Values(const std::map<int64_t, Job*>& jobs) {
+  std::vector<Job*> values;
+  values.reserve(jobs.size());
+  for (const auto& [sequence, job] : jobs) values.push_back(job);
+  return values;
+}
+
+}  // namespace
+
+void Scheduler::On(const TickEvent&) {
+  DeleteExpired();
+  const SchedulerTime::Advance advance = time_.Tick(now_.steady);
+  for (auto& [name, worker] : workers_) {
+    const bool was_expired = time_.LeaseExpired(worker.silence);
+    if (advance.paused) {
+      worker.silence = absl::ZeroDuration();
+    } else {
+      worker.silence += advance.elapsed;
+    }
+    if (was_expired != time_.LeaseExpired(worker.silence)) {
+      schedule_ = true;
+      effects_.workers_changed = true;
+    }
+  }
+  if (advance.paused) Note("the coordinator was away; every lease begins anew");
+  UpdateHeadless();
+  GiveUpSilentRanks();
+  CountRunTime(advance.elapsed);
+  for (Job* job : Values(active_)) {
+    if (job->deadline <= time_.now()) OnDeadline(*job);
+  }
+  if (time_.now() >= next_sweep_) {
+    next_sweep_ = time_.now() + kSweepEvery;
+    ForgetWorkers();
+  }
+}
+
+void Scheduler::UpdateHeadless() {
+  for (auto& [sequence, job] : active_) {
+    if (!HoldsSlots(job->state)) continue;
+    const auto& ranks = job->attempt->ranks;
+    const bool headless = std::any_of(ranks.begin(), ranks.end(), [this](const Rank& rank) {
+      return rank.phase != RankPhase::kExited &&
+             time_.LeaseExpired(workers_.at(rank.worker).silence);
+    });
+    if (headless == job->headless) continue;
+    job->headless = headless;
+    Changed(job->id);
+  }
+}
+
+// Silence alone never ends a rank, with two exceptions: the agent's own max_headless has surely run
+// out, or the gang has lost a rank for certain, so that a silent one has nobody left to train with
+// and can write nothing that matters. The second one waits while most agents are silent: then the
+// fault is more likely here. A cancel or a pause always waits.
+void Scheduler::GiveUpSilentRanks() {
+  size_t known = 0, silent = 0;
+  for (const auto& [name, worker] : workers_) {
+    if (worker.declared_dead || worker.silence > kCountSilentFor) continue;
+    ++known;
+    if (time_.LeaseExpired(worker.silence)) ++silent;
+  }
+  for (Job* job : Values(active_)) {
+    if (!HoldsSlots(job->state) || !job->headless) continue;
+    Attempt& attempt = *job->attempt;
+    const bool failed = job->state == JobState::kFinishing && attempt.stop == StopKind::kKill &&
+                        HasFailedRank(attempt) && !MajoritySilent(silent, known);
+    bool lost = false;
+    for (size_t i = 0; i < attempt.ranks.size(); ++i) {
+      const Rank& rank = attempt.ranks[i];
+      if (rank.phase == RankPhase::kExited) continue;
+      const absl::Duration silence = workers_.at(rank.worker).silence;
+      if (!time_.LeaseExpired(silence)) continue;
+      if (silence > time_.lease() + job->spec.max_headless + kHeadlessMargin) {
+        LoseRank(*job, static_cast<int>(i),
+                 absl::StrCat("no contact for longer than max_headless (",
+                              HumanDuration(job->spec.max_headless), ")"),
+                 /*stray=*/true);
+        lost = true;
+      } else if (failed) {
+        LoseRank(*job, static_cast<int>(i), "its agent was out of contact when the gang failed",
+                 /*stray=*/true);
+        lost = true;
+      }
+    }
+    if (lost) AfterRankChange(*job);
+  }
+}
+
+void Scheduler::OnDeadline(Job& job) {
+  switch (job.state) {
+    case JobState::kRetrying:
+      SetState(job, JobState::kQueued, "the back-off is over");
+      return;
+    case JobState::kStarting:
+      if (job.headless) {  // the silent ranks may be training already
+        job.deadline = time_.now() + options_.start_deadline;
+        return;
+      }
+      ForceEnd(job,
+               {FailureClass::kInfrastructure,
+                absl::StrCat("not every rank was training ", HumanDuration(options_.start_deadline),
+                             " after its start")},
+               StopKind::kKill);
+      return;
+    case JobState::kFinishing:
+      if (job.attempt->stop == StopKind::kNone) {
+        if (job.headless) {  // the silent ranks have probably ended as well as their peers
+          job.deadline = time_.now() + options_.finish_deadline;
+          return;
+        }
+        ForceEnd(job,
+                 {FailureClass::kInfrastructure,
+                  absl::StrCat("a rank still ran ", HumanDuration(options_.finish_deadline),
+                               " after the first ended")},
+                 StopKind::kKill);
+        return;
+      }
+      break;
+    default:
+      break;
+  }
+  // A stop that was not confirmed in time: kill, again and again.
+  BeginStop(job, StopKind::kKill, job.attempt->stop_reason);
+}
+
+void Scheduler::CountRunTime(absl::Duration elapsed) {
+  for (Job* job : Values(active_)) {
+    if (job->state != JobState::kRunning) continue;
+    job->run_time += elapsed;
+    if (job->spec.max_runtime == absl::InfiniteDuration()) continue;
+    if (job->run_time > job->spec.max_runtime) {
+      ForceEnd(*job,
+               {FailureClass::kUser, absl::StrCat("ran longer than max_runtime (",
+                                                  HumanDuration(job->spec.max_runtime), ")")},
+               StopKind::kCheckpoint);
+    } else if (job->run_time - job->saved_run_time >= kSaveRunTimeEvery) {
+      Touch(*job);
+    }
+  }
+}
+
+void Scheduler::DeleteExpired() {
+  while (!expiry_.empty() && expiry_.begin()->first <= now_.wall) {
+    Job* job = by_sequence_.at(expiry_.begin()->second);
+    expiry_.erase(expiry_.begin());
+    by_sequence_.erase(job->sequence);
+    dependents_.erase(job->id);
+    const JobId id = job->id;
+    effects_.records.push_back(DeleteJob{id});
+    Changed(id);
+    jobs_.erase(id);
+  }
+}
+
+// Long-silent workers that hold nothing, and request ids whose jobs are gone.
+void Scheduler::ForgetWorkers() {
+  for (auto it = workers_.begin(); it != workers_.end();) {
+    const Worker& worker = it->second;
+    if (worker.connected || !worker.uses.empty() || worker.silence < options_.forget_worker_after) {
+      ++it;
+      continue;
+    }
+    effects_.records.push_back(DeleteWorker{it->first});
+    effects_.workers_changed = true;
+    it = workers_.erase(it);
+  }
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    if (jobs_.contains(it->second.job) || it->second.time + options_.request_memory > now_.wall) {
+      ++it;
+      continue;
+    }
+    effects_.records.push_back(DeleteRequest{it->first.first, it->first.second});
+    it = requests_.erase(it);
+  }
+}
+
+// ---- recovery
+
+absl::StatusOr<Scheduler> Scheduler::Recover(StoredState stored, SchedulerOptions options,
+                                             StepTime now) {
+  Scheduler scheduler(std::move(options));
+  scheduler.now_ = now;
+  scheduler.time_.Start(now.steady);
+  absl::Status status = scheduler.Load(std::move(stored));
+  if (!status.ok()) return status;
+  return scheduler;
+}
+
+absl::Status Scheduler::Load(StoredState stored) {
+  for (Worker& worker : stored.workers) {
+    worker.connected = false;
+    worker.session = 0;
+    worker.silence = absl::ZeroDuration();
+    worker.uses.clear();
+    workers_[worker.name] = worker;
+  }
+  std::sort(stored.jobs.begin(), stored.jobs.end(),
+            [](const Job& a, const Job& b) { return a.sequence < b.sequence; });
+  for (Job& job : stored.jobs) {
+    absl::Status status = LoadJob(std::move(job));
+    if (!status.ok()) return status;
+  }
+  for (RequestRecord& request : stored.requests) {
+    auto key = std::make_pair(request.user, request.request_id);
+    requests_[std::move(key)] = std::move(request);
+  }
+  for (ModelRecord& model : stored.models) models_[model.name] = model;
+  for (DataRecord& data : stored.data) data_[data.name] = data;
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::LoadJob(Job stored) {
+  const auto broken = [&stored](absl::string_view what) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the store contradicts itself: ", stored.id.value(), " ", std::string(what)));
+  };
+  if (stored.id.empty() || jobs_.contains(stored.id)) return broken("has no id of its own");
+  if (by_sequence_.count(stored.sequence) > 0) return broken("shares its sequence number");
+  const bool runs = stored.attempt.has_value() && !stored.attempt->over();
+  if (runs != HoldsSlots(stored.state)) return broken("has an attempt that does not fit its state");
+  if (runs) {
+    for (size_t i = 0; i < stored.attempt->ranks.size(); ++i) {
+      const Rank& rank = stored.attempt->ranks[i];
+      if (rank.phase == RankPhase::kExited) continue;
+      auto worker = workers_.find(rank.worker);
+      if (worker == workers_.end()) return broken("runs on a worker that is not known");
+      SlotUse use{stored.id, stored.epoch, static_cast<int>(i)};
+      if (!worker->second.uses.insert({rank.slot, use}).second)
+        return broken("runs on a slot that is taken");
+    }
+  }
+  auto owned = std::make_unique<Job>(std::move(stored));
+  Job& job = *owned;
+  jobs_[job.id] = std::move(owned);
+  by_sequence_[job.sequence] = &job;
+  next_sequence_ = std::max(next_sequence_, job.sequence + 1);
+  job.headless = false;
+  job.wait_reason.clear();
+  job.saved_run_time = job.run_time;
+  job.deadline = FreshDeadline(job);
+  for (const JobId& id : job.waiting_for) dependents_[id].insert(job.id);
+  if (!IsTerminal(job.state)) ++unfinished_;
+  if (job.state == JobState::kQueued) queue_.Insert(&job);
+  if (HoldsSlots(job.state) || job.state == JobState::kRetrying) active_[job.sequence] = &job;
+  if (IsTerminal(job.state) && job.spec.ttl_after_finished != absl::InfiniteDuration()) {
+    expiry_.insert({job.finished + job.spec.ttl_after_finished, job.sequence});
+  }
+  return absl::OkStatus();
+}
+
+// Own time began anew, so every wait does.
+absl::Duration Scheduler::FreshDeadline(const Job& job) const {
+  if (job.state == JobState::kStarting) return options_.start_deadline;
+  if (job.state == JobState::kRetrying)
+    return Backoff(std::max(0, job.stuck_attempts - 1), options_.retry);
+  if (!HoldsSlots(job.state)) return absl::InfiniteDuration();
+  switch (job.attempt->stop) {
+    case StopKind::kKill:
+      return options_.kill_repeat;
+    case StopKind::kCheckpoint:
+      return options_.stop_grace + options_.kill_repeat;
+    case StopKind::kNone:
+      break;
+  }
+  return job.state == JobState::kFinishing ? options_.finish_deadline : absl::InfiniteDuration();
+}
+
+}  // namespace ll

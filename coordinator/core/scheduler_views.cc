@@ -1,0 +1,146 @@
+// What the API reads, and the check of the invariants.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/check.h"
+#include "base/format.h"
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+
+std::vector<const Job*> Scheduler::List(const ListQuery& query) const {
+  std::vector<const Job*> jobs;
+  auto it = by_sequence_.lower_bound(query.before_sequence);
+  while (it != by_sequence_.begin() && jobs.size() < query.limit) {
+    const Job* job = (--it)->second;
+    const bool wanted = query.states.empty() || std::find(query.states.begin(), query.states.end(),
+                                                          job->state) != query.states.end();
+    if (wanted) jobs.push_back(job);
+  }
+  return jobs;
+}
+
+std::vector<std::pair<JobState, int>> Scheduler::CountByState() const {
+  std::map<JobState, int> counts;
+  for (const auto& [sequence, job] : by_sequence_) ++counts[job->state];
+  return {counts.begin(), counts.end()};
+}
+
+namespace {
+
+std::string Ids(const std::vector<JobId>& ids) {
+  return absl::StrJoin(ids, ", ",
+                       [](std::string* out, const JobId& id) { out->append(id.value()); });
+}
+
+// The agents whose word is missing, in the attempt of a job that holds slots.
+std::string MissingWorkers(const Job& job, const std::map<WorkerId, Worker>& workers,
+                           const SchedulerTime& time, RankPhase below) {
+  std::set<std::string> names;
+  for (const Rank& rank : job.attempt->ranks) {
+    if (rank.phase >= below) continue;
+    const Worker& worker = workers.at(rank.worker);
+    names.insert(time.LeaseExpired(worker.silence) || !worker.connected
+                     ? absl::StrCat(rank.worker.value(), " (out of contact)")
+                     : rank.worker.value());
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
+  const Job* job = Find(id);
+  if (job == nullptr) return absl::NotFoundError(absl::StrCat("there is no job ", id.value()));
+  const std::string state(JobStateName(job->state));
+  const std::string silent =
+      job->headless ? "; a worker of the gang is out of contact, its ranks train on" : "";
+  switch (job->state) {
+    case JobState::kBlocked:
+      return absl::StrCat(state, ": waits for ", Ids(job->waiting_for), " to succeed");
+    case JobState::kQueued: {
+      const std::vector<HostView> hosts = HostViews();
+      const Placement placement = Place(RequestOf(*job), hosts);
+      if (placement.answer == Placement::Answer::kInfeasible) {
+        return absl::StrCat(state, ": cannot run on this cluster: it ", placement.reason);
+      }
+      if (placement.answer == Placement::Answer::kFit && !job->wait_reason.empty()) {
+        return absl::StrCat(state, ": ", job->wait_reason);
+      }
+      for (const Job* head : queue_) {
+        if (head == job) break;
+        if (Place(RequestOf(*head), hosts).answer == Placement::Answer::kInfeasible) continue;
+        return absl::StrCat(state, ": waits behind ", head->id.value(), " in the queue");
+      }
+      return absl::StrCat(state, ": it ", placement.reason);
+    }
+    case JobState::kStarting:
+      return absl::StrCat(state, ": ", job->reason, "; not training yet: ",
+                          MissingWorkers(*job, workers_, time_, RankPhase::kTraining));
+    case JobState::kRunning:
+      return absl::StrCat(state, ": ", job->reason, silent);
+    case JobState::kFinishing:
+    case JobState::kPausing:
+    case JobState::kPreempting:
+    case JobState::kCancelling:
+      return absl::StrCat(state, ": ", job->reason, "; waits for the end of the ranks on ",
+                          MissingWorkers(*job, workers_, time_, RankPhase::kExited));
+    case JobState::kRetrying: {
+      const absl::Duration wait = std::max(job->deadline - time_.now(), absl::ZeroDuration());
+      return absl::StrCat(state, ": ", job->reason, "; starts again in ", HumanDuration(wait));
+    }
+    default:
+      return absl::StrCat(state, ": ", job->reason);
+  }
+}
+
+// ---- invariants
+
+void Scheduler::CheckInvariants() const {
+  std::set<std::pair<WorkerId, int>> held;
+  size_t queued = 0, unfinished = 0;
+  for (const auto& [sequence, job] : by_sequence_) {
+    LL_CHECK(job->sequence == sequence && Find(job->id) == job);
+    unfinished += !IsTerminal(job->state);
+    queued += job->state == JobState::kQueued;
+    LL_CHECK(queue_.Contains(job) == (job->state == JobState::kQueued));
+    LL_CHECK((active_.count(sequence) > 0) ==
+             (HoldsSlots(job->state) || job->state == JobState::kRetrying));
+    const bool runs = job->attempt.has_value() && !job->attempt->over();
+    LL_CHECK(runs == HoldsSlots(job->state));
+    LL_CHECK(!job->attempt.has_value() || job->attempt->epoch == job->epoch);
+    LL_CHECK(job->attempt.has_value() == (job->epoch > 0));
+    LL_CHECK(job->state != JobState::kBlocked || !job->waiting_for.empty());
+    LL_CHECK(job->state != JobState::kQueued || job->waiting_for.empty());
+    LL_CHECK(IsTerminal(job->state) == (job->finished != absl::InfinitePast()));
+    LL_CHECK(job->transitions >= static_cast<int64_t>(job->history.size()));
+    LL_CHECK(!job->history.empty() && job->history.back().state == job->state);
+    if (!IsTerminal(job->state)) {
+      for (const JobId& id : job->waiting_for) LL_CHECK(dependents_.at(id).count(job->id) == 1);
+    }
+    if (!runs) continue;
+    LL_CHECK(static_cast<int>(job->attempt->ranks.size()) == job->spec.gpus);
+    std::set<std::pair<WorkerId, int>> own;
+    for (size_t i = 0; i < job->attempt->ranks.size(); ++i) {
+      const Rank& rank = job->attempt->ranks[i];
+      LL_CHECK(own.insert({rank.worker, rank.slot}).second);
+      if (rank.phase == RankPhase::kExited) continue;
+      const SlotUse& use = workers_.at(rank.worker).uses.at(rank.slot);
+      LL_CHECK(use.job == job->id && use.epoch == job->epoch && use.rank == static_cast<int>(i) &&
+               !use.stray);
+      LL_CHECK(held.insert({rank.worker, rank.slot}).second);
+    }
+  }
+  LL_CHECK(queue_.size() == queued);
+  LL_CHECK(unfinished_ == unfinished);
+  LL_CHECK(jobs_.size() == by_sequence_.size());
+  for (const auto& [name, worker] : workers_) {
+    LL_CHECK(worker.name == name);
+    LL_CHECK(worker.connected == (worker.session != 0));
+    for (const auto& [slot, use] : worker.uses)
+      LL_CHECK(use.stray || held.count({name, slot}) == 1);
+  }
+}
+
+}  // namespace ll

@@ -1,0 +1,205 @@
+// What the scheduler knows: jobs, attempts, workers, registries. Plain values without behaviour;
+// the persisted part of each is what the store writes (records.h).
+//
+// Words: an *attempt* runs one *gang* of *ranks*, each on a *slot* of a *worker* (agent). Its
+// number is the *epoch*.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/ids.h"
+#include "coordinator/core/job_state.h"
+
+namespace ll {
+
+// The part of a job's spec that decisions depend on; the rest travels as opaque bytes (JobPayload).
+struct CoreSpec {
+  std::string name;            // for people
+  std::string kind = "train";  // for people
+  std::string queue;           // for people until queues have weights
+  int gpus = 1;                // ranks of the gang, > 0
+  int priority = 0;            // higher first
+  int max_retries = 3;         // attempts after the first that failures may cost
+  std::vector<JobId> after;    // must succeed first
+  absl::Duration max_runtime = absl::InfiniteDuration();  // over all attempts, while RUNNING
+  absl::Duration max_headless = absl::Hours(24);  // as the agents apply it to this job's ranks
+  absl::Duration ttl_after_finished = absl::InfiniteDuration();  // then the job's record is deleted
+  int64_t required_slot_bytes = 0;                               // a rank's forecast peak
+  std::vector<std::string> slot_kinds;  // allowed Slot::kind; empty: any (a gang never mixes kinds)
+  std::vector<std::string> hosts;       // allowed Worker::host; empty: any
+};
+
+// Bytes that the core stores and hands out but never reads. Immutable once submitted.
+struct JobPayload {
+  std::string spec;           // as submitted
+  std::string resolved_spec;  // with every default filled in
+  std::string forecast;
+};
+
+struct Checkpoint {
+  int64_t step = 0;
+  int64_t epoch = 0;
+  std::string path;  // on `host`, or in the shared job store
+  std::string manifest_sha256;
+  std::string worker;  // agent that reported it
+  std::string host;
+};
+
+// How a rank's process ended, or that its end was concluded.
+struct RankExit {
+  int code = 0;
+  int signal = 0;
+  bool ordered = false;  // the agent had been told to stop it
+  bool lost = false;     // concluded (agent restarted, host declared dead, …)
+  bool reported =
+      false;  // by a numbered report, which is the rank's last; false while only a Hello has told
+  FailureClass failure_class = FailureClass::kNone;
+  std::string message;
+};
+
+enum class RankPhase { kOrdered, kStarted, kTraining, kExited };
+
+struct Rank {
+  WorkerId worker;
+  int slot = 0;
+  std::string incarnation;  // of the agent process that was given the order
+  RankPhase phase = RankPhase::kOrdered;
+  RankExit exit;  // when kExited
+};
+
+// A failure that the coordinator itself established (a deadline), or the judged cause of an
+// attempt's end.
+struct Failure {
+  FailureClass failure_class = FailureClass::kNone;
+  std::string message;
+};
+
+enum class StopKind { kNone, kCheckpoint, kKill };
+
+// The newest attempt of a job; kept after its end until the next one starts.
+struct Attempt {
+  int64_t epoch = 0;
+  std::string nonce;        // prefix in the rendezvous store
+  std::vector<Rank> ranks;  // index = rank
+  std::string rendezvous;   // address rank 0 reported
+  std::optional<Checkpoint> resume_from;
+  std::map<WorkerId, int64_t> report_sequence;  // highest durable report of each agent
+  StopKind stop = StopKind::kNone;              // what the agents were told
+  std::string stop_reason;
+  std::optional<Failure> forced;  // set when a deadline ended the attempt
+
+  bool over() const {
+    for (const Rank& rank : ranks) {
+      if (rank.phase != RankPhase::kExited) return false;
+    }
+    return true;
+  }
+};
+
+struct Transition {
+  absl::Time time;
+  JobState state = JobState::kQueued;
+  std::string reason;
+  int64_t epoch = 0;
+};
+
+struct Job {
+  // Constant after submission.
+  JobId id;
+  int64_t sequence = 0;  // submit order, unique, rising
+  std::string request_id;
+  std::string user;
+  CoreSpec spec;
+  std::shared_ptr<const JobPayload> payload;
+  absl::Time submitted;
+
+  // Persisted with every change.
+  JobState state = JobState::kQueued;
+  std::string reason;              // of the newest transition
+  int64_t epoch = 0;               // attempts so far
+  int retries = 0;                 // of the budget max_retries
+  int stuck_attempts = 0;          // since the last new checkpoint; exponent of the back-off
+  std::vector<JobId> waiting_for;  // of spec.after, not yet succeeded
+  int64_t transitions = 0;         // so far
+  absl::Time started = absl::InfinitePast();   // first STARTING
+  absl::Time finished = absl::InfinitePast();  // the end
+  absl::Duration run_time = absl::ZeroDuration();
+  std::optional<Checkpoint> newest_checkpoint;
+  std::optional<Attempt> attempt;
+  FailureClass failure_class = FailureClass::kNone;
+  std::string result;               // opaque bytes of rank 0's `done` event
+  std::vector<Transition> history;  // own records; the newest kMaxHistory
+
+  // Derived; not persisted. Deadlines are in the scheduler's own time (lease.h).
+  bool headless = false;
+  std::string wait_reason;  // newest placement answer while QUEUED; may be empty
+  absl::Duration deadline =
+      absl::InfiniteDuration();  // of the state: start, finish, stop, back-off
+  absl::Duration saved_run_time = absl::ZeroDuration();  // run_time as last persisted
+};
+inline constexpr size_t kMaxHistory = 200;
+
+struct Slot {
+  int index = 0;
+  std::string kind;  // "cpu", "A100-80", "H100", …
+  int64_t memory_bytes = 0;
+  bool operator==(const Slot&) const = default;
+};
+
+// What holds a slot: a rank of a job's current attempt, or a *stray* of an attempt that was given
+// up.
+struct SlotUse {
+  JobId job;
+  int64_t epoch = 0;
+  int rank = 0;
+  bool stray = false;
+};
+
+struct Worker {
+  // Persisted.
+  WorkerId name;
+  std::string incarnation;
+  std::string host;
+  std::string fabric_host;
+  std::string version;
+  std::string http_address;
+  std::vector<Slot> slots;
+  absl::Time last_seen;
+  bool declared_dead = false;
+
+  // Derived.
+  bool connected = false;
+  uint64_t session = 0;                           // the driver's number of the stream; 0: none
+  absl::Duration silence = absl::ZeroDuration();  // since last heard, in the scheduler's own time
+  std::map<int, SlotUse> uses;                    // slot index → what holds it
+};
+
+struct ModelRecord {
+  std::string name;
+  std::string path;  // empty: a known shape without registered weights
+  bool verified = false;
+  std::string config_json;
+};
+
+struct DataRecord {
+  std::string name;
+  std::string path;
+  bool is_default = false;
+};
+
+// Remembers a submit for idempotence; outlives its job's record for a while.
+struct RequestRecord {
+  std::string user;
+  std::string request_id;
+  std::string body_sha256;
+  JobId job;
+  absl::Time time;
+};
+
+}  // namespace ll

@@ -1,0 +1,271 @@
+#include "coordinator/store/codec.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace ll {
+namespace {
+
+using Json = nlohmann::json;
+
+// ---- scalars
+
+void Put(Json& json, const char* key, absl::Duration value) {
+  if (value != absl::InfiniteDuration()) json[key] = absl::ToInt64Nanoseconds(value);
+}
+void Put(Json& json, const char* key, absl::Time value) {
+  if (value != absl::InfinitePast()) json[key] = absl::ToUnixNanos(value);
+}
+absl::Duration GetDuration(const Json& json, const char* key) {
+  auto it = json.find(key);
+  return it == json.end() ? absl::InfiniteDuration() : absl::Nanoseconds(it->get<int64_t>());
+}
+absl::Time GetTime(const Json& json, const char* key) {
+  auto it = json.find(key);
+  return it == json.end() ? absl::InfinitePast() : absl::FromUnixNanos(it->get<int64_t>());
+}
+template <typename T>
+T Get(const Json& json, const char* key, T fallback = T()) {
+  auto it = json.find(key);
+  return it == json.end() ? fallback : it->get<T>();
+}
+template <typename E>
+E GetEnum(const Json& json, const char* key, E fallback) {
+  return static_cast<E>(Get<int>(json, key, static_cast<int>(fallback)));
+}
+Json Ids(const std::vector<JobId>& ids) {
+  Json list = Json::array();
+  for (const JobId& id : ids) list.push_back(id.value());
+  return list;
+}
+std::vector<JobId> GetIds(const Json& json, const char* key) {
+  std::vector<JobId> ids;
+  for (const std::string& id : Get<std::vector<std::string>>(json, key)) ids.push_back(JobId(id));
+  return ids;
+}
+
+// ---- parts of a job
+
+Json ToJson(const CoreSpec& spec) {
+  Json json = {{"name", spec.name},
+               {"kind", spec.kind},
+               {"queue", spec.queue},
+               {"gpus", spec.gpus},
+               {"priority", spec.priority},
+               {"max_retries", spec.max_retries},
+               {"after", Ids(spec.after)},
+               {"required_slot_bytes", spec.required_slot_bytes},
+               {"slot_kinds", spec.slot_kinds},
+               {"hosts", spec.hosts}};
+  Put(json, "max_runtime", spec.max_runtime);
+  Put(json, "max_headless", spec.max_headless);
+  Put(json, "ttl_after_finished", spec.ttl_after_finished);
+  return json;
+}
+
+CoreSpec SpecFromJson(const Json& json) {
+  CoreSpec spec;
+  spec.name = Get<std::string>(json, "name");
+  spec.kind = Get<std::string>(json, "kind", "train");
+  spec.queue = Get<std::string>(json, "queue");
+  spec.gpus = Get<int>(json, "gpus", 1);
+  spec.priority = Get<int>(json, "priority");
+  spec.max_retries = Get<int>(json, "max_retries", spec.max_retries);
+  spec.after = GetIds(json, "after");
+  spec.required_slot_bytes = Get<int64_t>(json, "required_slot_bytes");
+  spec.slot_kinds = Get<std::vector<std::string>>(json, "slot_kinds");
+  spec.hosts = Get<std::vector<std::string>>(json, "hosts");
+  spec.max_runtime = GetDuration(json, "max_runtime");
+  spec.max_headless = GetDuration(json, "max_headless");
+  spec.ttl_after_finished = GetDuration(json, "ttl_after_finished");
+  return spec;
+}
+
+Json ToJson(const Checkpoint& checkpoint) {
+  return {{"step", checkpoint.step},     {"epoch", checkpoint.epoch},
+          {"path", checkpoint.path},     {"manifest_sha256", checkpoint.manifest_sha256},
+          {"worker", checkpoint.worker}, {"host", checkpoint.host}};
+}
+
+Checkpoint CheckpointFromJson(const Json& json) {
+  return {Get<int64_t>(json, "step"),       Get<int64_t>(json, "epoch"),
+          Get<std::string>(json, "path"),   Get<std::string>(json, "manifest_sha256"),
+          Get<std::string>(json, "worker"), Get<std::string>(json, "host")};
+}
+
+Json ToJson(const Rank& rank) {
+  Json json = {{"worker", rank.worker.value()},
+               {"slot", rank.slot},
+               {"incarnation", rank.incarnation},
+               {"phase", static_cast<int>(rank.phase)}};
+  if (rank.phase == RankPhase::kExited) {
+    json["exit"] = {{"code", rank.exit.code},
+                    {"signal", rank.exit.signal},
+                    {"ordered", rank.exit.ordered},
+                    {"lost", rank.exit.lost},
+                    {"reported", rank.exit.reported},
+                    {"failure_class", static_cast<int>(rank.exit.failure_class)},
+                    {"message", rank.exit.message}};
+  }
+  return json;
+}
+
+Rank RankFromJson(const Json& json) {
+  Rank rank;
+  rank.worker = WorkerId(Get<std::string>(json, "worker"));
+  rank.slot = Get<int>(json, "slot");
+  rank.incarnation = Get<std::string>(json, "incarnation");
+  rank.phase = GetEnum(json, "phase", RankPhase::kOrdered);
+  const Json exit = Get<Json>(json, "exit", Json::object());
+  rank.exit.code = Get<int>(exit, "code");
+  rank.exit.signal = Get<int>(exit, "signal");
+  rank.exit.ordered = Get<bool>(exit, "ordered");
+  rank.exit.lost = Get<bool>(exit, "lost");
+  rank.exit.reported = Get<bool>(exit, "reported");
+  rank.exit.failure_class = GetEnum(exit, "failure_class", FailureClass::kNone);
+  rank.exit.message = Get<std::string>(exit, "message");
+  return rank;
+}
+
+Json ToJson(const Attempt& attempt) {
+  Json json = {{"epoch", attempt.epoch},
+               {"nonce", attempt.nonce},
+               {"rendezvous", attempt.rendezvous},
+               {"stop", static_cast<int>(attempt.stop)},
+               {"stop_reason", attempt.stop_reason}};
+  for (const Rank& rank : attempt.ranks) json["ranks"].push_back(ToJson(rank));
+  for (const auto& [worker, sequence] : attempt.report_sequence)
+    json["reports"][worker.value()] = sequence;
+  if (attempt.resume_from.has_value()) json["resume_from"] = ToJson(*attempt.resume_from);
+  if (attempt.forced.has_value()) {
+    json["forced"] = {{"failure_class", static_cast<int>(attempt.forced->failure_class)},
+                      {"message", attempt.forced->message}};
+  }
+  return json;
+}
+
+Attempt AttemptFromJson(const Json& json) {
+  Attempt attempt;
+  attempt.epoch = Get<int64_t>(json, "epoch");
+  attempt.nonce = Get<std::string>(json, "nonce");
+  attempt.rendezvous = Get<std::string>(json, "rendezvous");
+  attempt.stop = GetEnum(json, "stop", StopKind::kNone);
+  attempt.stop_reason = Get<std::string>(json, "stop_reason");
+  for (const Json& rank : Get<Json>(json, "ranks", Json::array()))
+    attempt.ranks.push_back(RankFromJson(rank));
+  for (const auto& [worker, sequence] : Get<std::map<std::string, int64_t>>(json, "reports")) {
+    attempt.report_sequence[WorkerId(worker)] = sequence;
+  }
+  if (json.contains("resume_from")) attempt.resume_from = CheckpointFromJson(json["resume_from"]);
+  if (json.contains("forced")) {
+    attempt.forced = Failure{GetEnum(json["forced"], "failure_class", FailureClass::kNone),
+                             Get<std::string>(json["forced"], "message")};
+  }
+  return attempt;
+}
+
+// Text that is not UTF-8 (a trainer's message) must not make a row unwritable.
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+template <typename T, typename F>
+absl::StatusOr<T> Decode(absl::string_view text, F from_json) {
+  // nlohmann reports type errors by exceptions; they end here.
+  try {
+    return from_json(Json::parse(text.begin(), text.end()));
+  } catch (const Json::exception& error) {
+    return absl::DataLossError(
+        absl::StrCat("a row of the database cannot be read: ", error.what()));
+  }
+}
+
+}  // namespace
+
+std::string EncodeJob(const Job& job) {
+  Json json = {{"job_id", job.id.value()},
+               {"sequence", job.sequence},
+               {"request_id", job.request_id},
+               {"user", job.user},
+               {"spec", ToJson(job.spec)},
+               {"state", static_cast<int>(job.state)},
+               {"reason", job.reason},
+               {"epoch", job.epoch},
+               {"retries", job.retries},
+               {"stuck_attempts", job.stuck_attempts},
+               {"waiting_for", Ids(job.waiting_for)},
+               {"transitions", job.transitions},
+               {"failure_class", static_cast<int>(job.failure_class)}};
+  Put(json, "submitted", job.submitted);
+  Put(json, "started", job.started);
+  Put(json, "finished", job.finished);
+  Put(json, "run_time", job.run_time);
+  if (job.newest_checkpoint.has_value()) json["newest_checkpoint"] = ToJson(*job.newest_checkpoint);
+  if (job.attempt.has_value()) json["attempt"] = ToJson(*job.attempt);
+  return Dump(json);
+}
+
+absl::StatusOr<Job> DecodeJob(absl::string_view text) {
+  return Decode<Job>(text, [](const Json& json) {
+    Job job;
+    job.id = JobId(Get<std::string>(json, "job_id"));
+    job.sequence = Get<int64_t>(json, "sequence");
+    job.request_id = Get<std::string>(json, "request_id");
+    job.user = Get<std::string>(json, "user");
+    job.spec = SpecFromJson(Get<Json>(json, "spec", Json::object()));
+    job.state = GetEnum(json, "state", JobState::kQueued);
+    job.reason = Get<std::string>(json, "reason");
+    job.epoch = Get<int64_t>(json, "epoch");
+    job.retries = Get<int>(json, "retries");
+    job.stuck_attempts = Get<int>(json, "stuck_attempts");
+    job.waiting_for = GetIds(json, "waiting_for");
+    job.transitions = Get<int64_t>(json, "transitions");
+    job.failure_class = GetEnum(json, "failure_class", FailureClass::kNone);
+    job.submitted = GetTime(json, "submitted");
+    job.started = GetTime(json, "started");
+    job.finished = GetTime(json, "finished");
+    job.run_time = absl::Nanoseconds(Get<int64_t>(json, "run_time"));
+    if (json.contains("newest_checkpoint"))
+      job.newest_checkpoint = CheckpointFromJson(json["newest_checkpoint"]);
+    if (json.contains("attempt")) job.attempt = AttemptFromJson(json["attempt"]);
+    return job;
+  });
+}
+
+std::string EncodeWorker(const Worker& worker) {
+  Json json = {{"name", worker.name.value()},
+               {"incarnation", worker.incarnation},
+               {"host", worker.host},
+               {"fabric_host", worker.fabric_host},
+               {"version", worker.version},
+               {"http_address", worker.http_address},
+               {"declared_dead", worker.declared_dead}};
+  Put(json, "last_seen", worker.last_seen);
+  for (const Slot& slot : worker.slots) {
+    json["slots"].push_back(
+        {{"index", slot.index}, {"kind", slot.kind}, {"memory_bytes", slot.memory_bytes}});
+  }
+  return Dump(json);
+}
+
+absl::StatusOr<Worker> DecodeWorker(absl::string_view text) {
+  return Decode<Worker>(text, [](const Json& json) {
+    Worker worker;
+    worker.name = WorkerId(Get<std::string>(json, "name"));
+    worker.incarnation = Get<std::string>(json, "incarnation");
+    worker.host = Get<std::string>(json, "host");
+    worker.fabric_host = Get<std::string>(json, "fabric_host");
+    worker.version = Get<std::string>(json, "version");
+    worker.http_address = Get<std::string>(json, "http_address");
+    worker.declared_dead = Get<bool>(json, "declared_dead");
+    worker.last_seen = GetTime(json, "last_seen");
+    for (const Json& slot : Get<Json>(json, "slots", Json::array())) {
+      worker.slots.push_back({Get<int>(slot, "index"), Get<std::string>(slot, "kind"),
+                              Get<int64_t>(slot, "memory_bytes")});
+    }
+    return worker;
+  });
+}
+
+}  // namespace ll

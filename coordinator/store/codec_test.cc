@@ -1,0 +1,106 @@
+#include "coordinator/store/codec.h"
+
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+Job FullJob() {
+  Job job;
+  job.id = JobId("job-1");
+  job.sequence = 7;
+  job.request_id = "r";
+  job.user = "ann";
+  job.spec.name = "nightly";
+  job.spec.gpus = 2;
+  job.spec.priority = -3;
+  job.spec.after = {JobId("job-0")};
+  job.spec.max_runtime = absl::Hours(2);
+  job.spec.slot_kinds = {"cpu"};
+  job.spec.hosts = {"h1"};
+  job.spec.required_slot_bytes = 5'000'000'000;
+  job.submitted = absl::FromUnixNanos(1'700'000'000'123'456'789);
+  job.state = JobState::kFinishing;
+  job.reason = "rank 1 \xff broke";  // not UTF-8
+  job.epoch = 4;
+  job.retries = 2;
+  job.stuck_attempts = 1;
+  job.waiting_for = {JobId("job-0")};
+  job.transitions = 11;
+  job.started = absl::FromUnixSeconds(1'700'000'100);
+  job.run_time = absl::Milliseconds(1500);
+  job.newest_checkpoint = Checkpoint{100, 3, "/jobs/x", "abc", "w1", "h1"};
+  Attempt attempt;
+  attempt.epoch = 4;
+  attempt.nonce = "n";
+  attempt.rendezvous = "h:1";
+  attempt.resume_from = job.newest_checkpoint;
+  attempt.report_sequence[WorkerId("w1")] = 9;
+  attempt.stop = StopKind::kKill;
+  attempt.stop_reason = "why";
+  attempt.forced = Failure{FailureClass::kCapacity, "late"};
+  attempt.ranks.push_back({WorkerId("w1"), 0, "i1", RankPhase::kTraining});
+  RankExit exit;
+  exit.code = 40;
+  exit.signal = 6;
+  exit.ordered = exit.lost = exit.reported = true;
+  exit.failure_class = FailureClass::kOutOfMemory;
+  exit.message = "bad_alloc";
+  attempt.ranks.push_back({WorkerId("w2"), 3, "i2", RankPhase::kExited, exit});
+  job.attempt = attempt;
+  return job;
+}
+
+// A field that is forgotten in one direction shows as a difference between the two texts only if it
+// differs from its default, so FullJob sets every one, and what matters most is compared by name.
+TEST(Codec, AJobComesBackAsItWas) {
+  const std::string text = EncodeJob(FullJob());
+  LL_ASSERT_OK_AND_ASSIGN(const Job job, DecodeJob(text));
+  EXPECT_EQ(EncodeJob(job), text);
+  EXPECT_EQ(job.submitted, FullJob().submitted);
+  EXPECT_EQ(job.finished, absl::InfinitePast());
+  EXPECT_EQ(job.spec.max_runtime, absl::Hours(2));
+  EXPECT_EQ(job.spec.ttl_after_finished, absl::InfiniteDuration());
+  ASSERT_TRUE(job.attempt.has_value());
+  EXPECT_FALSE(job.attempt->over());
+  EXPECT_EQ(job.attempt->stop, StopKind::kKill);
+  EXPECT_EQ(job.attempt->report_sequence.at(WorkerId("w1")), 9);
+  EXPECT_TRUE(job.attempt->ranks[1].exit.lost);
+  EXPECT_TRUE(job.attempt->ranks[1].exit.reported);
+  EXPECT_EQ(job.attempt->ranks[1].exit.failure_class, FailureClass::kOutOfMemory);
+}
+
+TEST(Codec, UnknownKeysAreIgnoredAndMissingOnesTakeDefaults) {
+  LL_ASSERT_OK_AND_ASSIGN(const Job job,
+                          DecodeJob(R"({"job_id": "job-9", "from_the_future": [1]})"));
+  EXPECT_EQ(job.id, JobId("job-9"));
+  EXPECT_EQ(job.spec.gpus, 1);
+  EXPECT_EQ(job.state, JobState::kQueued);
+}
+
+TEST(Codec, DamagedTextIsAnErrorNotACrash) {
+  EXPECT_THAT(DecodeJob("{"), StatusIs(absl::StatusCode::kDataLoss, "cannot be read"));
+  EXPECT_THAT(DecodeJob(R"({"sequence": "seven"})"),
+              StatusIs(absl::StatusCode::kDataLoss, "cannot be read"));
+  EXPECT_THAT(DecodeWorker("[]x"), StatusIs(absl::StatusCode::kDataLoss, "cannot be read"));
+}
+
+TEST(Codec, AWorkerComesBackAsItWas) {
+  Worker worker;
+  worker.name = WorkerId("w1");
+  worker.incarnation = "i";
+  worker.host = "h";
+  worker.fabric_host = "10.0.0.1";
+  worker.version = "0.1";
+  worker.http_address = "h:7072";
+  worker.slots = {{0, "cpu", 8}, {1, "H100", 80}};
+  worker.last_seen = absl::FromUnixSeconds(5);
+  worker.declared_dead = true;
+  LL_ASSERT_OK_AND_ASSIGN(const Worker back, DecodeWorker(EncodeWorker(worker)));
+  EXPECT_EQ(back.slots, worker.slots);
+  EXPECT_EQ(EncodeWorker(back), EncodeWorker(worker));
+  EXPECT_EQ(back.last_seen, worker.last_seen);
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,316 @@
+#include "coordinator/store/sqlite_store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "coordinator/store/codec.h"
+#include "coordinator/store/migrations.h"
+#include "coordinator/store/sqlite_util.h"
+
+namespace ll {
+namespace {
+
+// One prepared statement for each kind of write.
+struct Writes {
+  Statement put_submission, put_job, put_transition, delete_job, delete_submission,
+      delete_transitions, put_request, delete_request, put_worker, delete_worker, put_model,
+      put_data;
+};
+
+absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
+  std::vector<Statement> made;
+  for (const char* sql :
+       {"INSERT OR REPLACE INTO submissions VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO jobs VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (job_id) DO UPDATE SET state = "
+        "?3, body = ?4, "
+        "result = ?5",
+        "INSERT OR REPLACE INTO transitions VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "DELETE FROM jobs WHERE job_id = ?1", "DELETE FROM submissions WHERE job_id = ?1",
+        "DELETE FROM transitions WHERE job_id = ?1",
+        "INSERT OR REPLACE INTO requests VALUES (?1, ?2, ?3, ?4, ?5)",
+        "DELETE FROM requests WHERE user = ?1 AND request_id = ?2",
+        "INSERT OR REPLACE INTO workers VALUES (?1, ?2)", "DELETE FROM workers WHERE name = ?1",
+        "INSERT OR REPLACE INTO models VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)"}) {
+    LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
+    made.push_back(std::move(statement));
+  }
+  auto next = made.begin();
+  const auto take = [&next] { return std::move(*next++); };
+  return Writes{take(), take(), take(), take(), take(), take(),
+                take(), take(), take(), take(), take(), take()};
+}
+
+// Applies one record inside the transaction under way.
+struct Writer {
+  Writes& w;
+
+  absl::Status operator()(const PutSubmission& r) const {
+    return w.put_submission.Run(r.job.value(), Statement::AsBlob(r.payload->spec),
+                                Statement::AsBlob(r.payload->resolved_spec),
+                                Statement::AsBlob(r.payload->forecast));
+  }
+  absl::Status operator()(const PutJob& r) const {
+    const std::string body = EncodeJob(r.job);
+    return w.put_job.Run(r.job.id.value(), r.job.sequence, static_cast<int>(r.job.state), body,
+                         Statement::AsBlob(r.job.result));
+  }
+  absl::Status operator()(const PutTransition& r) const {
+    return w.put_transition.Run(r.job.value(), r.index, r.transition.time,
+                                static_cast<int>(r.transition.state), r.transition.epoch,
+                                r.transition.reason);
+  }
+  absl::Status operator()(const DeleteJob& r) const {
+    LL_RETURN_IF_ERROR(w.delete_submission.Run(r.job.value()));
+    LL_RETURN_IF_ERROR(w.delete_transitions.Run(r.job.value()));
+    return w.delete_job.Run(r.job.value());
+  }
+  absl::Status operator()(const PutRequest& r) const {
+    const RequestRecord& q = r.request;
+    return w.put_request.Run(q.user, q.request_id, q.body_sha256, q.job.value(), q.time);
+  }
+  absl::Status operator()(const DeleteRequest& r) const {
+    return w.delete_request.Run(r.user, r.request_id);
+  }
+  absl::Status operator()(const PutWorker& r) const {
+    const std::string body = EncodeWorker(r.worker);
+    return w.put_worker.Run(r.worker.name.value(), body);
+  }
+  absl::Status operator()(const DeleteWorker& r) const {
+    return w.delete_worker.Run(r.worker.value());
+  }
+  absl::Status operator()(const PutModel& r) const {
+    return w.put_model.Run(r.model.name, r.model.path, r.model.verified, r.model.config_json);
+  }
+  absl::Status operator()(const PutData& r) const {
+    return w.put_data.Run(r.data.name, r.data.path, r.data.is_default);
+  }
+};
+
+// Calls row(statement) for each row of the query.
+template <typename F>
+absl::Status ForEachRow(sqlite3* db, absl::string_view sql, F row) {
+  LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
+  while (true) {
+    LL_ASSIGN_OR_RETURN(const bool more, statement.Next());
+    if (!more) return absl::OkStatus();
+    LL_RETURN_IF_ERROR(row(statement));
+  }
+}
+
+class SqliteStore : public Store {
+ public:
+  SqliteStore(int lock_fd, Db db, Writes writes)
+      : lock_fd_(lock_fd), db_(std::move(db)), writes_(std::move(writes)) {}
+  ~SqliteStore() override {
+    writes_.reset();  // statements before their database, the database before its lock
+    db_.reset();
+    close(lock_fd_);
+  }
+
+  absl::Status Commit(absl::Span<const Record> records) override {
+    if (!poisoned_.ok()) return poisoned_;
+    if (records.empty()) return absl::OkStatus();
+    return InTransaction([&] {
+      for (const Record& record : records) LL_RETURN_IF_ERROR(std::visit(Writer{*writes_}, record));
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<int64_t> RaiseTerm() override {
+    if (!poisoned_.ok()) return poisoned_;
+    LL_RETURN_IF_ERROR(InTransaction([&] {
+      return Execute(db_.get(), "UPDATE meta SET value = value + 1 WHERE key = 'term'");
+    }));
+    return QueryInt(db_.get(), "SELECT value FROM meta WHERE key = 'term'");
+  }
+
+  absl::StatusOr<StoredState> LoadAll() override;
+
+  std::string Description() const override { return absl::StrCat("sqlite ", sqlite3_libversion()); }
+
+ private:
+  template <typename F>
+  absl::Status InTransaction(F body) {
+    absl::Status status = Execute(db_.get(), "BEGIN IMMEDIATE");
+    if (status.ok()) status = body();
+    if (status.ok()) status = Execute(db_.get(), "COMMIT");
+    if (status.ok()) return status;
+    // SQLite may have rolled back by itself.
+    if (sqlite3_get_autocommit(db_.get()) == 0) {
+      const absl::Status rollback = Execute(db_.get(), "ROLLBACK");
+      if (!rollback.ok()) poisoned_ = rollback;
+    }
+    // After a failed write or sync nobody knows what reached the disk; only a full disk is
+    // harmless.
+    if (status.code() != absl::StatusCode::kResourceExhausted) poisoned_ = status;
+    return status;
+  }
+
+  const int lock_fd_;
+  Db db_;
+  std::optional<Writes> writes_;
+  absl::Status poisoned_;
+};
+
+absl::StatusOr<StoredState> SqliteStore::LoadAll() {
+  StoredState state;
+  std::map<std::string, Job*> by_id;
+  sqlite3* db = db_.get();
+  LL_ASSIGN_OR_RETURN(const int64_t count, QueryInt(db, "SELECT count(*) FROM jobs"));
+  state.jobs.reserve(count);
+  LL_RETURN_IF_ERROR(ForEachRow(db,
+                                "SELECT j.body, j.result, s.spec, s.resolved_spec, s.forecast FROM "
+                                "jobs j JOIN submissions s USING (job_id)",
+                                [&](const Statement& row) -> absl::Status {
+                                  LL_ASSIGN_OR_RETURN(Job job, DecodeJob(row.Bytes(0)));
+                                  job.result = row.Bytes(1);
+                                  job.payload = std::make_shared<JobPayload>(
+                                      JobPayload{row.Bytes(2), row.Bytes(3), row.Bytes(4)});
+                                  state.jobs.push_back(std::move(job));
+                                  return absl::OkStatus();
+                                }));
+  if (static_cast<int64_t>(state.jobs.size()) != count)
+    return absl::DataLossError("a job has no submission");
+  for (Job& job : state.jobs) by_id[job.id.value()] = &job;
+  LL_RETURN_IF_ERROR(ForEachRow(
+      db,
+      "SELECT job_id, number, time_ns, state, epoch, reason FROM transitions ORDER BY job_id, "
+      "number",
+      [&](const Statement& row) {
+        auto job = by_id.find(row.Bytes(0));
+        if (job == by_id.end()) return absl::DataLossError("a transition has no job");
+        const bool recent =
+            row.Int(1) >= job->second->transitions - static_cast<int64_t>(kMaxHistory);
+        if (recent) {
+          job->second->history.push_back(
+              {row.TimeNs(2), static_cast<JobState>(row.Int(3)), row.Bytes(5), row.Int(4)});
+        }
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT user, request_id, body_sha256, job_id, time_ns FROM requests",
+                 [&](const Statement& row) {
+                   state.requests.push_back({row.Bytes(0), row.Bytes(1), row.Bytes(2),
+                                             JobId(row.Bytes(3)), row.TimeNs(4)});
+                   return absl::OkStatus();
+                 }));
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT body FROM workers", [&](const Statement& row) -> absl::Status {
+        LL_ASSIGN_OR_RETURN(Worker worker, DecodeWorker(row.Bytes(0)));
+        state.workers.push_back(std::move(worker));
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(ForEachRow(
+      db, "SELECT name, path, verified, config_json FROM models", [&](const Statement& row) {
+        state.models.push_back({row.Bytes(0), row.Bytes(1), row.Int(2) != 0, row.Bytes(3)});
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT name, path, is_default FROM data", [&](const Statement& row) {
+        state.data.push_back({row.Bytes(0), row.Bytes(1), row.Int(2) != 0});
+        return absl::OkStatus();
+      }));
+  return state;
+}
+
+absl::Status CheckFileSystem(const std::string& data_dir) {
+  struct statfs info;
+  if (statfs(data_dir.c_str(), &info) != 0)
+    return ErrnoStatus(errno, "stat file system of", data_dir);
+  if (!IsNetworkFileSystem(static_cast<uint64_t>(info.f_type) & 0xffffffffu))
+    return absl::OkStatus();
+  return FieldStatus(absl::StatusCode::kFailedPrecondition, "data_dir",
+                     absl::StrCat("data_dir: ", data_dir,
+                                  " lies on a network file system, which SQLite cannot use safely"),
+                     "give --data-dir a folder on a local disk");
+}
+
+// Held until the descriptor is closed, so also after a kill -9 it never stays behind.
+absl::StatusOr<int> LockFolder(const std::string& data_dir) {
+  const std::string path = absl::StrCat(data_dir, "/lock");
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return ErrnoStatus(errno, "open", path);
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  if (error != EWOULDBLOCK) return ErrnoStatus(error, "lock", path);
+  return FieldStatus(absl::StatusCode::kUnavailable, "data_dir",
+                     absl::StrCat("data_dir: another coordinator is running on ", data_dir),
+                     "stop it, or give this one its own --data-dir");
+}
+
+absl::StatusOr<Db> OpenDb(const std::string& path) {
+  sqlite3* raw = nullptr;
+  const int code =
+      sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr);
+  Db db(raw);
+  if (code != SQLITE_OK)
+    return raw == nullptr ? absl::InternalError("out of memory") : DbStatus(raw, "open database");
+  // Somebody's sqlite3 shell may hold a read lock for a moment.
+  sqlite3_busy_timeout(raw, 5000);
+  LL_ASSIGN_OR_RETURN(const std::string check, QueryText(raw, "PRAGMA quick_check(1)"));
+  if (check != "ok") return absl::DataLossError(absl::StrCat("the database is damaged: ", check));
+  LL_ASSIGN_OR_RETURN(const std::string mode, QueryText(raw, "PRAGMA journal_mode=WAL"));
+  if (mode != "wal")
+    return absl::FailedPreconditionError(absl::StrCat("WAL mode is not available: ", mode));
+  LL_RETURN_IF_ERROR(Execute(raw, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"));
+  LL_RETURN_IF_ERROR(Migrate(raw, AllMigrations()));
+  return db;
+}
+
+}  // namespace
+
+bool IsNetworkFileSystem(uint64_t f_type) {
+  static constexpr uint64_t kTypes[] = {
+      0x6969,      // NFS
+      0xff534d42,  // CIFS
+      0xfe534d42,  // SMB 2
+      0x517b,      // SMB
+      0x00c36400,  // Ceph
+      0x0bd00bd0,  // Lustre
+      0x47504653,  // GPFS
+      0x19830326,  // BeeGFS
+      0x5346414f,  // AFS
+      0x564c,      // NCP
+  };
+  return std::find(std::begin(kTypes), std::end(kTypes), f_type) != std::end(kTypes);
+}
+
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_dir) {
+  if (!IsDirectory(data_dir)) {
+    LL_RETURN_IF_ERROR(MakeDirs(data_dir));
+    if (chmod(data_dir.c_str(), 0700) != 0) return ErrnoStatus(errno, "chmod", data_dir);
+  }
+  LL_RETURN_IF_ERROR(CheckFileSystem(data_dir));
+  LL_ASSIGN_OR_RETURN(const int lock_fd, LockFolder(data_dir));
+  const std::string path = absl::StrCat(data_dir, "/ll.db");
+  absl::StatusOr<Db> db = OpenDb(path);
+  if (!db.ok()) {
+    close(lock_fd);
+    return Annotate(db.status(), path);
+  }
+  absl::StatusOr<Writes> writes = PrepareWrites(db->get());
+  absl::Status status = writes.ok() ? SyncDir(data_dir) : writes.status();
+  if (!status.ok()) {
+    close(lock_fd);
+    return Annotate(status, path);
+  }
+  return std::unique_ptr<Store>(
+      std::make_unique<SqliteStore>(lock_fd, std::move(db).value(), std::move(writes).value()));
+}
+
+}  // namespace ll

@@ -1,0 +1,269 @@
+#include "coordinator/store/sqlite_store.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/ids.h"
+#include "base/status_matchers.h"
+#include "coordinator/store/migrations.h"
+#include "coordinator/store/sqlite_util.h"
+
+namespace ll {
+namespace {
+
+using absl::StatusCode;
+
+class SqliteStoreTest : public testing::Test {
+ protected:
+  SqliteStoreTest() : dir_(testing::TempDir() + "/ll-store-XXXXXX") {
+    if (mkdtemp(dir_.data()) == nullptr) std::abort();
+  }
+  ~SqliteStoreTest() override { (void)RemoveTree(dir_); }
+
+  std::string dir_;
+};
+
+// The records of one submitted job.
+std::vector<Record> Submission(int number, size_t payload_bytes = 100) {
+  Job job;
+  job.id = JobId(absl::StrCat("job-", number));
+  job.sequence = number;
+  job.user = "ann";
+  job.request_id = absl::StrCat("r", number);
+  job.transitions = 1;
+  job.result = std::string("\0\xff", 2);
+  const auto payload = std::make_shared<JobPayload>(
+      JobPayload{std::string(payload_bytes, '\xfe'), std::string("re\0solved", 9), ""});
+  return {
+      PutSubmission{job.id, payload},
+      PutRequest{{"ann", job.request_id, "hash", job.id, absl::FromUnixSeconds(number)}},
+      PutTransition{job.id, 0, {absl::FromUnixSeconds(number), JobState::kQueued, "submitted", 0}},
+      PutJob{job}};
+}
+
+TEST_F(SqliteStoreTest, WhatWasCommittedIsThereAfterOpeningAgain) {
+  {
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+    LL_ASSERT_OK(store->Commit(Submission(1)));
+    LL_ASSERT_OK(store->Commit(Submission(2)));
+    Worker worker;
+    worker.name = WorkerId("w1");
+    LL_ASSERT_OK(store->Commit(
+        {PutWorker{worker}, PutModel{{"7b", "/m", true, "{}"}}, PutData{{"d", "/d", true}}}));
+    LL_ASSERT_OK(store->Commit({DeleteJob{JobId("job-2")}, DeleteRequest{"ann", "r2"}}));
+  }
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+  ASSERT_EQ(state.jobs.size(), 1u);
+  const Job& job = state.jobs[0];
+  EXPECT_EQ(job.id, JobId("job-1"));
+  EXPECT_EQ(job.result, std::string("\0\xff", 2));
+  EXPECT_EQ(job.payload->spec, std::string(100, '\xfe'));
+  EXPECT_EQ(job.payload->resolved_spec, std::string("re\0solved", 9));
+  ASSERT_EQ(job.history.size(), 1u);
+  EXPECT_EQ(job.history[0].reason, "submitted");
+  EXPECT_EQ(job.history[0].time, absl::FromUnixSeconds(1));
+  ASSERT_EQ(state.requests.size(), 1u);
+  EXPECT_EQ(state.requests[0].job, JobId("job-1"));
+  EXPECT_EQ(state.workers.size(), 1u);
+  ASSERT_EQ(state.models.size(), 1u);
+  EXPECT_TRUE(state.models[0].verified);
+  ASSERT_EQ(state.data.size(), 1u);
+  EXPECT_TRUE(state.data[0].is_default);
+}
+
+TEST_F(SqliteStoreTest, TheTermRisesWithEveryStart) {
+  for (int64_t term = 1; term <= 3; ++term) {
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+    LL_ASSERT_OK_AND_ASSIGN(const int64_t raised, store->RaiseTerm());
+    EXPECT_EQ(raised, term);
+  }
+}
+
+TEST_F(SqliteStoreTest, ASecondCoordinatorIsRefusedUntilTheFirstIsGone) {
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  const auto second = OpenSqliteStore(dir_);
+  EXPECT_THAT(second, StatusIs(StatusCode::kUnavailable, "another coordinator is running on"));
+  EXPECT_EQ(ErrorField(second.status()), "data_dir");
+  store.reset();
+  LL_EXPECT_OK(OpenSqliteStore(dir_));
+}
+
+TEST_F(SqliteStoreTest, AFailedRecordUndoesItsWholeTransaction) {
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  std::vector<Record> records = Submission(1);
+  Job clash = std::get<PutJob>(Submission(2).back()).job;
+  clash.sequence = 1;  // taken
+  records.push_back(PutJob{clash});
+  EXPECT_FALSE(store->Commit(records).ok());
+  EXPECT_FALSE(store->Commit(Submission(3)).ok()) << "a store that failed must not go on";
+  store.reset();
+  LL_ASSERT_OK_AND_ASSIGN(store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+  EXPECT_TRUE(state.jobs.empty());
+}
+
+// A child commits and reports each success; the parent kills it at a random moment. What was
+// reported is there, in full, and at most one transaction more.
+TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
+  const uint64_t seed = 20;
+  std::printf("seed %d\n", static_cast<int>(seed));
+  SeededRandom random(seed);
+  int committed = 0;
+  for (int round = 0; round < 8; ++round) {
+    int pipe_fds[2];
+    ASSERT_EQ(pipe(pipe_fds), 0);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      auto store = OpenSqliteStore(dir_);
+      if (!store.ok()) _exit(1);
+      for (int i = committed + 1;; ++i) {
+        if (!(*store)->Commit(Submission(i)).ok()) _exit(2);
+        if (write(pipe_fds[1], &i, sizeof i) != sizeof i) _exit(3);
+      }
+    }
+    close(pipe_fds[1]);
+    int acked = committed, next = 0;
+    const int until = committed + 1 + static_cast<int>(random.Below(60));
+    while (acked < until && read(pipe_fds[0], &next, sizeof next) == sizeof next) acked = next;
+    ASSERT_GE(acked, until) << "the child died by itself";
+    kill(child, SIGKILL);
+    while (read(pipe_fds[0], &next, sizeof next) == sizeof next) acked = next;
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    close(pipe_fds[0]);
+
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+    LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+    committed = static_cast<int>(state.jobs.size());
+    EXPECT_GE(committed, acked);
+    EXPECT_LE(committed, acked + 1);
+    EXPECT_EQ(state.requests.size(), state.jobs.size());
+    for (const Job& job : state.jobs) {
+      EXPECT_LE(job.sequence, committed);
+      EXPECT_EQ(job.history.size(), 1u);
+    }
+  }
+}
+
+// The limit on file sizes stands for a full disk: writes fail beyond it, and work again when space
+// returns.
+TEST_F(SqliteStoreTest, AFullDiskRefusesAndRecovers) {
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK(store->Commit(Submission(1)));
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 256 << 10;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status full = store->Commit(Submission(2, 2 << 20));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_THAT(full, StatusIs(StatusCode::kResourceExhausted, ""));
+  LL_EXPECT_OK(store->Commit(Submission(3)));
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+  ASSERT_EQ(state.jobs.size(), 2u);
+  EXPECT_EQ(state.jobs[1].id, JobId("job-3"));
+}
+
+TEST_F(SqliteStoreTest, RefusesOtherProgramsFilesDamageAndTheFuture) {
+  const std::string path = dir_ + "/ll.db";
+  LL_ASSERT_OK(WriteFileAtomic(path, std::string(5000, 'x')));
+  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kDataLoss, path));
+  LL_ASSERT_OK(RemoveTree(path));
+  const auto run = [&path](const std::string& sql) {
+    sqlite3* raw = nullptr;
+    ASSERT_EQ(sqlite3_open(path.c_str(), &raw), SQLITE_OK);
+    Db db(raw);
+    LL_ASSERT_OK(Execute(raw, sql));
+  };
+  run("CREATE TABLE somebody_elses (x)");
+  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kFailedPrecondition, "another program"));
+  LL_ASSERT_OK(RemoveTree(path));
+  LL_EXPECT_OK(OpenSqliteStore(dir_));
+  run("PRAGMA user_version = 999");
+  EXPECT_THAT(OpenSqliteStore(dir_),
+              StatusIs(StatusCode::kFailedPrecondition, "start the newer version"));
+}
+
+TEST_F(SqliteStoreTest, TheFolderIsMadePrivate) {
+  const std::string inner = dir_ + "/a/b";
+  LL_ASSERT_OK(OpenSqliteStore(inner));
+  struct stat info;
+  ASSERT_EQ(stat(inner.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
+TEST(NetworkFileSystem, IsToldByItsMagicNumber) {
+  EXPECT_TRUE(IsNetworkFileSystem(0x6969));       // NFS
+  EXPECT_TRUE(IsNetworkFileSystem(0xff534d42));   // CIFS
+  EXPECT_FALSE(IsNetworkFileSystem(0xef53));      // ext4
+  EXPECT_FALSE(IsNetworkFileSystem(0x01021994));  // tmpfs
+  EXPECT_FALSE(IsNetworkFileSystem(0x58465342));  // XFS
+}
+
+// ---- migrations
+
+class MigrationTest : public testing::Test {
+ protected:
+  MigrationTest() {
+    sqlite3* raw = nullptr;
+    if (sqlite3_open(":memory:", &raw) != SQLITE_OK) std::abort();
+    db_.reset(raw);
+  }
+  Db db_;
+};
+
+// From every earlier version (also the empty file) the newest is reached, and it is the same
+// schema.
+TEST_F(MigrationTest, EveryEarlierVersionReachesTheNewestSchema) {
+  const auto schema = [](sqlite3* db) {
+    return QueryText(
+        db, "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)");
+  };
+  LL_ASSERT_OK(Migrate(db_.get(), AllMigrations()));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string newest, schema(db_.get()));
+  for (size_t from = 0; from <= AllMigrations().size(); ++from) {
+    sqlite3* raw = nullptr;
+    ASSERT_EQ(sqlite3_open(":memory:", &raw), SQLITE_OK);
+    Db db(raw);
+    LL_ASSERT_OK(Migrate(raw, AllMigrations().subspan(0, from)));
+    LL_ASSERT_OK(Migrate(raw, AllMigrations()));
+    LL_ASSERT_OK_AND_ASSIGN(const std::string reached, schema(raw));
+    EXPECT_EQ(reached, newest) << "from version " << from;
+  }
+}
+
+TEST_F(MigrationTest, AStepKeepsTheRowsAndAFailedOneChangesNothing) {
+  const Migration first = {1, "one", "CREATE TABLE t (a); INSERT INTO t VALUES (42);"};
+  const Migration second = {2, "two", "ALTER TABLE t ADD COLUMN b DEFAULT 7;"};
+  const Migration broken = {3, "three", "CREATE TABLE u (a); CREATE TABLE t (clash);"};
+  const std::vector<Migration> one = {first}, two = {first, second},
+                               three = {first, second, broken};
+  LL_ASSERT_OK(Migrate(db_.get(), one));
+  LL_ASSERT_OK(Migrate(db_.get(), two));
+  LL_ASSERT_OK_AND_ASSIGN(const int64_t sum, QueryInt(db_.get(), "SELECT a + b FROM t"));
+  EXPECT_EQ(sum, 49);
+  EXPECT_THAT(Migrate(db_.get(), three),
+              StatusIs(StatusCode::kInternal, "schema version 3 (three)"));
+  LL_ASSERT_OK_AND_ASSIGN(const int64_t version, QueryInt(db_.get(), "PRAGMA user_version"));
+  EXPECT_EQ(version, 2);
+  LL_ASSERT_OK_AND_ASSIGN(
+      const int64_t left_over,
+      QueryInt(db_.get(), "SELECT count(*) FROM sqlite_master WHERE name = 'u'"));
+  EXPECT_EQ(left_over, 0);
+  EXPECT_THAT(Migrate(db_.get(), one), StatusIs(StatusCode::kFailedPrecondition, "newer version"));
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,145 @@
+#include "tests/sim/training.h"
+
+#include "coordinator/core/retry.h"
+
+namespace ll::sim {
+namespace {
+std::string Name(const GangKey& key) { return absl::StrCat(key.first.value(), "/", key.second); }
+}  // namespace
+
+void Training::StartRank(const StartGangOrder& order, int rank, const std::string& host,
+                         RankCallbacks callbacks) {
+  const GangKey key{order.job, order.epoch};
+  const bool first = gangs_.count(key) == 0;
+  Gang& gang = gangs_[key];
+  if (!gang.ever.insert(rank).second)
+    world_.Violation(absl::StrCat(Name(key), " rank ", rank, " was started twice"));
+  if (order.resume_from.has_value() && !shared_ && order.resume_from->host != host) {
+    world_.Violation(absl::StrCat(Name(key), " cannot read its checkpoint on ",
+                                  order.resume_from->host, " from ", host));
+  }
+  if (first) {
+    gang.world_size = order.world_size;
+    gang.hangs = world_.Chance(0.3);
+    gang.step = order.resume_from.has_value() ? order.resume_from->step : 0;
+    newest_epoch_[key.first] = std::max(newest_epoch_[key.first], key.second);
+    world_.After(absl::Seconds(1), [this, key] { Tick(key); });
+  }
+  gang.alive[rank] = RankProcess{host, rank == 0, false, std::move(callbacks)};
+  world_.Trace(absl::StrCat("rank ", Name(key), "#", rank, " runs on ", host));
+  world_.After(world_.Between(absl::Milliseconds(10), absl::Seconds(2)), [this, key, rank] {
+    if (!Alive(key, rank)) return;
+    const RankCallbacks& tell = gangs_[key].alive[rank].callbacks;
+    tell.report({WorkerId(), 0, key.first, key.second, rank, 0, StartedFact{}});
+    if (rank == 0)
+      tell.report({WorkerId(), 0, key.first, key.second, rank, 0, RendezvousFact{"host:1"}});
+  });
+}
+
+void Training::Rendezvous(const GangKey& key, int rank) {
+  if (Alive(key, rank)) gangs_[key].alive[rank].rendezvous = true;
+}
+
+void Training::RequestStop(const GangKey& key, int rank) {
+  if (Alive(key, rank)) gangs_[key].alive[rank].stop = true;
+}
+
+void Training::Kill(const GangKey& key, int rank) {
+  auto it = gangs_.find(key);
+  if (it != gangs_.end()) it->second.alive.erase(rank);
+}
+
+bool Training::Alive(const GangKey& key, int rank) const {
+  auto it = gangs_.find(key);
+  return it != gangs_.end() && it->second.alive.count(rank) > 0;
+}
+
+std::vector<std::pair<int64_t, std::string>> Training::Living(const JobId& job) const {
+  std::vector<std::pair<int64_t, std::string>> living;
+  for (auto it = gangs_.lower_bound({job, 0}); it != gangs_.end() && it->first.first == job; ++it) {
+    for (const auto& [rank, process] : it->second.alive)
+      living.push_back({it->first.second, process.host});
+  }
+  return living;
+}
+
+void Training::Exit(const GangKey& key, int rank, int code, int signal, absl::Duration delay) {
+  world_.After(delay, [this, key, rank, code, signal] {
+    if (!Alive(key, rank)) return;
+    const RankCallbacks tell = std::move(gangs_[key].alive[rank].callbacks);
+    gangs_[key].alive.erase(rank);
+    RankExit exit;
+    exit.code = code;
+    exit.signal = signal;
+    if (signal != 0 || code == 30) exit.failure_class = FailureClass::kInfrastructure;
+    tell.exited(exit);
+  });
+}
+
+void Training::CrashRandomRank() {
+  std::vector<std::pair<GangKey, int>> all;
+  for (const auto& [key, gang] : gangs_) {
+    for (const auto& [rank, process] : gang.alive) all.push_back({key, rank});
+  }
+  if (all.empty()) return;
+  const auto& [key, rank] = all[world_.random.Below(all.size())];
+  world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", rank, " crashes"));
+  Exit(key, rank, -1, 11, absl::ZeroDuration());
+}
+
+void Training::WriteCheckpoint(const GangKey& key, Gang& gang) {
+  if (newest_epoch_[key.first] > key.second) {
+    world_.Violation(absl::StrCat(Name(key), " writes a checkpoint after epoch ",
+                                  newest_epoch_[key.first], " began"));
+  }
+  ++checkpoints_written_;
+  const std::string path = absl::StrCat("/jobs/", Name(key), "/step-", gang.step);
+  gang.alive.at(0).callbacks.report(
+      {WorkerId(), 0, key.first, key.second, 0, 0, CheckpointFact{gang.step, path, "hash"}});
+}
+
+// Once a second while a rank lives.
+void Training::Tick(const GangKey& key) {
+  Gang& gang = gangs_[key];
+  if (gang.alive.empty() && gang.ticks > 0) return;
+  ++gang.ticks;
+  world_.After(absl::Seconds(1), [this, key] { Tick(key); });
+  bool whole = static_cast<int>(gang.alive.size()) == gang.world_size, stop = false;
+  for (const auto& [rank, process] : gang.alive) {
+    whole = whole && process.rendezvous;
+    stop = stop || process.stop;
+  }
+  if (gang.ending) return;
+  if (!whole) {
+    // A missing peer is noticed sooner or later; a rendezvous gives up.
+    for (const auto& [rank, process] : gang.alive) {
+      const bool gives_up = !gang.hangs && (gang.trained ? world_.Chance(0.2) : gang.ticks > 60);
+      if (process.stop && !gang.trained) {
+        Exit(key, rank, -1, 15, absl::ZeroDuration());
+      } else if (gives_up) {
+        Exit(key, rank, 30, 0, world_.Between(absl::ZeroDuration(), absl::Seconds(1)));
+      }
+    }
+    return;
+  }
+  const Work& work = work_.at(key.first);
+  if (!gang.trained) {
+    gang.trained = true;
+    for (const auto& [rank, process] : gang.alive) {
+      process.callbacks.report(
+          {WorkerId(), 0, key.first, key.second, rank, 0, TrainingFact{gang.step}});
+    }
+    return;
+  }
+  if (gang.step < work.steps) ++gang.step;
+  const bool done = gang.step >= work.steps;
+  if (done || stop || gang.step % work.checkpoint_every == 0) WriteCheckpoint(key, gang);
+  if (!done && !stop) return;
+  gang.ending = true;
+  for (const auto& [rank, process] : gang.alive) {
+    Exit(key, rank, done ? kExitDone : kExitCheckpointed, 0,
+         world_.Between(absl::ZeroDuration(), absl::Seconds(3)));
+  }
+}
+
+}  // namespace ll::sim

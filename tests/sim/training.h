@@ -1,0 +1,83 @@
+// What the ranks of all gangs do: the part of the world that neither coordinator nor agents
+// control. A gang makes a step only while every rank of it lives, as collectives do, and writes
+// checkpoints into its epoch's folder.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coordinator/core/events.h"
+#include "tests/sim/world.h"
+
+namespace ll::sim {
+
+using GangKey = std::pair<JobId, int64_t>;  // job, epoch
+
+// How a rank tells its agent; set by the agent that started it.
+struct RankCallbacks {
+  std::function<void(ReportEvent)>
+      report;  // worker, session and sequence are filled in by the agent
+  std::function<void(RankExit)> exited;
+};
+
+class Training {
+ public:
+  Training(World& world, bool shared_job_store) : world_(world), shared_(shared_job_store) {}
+
+  // A job's work; must be known before its first start.
+  void Define(const JobId& job, int steps, int checkpoint_every) {
+    work_[job] = {steps, checkpoint_every};
+  }
+
+  void StartRank(const StartGangOrder& order, int rank, const std::string& host,
+                 RankCallbacks callbacks);
+  void Rendezvous(const GangKey& gang, int rank);   // the rank was told rank 0's address
+  void RequestStop(const GangKey& gang, int rank);  // SIGTERM: checkpoint at the next step and exit
+  void Kill(const GangKey& gang, int rank);         // SIGKILL: gone at once, without a word
+  bool Alive(const GangKey& gang, int rank) const;
+  // Epochs of the job with a living rank, and where: (epoch, host).
+  std::vector<std::pair<int64_t, std::string>> Living(const JobId& job) const;
+  void CrashRandomRank();
+
+  // Newest checkpoint on any disk.
+  int64_t checkpoints_written() const { return checkpoints_written_; }
+
+ private:
+  struct Work {
+    int steps = 0;
+    int checkpoint_every = 1;
+  };
+  struct RankProcess {
+    std::string host;
+    bool rendezvous = false;
+    bool stop = false;
+    RankCallbacks callbacks;
+  };
+  struct Gang {
+    int world_size = 0;
+    int64_t step = 0;
+    bool trained = false;
+    bool ending = false;
+    bool hangs = false;  // a rank that has lost its peers waits for ever
+    int ticks = 0;
+    std::map<int, RankProcess> alive;
+    std::set<int> ever;
+  };
+
+  void Tick(const GangKey& key);
+  void Exit(const GangKey& key, int rank, int code, int signal, absl::Duration delay);
+  void WriteCheckpoint(const GangKey& key, Gang& gang);
+
+  World& world_;
+  const bool shared_;
+  std::map<JobId, Work> work_;
+  std::map<GangKey, Gang> gangs_;
+  std::map<JobId, int64_t> newest_epoch_;
+  int64_t checkpoints_written_ = 0;
+};
+
+}  // namespace ll::sim

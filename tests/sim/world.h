@@ -1,0 +1,84 @@
+// The simulated outside: time, randomness, the record of what happened, and the list of broken
+// promises.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/ids.h"
+#include "base/sha256.h"
+
+namespace ll::sim {
+
+// Deterministic: actions of the same moment run in the order in which they were planned.
+class World {
+ public:
+  explicit World(uint64_t seed, bool print) : random(seed), print_(print) {}
+
+  SeededRandom random;
+
+  absl::Duration now() const { return now_; }
+  void After(absl::Duration delay, std::function<void()> action) {
+    actions_[{now_ + delay, next_++}] = std::move(action);
+  }
+  // Runs everything planned up to `until`, or until `done` says so. False: time ran out.
+  template <typename Done>
+  bool RunUntil(absl::Duration until, Done done) {
+    while (!actions_.empty() && actions_.begin()->first.first <= until) {
+      if (done()) return true;
+      now_ = actions_.begin()->first.first;
+      const std::function<void()> action = std::move(actions_.begin()->second);
+      actions_.erase(actions_.begin());
+      action();
+    }
+    now_ = until;
+    return done();
+  }
+
+  // Uniform in [low, high].
+  absl::Duration Between(absl::Duration low, absl::Duration high) {
+    return low + absl::Nanoseconds(
+                     static_cast<int64_t>(random.Below(absl::ToInt64Nanoseconds(high - low) + 1)));
+  }
+  bool Chance(double probability) {
+    return static_cast<double>(random.Below(1'000'000)) < probability * 1e6;
+  }
+
+  // What happened, in order; `digest` tells whether two runs were the same.
+  void Trace(const std::string& line) {
+    const std::string text = absl::StrCat(absl::FormatDuration(now_), " ", line);
+    hash_ = Sha256Hex(absl::StrCat(hash_, text));
+    if (print_) std::printf("%s\n", text.c_str());
+  }
+  const std::string& digest() const { return hash_; }
+
+  void Violation(const std::string& what) {
+    Trace(absl::StrCat("VIOLATION: ", what));
+    violations.push_back(absl::StrCat("at ", absl::FormatDuration(now_), ": ", what));
+  }
+  std::vector<std::string> violations;
+
+ private:
+  const bool print_;
+  absl::Duration now_ = absl::ZeroDuration();
+  uint64_t next_ = 0;
+  std::map<std::pair<absl::Duration, uint64_t>, std::function<void()>> actions_;
+  std::string hash_;
+};
+
+// Deliberate mistakes, to prove that the simulator notices them.
+enum class Bug {
+  kNone,
+  kStoreDropsACommit,      // the disk said that it had written
+  kSendBeforePersist,      // the driver sends first
+  kAgentIgnoresVerdicts,   // a superseded gang is not killed
+  kAgentOutlivesHeadless,  // max_headless is ignored
+};
+
+}  // namespace ll::sim
