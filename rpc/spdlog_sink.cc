@@ -1,5 +1,6 @@
 #include "rpc/spdlog_sink.h"
 
+#include <grpc/support/log.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -44,6 +45,11 @@ void InstallSpdlogSink(const std::string& process) {
     const char* slash = std::strrchr(file, '/');
     logger->log(spdlog::source_loc{slash != nullptr ? slash + 1 : file, line, ""}, ToSpdlog(level), "{}",
                 Printable(text));
+  });
+  // gRPC writes on stderr about every lost connection; whoever wants to see it asks for debug.
+  gpr_set_log_function([](gpr_log_func_args* args) {
+    if (GetLogLevel() > LogLevel::kDebug) return;
+    LogMessage(LogLevel::kDebug, args->file, args->line).stream() << "grpc: " << args->message;
   });
 }
 

@@ -1,0 +1,139 @@
+#include "coordinator/api/admin_service.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "coordinator/api/convert.h"
+#include "model/plan/models.h"
+
+#ifndef LL_VERSION
+#define LL_VERSION "unknown"
+#endif
+
+namespace ll {
+namespace {
+
+absl::Status CheckName(const std::string& name) {
+  constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos) {
+    return absl::OkStatus();
+  }
+  return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'", absl::StrCat("\"", name.substr(0, 80), "\"")});
+}
+
+v1::Model ModelToProto(const ModelRecord& record) {
+  v1::Model out;
+  out.set_name(record.name);
+  out.set_path(record.path);
+  out.set_verified(record.verified);
+  out.set_config_json(record.config_json);
+  return out;
+}
+
+v1::Data DataToProto(const DataRecord& record) {
+  v1::Data out;
+  out.set_name(record.name);
+  out.set_path(record.path);
+  out.set_is_default(record.is_default);
+  return out;
+}
+
+// The record to register. A built-in name keeps its shape: other weights under that name are refused.
+absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request, const AdmissionOptions& options) {
+  LL_RETURN_IF_ERROR(CheckName(request.name()));
+  LL_RETURN_IF_ERROR(CheckPath("path", request.path(), options));
+  ModelRecord record{request.name(), request.path(), /*verified=*/false, request.config_json()};
+  LL_ASSIGN_OR_RETURN(const std::string seen, ConfigOfFolder(request.path(), options));
+  if (!seen.empty()) record.config_json = seen;
+  record.verified = !seen.empty();
+  const auto known = BuiltInModel(request.name());
+  if (!record.config_json.empty()) {
+    auto config = ParseLlamaConfig(record.config_json);
+    if (!config.ok()) return Annotate(config.status(), absl::StrCat("config.json of ", request.path()));
+    if (known && (config->hidden_size != known->hidden_size ||
+                  config->num_hidden_layers != known->num_hidden_layers)) {
+      return MakeFieldError({"path", absl::StrCat("the weights of ", request.name(), " (", known->num_hidden_layers,
+                                                  " layers of ", known->hidden_size, ")"),
+                             absl::StrCat(config->num_hidden_layers, " layers of ", config->hidden_size),
+                             "choose another name for another model"});
+    }
+  } else if (known) {
+    record.config_json = LlamaConfigToJson(*known).dump();
+  }
+  return record;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext* context,
+                                                    const v1::ListWorkersRequest*, v1::ListWorkersResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/ListWorkers", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
+    if (!status.ok()) return (void)call.Finish(status);
+    for (const auto& [name, worker] : view->workers()) {
+      *response->add_workers() = WorkerToProto(worker, view->options().lease);
+    }
+    call.Finish(absl::OkStatus());
+  });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::AddModel(grpc::CallbackServerContext* context,
+                                                 const v1::AddModelRequest* request, v1::Model* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/AddModel", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  auto record = CheckModel(*request, options_);
+  if (!record.ok()) return call.Finish(record.status());
+  *response = ModelToProto(*record);
+  api_.driver->Request(AddModelEvent{*std::move(record)},
+                       [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+                                                   v1::ListModelsResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/ListModels", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  const ClusterViewPtr view = api_.driver->cluster_view();
+  for (const std::string& name : BuiltInModelNames()) {
+    if (view->models.count(name) > 0) continue;
+    *response->add_models() = ModelToProto({name, "", false, LlamaConfigToJson(*BuiltInModel(name)).dump()});
+  }
+  for (const auto& [name, record] : view->models) *response->add_models() = ModelToProto(record);
+  return call.Finish(absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* context, const v1::AddDataRequest* request,
+                                                v1::Data* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/AddData", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  if (absl::Status bad = CheckName(request->name()); !bad.ok()) return call.Finish(bad);
+  if (absl::Status bad = CheckPath("path", request->path(), options_); !bad.ok()) return call.Finish(bad);
+  DataRecord record{request->name(), request->path(), request->is_default()};
+  *response = DataToProto(record);
+  api_.driver->Request(AddDataEvent{std::move(record)},
+                       [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::ListData(grpc::CallbackServerContext* context, const v1::ListDataRequest*,
+                                                 v1::ListDataResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/ListData", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  for (const auto& [name, record] : api_.driver->cluster_view()->data) *response->add_data() = DataToProto(record);
+  return call.Finish(absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* AdminService::Version(grpc::CallbackServerContext* context, const v1::VersionRequest*,
+                                                v1::VersionResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/Version", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  response->set_version(LL_VERSION);
+  response->set_store(api_.driver->store_description());
+  response->set_term(api_.driver->term());
+  *response->mutable_started() = ToTimestamp(api_.driver->started());
+  return call.Finish(absl::OkStatus());
+}
+
+}  // namespace ll

@@ -1,0 +1,315 @@
+#include "coordinator/api/admission.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "coordinator/api/convert.h"
+#include "model/plan/memory_plan.h"
+#include "model/plan/models.h"
+#include "model/plan/time_plan.h"
+
+namespace ll {
+namespace {
+
+constexpr int64_t kMaxConfigBytes = 1 << 20;
+
+// Devices that a first worker may bring; asked only while no worker has ever been seen.
+const Device kCatalogue[] = {{"A100-40", 40'000'000'000},
+                             {"A100-80", 80'000'000'000},
+                             {"H100", 80'000'000'000},
+                             {"H200", 141'000'000'000},
+                             {"B200", 180'000'000'000}};
+
+bool IsPath(const std::string& text) { return text.find('/') != std::string::npos; }
+
+template <typename Map>
+std::string Names(const Map& map) {
+  std::vector<std::string> names;
+  for (const auto& [name, record] : map) names.push_back(name);
+  for (const std::string& name : BuiltInModelNames()) {
+    if constexpr (std::is_same_v<typename Map::mapped_type, ModelRecord>) {
+      if (map.count(name) == 0) names.push_back(name);
+    }
+  }
+  return names.empty() ? "none" : absl::StrJoin(names, ", ");
+}
+
+// The model's place and shape.
+struct ModelChoice {
+  std::string path;                    // empty: from random weights, or (dry run) not registered
+  std::optional<LlamaConfig> config;
+};
+
+absl::StatusOr<std::optional<LlamaConfig>> ParseKnown(const std::string& json, absl::string_view field) {
+  if (json.empty()) return std::nullopt;
+  auto config = ParseLlamaConfig(json);
+  if (!config.ok()) {
+    return FieldStatus(absl::StatusCode::kInvalidArgument, field,
+                       absl::StrCat("the model cannot be used: ", config.status().message()));
+  }
+  return *std::move(config);
+}
+
+absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& view, const AdmissionRequest& request,
+                                      const AdmissionOptions& options) {
+  ModelChoice choice;
+  if (spec.model_config.has_value()) {
+    LL_RETURN_IF_ERROR(CheckPath("model_config", *spec.model_config, options));
+    if (!options.paths_are_local) return choice;
+    const auto text = ReadFile(*spec.model_config);
+    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(text.ok() ? *text : "", "model_config"));
+    return choice;
+  }
+  if (!spec.model.has_value()) return choice;  // Resolve says what is missing
+  const std::string& name = *spec.model;
+  auto registered = view.models.find(name);
+  if (registered != view.models.end() && !registered->second.path.empty()) {
+    choice.path = registered->second.path;
+    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(registered->second.config_json, "model"));
+    return choice;
+  }
+  if (auto known = BuiltInModel(name)) {
+    if (!request.dry_run) {
+      return FieldStatus(absl::StatusCode::kFailedPrecondition, "model",
+                         absl::StrCat("the weights of ", name, " are not registered"),
+                         absl::StrCat("register their folder with: llctl models add ", name, " PATH"));
+    }
+    choice.config = std::move(known);
+    return choice;
+  }
+  if (!IsPath(name)) {
+    return MakeFieldError({"model", absl::StrCat("a registered name (", Names(view.models), ") or a folder's path"),
+                           absl::StrCat("\"", name.substr(0, 80), "\""),
+                           "llctl models add NAME PATH registers a folder"});
+  }
+  choice.path = name;
+  LL_RETURN_IF_ERROR(CheckPath("model", name, options));
+  LL_ASSIGN_OR_RETURN(std::string json, ConfigOfFolder(name, options));
+  LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(json, "model"));
+  return choice;
+}
+
+// Replaces a registered name by its path; `key` absent takes the cluster's default.
+absl::Status FindData(absl::string_view key, std::optional<std::string>& value, const ClusterView& view,
+                      const AdmissionOptions& options) {
+  if (!value.has_value()) {
+    for (const auto& [name, data] : view.data) {
+      if (data.is_default) value = data.path;
+    }
+    if (value.has_value()) return absl::OkStatus();
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, key, "no data was given and the cluster has no default",
+                       "give --data, or set a default with: llctl data add NAME PATH --default");
+  }
+  auto registered = view.data.find(*value);
+  if (registered != view.data.end()) {
+    value = registered->second.path;
+    return absl::OkStatus();
+  }
+  if (!IsPath(*value)) {
+    return MakeFieldError({key, absl::StrCat("a registered name (", Names(view.data), ") or a token file's path"),
+                           absl::StrCat("\"", value->substr(0, 80), "\""),
+                           "llctl data add NAME PATH registers a token file"});
+  }
+  return CheckPath(key, *value, options);
+}
+
+// An eval job of a job: the weights are its newest checkpoint, on top of its model or (method full) in its place.
+absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core, const AdmissionOptions& options) {
+  if (!source.checkpoint.has_value()) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "job",
+                       absl::StrCat(source.id.value(), " has no checkpoint yet"), "wait for its first one");
+  }
+  const bool full = source.resolved.method.value_or("") == "full";
+  if (full) {
+    spec.model = source.checkpoint->path;
+  } else {
+    if (!spec.model.has_value()) spec.model = source.resolved.model;
+    spec.adapter = source.checkpoint->path;
+  }
+  if (!spec.context_length.has_value() && !spec.eval_context_size.has_value() &&
+      source.resolved.context_length.has_value()) {
+    spec.eval_context_size =
+        std::max(*source.resolved.context_length, spec.eval_seq_len.value_or(*source.resolved.context_length));
+    if (!spec.eval_seq_len.has_value()) spec.eval_seq_len = *source.resolved.context_length;
+  }
+  if (!options.shared_job_store && !source.checkpoint->host.empty()) core.hosts = {source.checkpoint->host};
+  return absl::OkStatus();
+}
+
+struct DeviceFit {
+  Device device;
+  FitResult fit;
+};
+
+std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view) {
+  std::set<std::pair<std::string, int64_t>> devices;
+  for (const Worker& worker : view.workers) {
+    for (const Slot& slot : worker.slots) devices.insert({slot.kind, slot.memory_bytes});
+  }
+  std::vector<DeviceFit> fits;
+  for (const auto& [kind, bytes] : devices) {
+    const Device device{kind, bytes};
+    fits.push_back({device, Fits(config, resolved, device)});
+  }
+  if (!view.workers.empty()) return fits;
+  for (const Device& device : kCatalogue) fits.push_back({device, Fits(config, resolved, device)});
+  return fits;
+}
+
+// Fills forecast, required bytes and allowed kinds; FailedPrecondition where no device holds a rank.
+absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view, CoreSpec& core,
+                      v1::Forecast& forecast) {
+  for (const Worker& worker : view.workers) {
+    for (const Slot& slot : worker.slots) {
+      if (slot.memory_bytes > 0) continue;
+      forecast.set_explanation(absl::StrCat("worker ", worker.name.value(), " does not tell its slots' memory"));
+      return absl::OkStatus();
+    }
+  }
+  const std::vector<DeviceFit> fits = FitDevices(config, resolved, view);
+  const DeviceFit* best = nullptr;   // the smallest device that holds it
+  const DeviceFit* nearest = nullptr;  // the largest, where none does
+  std::set<std::string> kinds, fitting_kinds;
+  for (const DeviceFit& f : fits) {
+    kinds.insert(f.device.kind);
+    if (nearest == nullptr || f.fit.available_bytes > nearest->fit.available_bytes) nearest = &f;
+    if (!f.fit.fits) continue;
+    fitting_kinds.insert(f.device.kind);
+    if (best == nullptr || f.device.memory_bytes < best->device.memory_bytes) best = &f;
+  }
+  const DeviceFit* shown = best != nullptr ? best : nearest;
+  if (shown == nullptr) {
+    forecast.set_explanation("no worker has told of a slot yet");
+    return absl::OkStatus();
+  }
+  forecast.set_bytes_per_rank(shown->fit.needed_bytes);
+  forecast.set_available_bytes_per_slot(shown->fit.available_bytes);
+  forecast.set_explanation(shown->fit.explanation);
+  if (best == nullptr) {
+    const std::string where = view.workers.empty() ? "no known kind of device" : "no worker";
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "context_length",
+                       absl::StrCat(where, " can hold this job: ", shown->fit.explanation), shown->fit.nearest);
+  }
+  const TimeForecast time = ForecastTime(config, resolved, best->fit.recompute, ThroughputOf(best->device.kind));
+  forecast.set_tokens_per_second(time.tokens_per_second);
+  forecast.set_duration_seconds(time.duration_seconds);
+  // What a slot must offer: the need, and what Fits keeps in reserve of this device.
+  core.required_slot_bytes = best->fit.needed_bytes + (best->device.memory_bytes - best->fit.available_bytes);
+  if (!view.workers.empty() && fitting_kinds != kinds) core.slot_kinds.assign(fitting_kinds.begin(), fitting_kinds.end());
+  return absl::OkStatus();
+}
+
+absl::Duration SecondsOr(const std::optional<int64_t>& seconds, absl::Duration otherwise) {
+  return seconds.value_or(0) > 0 ? absl::Seconds(*seconds) : otherwise;
+}
+
+void FillCore(const JobSpec& spec, CoreSpec& core) {
+  core.name = spec.name.value_or("");
+  core.kind = spec.kind.value_or("train");
+  core.queue = spec.queue.value_or("default");
+  core.gpus = static_cast<int>(spec.gpus.value_or(1));
+  core.priority = static_cast<int>(spec.priority.value_or(0));
+  core.max_retries = static_cast<int>(spec.max_retries.value_or(3));
+  for (const std::string& id : spec.after) core.after.emplace_back(id);
+  core.max_runtime = SecondsOr(spec.max_runtime, absl::InfiniteDuration());
+  core.max_headless = SecondsOr(spec.max_headless, absl::Hours(24));
+  core.ttl_after_finished = SecondsOr(spec.ttl_after_finished, absl::InfiniteDuration());
+}
+
+}  // namespace
+
+absl::Status CheckPath(absl::string_view field, const std::string& path, const AdmissionOptions& options) {
+  const std::string found = absl::StrCat("\"", path.substr(0, 200), "\"");
+  if (path.empty() || path[0] != '/') {
+    return MakeFieldError({field, "an absolute path on the workers", found});
+  }
+  for (absl::string_view part : absl::StrSplit(path, '/')) {
+    if (part == "..") return MakeFieldError({field, "a path without \"..\"", found});
+  }
+  struct stat st;
+  if (options.paths_are_local && stat(path.c_str(), &st) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+    return MakeFieldError({field, "a path that exists", found}, absl::StatusCode::kNotFound);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ConfigOfFolder(const std::string& path, const AdmissionOptions& options) {
+  if (!options.paths_are_local) return "";
+  const std::string file = absl::StrCat(path, "/config.json");
+  struct stat st;
+  // Not following what is not a plain file: a FIFO would hang the reader.
+  const bool there = stat(file.c_str(), &st) == 0;
+  if (!there && errno == EACCES) return "";  // the workers may still read it
+  if (!there || !S_ISREG(st.st_mode)) {
+    return MakeFieldError({"model", "a Hugging Face folder with a config.json", absl::StrCat("none in ", path)},
+                          absl::StatusCode::kNotFound);
+  }
+  if (st.st_size > kMaxConfigBytes) {
+    return MakeFieldError({"model", "a config.json of at most 1 MiB", absl::StrCat(st.st_size, " bytes")});
+  }
+  const auto text = ReadFile(file);
+  if (!text.ok() && text.status().code() == absl::StatusCode::kPermissionDenied) return "";
+  return text;
+}
+
+absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterView& view,
+                               const AdmissionOptions& options) {
+  JobSpec spec = SpecFromProto(request.spec);
+  LL_RETURN_IF_ERROR(Validate(spec));
+  const std::string kind = spec.kind.value_or("train");
+  if (kind != "train" && kind != "eval") {
+    return MakeFieldError({"kind", "train or eval", kind, "this version runs no other kind"},
+                          absl::StatusCode::kUnimplemented);
+  }
+  Admitted out;
+  if (request.source.has_value()) LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));
+  LL_ASSIGN_OR_RETURN(ModelChoice model, FindModel(spec, view, request, options));
+  if (kind == "train") {
+    LL_RETURN_IF_ERROR(FindData("data", spec.data, view, options));
+  } else if (!spec.eval_data.has_value()) {
+    spec.eval_data = spec.data;
+  }
+  if (kind == "eval" || spec.eval_data.has_value()) {
+    LL_RETURN_IF_ERROR(FindData("eval_data", spec.eval_data, view, options));
+  }
+  if (spec.adapter.has_value() && !request.source.has_value()) {
+    LL_RETURN_IF_ERROR(CheckPath("adapter", *spec.adapter, options));
+  }
+
+  ModelFacts facts;
+  if (model.config.has_value()) {
+    facts.parameter_count = model.config->ParameterCount();
+    facts.max_position_embeddings = model.config->max_position_embeddings;
+  }
+  LL_ASSIGN_OR_RETURN(JobSpec resolved, Resolve(spec, facts));
+  if (model.config.has_value() && kind == "train" && resolved.model.has_value()) {
+    LL_RETURN_IF_ERROR(
+        CheckContextLength(*model.config, *resolved.context_length, resolved.original_context_length.value_or(0)));
+  }
+  if (model.config.has_value() && kind == "train") {
+    LL_RETURN_IF_ERROR(Forecast(*model.config, resolved, view, out.core, out.forecast));
+  } else {
+    out.forecast.set_explanation(kind == "train" ? "the model's shape is not known here; the worker checks it"
+                                                 : "evaluations are not forecast");
+  }
+  if (!model.path.empty()) resolved.model = model.path;
+  FillCore(resolved, out.core);
+  out.resolved = SpecToProto(resolved);
+  auto payload = std::make_shared<JobPayload>();
+  payload->spec = SerializeDeterministic(request.spec);
+  payload->resolved_spec = SerializeDeterministic(out.resolved);
+  payload->forecast = SerializeDeterministic(out.forecast);
+  out.payload = std::move(payload);
+  return out;
+}
+
+}  // namespace ll

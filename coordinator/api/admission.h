@@ -1,0 +1,60 @@
+// Whether a job may enter, and what the scheduler needs to know of it: names become paths, defaults are filled in, and
+// memory is forecast against the slots of the known workers.
+//
+// What is known about a model: its config.json, as registered (`models add`), built in (7b, 13b, 70b), or read from
+// its folder where that lies on this host. Without it the job is let in and the worker's check decides.
+//
+// Pure but for reading config.json and looking whether paths exist. Thread-safe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "coordinator/core/types.h"
+#include "coordinator/runtime/cluster_view.h"
+#include "model/plan/config.h"
+#include "model/spec/job_spec.h"
+#include "proto/job.pb.h"
+
+namespace ll {
+
+struct AdmissionOptions {
+  // The workers are on this host (the coordinator listens on loopback only): paths can be looked at here.
+  bool paths_are_local = false;
+  bool shared_job_store = false;
+};
+
+// The job that an eval job takes its weights from (spec key `job`).
+struct SourceJob {
+  JobId id;
+  JobSpec resolved;
+  std::optional<Checkpoint> checkpoint;
+};
+
+struct AdmissionRequest {
+  v1::JobSpec spec;
+  bool dry_run = false;               // a forecast is wanted also where weights are missing
+  std::optional<SourceJob> source;    // set when spec.job is
+};
+
+struct Admitted {
+  CoreSpec core;
+  std::shared_ptr<const JobPayload> payload;
+  v1::JobSpec resolved;
+  v1::Forecast forecast;
+};
+
+// Errors name the key: InvalidArgument (range, unknown name, missing folder), NotFound (no such file on this host),
+// FailedPrecondition (weights or data not registered; no known device can hold it), Unimplemented (kind).
+absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterView& view,
+                               const AdmissionOptions& options);
+
+// Checks a registered model's config, or reads it from `path` where that is on this host; "" where nothing is known.
+absl::StatusOr<std::string> ConfigOfFolder(const std::string& path, const AdmissionOptions& options);
+
+// Absolute, without ".." and, where `options` say so, there. `field` is the key to blame.
+absl::Status CheckPath(absl::string_view field, const std::string& path, const AdmissionOptions& options);
+
+}  // namespace ll

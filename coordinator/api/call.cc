@@ -1,0 +1,23 @@
+#include "coordinator/api/call.h"
+
+namespace ll {
+
+absl::string_view StatusCodeName(absl::StatusCode code) {
+  static const auto* names = new std::map<absl::StatusCode, std::string>([] {
+    std::map<absl::StatusCode, std::string> out;
+    for (int i = 0; i <= 16; ++i) {
+      const auto c = static_cast<absl::StatusCode>(i);
+      out[c] = absl::StatusCodeToString(c);
+    }
+    return out;
+  }());
+  auto it = names->find(code);
+  return it == names->end() ? "UNKNOWN" : absl::string_view(it->second);
+}
+
+absl::StatusOr<Caller> CheckCaller(const ApiContext& api, const std::string& method,
+                                   const grpc::CallbackServerContext& context) {
+  return api.authenticator->Check(method, context.client_metadata(), context.auth_context().get());
+}
+
+}  // namespace ll

@@ -1,0 +1,120 @@
+// The common half of Watch and Logs: a server stream that is woken, asks its subclass for the next message, and writes
+// one at a time.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "coordinator/api/call.h"
+#include "coordinator/api/follow.h"
+
+namespace ll {
+
+// Lives from the call's start until gRPC's OnDone. `Response` is the message type. Subclasses are guarded by mu_, which
+// is held in Next() and TakeJob().
+template <typename Response>
+class FollowStream : public grpc::ServerWriteReactor<Response>,
+                     public Follower,
+                     public std::enable_shared_from_this<FollowStream<Response>> {
+ public:
+  FollowStream(const ApiContext& api, std::string method, JobId job)
+      : api_(api), method_(std::move(method)), job_id_(std::move(job)) {}
+
+  // Makes the stream, checks the caller and subscribes. The returned reactor owns itself.
+  template <typename Stream, typename... Args>
+  static grpc::ServerWriteReactor<Response>* Start(const ApiContext& api, FollowHub& hub, const std::string& method,
+                                                   grpc::CallbackServerContext* context, Args&&... args) {
+    auto stream = std::make_shared<Stream>(api, method, std::forward<Args>(args)...);
+    stream->self_ = stream;
+    const auto caller = CheckCaller(api, method, *context);
+    if (!caller.ok()) {
+      stream->End(caller.status());
+      return stream.get();
+    }
+    api.driver->Read([stream, &hub](const absl::Status& status, const Scheduler* view) {
+      const absl::Status added = status.ok() ? hub.Add(*view, stream->job_id_, stream) : status;
+      if (!added.ok()) stream->End(added);
+    });
+    return stream.get();
+  }
+
+  void OnJob(JobSnapshot snapshot) override {
+    {
+      absl::MutexLock lock(&mu_);
+      TakeJob(std::move(snapshot));
+    }
+    Pump();
+  }
+  void OnJobDeleted() override { End(absl::NotFoundError("the job's record was deleted")); }
+  void OnWake() override {
+    bool stalled;
+    {
+      absl::MutexLock lock(&mu_);
+      stalled = writing_ && api_.clock->Steady() - write_began_ > kMaxStall;
+    }
+    if (stalled) {
+      End(absl::ResourceExhaustedError("the reader takes nothing; dropped"));
+    } else {
+      Pump();
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      absl::MutexLock lock(&mu_);
+      writing_ = false;
+    }
+    if (ok) Pump();
+  }
+  void OnCancel() override { End(absl::CancelledError("the reader left")); }
+  void OnDone() override { self_.reset(); }
+
+ protected:
+  enum class Outcome { kMessage, kWait, kEnd };
+  // Fills `out` with the next message, or says that there is none yet or none any more.
+  virtual Outcome Next(Response* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
+  virtual void TakeJob(JobSnapshot snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
+
+  const ApiContext& api_;
+  const std::string method_;
+  const JobId job_id_;
+  absl::Mutex mu_;
+
+ private:
+  // StartWrite and Finish are called with mu_ held, so that no write begins after the end; gRPC runs reactions later,
+  // never within these calls.
+  void Pump() {
+    absl::MutexLock lock(&mu_);
+    if (writing_ || ended_) return;
+    response_.Clear();
+    const Outcome outcome = Next(&response_);
+    if (outcome == Outcome::kEnd) EndLocked(absl::OkStatus());
+    if (outcome != Outcome::kMessage) return;
+    writing_ = true;
+    write_began_ = api_.clock->Steady();
+    this->StartWrite(&response_);
+  }
+
+  void End(const absl::Status& status) {
+    absl::MutexLock lock(&mu_);
+    if (!ended_) EndLocked(status);
+  }
+
+  void EndLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    ended_ = true;
+    api_.metrics->OnRpc(method_, std::string(StatusCodeName(status.code())), absl::ZeroDuration());
+    this->Finish(ToGrpcStatus(status));
+  }
+
+  std::shared_ptr<FollowStream> self_;  // until OnDone
+  Response response_;
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Duration write_began_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace ll

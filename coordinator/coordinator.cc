@@ -1,0 +1,228 @@
+#include "coordinator/coordinator.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "coordinator/api/admin_service.h"
+#include "coordinator/api/auth.h"
+#include "coordinator/api/follow.h"
+#include "coordinator/api/jobs_service.h"
+#include "coordinator/api/reflection_guard.h"
+#include "coordinator/runtime/driver.h"
+#include "coordinator/runtime/metrics.h"
+#include "coordinator/runtime/telemetry.h"
+#include "coordinator/store/sqlite_store.h"
+#include "coordinator/web/http.h"
+#include "coordinator/workers/hub.h"
+#include "coordinator/workers/session.h"
+#include "nlohmann/json.hpp"
+#include "rpc/channel.h"
+#include "rpc/server.h"
+
+namespace ll {
+namespace {
+
+constexpr std::chrono::milliseconds kStopPatience{1000};
+
+std::string UserName() {
+  const passwd* entry = getpwuid(geteuid());
+  return entry == nullptr ? "local" : entry->pw_name;
+}
+
+SchedulerOptions SchedulerOptionsOf(const CoordinatorOptions& options) {
+  SchedulerOptions out;
+  out.nonce_seed = RandomHex(SystemRandom(), 16);
+  out.shared_job_store = options.shared_job_store;
+  out.lease = absl::Seconds(options.lease_seconds);
+  out.heartbeat = absl::Seconds(options.heartbeat_seconds);
+  return out;
+}
+
+// Tells gRPC's health service whether the store works.
+class HealthListener : public DriverListener {
+ public:
+  void SetServer(grpc::Server* server) {
+    absl::MutexLock lock(&mu_);
+    server_ = server;
+    Tell();
+  }
+  void OnServing(bool serving) override {
+    absl::MutexLock lock(&mu_);
+    serving_ = serving;
+    Tell();
+  }
+
+ private:
+  void Tell() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (server_ != nullptr) server_->GetHealthCheckService()->SetServingStatus(serving_);
+  }
+  absl::Mutex mu_;
+  grpc::Server* server_ ABSL_GUARDED_BY(mu_) = nullptr;
+  bool serving_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+class RealCoordinator : public Coordinator {
+ public:
+  RealCoordinator(const CoordinatorOptions& options, Clock& clock, WrapStore wrap_store)
+      : options_(options), clock_(clock), scheduler_(SchedulerOptionsOf(options)), hub_(scheduler_), metrics_(clock) {
+    DriverOptions driver;
+    driver.scheduler = scheduler_;
+    driver.open_store = [dir = options.data_dir, wrap_store]() -> absl::StatusOr<std::unique_ptr<Store>> {
+      LL_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, OpenSqliteStore(dir));
+      if (wrap_store != nullptr) store = wrap_store(std::move(store));
+      return store;
+    };
+    driver_ = std::make_unique<Driver>(std::move(driver), clock);
+    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
+    follow_ = std::make_unique<FollowHub>(*telemetry_);
+  }
+
+  ~RealCoordinator() override {
+    if (server_ != nullptr) {
+      health_.SetServer(nullptr);
+      server_->GetHealthCheckService()->Shutdown();
+      hub_.EndAllSessions(absl::UnavailableError("the coordinator is stopping"));
+      server_->Shutdown(std::chrono::system_clock::now() + kStopPatience);
+    }
+    driver_->Stop();
+  }
+
+  absl::Status Start() {
+    LL_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options_.listen, "listen"));
+    // Everything that may be refused comes before anything that lasts.
+    LL_ASSIGN_OR_RETURN(auto credentials,
+                        MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
+    WireUp();
+    LL_RETURN_IF_ERROR(driver_->Start());
+    LL_RETURN_IF_ERROR(MakeDirs(absl::StrCat(options_.data_dir, "/telemetry")));
+    LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
+    SetUpServices(IsLoopbackHost(listen.host));
+    LL_RETURN_IF_ERROR(Listen(listen, credentials));
+    LL_ASSIGN_OR_RETURN(http_, StartHttp(options_.http, *driver_, metrics_));
+    driver_->Read([this](const absl::Status&, const Scheduler* view) {
+      if (view == nullptr) return;
+      telemetry_->RemoveOthers([view](const JobId& job) { return view->Find(job) != nullptr; });
+    });
+    return WriteEndpoints();
+  }
+
+  std::string grpc_address() const override { return grpc_address_; }
+  std::string http_address() const override { return http_->address(); }
+
+ private:
+  void WireUp() {
+    driver_->SetGateway(&hub_);
+    driver_->AddListener(&hub_);
+    driver_->AddListener(&metrics_);
+    driver_->AddListener(follow_.get());
+    driver_->AddListener(&health_);
+    driver_->AddListener(&telemetry_remover_);
+    telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
+      metrics_.OnNews(job, news);
+      follow_->OnNews(job);
+    });
+  }
+
+  absl::Status SetUpAuth(bool loopback) {
+    AuthOptions auth;
+    auth.tokens_file = options_.tokens;
+    auth.max_calls_per_second = options_.max_calls_per_second;
+    auth.worker_certificates = !options_.tls_client_ca.empty();
+    if (loopback) {
+      LL_ASSIGN_OR_RETURN(auth.local_token, LocalToken(options_.data_dir));
+      auth.local_user = UserName();
+    }
+    LL_ASSIGN_OR_RETURN(authenticator_, Authenticator::Create(std::move(auth), clock_));
+    return absl::OkStatus();
+  }
+
+  void SetUpServices(bool loopback) {
+    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_, &clock_};
+    const AdmissionOptions admission{.paths_are_local = loopback, .shared_job_store = options_.shared_job_store};
+    jobs_ = std::make_unique<JobsService>(api_, *follow_,
+                                          JobsOptions{.admission = admission, .data_dir = options_.data_dir});
+    admin_ = std::make_unique<AdminService>(api_, admission);
+    workers_ = std::make_unique<WorkersService>(api_, hub_);
+  }
+
+  absl::Status Listen(const HostPort& listen, const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    ApplyServerLimits(builder);
+    const std::string host = listen.host.find(':') == std::string::npos ? listen.host : absl::StrCat("[", listen.host, "]");
+    int port = 0;
+    builder.AddListeningPort(absl::StrCat(host, ":", listen.port), credentials, &port);
+    builder.RegisterService(jobs_.get());
+    builder.RegisterService(admin_.get());
+    builder.RegisterService(workers_.get());
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+    interceptors.push_back(std::make_unique<ReflectionGuardFactory>(*authenticator_));
+    builder.experimental().SetInterceptorCreators(std::move(interceptors));
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port == 0) {
+      return FieldStatus(absl::StatusCode::kUnavailable, "listen", absl::StrCat("cannot listen at ", options_.listen),
+                         "another process uses the port, or the address or certificate is wrong; give another --listen");
+    }
+    grpc_address_ = absl::StrCat(host, ":", port);
+    health_.SetServer(server_.get());
+    return absl::OkStatus();
+  }
+
+  // Where llctl and the demo look for a coordinator on this host.
+  absl::Status WriteEndpoints() {
+    nlohmann::ordered_json json;
+    json["grpc"] = grpc_address();
+    json["http"] = http_address();
+    json["pid"] = getpid();
+    json["tls"] = !options_.tls_cert.empty();
+    return WriteFileAtomic(absl::StrCat(options_.data_dir, "/endpoints.json"), json.dump() + "\n", 0644);
+  }
+
+  // Deletes a job's telemetry with the job.
+  struct TelemetryRemover : DriverListener {
+    explicit TelemetryRemover(std::unique_ptr<Telemetry>& telemetry) : telemetry(telemetry) {}
+    void OnDeleted(const JobId& job) override { telemetry->Remove(job); }
+    std::unique_ptr<Telemetry>& telemetry;
+  };
+
+  const CoordinatorOptions options_;
+  Clock& clock_;
+  const SchedulerOptions scheduler_;
+  WorkerHub hub_;
+  Metrics metrics_;
+  HealthListener health_;
+  std::unique_ptr<Telemetry> telemetry_;
+  TelemetryRemover telemetry_remover_{telemetry_};
+  std::unique_ptr<FollowHub> follow_;
+  std::unique_ptr<Driver> driver_;
+  std::unique_ptr<Authenticator> authenticator_;
+  ApiContext api_{};
+  std::unique_ptr<JobsService> jobs_;
+  std::unique_ptr<AdminService> admin_;
+  std::unique_ptr<WorkersService> workers_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<HttpServer> http_;
+  std::string grpc_address_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const CoordinatorOptions& options, Clock& clock,
+                                                                WrapStore wrap_store) {
+  LL_RETURN_IF_ERROR(CheckOptions(options));
+  auto coordinator = std::make_unique<RealCoordinator>(options, clock, std::move(wrap_store));
+  LL_RETURN_IF_ERROR(coordinator->Start());
+  return coordinator;
+}
+
+}  // namespace ll

@@ -1,0 +1,61 @@
+// ll-coordinator: flags, one Coordinator, and waiting for a signal.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "base/field_error.h"
+#include "base/log.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/options.h"
+#include "rpc/spdlog_sink.h"
+
+namespace {
+
+constexpr unsigned kStopDeadlineSeconds = 10;
+
+// Exit codes: 1 it could not start, 2 wrong usage.
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "ll-coordinator: %s\n", std::string(status.message()).c_str());
+  const bool usage = status.code() == absl::StatusCode::kInvalidArgument ||
+                     status.code() == absl::StatusCode::kFailedPrecondition;
+  return usage && !ll::ErrorField(status).empty() ? 2 : 1;
+}
+
+ll::LogLevel LevelOf(const std::string& name) {
+  if (name == "debug") return ll::LogLevel::kDebug;
+  if (name == "warning") return ll::LogLevel::kWarning;
+  return name == "error" ? ll::LogLevel::kError : ll::LogLevel::kInfo;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool exit_now = false;
+  int exit_code = 0;
+  const ll::CoordinatorOptions options = ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
+  if (exit_now) return exit_code;
+
+  // All threads inherit the mask; this one takes the signals where it waits for them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  ll::SetLogLevel(LevelOf(options.log_level));
+  ll::InstallSpdlogSink("ll-coordinator");
+  auto coordinator = ll::Coordinator::Start(options, ll::RealClock());
+  if (!coordinator.ok()) return Fail(coordinator.status());
+  std::printf("ll-coordinator: serving grpc=%s http=%s data_dir=%s\n", (*coordinator)->grpc_address().c_str(),
+              (*coordinator)->http_address().c_str(), options.data_dir.c_str());
+  std::fflush(stdout);
+
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  LL_LOG(kInfo) << "signal " << signal_number << ": stopping";
+  alarm(kStopDeadlineSeconds);  // a stop that hangs is ended by SIGALRM; everything acknowledged is on disk
+  coordinator->reset();
+  return 0;
+}

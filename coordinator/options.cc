@@ -1,0 +1,130 @@
+#include "coordinator/options.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "rpc/channel.h"
+
+#ifndef LL_VERSION
+#define LL_VERSION "unknown"
+#endif
+
+namespace ll {
+namespace {
+
+// CLI11 reads configuration files of its own dialect; this teaches it one flat YAML mapping.
+class YamlConfig : public CLI::Config {
+ public:
+  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return ""; }
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::vector<CLI::ConfigItem> items;
+    YAML::Node root;
+    try {
+      root = YAML::Load(input);
+    } catch (const YAML::Exception& error) {
+      throw CLI::FileError(absl::StrCat("config: not YAML, line ", error.mark.line + 1, ": ", error.msg));
+    }
+    if (root.IsNull()) return items;
+    if (!root.IsMap()) throw CLI::FileError("config: expected a mapping of flags to values");
+    for (const auto& entry : root) {
+      if (!entry.first.IsScalar() || !entry.second.IsScalar()) {
+        throw CLI::FileError("config: expected a mapping of flags to plain values");
+      }
+      CLI::ConfigItem item;
+      item.name = entry.first.as<std::string>();
+      std::replace(item.name.begin(), item.name.end(), '_', '-');
+      item.inputs = {entry.second.as<std::string>()};
+      items.push_back(std::move(item));
+    }
+    return items;
+  }
+};
+
+std::string DefaultDataDir() {
+  if (const char* dir = std::getenv("LL_DATA_DIR"); dir != nullptr && *dir != '\0') return dir;
+  const char* home = std::getenv("HOME");
+  return absl::StrCat(home == nullptr ? "/tmp" : home, "/.local/share/ll");
+}
+
+}  // namespace
+
+CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code) {
+  CoordinatorOptions o;
+  o.data_dir = DefaultDataDir();
+  CLI::App app{"The coordinator of the LongLoRA training service: durable queue, scheduler, worker registry."};
+  app.name("ll-coordinator");
+  app.set_version_flag("--version", LL_VERSION);
+  app.add_option("--listen", o.listen, "HOST:PORT for gRPC; port 0 takes any free one")->capture_default_str();
+  app.add_option("--http", o.http, "HOST:PORT for /metrics and /healthz, on loopback")->capture_default_str();
+  app.add_option("--data-dir", o.data_dir, "Folder of the store, telemetry and token, on a local disk")
+      ->capture_default_str();
+  app.add_option("--store", o.store, "Where decisions are kept: sqlite")->capture_default_str();
+  app.add_option("--tls-cert", o.tls_cert, "PEM certificate (chain) of this coordinator");
+  app.add_option("--tls-key", o.tls_key, "PEM private key of --tls-cert");
+  app.add_option("--tls-client-ca", o.tls_client_ca, "PEM CA; workers then need a certificate of it with their name");
+  app.add_option("--tokens", o.tokens, "Tokens file: one JSON object a line (token_sha256, user, scopes, expires)");
+  app.add_flag("--shared-job-store", o.shared_job_store,
+               "All workers write to one job store, so any host can resume any checkpoint");
+  app.add_option("--lease-seconds", o.lease_seconds, "Silence after which a worker counts as out of contact")
+      ->capture_default_str();
+  app.add_option("--heartbeat-seconds", o.heartbeat_seconds, "How often workers report")->capture_default_str();
+  app.add_option("--max-calls-per-second", o.max_calls_per_second, "Of one user; more are refused")
+      ->capture_default_str();
+  app.add_option("--log-level", o.log_level, "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
+  app.config_formatter(std::make_shared<YamlConfig>());
+  app.set_config("--config", "", "YAML file with the same keys; flags win");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  *exit_now = false;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    *exit_now = true;
+    *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
+    if (*exit_code != 0) std::cerr << "ll-coordinator: " << error.what() << "; see ll-coordinator --help\n";
+  }
+  return o;
+}
+
+absl::Status CheckOptions(const CoordinatorOptions& o) {
+  LL_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(o.listen, "listen"));
+  LL_ASSIGN_OR_RETURN(HostPort http, ParseHostPort(o.http, "http"));
+  if (o.store != "sqlite") return MakeFieldError({"store", "sqlite", o.store});
+  if (o.lease_seconds < 1 || o.lease_seconds > 3600) {
+    return MakeFieldError({"lease-seconds", "1 to 3600", absl::StrCat(o.lease_seconds)});
+  }
+  if (o.heartbeat_seconds <= 0 || o.heartbeat_seconds * 2 > o.lease_seconds) {
+    return MakeFieldError({"heartbeat-seconds", "more than 0 and at most half of lease-seconds",
+                           absl::StrCat(o.heartbeat_seconds)});
+  }
+  if (!(o.max_calls_per_second >= 1)) {
+    return MakeFieldError({"max-calls-per-second", "at least 1", absl::StrCat(o.max_calls_per_second)});
+  }
+  if (!IsLoopbackHost(http.host)) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "http",
+                       absl::StrCat(o.http, " is not on loopback, and this page has neither TLS nor authentication"),
+                       "bind 127.0.0.1 and let a reverse proxy with TLS stand before it");
+  }
+  if (IsLoopbackHost(listen.host)) return absl::OkStatus();
+  if (o.tls_cert.empty() || o.tls_key.empty()) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "listen",
+                       absl::StrCat(o.listen, " is not on loopback and needs TLS"),
+                       "give --tls-cert and --tls-key, or bind 127.0.0.1");
+  }
+  if (o.tokens.empty()) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "listen",
+                       absl::StrCat(o.listen, " is not on loopback and needs to know its callers"),
+                       "give --tokens, or bind 127.0.0.1");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ll

@@ -1,0 +1,174 @@
+#include "coordinator/runtime/metrics.h"
+
+#include <set>
+
+namespace ll {
+namespace {
+constexpr absl::Duration kKeepAfterEnd = absl::Minutes(5);
+
+prometheus::Family<prometheus::Gauge>& GaugeOf(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
+prometheus::Family<prometheus::Counter>& CounterOf(prometheus::Registry& registry, const char* name,
+                                                   const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+prometheus::Family<prometheus::Histogram>& HistogramOf(prometheus::Registry& registry, const char* name,
+                                                       const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000};
+const prometheus::Histogram::BucketBoundaries kWaitBuckets = {0.1, 1, 10, 60, 300, 1800, 3600, 14400, 86400};
+const prometheus::Histogram::BucketBoundaries kFastBuckets = {1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3,
+                                                              1e-2, 3e-2, 0.1,  0.3,  1,    10};
+}  // namespace
+
+Metrics::Metrics(Clock& clock)
+    : clock_(clock),
+      registry_(std::make_shared<prometheus::Registry>()),
+      loss_(GaugeOf(*registry_, "ll_train_loss", "Training loss of the newest step.")),
+      tokens_per_second_(GaugeOf(*registry_, "ll_train_tokens_per_second", "Tokens trained per second, all ranks.")),
+      learning_rate_(GaugeOf(*registry_, "ll_train_learning_rate", "Learning rate of the newest step.")),
+      grad_norm_(GaugeOf(*registry_, "ll_train_grad_norm", "Global gradient norm before clipping.")),
+      mfu_(GaugeOf(*registry_, "ll_train_mfu_ratio", "Share of the device's peak FLOP/s that was used.")),
+      peak_bytes_(GaugeOf(*registry_, "ll_train_peak_memory_bytes", "Peak memory of rank 0.")),
+      step_(GaugeOf(*registry_, "ll_train_step", "Newest optimizer step.")),
+      perplexity_(GaugeOf(*registry_, "ll_eval_perplexity", "Perplexity of the newest evaluation.")),
+      tokens_(CounterOf(*registry_, "ll_train_tokens_total", "Tokens trained since the coordinator first saw the job.")),
+      step_seconds_(HistogramOf(*registry_, "ll_train_step_seconds", "Duration of optimizer steps, all jobs.")
+                        .Add({}, kStepBuckets)),
+      jobs_(GaugeOf(*registry_, "ll_jobs", "Jobs by state.")),
+      job_wait_seconds_(HistogramOf(*registry_, "ll_job_wait_seconds", "From submission to the first start.")
+                            .Add({}, kWaitBuckets)),
+      scheduler_pass_seconds_(HistogramOf(*registry_, "ll_scheduler_pass_seconds", "Duration of one decision.")
+                                  .Add({}, kFastBuckets)),
+      worker_up_(GaugeOf(*registry_, "ll_worker_up", "1 while the worker's agent is in contact.")),
+      rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total", "Finished calls by method and status code.")),
+      rpc_seconds_(HistogramOf(*registry_, "ll_rpc_seconds", "Duration of unary calls by method.")) {}
+
+Metrics::JobSeries& Metrics::SeriesOf(const JobId& job) {
+  auto [it, fresh] = series_.try_emplace(job);
+  if (fresh) {
+    const prometheus::Labels labels = {{"job_id", job.value()}};
+    JobSeries& s = it->second;
+    s.loss = &loss_.Add(labels);
+    s.tokens_per_second = &tokens_per_second_.Add(labels);
+    s.learning_rate = &learning_rate_.Add(labels);
+    s.grad_norm = &grad_norm_.Add(labels);
+    s.peak_bytes = &peak_bytes_.Add(labels);
+    s.step = &step_.Add(labels);
+    s.tokens = &tokens_.Add(labels);
+  }
+  return it->second;
+}
+
+void Metrics::RemoveSeries(const JobSeries& s) {
+  loss_.Remove(s.loss);
+  tokens_per_second_.Remove(s.tokens_per_second);
+  learning_rate_.Remove(s.learning_rate);
+  grad_norm_.Remove(s.grad_norm);
+  peak_bytes_.Remove(s.peak_bytes);
+  step_.Remove(s.step);
+  tokens_.Remove(s.tokens);
+  if (s.mfu != nullptr) mfu_.Remove(s.mfu);
+  if (s.perplexity != nullptr) perplexity_.Remove(s.perplexity);
+}
+
+void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
+  if (news.steps.empty() && !news.eval_perplexity.has_value()) return;
+  absl::MutexLock lock(&mu_);
+  JobSeries& s = SeriesOf(job);
+  for (const StepFacts& step : news.steps) {
+    s.tokens->Increment(static_cast<double>(step.tokens));
+    step_seconds_.Observe(step.step_seconds);
+  }
+  if (!news.steps.empty()) {
+    const StepFacts& newest = news.steps.back();
+    s.loss->Set(newest.loss);
+    s.tokens_per_second->Set(newest.tokens_per_second);
+    s.learning_rate->Set(newest.learning_rate);
+    s.grad_norm->Set(newest.grad_norm);
+    s.peak_bytes->Set(static_cast<double>(newest.peak_bytes));
+    s.step->Set(static_cast<double>(newest.step));
+    if (newest.mfu.has_value()) {
+      if (s.mfu == nullptr) s.mfu = &mfu_.Add({{"job_id", job.value()}});
+      s.mfu->Set(*newest.mfu);
+    }
+  }
+  if (news.eval_perplexity.has_value()) {
+    if (s.perplexity == nullptr) s.perplexity = &perplexity_.Add({{"job_id", job.value()}});
+    s.perplexity->Set(*news.eval_perplexity);
+  }
+}
+
+void Metrics::OnRpc(const std::string& method, const std::string& code, absl::Duration took) {
+  rpc_requests_.Add({{"method", method}, {"code", code}}).Increment();
+  rpc_seconds_.Add({{"method", method}}, kFastBuckets).Observe(absl::ToDoubleSeconds(took));
+}
+
+void Metrics::OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) {
+  absl::MutexLock lock(&mu_);
+  for (const JobId& id : jobs) {
+    const Job* job = scheduler.Find(id);
+    if (job == nullptr) continue;
+    if (IsTerminal(job->state)) {
+      unfinished_.erase(id);
+      continue;
+    }
+    auto [it, fresh] = unfinished_.try_emplace(id, JobState::kQueued);
+    if (job->state == JobState::kStarting && it->second != JobState::kStarting && job->epoch == 1) {
+      job_wait_seconds_.Observe(absl::ToDoubleSeconds(clock_.Now() - job->submitted));
+    }
+    it->second = job->state;
+  }
+}
+
+void Metrics::OnDeleted(const JobId& job) {
+  absl::MutexLock lock(&mu_);
+  unfinished_.erase(job);
+  auto it = series_.find(job);
+  if (it == series_.end()) return;
+  RemoveSeries(it->second);
+  series_.erase(it);
+}
+
+void Metrics::OnTick(const Scheduler& scheduler) {
+  std::map<JobState, int> counts;
+  for (const auto& [state, count] : scheduler.CountByState()) counts[state] = count;
+  for (JobState state : kAllJobStates) {
+    jobs_.Add({{"state", std::string(JobStateName(state))}}).Set(counts[state]);
+  }
+  absl::MutexLock lock(&mu_);
+  std::set<std::string> known;
+  for (const auto& [name, worker] : scheduler.workers()) {
+    known.insert(name.value());
+    auto [it, fresh] = workers_.try_emplace(name.value(), nullptr);
+    if (fresh) it->second = &worker_up_.Add({{"worker", name.value()}});
+    it->second->Set(worker.connected && worker.silence <= scheduler.options().lease ? 1 : 0);
+  }
+  for (auto it = workers_.begin(); it != workers_.end();) {
+    if (known.count(it->first) == 0) {
+      worker_up_.Remove(it->second);
+      it = workers_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  const absl::Duration now = clock_.Steady();
+  for (auto it = series_.begin(); it != series_.end();) {
+    auto next = std::next(it);
+    const Job* job = scheduler.Find(it->first);
+    const bool over = job == nullptr || IsTerminal(job->state);
+    if (over && it->second.remove_at == absl::InfiniteDuration()) it->second.remove_at = now + kKeepAfterEnd;
+    if (now >= it->second.remove_at) {
+      RemoveSeries(it->second);
+      series_.erase(it);
+    }
+    it = next;
+  }
+}
+
+void Metrics::OnStep(absl::Duration took) { scheduler_pass_seconds_.Observe(absl::ToDoubleSeconds(took)); }
+
+}  // namespace ll

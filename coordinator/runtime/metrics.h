@@ -1,0 +1,73 @@
+// Every metric of the coordinator (design §5, "Metrics"), in one place. Base units; prefix ll_.
+//
+// Series of one job carry the label job_id, appear with its first step and stay five minutes after its end. There is
+// no per-job histogram, so that a thousand jobs stay cheap to scrape.
+#pragma once
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "base/clock.h"
+#include "coordinator/runtime/driver.h"
+#include "coordinator/runtime/telemetry.h"
+
+namespace ll {
+
+// Thread-safe.
+class Metrics : public DriverListener {
+ public:
+  explicit Metrics(Clock& clock);
+
+  std::shared_ptr<prometheus::Registry> registry() const { return registry_; }
+
+  void OnNews(const JobId& job, const TelemetryNews& news);
+  // `code` is a gRPC status name: "OK", "NOT_FOUND", …
+  void OnRpc(const std::string& method, const std::string& code, absl::Duration took);
+
+  // DriverListener
+  void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
+  void OnDeleted(const JobId& job) override;
+  void OnTick(const Scheduler& scheduler) override;
+  void OnStep(absl::Duration took) override;
+
+ private:
+  struct JobSeries {
+    prometheus::Gauge *loss, *tokens_per_second, *learning_rate, *grad_norm, *peak_bytes, *step;
+    prometheus::Gauge* mfu = nullptr;         // made with the first value
+    prometheus::Gauge* perplexity = nullptr;  // made with the first value
+    prometheus::Counter* tokens;
+    absl::Duration remove_at = absl::InfiniteDuration();  // steady time
+  };
+  JobSeries& SeriesOf(const JobId& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RemoveSeries(const JobSeries& series) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  using GaugeFamily = prometheus::Family<prometheus::Gauge>;
+  Clock& clock_;
+  std::shared_ptr<prometheus::Registry> registry_;
+  GaugeFamily &loss_, &tokens_per_second_, &learning_rate_, &grad_norm_, &mfu_, &peak_bytes_, &step_, &perplexity_;
+  prometheus::Family<prometheus::Counter>& tokens_;
+  prometheus::Histogram& step_seconds_;
+  GaugeFamily& jobs_;
+  prometheus::Histogram& job_wait_seconds_;
+  prometheus::Histogram& scheduler_pass_seconds_;
+  GaugeFamily& worker_up_;
+  prometheus::Family<prometheus::Counter>& rpc_requests_;
+  prometheus::Family<prometheus::Histogram>& rpc_seconds_;
+
+  absl::Mutex mu_;
+  absl::flat_hash_map<JobId, JobSeries> series_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<JobId, JobState> unfinished_ ABSL_GUARDED_BY(mu_);  // as last seen
+  std::map<std::string, prometheus::Gauge*> workers_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace ll

@@ -1,0 +1,90 @@
+#include "coordinator/runtime/step_event.h"
+
+namespace ll {
+namespace {
+
+double Number(const nlohmann::json& event, const char* key) {
+  auto it = event.find(key);
+  return it != event.end() && it->is_number() ? it->get<double>() : 0;
+}
+
+int64_t Integer(const nlohmann::json& event, const char* key) {
+  auto it = event.find(key);
+  return it != event.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+}
+
+// Events carry RFC 3339 text; seconds since 1970 are read too.
+absl::Time TimeOf(const nlohmann::json& event) {
+  auto it = event.find("time");
+  if (it == event.end()) return absl::UnixEpoch();
+  if (it->is_number()) return absl::FromUnixMicros(static_cast<int64_t>(it->get<double>() * 1e6));
+  absl::Time time = absl::UnixEpoch();
+  std::string error;
+  if (it->is_string()) absl::ParseTime(absl::RFC3339_full, it->get<std::string>(), &time, &error);
+  return time;
+}
+
+constexpr absl::string_view kPhaseSuffix = "_seconds";
+
+}  // namespace
+
+std::optional<nlohmann::json> ParseEvent(absl::string_view line) {
+  nlohmann::json event = nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  if (!event.is_object()) return std::nullopt;
+  return event;
+}
+
+std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
+  auto kind = event.find("event");
+  if (kind == event.end() || *kind != "step") return std::nullopt;
+  auto step = event.find("step");
+  if (step == event.end() || !step->is_number_integer()) return std::nullopt;
+  StepFacts out;
+  out.epoch = epoch;
+  out.step = step->get<int64_t>();
+  out.max_steps = Integer(event, "max_steps");
+  out.loss = Number(event, "loss");
+  out.grad_norm = Number(event, "grad_norm");
+  out.learning_rate = Number(event, "learning_rate");
+  out.tokens = Integer(event, "tokens");
+  out.step_seconds = Number(event, "step_seconds");
+  out.tokens_per_second = Number(event, "tokens_per_second");
+  auto mfu = event.find("mfu");
+  if (mfu != event.end() && mfu->is_number()) out.mfu = mfu->get<double>();
+  out.peak_bytes = Integer(event, "peak_bytes");
+  out.time = TimeOf(event);
+  for (const auto& [key, value] : event.items()) {
+    const bool phase = key.size() > kPhaseSuffix.size() && key != "step_seconds" &&
+                       key.compare(key.size() - kPhaseSuffix.size(), kPhaseSuffix.size(), kPhaseSuffix.data()) == 0;
+    if (phase && value.is_number()) {
+      out.phases.emplace_back(key.substr(0, key.size() - kPhaseSuffix.size()), value.get<double>());
+    }
+  }
+  auto phases = event.find("phases");
+  if (phases != event.end() && phases->is_object()) {
+    for (const auto& [key, value] : phases->items()) {
+      if (value.is_number()) out.phases.emplace_back(key, value.get<double>());
+    }
+  }
+  return out;
+}
+
+std::optional<double> ParsePerplexity(const nlohmann::json& event) {
+  auto kind = event.find("event");
+  if (kind == event.end() || (*kind != "eval" && *kind != "done")) return std::nullopt;
+  auto result = event.find("result");
+  const nlohmann::json& where = result != event.end() && result->is_object() ? *result : event;
+  auto perplexity = where.find("perplexity");
+  if (perplexity == where.end() || !perplexity->is_number()) return std::nullopt;
+  return perplexity->get<double>();
+}
+
+size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f) {
+  size_t begin = 0;
+  for (size_t end; (end = bytes.find('\n', begin)) != absl::string_view::npos; begin = end + 1) {
+    f(bytes.substr(begin, end - begin));
+  }
+  return begin;
+}
+
+}  // namespace ll

@@ -1,0 +1,43 @@
+// Reading the trainer's events (design §5, "Trainer events"): one JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+
+// A `step` event.
+struct StepFacts {
+  int64_t epoch = 0;
+  int64_t step = 0;
+  int64_t max_steps = 0;  // 0: not told
+  double loss = 0, grad_norm = 0, learning_rate = 0;
+  int64_t tokens = 0;
+  double step_seconds = 0, tokens_per_second = 0;
+  std::optional<double> mfu;
+  int64_t peak_bytes = 0;
+  absl::Time time;
+  std::vector<std::pair<std::string, double>> phases;  // seconds by phase
+};
+
+// nullopt: the line is not a JSON object (a broken or cut line).
+std::optional<nlohmann::json> ParseEvent(absl::string_view line);
+
+// nullopt: not a step event, or one without a step number. Fields of another type read as absent.
+std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch);
+
+// The perplexity that an `eval` event, or the `done` event of an eval job, tells.
+std::optional<double> ParsePerplexity(const nlohmann::json& event);
+
+// Calls f(line) for each whole line; returns the bytes they take, newlines included.
+size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f);
+
+}  // namespace ll

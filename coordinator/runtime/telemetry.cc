@@ -1,0 +1,281 @@
+#include "coordinator/runtime/telemetry.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace ll {
+namespace {
+
+constexpr int kMaxRank = 4095;
+constexpr int64_t kMaxEpoch = 999'999;
+constexpr int64_t kReadPiece = 1 << 20;
+// Holes are punched in whole blocks of the file system.
+constexpr int64_t kBlock = 4096;
+
+absl::Status CheckKey(const TelemetryKey& key) {
+  if (!LooksLikeJobId(key.job.value())) return MakeFieldError({"job_id", "a job id", "something else"});
+  if (key.epoch < 1 || key.epoch > kMaxEpoch) return MakeFieldError({"epoch", "1 to 999999", absl::StrCat(key.epoch)});
+  if (key.rank < 0 || key.rank > kMaxRank) return MakeFieldError({"rank", "0 to 4095", absl::StrCat(key.rank)});
+  return absl::OkStatus();
+}
+
+std::string EpochDir(const std::string& job_dir, int64_t epoch) { return absl::StrFormat("%s/e%04d", job_dir, epoch); }
+
+int64_t SizeOf(const std::string& path) {
+  struct stat st;
+  return stat(path.c_str(), &st) == 0 ? st.st_size : 0;
+}
+
+int64_t AllocatedBytes(const std::string& path) {
+  struct stat st;
+  return stat(path.c_str(), &st) == 0 ? st.st_blocks * 512 : 0;
+}
+
+absl::Status WriteAll(int fd, absl::string_view data, int64_t offset, const std::string& path) {
+  while (!data.empty()) {
+    const ssize_t n = pwrite(fd, data.data(), data.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, "write", path);
+    data.remove_prefix(n);
+    offset += n;
+  }
+  return absl::OkStatus();
+}
+
+// Files of a job's folder, all epochs.
+std::vector<std::string> FilesOf(const std::string& job_dir) {
+  std::vector<std::string> out;
+  const auto epochs = ListDir(job_dir);
+  if (!epochs.ok()) return out;
+  for (const std::string& epoch : *epochs) {
+    const auto names = ListDir(absl::StrCat(job_dir, "/", epoch));
+    if (!names.ok()) continue;
+    for (const std::string& name : *names) out.push_back(absl::StrCat(job_dir, "/", epoch, "/", name));
+  }
+  return out;
+}
+
+}  // namespace
+
+bool LooksLikeJobId(absl::string_view text) {
+  constexpr absl::string_view kPrefix = "job-";
+  if (text.size() < 8 || text.size() > 64 || text.substr(0, kPrefix.size()) != kPrefix) return false;
+  return text.substr(kPrefix.size()).find_first_not_of("0123456789abcdef") == absl::string_view::npos;
+}
+
+int64_t FreeBytes(const std::string& path) {
+  struct statvfs fs;
+  if (statvfs(path.c_str(), &fs) != 0) return std::numeric_limits<int64_t>::max();
+  return static_cast<int64_t>(fs.f_bavail) * static_cast<int64_t>(fs.f_frsize);
+}
+
+std::string Telemetry::PathOf(const TelemetryKey& key) const {
+  return absl::StrFormat("%s/%s/e%04d/rank-%02d.%s", options_.dir, key.job.value(), key.epoch, key.rank,
+                         key.stream == TelemetryStream::kEvents ? "events.jsonl" : "log");
+}
+
+absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offset, absl::string_view data) {
+  LL_RETURN_IF_ERROR(CheckKey(key));
+  if (FreeBytes(options_.dir) < options_.min_free_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("the disk of ", options_.dir, " is nearly full"));
+  }
+  TelemetryNews news;
+  int64_t end;
+  {
+    absl::MutexLock lock(&mu_);
+    JobFacts& facts = FactsOf(key.job);
+    const std::string path = PathOf(key);
+    const int64_t size = SizeOf(path);
+    if (offset > size) return size;
+    end = offset + static_cast<int64_t>(data.size());
+    if (end <= size) return size;
+    data.remove_prefix(size - offset);
+    LL_RETURN_IF_ERROR(MakeDirs(EpochDir(absl::StrCat(options_.dir, "/", key.job.value()), key.epoch)));
+    const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return ErrnoStatus(errno, "open", path);
+    absl::Cleanup close_fd = [fd] { close(fd); };
+    const absl::Status written = WriteAll(fd, data, size, path);
+    if (!written.ok()) {
+      // What is not acknowledged comes again from `size`; a torn tail would count as received.
+      if (ftruncate(fd, size) != 0) {
+        LL_LOG(kWarning) << "cannot cut " << path << " back to " << size << " bytes";
+      }
+      return written;
+    }
+    facts.bytes += static_cast<int64_t>(data.size());
+    if (key.stream == TelemetryStream::kEvents && key.rank == 0) {
+      ForEachLine(data, [&](absl::string_view line) {
+        const auto event = ParseEvent(line);
+        if (!event.has_value()) return;
+        if (auto step = ParseStep(*event, key.epoch)) news.steps.push_back(std::move(*step));
+        if (auto perplexity = ParsePerplexity(*event)) news.eval_perplexity = perplexity;
+      });
+      NoteSteps(key, news.steps);
+    }
+    if (facts.bytes > options_.cap_bytes_per_job) EnforceCap(key.job, facts);
+  }
+  for (const Listener& listener : listeners_) listener(key.job, news);
+  return end;
+}
+
+int64_t Telemetry::Size(const TelemetryKey& key) const { return CheckKey(key).ok() ? SizeOf(PathOf(key)) : 0; }
+
+absl::StatusOr<Telemetry::Piece> Telemetry::Read(const TelemetryKey& key, int64_t offset, int64_t max_bytes) const {
+  LL_RETURN_IF_ERROR(CheckKey(key));
+  Piece piece;
+  piece.offset = std::max<int64_t>(offset, 0);
+  const std::string path = PathOf(key);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0 && errno == ENOENT) return piece;
+  if (fd < 0) return ErrnoStatus(errno, "open", path);
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  // Skips what was punched out; at the end of the file there is no data (ENXIO).
+  const off_t start = lseek(fd, piece.offset, SEEK_DATA);
+  if (start < 0) return piece;
+  piece.offset = start;
+  piece.data.resize(max_bytes);
+  const ssize_t n = pread(fd, piece.data.data(), max_bytes, start);
+  if (n < 0) return ErrnoStatus(errno, "read", path);
+  piece.data.resize(n);
+  return piece;
+}
+
+std::vector<int64_t> Telemetry::Epochs(const JobId& job) const {
+  std::vector<int64_t> out;
+  if (!LooksLikeJobId(job.value())) return out;
+  const auto names = ListDir(absl::StrCat(options_.dir, "/", job.value()));
+  if (!names.ok()) return out;
+  for (const std::string& name : *names) {
+    if (name.size() > 1 && name[0] == 'e') out.push_back(std::strtoll(name.c_str() + 1, nullptr, 10));
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::vector<StepFacts> Telemetry::Steps(const JobId& job) const {
+  std::map<int64_t, StepFacts> by_step;
+  for (int64_t epoch : Epochs(job)) {
+    const TelemetryKey key{job, epoch, 0, TelemetryStream::kEvents};
+    std::string rest;
+    int64_t offset = 0;
+    for (;;) {
+      const auto piece = Read(key, offset, kReadPiece);
+      if (!piece.ok() || piece->data.empty()) break;
+      if (piece->offset > offset) rest.clear();  // a hole: the line before it has no end
+      rest += piece->data;
+      offset = piece->offset + static_cast<int64_t>(piece->data.size());
+      const size_t used = ForEachLine(rest, [&](absl::string_view line) {
+        const auto event = ParseEvent(line);
+        if (!event.has_value()) return;
+        if (auto step = ParseStep(*event, epoch)) {
+          // A resumed attempt repeats what came after its checkpoint: those steps of the older one are void.
+          by_step.erase(by_step.lower_bound(step->step), by_step.end());
+          by_step.emplace(step->step, std::move(*step));
+        }
+      });
+      rest.erase(0, used);
+    }
+  }
+  std::vector<StepFacts> out;
+  for (auto& [number, step] : by_step) out.push_back(std::move(step));
+  return out;
+}
+
+std::optional<StepFacts> Telemetry::Newest(const JobId& job) const {
+  absl::MutexLock lock(&mu_);
+  return FactsOf(job).newest;
+}
+
+Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
+  auto [it, fresh] = facts_.try_emplace(job);
+  JobFacts& facts = it->second;
+  if (!fresh || !LooksLikeJobId(job.value())) return facts;
+  for (const std::string& file : FilesOf(absl::StrCat(options_.dir, "/", job.value()))) {
+    facts.bytes += AllocatedBytes(file);
+  }
+  if (facts.bytes == 0) return facts;
+  int64_t tokens = 0;
+  std::vector<StepFacts> steps = Steps(job);
+  for (const StepFacts& step : steps) tokens += step.tokens;
+  if (!steps.empty()) {
+    facts.newest = std::move(steps.back());
+    facts.newest->tokens = tokens;
+  }
+  return facts;
+}
+
+void Telemetry::NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) {
+  JobFacts& facts = facts_[key.job];
+  for (const StepFacts& step : steps) {
+    if (facts.newest.has_value() && step.step <= facts.newest->step && step.epoch == facts.newest->epoch) continue;
+    if (facts.newest.has_value() && step.step != facts.newest->step + 1) {
+      // A resume went back, or lines are missing: count again. The files already hold the new lines.
+      int64_t tokens = 0;
+      for (const StepFacts& known : Steps(key.job)) {
+        if (known.step < step.step) tokens += known.tokens;
+      }
+      facts.newest->tokens = tokens;
+    }
+    const int64_t before = facts.newest.has_value() ? facts.newest->tokens : 0;
+    facts.newest = step;
+    facts.newest->tokens += before;
+  }
+}
+
+void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
+  const std::vector<std::string> files = FilesOf(absl::StrCat(options_.dir, "/", job.value()));
+  for (int round = 0; round < 64; ++round) {
+    facts.bytes = 0;
+    std::string largest;
+    int64_t largest_bytes = 0;
+    for (const std::string& file : files) {
+      const int64_t bytes = AllocatedBytes(file);
+      facts.bytes += bytes;
+      if (bytes > largest_bytes) std::tie(largest, largest_bytes) = std::tie(file, bytes);
+    }
+    if (facts.bytes <= options_.cap_bytes_per_job || largest_bytes < 2 * kBlock) return;
+    const int fd = open(largest.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return;
+    absl::Cleanup close_fd = [fd] { close(fd); };
+    const int64_t size = SizeOf(largest);
+    const int64_t cut = (size - largest_bytes / 2) / kBlock * kBlock;
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, cut) != 0) {
+      LL_LOG(kWarning) << "telemetry of " << job << " is over its cap and this file system cannot punch holes";
+      facts.bytes = 0;  // asked again after another cap's worth
+      return;
+    }
+  }
+}
+
+void Telemetry::Remove(const JobId& job) {
+  if (!LooksLikeJobId(job.value())) return;
+  absl::MutexLock lock(&mu_);
+  facts_.erase(job);
+  const absl::Status removed = RemoveTree(absl::StrCat(options_.dir, "/", job.value()));
+  if (!removed.ok() && removed.code() != absl::StatusCode::kNotFound) {
+    LL_LOG(kWarning) << removed.message();
+  }
+}
+
+void Telemetry::RemoveOthers(const std::function<bool(const JobId&)>& keep) {
+  const auto names = ListDir(options_.dir);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    if (!keep(JobId(name))) Remove(JobId(name));
+  }
+}
+
+}  // namespace ll

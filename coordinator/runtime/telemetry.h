@@ -1,0 +1,116 @@
+// What ranks tell while they work: events (JSON lines) and logs. Never part of a decision and never in the store's
+// transactions; a bounded copy so that logs and history outlive a worker.
+//
+//   DIR/JOB_ID/e0001/rank-00.events.jsonl      bytes exactly as in the agent's spool, same offsets
+//   DIR/JOB_ID/e0001/rank-00.log
+//
+// A file's size is the offset up to which the copy reaches, also after a restart: bytes are written before they are
+// acknowledged, but not synced (after a power cut the size says from where the agent sends again). When a job's copy
+// is larger than the cap the oldest half of its largest file is punched out; offsets stay.
+//
+// Readers pull at their own pace from the files, so a slow one costs no memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "base/ids.h"
+#include "coordinator/runtime/step_event.h"
+
+namespace ll {
+
+// What an Append brought from rank 0.
+struct TelemetryNews {
+  std::vector<StepFacts> steps;
+  std::optional<double> eval_perplexity;  // of the newest `eval` event or of an eval job's `done`
+};
+
+enum class TelemetryStream { kEvents, kLog };
+
+struct TelemetryKey {
+  JobId job;
+  int64_t epoch = 0;
+  int rank = 0;
+  TelemetryStream stream = TelemetryStream::kEvents;
+};
+
+struct TelemetryOptions {
+  std::string dir;
+  int64_t cap_bytes_per_job = 64 << 20;
+  // Telemetry is refused where the disk has less left: decisions need it more.
+  int64_t min_free_bytes = 64 << 20;
+};
+
+// Thread-safe.
+class Telemetry {
+ public:
+  // Called after new bytes are in the files, on the appending thread and without a lock.
+  using Listener = std::function<void(const JobId& job, const TelemetryNews& news)>;
+
+  explicit Telemetry(TelemetryOptions options) : options_(std::move(options)) {}
+
+  // Before the first Append.
+  void AddListener(Listener listener) { listeners_.push_back(std::move(listener)); }
+
+  // Takes bytes that start at `offset` of the agent's spool and returns from where the agent is to go on: bytes already
+  // here are skipped; bytes beyond the end are not taken (the returned offset is smaller than `offset`).
+  // Errors: InvalidArgument (not a job id, epoch or rank out of range), ResourceExhausted, other I/O.
+  absl::StatusOr<int64_t> Append(const TelemetryKey& key, int64_t offset, absl::string_view data);
+
+  // The offset up to which the copy reaches; 0 where there is none.
+  int64_t Size(const TelemetryKey& key) const;
+
+  struct Piece {
+    int64_t offset = 0;  // of the first byte; later than asked for where the beginning was punched out
+    std::string data;
+  };
+  // At most `max_bytes` from `offset`; empty at the end.
+  absl::StatusOr<Piece> Read(const TelemetryKey& key, int64_t offset, int64_t max_bytes) const;
+
+  // Epochs of which something was received, rising.
+  std::vector<int64_t> Epochs(const JobId& job) const;
+
+  // Every step of rank 0 in order, each in its newest epoch's version.
+  std::vector<StepFacts> Steps(const JobId& job) const;
+
+  // The newest step; `tokens` counts from the job's first step. nullopt before the first.
+  std::optional<StepFacts> Newest(const JobId& job) const;
+
+  // Deletes everything of the job.
+  void Remove(const JobId& job);
+  // Deletes what belongs to jobs that `keep` does not know. Once, after recovery.
+  void RemoveOthers(const std::function<bool(const JobId&)>& keep);
+
+ private:
+  struct JobFacts {
+    std::optional<StepFacts> newest;  // with cumulative tokens
+    int64_t bytes = 0;                // allocated on disk, about
+  };
+
+  std::string PathOf(const TelemetryKey& key) const;
+  JobFacts& FactsOf(const JobId& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EnforceCap(const JobId& job, JobFacts& facts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const TelemetryOptions options_;
+  std::vector<Listener> listeners_;
+  mutable absl::Mutex mu_;
+  // Filled from the files when a job is first asked for.
+  mutable absl::flat_hash_map<JobId, JobFacts> facts_ ABSL_GUARDED_BY(mu_);
+};
+
+// Whether the text has the form of a job id; anything else must not become part of a path.
+bool LooksLikeJobId(absl::string_view text);
+
+// Free bytes for this process on the file system of `path`; a large number where that cannot be told.
+int64_t FreeBytes(const std::string& path);
+
+}  // namespace ll

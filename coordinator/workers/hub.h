@@ -1,0 +1,44 @@
+// All agents' sessions: delivers the scheduler's orders to them. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "coordinator/runtime/driver.h"
+
+namespace ll {
+
+class Session;
+
+class WorkerHub : public AgentGateway, public DriverListener {
+ public:
+  explicit WorkerHub(SchedulerOptions options) : options_(std::move(options)) {}
+
+  // A number for a new stream; never reused within this process.
+  uint64_t Register(const std::shared_ptr<Session>& session);
+  void Forget(uint64_t session);
+
+  const SchedulerOptions& options() const { return options_; }
+
+  // AgentGateway
+  void Deliver(const Send& send, int64_t term) override;
+  void EndAllSessions(const absl::Status& why) override;
+  // DriverListener: drops streams that never said Hello.
+  void OnTick(const Scheduler& scheduler) override;
+
+ private:
+  std::shared_ptr<Session> Find(uint64_t session);
+  std::vector<std::shared_ptr<Session>> All();
+
+  const SchedulerOptions options_;
+  absl::Mutex mu_;
+  uint64_t last_session_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::flat_hash_map<uint64_t, std::weak_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
+  // The session each worker's newest Welcome went to.
+  absl::flat_hash_map<WorkerId, uint64_t> current_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace ll

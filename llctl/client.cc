@@ -1,0 +1,112 @@
+#include "llctl/client.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/format.h"
+#include "base/status_macros.h"
+#include "llctl/errors.h"
+#include "nlohmann/json.hpp"
+#include "rpc/channel.h"
+#include "rpc/status.h"
+
+namespace ll {
+namespace {
+
+constexpr char kDefaultAddress[] = "127.0.0.1:7070";
+
+// The address a coordinator on this host wrote when it started; the default port where there is none.
+std::string LocalAddress(const std::string& data_dir) {
+  const absl::StatusOr<std::string> text = ReadFile(data_dir + "/endpoints.json");
+  if (!text.ok()) return kDefaultAddress;
+  const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("grpc") || !json["grpc"].is_string()) return kDefaultAddress;
+  return json["grpc"].get<std::string>();
+}
+
+bool AllLoopback(const std::vector<std::string>& addresses) {
+  return std::all_of(addresses.begin(), addresses.end(), [](const std::string& address) {
+    const absl::StatusOr<HostPort> parsed = ParseHostPort(address, "coordinator");
+    return parsed.ok() && IsLoopbackHost(parsed->host);
+  });
+}
+
+absl::StatusOr<std::string> FindToken(const ClientOptions& options, const EnvironmentReader& environment,
+                                      const std::string& data_dir, bool loopback) {
+  if (!options.token_file.empty()) {
+    absl::StatusOr<std::string> text = ReadFile(options.token_file);
+    if (!text.ok()) return AsUsageError(Annotate(text.status(), "token-file"));
+    return std::string(absl::StripAsciiWhitespace(*text));
+  }
+  if (std::string token = environment("LLCTL_TOKEN"); !token.empty()) return token;
+  if (!loopback) return std::string();
+  // Not being able to read it is no error yet: the coordinator may want no token, or refuse with its own words.
+  const absl::StatusOr<std::string> text = ReadFile(data_dir + "/token");
+  return text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : std::string();
+}
+
+// gRPC tells the whole chain ("failed to connect to all addresses; last error: …: Connection refused"); its last link
+// is what a person can act on.
+absl::string_view LastCause(absl::string_view message) {
+  const size_t colon = message.rfind(": ");
+  return colon == absl::string_view::npos ? message : message.substr(colon + 2);
+}
+
+}  // namespace
+
+std::string DefaultDataDir(const EnvironmentReader& environment) {
+  if (std::string dir = environment("LL_DATA_DIR"); !dir.empty()) return dir;
+  return environment("HOME") + "/.local/share/ll";
+}
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options,
+                                                       const EnvironmentReader& environment) {
+  const std::string data_dir = options.data_dir.empty() ? DefaultDataDir(environment) : options.data_dir;
+  std::string address = options.coordinator;
+  if (address.empty()) address = environment("LLCTL_COORDINATOR");
+  if (address.empty()) address = LocalAddress(data_dir);
+
+  ChannelConfig config;
+  LL_ASSIGN_OR_RETURN(config.addresses, ParseAddresses(address));
+  config.ca_file = options.ca_file.empty() ? environment("LLCTL_CA") : options.ca_file;
+  LL_ASSIGN_OR_RETURN(config.token,
+                      FindToken(options, environment, data_dir, AllLoopback(config.addresses)));
+  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = MakeChannel(config);
+  if (!channel.ok()) {
+    // Other faults (a name that does not resolve, a token without TLS) keep their own code.
+    const bool file = absl::IsNotFound(channel.status()) || absl::IsPermissionDenied(channel.status());
+    return file ? AsUsageError(channel.status()) : channel.status();
+  }
+  return std::unique_ptr<Client>(new Client(*std::move(channel), address, options.timeout));
+}
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, std::string address, absl::Duration timeout)
+    : address_(std::move(address)),
+      timeout_(timeout),
+      jobs_(v1::Jobs::NewStub(channel)),
+      admin_(v1::Admin::NewStub(channel)) {}
+
+absl::Status Client::Explain(const grpc::Status& grpc_status) const {
+  absl::Status status = FromGrpcStatus(grpc_status);
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+      return FieldStatus(status.code(), "coordinator",
+                         absl::StrCat("cannot reach ", address_, " (", LastCause(status.message()), ")"),
+                         "start ll-coordinator, or name one with --coordinator HOST:PORT or LLCTL_COORDINATOR");
+    case absl::StatusCode::kDeadlineExceeded:
+      return FieldStatus(status.code(), "timeout",
+                         absl::StrCat("no answer from ", address_, " within ", HumanDuration(timeout_)),
+                         "give more time with --timeout SECONDS");
+    case absl::StatusCode::kUnauthenticated:
+      if (!ErrorHint(status).empty()) return status;
+      return FieldStatus(status.code(), "token", status.message(),
+                         "set LLCTL_TOKEN, or give --token-file or the coordinator's --data-dir");
+    default:
+      return status;
+  }
+}
+
+}  // namespace ll

@@ -1,0 +1,68 @@
+// The connection to the coordinator: where it is, what to prove, and one call at a time with a deadline.
+#pragma once
+
+#include <grpcpp/client_context.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/admin.grpc.pb.h"
+#include "proto/jobs.grpc.pb.h"
+
+namespace ll {
+
+// Reads an environment variable; "" where it is not set.
+using EnvironmentReader = std::function<std::string(const std::string& name)>;
+
+struct ClientOptions {
+  std::string coordinator;  // HOST:PORT[,HOST:PORT…]; empty: LLCTL_COORDINATOR, else what runs on this host
+  std::string data_dir;     // the local coordinator's folder; empty: LL_DATA_DIR, else ~/.local/share/ll
+  std::string token_file;   // empty: LLCTL_TOKEN, else DATA_DIR/token for a coordinator on loopback
+  std::string ca_file;      // empty: LLCTL_CA
+  absl::Duration timeout = absl::Seconds(30);
+};
+
+class Client {
+ public:
+  // Reads files and makes the channel; connects with the first call. Errors: bad address, unreadable file.
+  static absl::StatusOr<std::unique_ptr<Client>> Create(const ClientOptions& options,
+                                                        const EnvironmentReader& environment);
+
+  v1::Jobs::Stub& jobs() { return *jobs_; }
+  v1::Admin::Stub& admin() { return *admin_; }
+  const std::string& address() const { return address_; }
+  absl::Duration timeout() const { return timeout_; }
+
+  // One unary call: client.Call(client.jobs(), &v1::Jobs::Stub::Get, request).
+  template <typename Stub, typename Request, typename Response>
+  absl::StatusOr<Response> Call(Stub& stub,
+                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                const Request& request) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
+    Response response;
+    const grpc::Status status = (stub.*method)(&context, request, &response);
+    if (!status.ok()) return Explain(status);
+    return response;
+  }
+
+  // The error as people need it: what could not be reached and what to do about it.
+  absl::Status Explain(const grpc::Status& status) const;
+
+ private:
+  Client(std::shared_ptr<grpc::Channel> channel, std::string address, absl::Duration timeout);
+
+  std::string address_;
+  absl::Duration timeout_;
+  std::unique_ptr<v1::Jobs::Stub> jobs_;
+  std::unique_ptr<v1::Admin::Stub> admin_;
+};
+
+// ${LL_DATA_DIR:-$HOME/.local/share/ll}
+std::string DefaultDataDir(const EnvironmentReader& environment);
+
+}  // namespace ll

@@ -1,0 +1,88 @@
+// llctl cancel, pause, resume: one wish for one or several jobs.
+#include <CLI/CLI.hpp>
+
+#include "base/status_macros.h"
+#include "llctl/errors.h"
+#include "llctl/proto_json.h"
+#include "llctl/session.h"
+
+namespace ll {
+namespace {
+
+using Wish = std::function<absl::StatusOr<v1::Job>(Client&, const std::string& job_id)>;
+
+void PrintOutcome(const std::vector<v1::Job>& jobs, Output& output) {
+  if (output.format() == OutputFormat::kName || output.is_table()) {
+    for (const v1::Job& job : jobs) {
+      output.stream() << (output.is_table() ? JobLine(job, output) : job.job_id()) << "\n";
+    }
+  } else if (jobs.size() == 1) {
+    output.PrintValue(ProtoToJson(jobs[0]));
+  } else {
+    nlohmann::ordered_json array = nlohmann::ordered_json::array();
+    for (const v1::Job& job : jobs) array.push_back(ProtoToJson(job));
+    output.PrintValue(array);
+  }
+}
+
+// Stops at the first error, after printing what was done.
+absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wish& wish, Session& session) {
+  LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  std::vector<v1::Job> done;
+  absl::Status failure;
+  for (const std::string& job_id : job_ids) {
+    absl::StatusOr<v1::Job> job = wish(*client, job_id);
+    if (!job.ok()) {
+      failure = job.status();
+      break;
+    }
+    done.push_back(*std::move(job));
+  }
+  if (!done.empty()) PrintOutcome(done, session.output());
+  if (!failure.ok()) return failure;
+  return kExitSuccess;
+}
+
+template <typename Request>
+Wish Call(grpc::Status (v1::Jobs::Stub::*method)(grpc::ClientContext*, const Request&, v1::Job*)) {
+  return [method](Client& client, const std::string& job_id) {
+    Request request;
+    request.set_job_id(job_id);
+    return client.Call(client.jobs(), method, request);
+  };
+}
+
+}  // namespace
+
+void AddControlCommands(CLI::App& app, Action& chosen) {
+  struct Options {
+    std::vector<std::string> job_ids;
+    std::string reason;
+  };
+  const auto add = [&](const char* name, const char* help, const std::function<Wish(const Options&)>& make_wish) {
+    auto options = std::make_shared<Options>();
+    CLI::App* command = app.add_subcommand(name, help);
+    command->add_option("JOB", options->job_ids, "Job ids.")->required();
+    command->callback([options, make_wish, &chosen] {
+      chosen = [options, make_wish](Session& session) {
+        return ForEachJob(options->job_ids, make_wish(*options), session);
+      };
+    });
+    return std::make_pair(command, options);
+  };
+  auto [cancel, options] = add("cancel", "End a job. Returns when the wish is on disk.", [](const Options& o) -> Wish {
+    return [reason = o.reason](Client& client, const std::string& job_id) {
+      v1::CancelRequest request;
+      request.set_job_id(job_id);
+      request.set_reason(reason);
+      return client.Call(client.jobs(), &v1::Jobs::Stub::Cancel, request);
+    };
+  });
+  cancel->add_option("--reason", options->reason, "Kept with the job.")->type_name("TEXT");
+  add("pause", "Checkpoint a job, stop it and free its slots.",
+      [](const Options&) { return Call(&v1::Jobs::Stub::Pause); });
+  add("resume", "Put a paused job back into its queue.",
+      [](const Options&) { return Call(&v1::Jobs::Stub::Resume); });
+}
+
+}  // namespace ll

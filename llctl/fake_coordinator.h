@@ -1,0 +1,170 @@
+// A coordinator for tests: a real gRPC server in this process whose answers the test writes.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/field_error.h"
+#include "proto/admin.grpc.pb.h"
+#include "proto/jobs.grpc.pb.h"
+#include "rpc/status.h"
+
+namespace ll {
+
+// Each call takes the answer of its own member; `failure`, when set, is the answer to everything.
+class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
+ public:
+  FakeCoordinator() { Start("127.0.0.1:0"); }
+  ~FakeCoordinator() override { Stop(); }
+
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+  void Stop() {
+    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    server_.reset();
+  }
+  void Restart() { Start(address()); }
+
+  absl::Status failure;
+  v1::Job job;                               // of Submit, Get, Cancel, Pause, Resume, Why
+  std::vector<v1::Job> jobs;                 // of List, a page at a time
+  int page_size = 1000;                      // pages are no larger
+  std::vector<std::vector<v1::WatchResponse>> watches;  // one list a stream; a list then ends with `watch_end`
+  grpc::Status watch_end;                    // of every stream but the last one
+  std::function<void()> on_watch;            // runs while a stream is open, after its messages
+  std::vector<std::string> log_chunks;
+
+  // What came in.
+  std::mutex mutex;
+  std::vector<v1::SubmitRequest> submits;
+  std::vector<v1::WatchRequest> watch_requests;
+  std::vector<v1::LogsRequest> logs_requests;
+  std::vector<v1::AddModelRequest> models_added;
+  std::vector<std::string> controls;  // "cancel job-1"
+  std::string authorization;          // of the last Submit
+
+  grpc::Status Submit(grpc::ServerContext* context, const v1::SubmitRequest* request,
+                      v1::SubmitResponse* response) override {
+    std::lock_guard lock(mutex);
+    const auto& metadata = context->client_metadata();
+    if (auto it = metadata.find("authorization"); it != metadata.end()) {
+      authorization = std::string(it->second.data(), it->second.size());
+    }
+    submits.push_back(*request);
+    *response->mutable_job() = job;
+    *response->mutable_job()->mutable_spec() = request->spec();
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::Job* response) override {
+    *response = job;
+    return request->job_id() == job.job_id() ? ToGrpcStatus(failure)
+                                             : grpc::Status(grpc::NOT_FOUND, "no job " + request->job_id());
+  }
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request, v1::ListResponse* response) override {
+    const size_t first = request->page_token().empty() ? 0 : std::stoul(request->page_token());
+    size_t next = first;
+    for (; next < jobs.size() && static_cast<int>(next - first) < std::min(page_size, request->page_size()); ++next) {
+      *response->add_jobs() = jobs[next];
+    }
+    if (next < jobs.size()) response->set_next_page_token(std::to_string(next));
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    std::vector<v1::WatchResponse> messages;
+    bool last = true;
+    {
+      std::lock_guard lock(mutex);
+      watch_requests.push_back(*request);
+      if (!failure.ok()) return ToGrpcStatus(failure);
+      if (!watches.empty()) {
+        messages = watches.front();
+        watches.erase(watches.begin());
+        last = watches.empty();
+      }
+    }
+    for (const auto& message : messages) writer->Write(message);
+    if (on_watch) on_watch();
+    return last ? grpc::Status::OK : watch_end;
+  }
+  grpc::Status Logs(grpc::ServerContext*, const v1::LogsRequest* request,
+                    grpc::ServerWriter<v1::LogsResponse>* writer) override {
+    std::lock_guard lock(mutex);
+    logs_requests.push_back(*request);
+    int64_t offset = std::max<int64_t>(0, request->offset());
+    for (const std::string& chunk : log_chunks) {
+      v1::LogsResponse response;
+      response.set_offset(offset);
+      response.set_data(chunk);
+      offset += static_cast<int64_t>(chunk.size());
+      writer->Write(response);
+    }
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request, v1::Job* response) override {
+    return Control("cancel " + request->job_id() + " " + request->reason(), response);
+  }
+  grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest* request, v1::Job* response) override {
+    return Control("pause " + request->job_id(), response);
+  }
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest* request, v1::Job* response) override {
+    return Control("resume " + request->job_id(), response);
+  }
+  grpc::Status Why(grpc::ServerContext*, const v1::WhyRequest*, v1::WhyResponse* response) override {
+    response->set_sentence("it waits for 2 slots");
+    *response->mutable_job() = job;
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest*,
+                           v1::ListWorkersResponse* response) override {
+    v1::Worker* worker = response->add_workers();
+    worker->set_worker("w1");
+    worker->set_host("host-a");
+    worker->set_connected(true);
+    for (int i = 0; i < 2; ++i) {
+      v1::Slot* slot = worker->add_slots();
+      slot->set_index(i);
+      slot->set_kind("cpu");
+      slot->set_memory_bytes(8'000'000'000);
+    }
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status AddModel(grpc::ServerContext*, const v1::AddModelRequest* request, v1::Model* response) override {
+    std::lock_guard lock(mutex);
+    models_added.push_back(*request);
+    response->set_name(request->name());
+    response->set_path(request->path());
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status Version(grpc::ServerContext*, const v1::VersionRequest*, v1::VersionResponse* response) override {
+    response->set_version("9.9.9");
+    response->set_store("sqlite");
+    response->set_term(3);
+    return ToGrpcStatus(failure);
+  }
+
+ private:
+  void Start(const std::string& address) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(static_cast<v1::Jobs::Service*>(this));
+    builder.RegisterService(static_cast<v1::Admin::Service*>(this));
+    server_ = builder.BuildAndStart();
+  }
+  grpc::Status Control(const std::string& what, v1::Job* response) {
+    std::lock_guard lock(mutex);
+    controls.push_back(what);
+    *response = job;
+    return ToGrpcStatus(failure);
+  }
+
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace ll

@@ -1,0 +1,109 @@
+// llctl logs
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "llctl/errors.h"
+#include "llctl/session.h"
+
+namespace ll {
+namespace {
+
+constexpr absl::Duration kStreamDeadline = absl::Minutes(30);
+constexpr absl::Duration kGiveUpAfter = absl::Minutes(5);
+constexpr absl::Duration kLongestPause = absl::Seconds(2);
+
+struct LogsOptions {
+  v1::LogsRequest request;
+  int64_t tail_bytes = -1;
+};
+
+// One stream; advances the request's offset past what was printed.
+absl::Status ReadLogs(v1::LogsRequest& request, Client& client, Session& session, bool* answered) {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(
+      absl::Now() + (request.follow() ? kStreamDeadline : std::max(client.timeout(), absl::Minutes(5)))));
+  Interrupt::Scope stop(session.environment().interrupt, [&context] { context.TryCancel(); });
+  const auto stream = client.jobs().Logs(&context, request);
+  v1::LogsResponse response;
+  while (stream->Read(&response)) {
+    *answered = true;
+    session.output().stream().write(response.data().data(), static_cast<std::streamsize>(response.data().size()));
+    session.output().stream().flush();
+    request.set_offset(response.offset() + static_cast<int64_t>(response.data().size()));
+  }
+  const grpc::Status status = stream->Finish();
+  return status.ok() ? absl::OkStatus() : client.Explain(status);
+}
+
+absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
+  Interrupt& interrupt = session.environment().interrupt;
+  if (options.request.follow()) interrupt.Arm();
+  LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  v1::LogsRequest request = options.request;
+  if (options.tail_bytes > 0) request.set_offset(-options.tail_bytes);
+  absl::Duration pause = absl::Milliseconds(100);
+  absl::Duration last_contact = session.environment().clock.Steady();
+  bool ever_answered = false;
+  while (true) {
+    bool answered = false;
+    const absl::Status status = ReadLogs(request, *client, session, &answered);
+    if (interrupt.raised()) {
+      session.talk() << "llctl: detached; the job goes on\n";
+      return kExitDetached;
+    }
+    if (status.ok()) return kExitSuccess;
+    const absl::Duration now = session.environment().clock.Steady();
+    if (answered) {
+      last_contact = now;
+      ever_answered = true;
+      pause = absl::Milliseconds(100);
+    }
+    // A coordinator that restarts ends the stream; the offset says where to go on.
+    const bool passing = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+                         absl::IsCancelled(status);
+    if (!options.request.follow() || !ever_answered || !passing || now - last_contact > kGiveUpAfter) {
+      return status;
+    }
+    if (!interrupt.SleepFor(pause)) pause = std::min(pause * 2, kLongestPause);
+  }
+}
+
+}  // namespace
+
+void AddLogsCommand(CLI::App& app, Action& chosen) {
+  struct Flags {
+    std::string job_id;
+    bool follow = false;
+    int rank = 0;
+    int64_t attempt = 0;
+    int64_t tail_bytes = 0;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand("logs", "Print a rank's log.");
+  command->add_option("JOB", flags->job_id, "Job id.")->required();
+  command->add_flag("-f,--follow", flags->follow, "Go on until the job has ended. Ctrl-C detaches.");
+  command->add_option("--rank", flags->rank, "Whose log. Default: 0.")
+      ->check(CLI::NonNegativeNumber.description(""))
+      ->type_name("R");
+  command->add_option("--epoch", flags->attempt, "Which attempt's log. Default: the newest.")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  command->add_option("--tail", flags->tail_bytes, "Only the last so many bytes.")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("BYTES");
+  command->callback([flags, &chosen] {
+    chosen = [flags](Session& session) {
+      LogsOptions options;
+      options.request.set_job_id(flags->job_id);
+      options.request.set_follow(flags->follow);
+      options.request.set_rank(flags->rank);
+      options.request.set_epoch(flags->attempt);
+      options.tail_bytes = flags->tail_bytes;
+      return RunLogs(options, session);
+    };
+  });
+}
+
+}  // namespace ll

@@ -1,0 +1,22 @@
+#include "llctl/session.h"
+
+#include "base/status_macros.h"
+
+namespace ll {
+
+Session::Session(const Environment& environment, const ClientOptions& options, OutputFormat format)
+    : environment_(environment),
+      options_(options),
+      output_(environment.out, format, environment.out_is_terminal,
+              environment.out_is_terminal && environment.variable("NO_COLOR").empty() &&
+                  environment.variable("TERM") != "dumb",
+              environment.columns) {}
+
+absl::StatusOr<Client*> Session::client() {
+  if (client_ == nullptr) {
+    LL_ASSIGN_OR_RETURN(client_, Client::Create(options_, environment_.variable));
+  }
+  return client_.get();
+}
+
+}  // namespace ll

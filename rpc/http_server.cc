@@ -1,0 +1,99 @@
+#include "rpc/http_server.h"
+
+#include <CivetServer.h>
+
+#include <list>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "rpc/channel.h"
+
+namespace ll {
+namespace {
+
+absl::string_view ReasonOf(int status) {
+  switch (status) {
+    case 200: return "OK";
+    case 403: return "Forbidden";
+    default: return "Service Unavailable";
+  }
+}
+
+void Write(mg_connection* connection, const HttpAnswer& answer, bool with_body) {
+  const std::string head =
+      absl::StrCat("HTTP/1.1 ", answer.status, " ", ReasonOf(answer.status), "\r\nContent-Type: ", answer.type,
+                   "\r\nContent-Length: ", answer.body.size(), "\r\nX-Content-Type-Options: nosniff\r\n\r\n");
+  mg_write(connection, head.data(), head.size());
+  if (with_body) mg_write(connection, answer.body.data(), answer.body.size());
+}
+
+bool IsForeign(mg_connection* connection) {
+  if (mg_get_header(connection, "Origin") != nullptr) return true;
+  const char* header = mg_get_header(connection, "Host");
+  if (header == nullptr) return false;
+  std::string host = header;
+  if (host.empty() || host.front() == '[') return false;  // a numeric IPv6 address
+  const size_t colon = host.rfind(':');
+  if (colon != std::string::npos) host.resize(colon);
+  return host != "localhost" && host.find_first_not_of("0123456789.") != std::string::npos;
+}
+
+class PageHandler : public CivetHandler {
+ public:
+  explicit PageHandler(HttpServer::Page page) : page_(std::move(page)) {}
+  bool handleGet(CivetServer*, mg_connection* connection) override { return Serve(connection, true); }
+  bool handleHead(CivetServer*, mg_connection* connection) override { return Serve(connection, false); }
+
+ private:
+  bool Serve(mg_connection* connection, bool with_body) {
+    if (IsForeign(connection)) {
+      Write(connection, {.status = 403, .body = "ask for this page by address\n"}, with_body);
+    } else {
+      Write(connection, page_(), with_body);
+    }
+    return true;
+  }
+  HttpServer::Page page_;
+};
+
+class CivetHttp : public HttpServer {
+ public:
+  CivetHttp(const std::vector<std::string>& options, std::string host, std::map<std::string, Page> pages)
+      : host_(std::move(host)), server_(options) {
+    for (auto& [path, page] : pages) {
+      server_.addHandler(path, handlers_.emplace_back(std::move(page)));
+    }
+  }
+  std::string address() const override {
+    const std::vector<int> ports = const_cast<CivetServer&>(server_).getListeningPorts();
+    const bool v6 = host_.find(':') != std::string::npos;
+    return absl::StrCat(v6 ? "[" : "", host_, v6 ? "]" : "", ":", ports.empty() ? 0 : ports[0]);
+  }
+
+ private:
+  std::string host_;
+  std::list<PageHandler> handlers_;
+  CivetServer server_;  // last: stops serving before the pages go
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
+                                                              std::map<std::string, Page> pages) {
+  LL_ASSIGN_OR_RETURN(HostPort parsed, ParseHostPort(address, "http"));
+  const std::string host = parsed.host == "localhost" ? "127.0.0.1" : parsed.host;
+  const bool v6 = host.find(':') != std::string::npos;
+  const std::vector<std::string> options = {
+      "listening_ports", absl::StrCat(v6 ? "[" : "", host, v6 ? "]" : "", ":", parsed.port),
+      "num_threads", "2", "request_timeout_ms", "10000"};
+  try {  // civetweb's C++ class reports a port in use by throwing
+    return std::make_unique<CivetHttp>(options, host, std::move(pages));
+  } catch (const CivetException&) {
+    return FieldStatus(absl::StatusCode::kUnavailable, "http", absl::StrCat("cannot listen at ", address),
+                       "another process uses the port, or the address is not this host's; give another --http");
+  }
+}
+
+}  // namespace ll

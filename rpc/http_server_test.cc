@@ -1,0 +1,73 @@
+#include "rpc/http_server.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/status_matchers.h"
+#include "rpc/channel.h"
+
+namespace ll {
+namespace {
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// Sends `request` to this host's `port` and returns the whole answer.
+std::string Talk(int port, const std::string& request) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  timeval timeout{5, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(write(fd, request.data(), request.size()), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;) answer.append(buffer, n);
+  close(fd);
+  return answer;
+}
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto server = HttpServer::Start("127.0.0.1:0", {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}});
+    LL_ASSERT_OK(server);
+    server_ = *std::move(server);
+    LL_ASSERT_OK_AND_ASSIGN(HostPort at, ParseHostPort(server_->address(), "http"));
+    port_ = at.port;
+  }
+  std::string Get(const std::string& path, const std::string& headers) {
+    return Talk(port_, absl::StrCat("GET ", path, " HTTP/1.1\r\n", headers, "Connection: close\r\n\r\n"));
+  }
+  std::unique_ptr<HttpServer> server_;
+  int port_ = 0;
+};
+
+TEST_F(HttpServerTest, ServesItsPagesAndNothingElse) {
+  const std::string answer = Get("/healthz", "Host: 127.0.0.1\r\n");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK"));
+  EXPECT_THAT(answer, HasSubstr("\r\n\r\nok\n"));
+  EXPECT_THAT(Get("/", "Host: 127.0.0.1\r\n"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(Get("/../etc/passwd", "Host: 127.0.0.1\r\n"), Not(HasSubstr("200 OK")));
+}
+
+TEST_F(HttpServerTest, RefusesForeignPages) {
+  EXPECT_THAT(Get("/healthz", "Host: evil.example\r\n"), StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(Get("/healthz", "Host: 127.0.0.1.evil.example:80\r\n"), StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost\r\nOrigin: http://evil.example\r\n"), StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\n"), StartsWith("HTTP/1.1 200"));
+}
+
+TEST_F(HttpServerTest, PortInUseIsOneLine) {
+  const auto second = HttpServer::Start(server_->address(), {});
+  EXPECT_THAT(second, StatusIs(absl::StatusCode::kUnavailable, server_->address()));
+  EXPECT_EQ(ErrorField(second.status()), "http");
+}
+
+}  // namespace
+}  // namespace ll

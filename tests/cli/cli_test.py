@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""llctl against a real coordinator: what is accepted, refused and found again, exit codes, times.
+
+  cli_test.py BIN_DIR   (with llctl and ll-coordinator)
+"""
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BIN = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/bin").resolve()
+TINY_LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
+    "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    "torch_dtype": "float32", "hidden_act": "silu",
+}
+# Loaded machines are slower than the targets; a regression by this factor is no load.
+SLACK = 5
+
+
+class Coordinator:
+    """One ll-coordinator process on free ports."""
+
+    def __init__(self, data_dir, listen="127.0.0.1:0"):
+        self.log = open(data_dir.with_suffix(".log"), "ab")
+        started = time.monotonic()
+        self.process = subprocess.Popen(
+            [BIN / "ll-coordinator", "--listen", listen, "--http", "127.0.0.1:0", "--data-dir", data_dir],
+            stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, text=True)
+        self.line = self.process.stdout.readline()
+        self.seconds_to_serve = time.monotonic() - started
+        assert "serving" in self.line, self.line
+        self.address = dict(part.split("=", 1) for part in self.line.split() if "=" in part)["grpc"]
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self):
+        self.process.terminate()
+        return self.wait()
+
+    def wait(self):
+        code = self.process.wait(timeout=20)
+        self.process.stdout.close()
+        self.log.close()
+        return code
+
+
+class CliTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="ll-cli-")
+        cls.root = pathlib.Path(cls.folder.name)
+        cls.model = cls.root / "tiny"
+        cls.model.mkdir()
+        (cls.model / "config.json").write_text(json.dumps(TINY_LLAMA))
+        cls.data = cls.root / "tokens.bin"
+        cls.data.write_bytes(bytes(2 * 8192))
+        cls.data_dir = cls.root / "coordinator"
+        cls.coordinator = Coordinator(cls.data_dir)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.coordinator.stop()
+        cls.folder.cleanup()
+
+    def llctl(self, *arguments, code=0, environment=None):
+        run = subprocess.run([BIN / "llctl", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                             stdin=subprocess.DEVNULL, cwd=self.root,
+                             env={"PATH": os.environ["PATH"], "HOME": str(self.root), "LL_DATA_DIR": str(self.data_dir),
+                                  **(environment or {})})
+        self.assertEqual(run.returncode, code, f"{arguments}: {run.stdout}{run.stderr}")
+        if code != 0 and code != 2:
+            self.assertEqual(run.stderr.count("\n"), 1, run.stderr)
+        return run
+
+    def refused(self, *arguments, code):
+        """The error of a command with -o json."""
+        error = json.loads(self.llctl(*arguments, "-o", "json", code=code).stderr)
+        self.assertEqual(sorted(error), ["code", "field", "hint", "message"])
+        return error
+
+    def register(self):
+        self.llctl("models", "add", "tiny", self.model)
+        self.llctl("data", "add", "tokens", self.data, "--default")
+
+    def submit(self, *arguments):
+        return json.loads(self.llctl("submit", "--model", "tiny", "--ctx", 512, "--data", "tokens", *arguments,
+                                     "-o", "json").stdout)
+
+    def test_a_known_shape_without_weights_is_refused(self):
+        error = self.refused("submit", "--model", "70b", "--ctx", 32768, code=3)
+        self.assertEqual(error["code"], "FAILED_PRECONDITION")
+        self.assertIn("llctl models add 70b", error["message"] + error["hint"])
+
+    def test_bad_input_names_its_field(self):
+        self.register()
+        for field, code, arguments in [
+                ("model", (2, 8), ("--model", "nobody-knows-this", "--ctx", 512)),
+                ("context_length", (2,), ("--model", "tiny", "--ctx", 128)),
+                ("context_length", (2,), ("--model", "tiny", "--ctx", 0)),
+                ("data", (2, 8), ("--model", "tiny", "--ctx", 512, "--data", "/nowhere.bin")),
+        ]:
+            run = subprocess.run([BIN / "llctl", "submit", *map(str, arguments), "-o", "json"], text=True, timeout=60,
+                                 capture_output=True, cwd=self.root,
+                                 env={"PATH": os.environ["PATH"], "LL_DATA_DIR": str(self.data_dir)})
+            self.assertIn(run.returncode, code, (arguments, run.stderr))
+            self.assertEqual(json.loads(run.stderr)["field"], field, run.stderr)
+
+    def test_unknown_jobs_are_exit_8(self):
+        for command in ("get", "watch", "logs", "cancel", "pause", "resume", "why"):
+            self.assertEqual(self.refused(command, "job-ffffffffffff", code=8)["code"], "NOT_FOUND")
+
+    def test_tokens(self):
+        wrong = {"LLCTL_TOKEN": "wrong"}
+        self.llctl("list", code=6, environment=wrong)
+        self.llctl("list", code=6, environment={"LL_DATA_DIR": "/nowhere", "LLCTL_COORDINATOR": self.coordinator.address})
+        self.llctl("list", "--token-file", self.data_dir / "token", environment=wrong)
+        self.assertEqual((self.data_dir / "token").stat().st_mode & 0o777, 0o600)
+
+    def test_request_ids(self):
+        self.register()
+        first = self.submit("--request-id", "once")
+        self.assertEqual(self.submit("--request-id", "once")["job_id"], first["job_id"])
+        self.assertEqual(self.refused("submit", "--model", "tiny", "--ctx", 1024, "--data", "tokens",
+                                      "--request-id", "once", code=9)["code"], "ALREADY_EXISTS")
+
+    def test_what_was_acknowledged_is_there_after_kill_9(self):
+        self.register()
+        jobs = [self.submit("--name", f"n{i}", "--request-id", f"kill-{i}")["job_id"] for i in range(5)]
+        self.coordinator.kill()
+        self.llctl("list", code=4)
+        type(self).coordinator = Coordinator(self.data_dir, self.coordinator.address)
+        print(f"restart to serving: {self.coordinator.seconds_to_serve:.3f} s (target 1 s)")
+        self.assertLess(self.coordinator.seconds_to_serve, 1 * SLACK)
+        listed = self.llctl("list", "--all", "-o", "name").stdout.split()
+        self.assertEqual(sorted(set(jobs) - set(listed)), [])
+        self.assertEqual(len(listed), len(set(listed)))
+        self.assertEqual(self.submit("--name", "n3", "--request-id", "kill-3")["job_id"], jobs[3])
+
+    def test_cancel_ends_a_queued_job(self):
+        self.register()
+        job = self.submit()["job_id"]
+        self.assertIn(json.loads(self.llctl("get", job, "-o", "json").stdout)["state"], ("QUEUED", "BLOCKED"))
+        self.assertTrue(self.llctl("why", job).stdout.strip())
+        self.llctl("cancel", job, "--reason", "no longer wanted")
+        watched = subprocess.run([BIN / "llctl", "watch", job], capture_output=True, text=True, timeout=30,
+                                 env={"PATH": os.environ["PATH"], "LL_DATA_DIR": str(self.data_dir)})
+        self.assertEqual(watched.returncode, 7, watched.stderr)
+        got = json.loads(self.llctl("get", job, "--history", "-o", "json").stdout)
+        self.assertEqual(got["state"], "CANCELLED")
+        self.assertEqual(got["history"][-1]["state"], "CANCELLED")
+
+    def test_the_schema_of_a_job(self):
+        self.register()
+        job = json.loads(self.llctl("get", self.submit("--name", "schema")["job_id"], "-o", "json").stdout)
+        for key, kind in {"job_id": str, "state": str, "reason": str, "epoch": int, "retries": int, "submitted": str,
+                          "workers": list, "spec": dict, "resolved_spec": dict, "forecast": dict}.items():
+            self.assertIsInstance(job.get(key), kind, key)
+        self.assertEqual(job["spec"]["context_length"], 512)
+        self.assertRegex(job["submitted"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$")
+
+    def test_lists(self):
+        self.assertIsInstance(json.loads(self.llctl("workers", "list", "-o", "json").stdout), list)
+        self.assertLessEqual({"7b", "13b", "70b"}, set(self.llctl("models", "list", "-o", "name").stdout.split()))
+        self.register()
+        self.assertIn("tokens", self.llctl("data", "list", "-o", "name").stdout.split())
+        self.assertIn("coordinator", json.loads(self.llctl("version", "-o", "json").stdout))
+
+    def test_times(self):
+        self.register()
+
+        def median_ms(*arguments):
+            times = []
+            for _ in range(15):
+                started = time.monotonic()
+                self.llctl(*arguments)
+                times.append(1e3 * (time.monotonic() - started))
+            return statistics.median(times)
+
+        for name, target, arguments in [
+                ("list", 50, ("list",)), ("submit", 20, ("submit", "--model", "tiny", "--ctx", 512, "--data", "tokens"))]:
+            measured = median_ms(*arguments)
+            print(f"llctl {name}: {measured:.1f} ms (target {target} ms)")
+            self.assertLess(measured, target * SLACK)
+
+    def test_a_port_in_use_is_one_line(self):
+        run = subprocess.run([BIN / "ll-coordinator", "--listen", self.coordinator.address, "--http", "127.0.0.1:0",
+                              "--data-dir", self.root / "second"], capture_output=True, text=True, timeout=30)
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn(self.coordinator.address, run.stderr)
+
+    def test_a_data_folder_in_use_is_refused(self):
+        run = subprocess.run([BIN / "ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                              "--data-dir", self.data_dir], capture_output=True, text=True, timeout=30)
+        self.assertNotEqual(run.returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

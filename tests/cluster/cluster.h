@@ -1,0 +1,122 @@
+// A cluster of real processes in a folder of its own: one coordinator and any number of agents on
+// free ports, driven through the API. Everything ends with the test: each process dies with the one
+// that started it.
+//
+// Environment: LL_BIN (folder of ll-coordinator and ll-worker), LL_TRAINER (another trainer than
+// the stand-in), LL_SEED (repeats a run; every test prints its seed).
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/ids.h"
+#include "base/subprocess.h"
+#include "proto/admin.grpc.pb.h"
+#include "proto/jobs.grpc.pb.h"
+
+namespace ll {
+
+// The losses a job's ranks wrote, by step, as they stand in the event files: a step that was
+// repeated after a resume has several, which must be equal.
+using LossesByStep = std::map<int64_t, std::set<std::string>>;
+
+struct WorkerConfig {
+  std::string name = "w1";
+  int cpu_slots = 2;
+  int64_t file_limit_bytes =
+      0;                   // no file of the worker or its trainers grows beyond this; 0: no limit
+  int64_t disk_bytes = 0;  // the work directory is a disk of this size; 0: a folder
+  std::vector<std::string> flags;
+};
+
+// One user's connection. Thread-safe as gRPC's stubs are.
+class ApiClient {
+ public:
+  explicit ApiClient(std::shared_ptr<grpc::Channel> channel)
+      : jobs(v1::Jobs::NewStub(channel)), admin(v1::Admin::NewStub(channel)) {}
+  absl::StatusOr<std::string> Submit(const v1::JobSpec& spec, const std::string& request_id,
+                                     bool* existed = nullptr);
+  std::unique_ptr<v1::Jobs::Stub> jobs;
+  std::unique_ptr<v1::Admin::Stub> admin;
+};
+
+class Cluster {
+ public:
+  Cluster();
+  ~Cluster();
+
+  // ---- processes. Each call waits until the process serves; errors are fatal to the test.
+  void StartCoordinator(
+      std::vector<std::string> flags = {});  // again after a kill: same port, same data
+  void StartWorker(const WorkerConfig& config = {});
+  // A process with a worker's name and a work directory of its own.
+  Subprocess StartImpostor(const std::string& name);
+  void KillCoordinator();                                  // SIGKILL
+  void KillWorker(const std::string& name);                // SIGKILL
+  void SignalWorker(const std::string& name, int signal);  // the agent's process only
+  std::optional<ExitStatus> WaitForWorkerExit(const std::string& name, absl::Duration timeout);
+  pid_t coordinator_pid() const { return coordinator_->pid(); }
+  pid_t worker_pid(const std::string& name) const { return workers_.at(name).pid(); }
+  // Resident bytes of the coordinator.
+  int64_t CoordinatorRss() const;
+
+  // ---- the API
+  std::unique_ptr<ApiClient> NewClient() const;
+  // A train job that the stand-in trainer runs; for another trainer change what is there.
+  v1::JobSpec TrainSpec(int gpus, int64_t max_steps) const;
+  absl::StatusOr<std::string> Submit(const v1::JobSpec& spec, const std::string& request_id = "",
+                                     bool* existed = nullptr) {
+    return api_->Submit(spec, request_id, existed);
+  }
+  absl::StatusOr<v1::Job> Get(const std::string& job_id);
+  absl::Status Cancel(const std::string& job_id);
+  absl::Status Pause(const std::string& job_id);
+  absl::Status Resume(const std::string& job_id);
+  std::vector<v1::Job> ListAll();
+  // The steps that Watch gives until the job's end.
+  LossesByStep WatchSteps(const std::string& job_id, absl::Duration timeout);
+  std::string Log(const std::string& job_id, int rank);
+
+  // Waits until `done(job)`; the job as it was seen last. Fails the test after `timeout`.
+  v1::Job Await(const std::string& job_id, const std::function<bool(const v1::Job&)>& done,
+                absl::Duration timeout);
+  v1::Job AwaitState(const std::string& job_id, v1::JobState state,
+                     absl::Duration timeout = absl::Seconds(60));
+  v1::Job AwaitEnd(const std::string& job_id, absl::Duration timeout = absl::Seconds(60));
+  // Waits until the job has trained past `step`.
+  v1::Job AwaitStep(const std::string& job_id, int64_t step,
+                    absl::Duration timeout = absl::Seconds(60));
+  void AwaitWorkers(int connected, absl::Duration timeout = absl::Seconds(20));
+
+  // ---- what lies on disk and what runs
+  std::string WorkDir(const std::string& worker) const { return dir_ + "/" + worker; }
+  // For workers that share a job store: flag --job-store.
+  std::string SharedStore() const { return dir_ + "/store"; }
+  LossesByStep LossesOnDisk(const std::string& job_id) const;
+  // Process ids of trainers, and of anything they started, of this cluster.
+  std::vector<pid_t> TrainerPids(const std::string& job_id = "") const;
+
+  Random& random() { return random_; }
+  const std::string& dir() const { return dir_; }
+
+ private:
+  std::vector<std::string> WorkerArgv(const WorkerConfig& config) const;
+
+  std::string dir_, bin_, trainer_;
+  int port_ = 0;
+  SeededRandom random_;
+  std::unique_ptr<Subprocess> coordinator_;
+  std::map<std::string, Subprocess> workers_;
+  std::unique_ptr<ApiClient> api_;
+};
+
+}  // namespace ll

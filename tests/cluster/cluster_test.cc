@@ -1,0 +1,375 @@
+// The service as a user sees it while its processes are killed. Each test has a cluster of its own.
+#include "tests/cluster/cluster.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/file.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+class ClusterTest : public testing::Test {
+ protected:
+  // The losses of an undisturbed run of `spec`, by step.
+  LossesByStep Reference(const v1::JobSpec& spec) {
+    const auto job = cluster_.Submit(spec);
+    EXPECT_THAT(job, IsOk());
+    cluster_.AwaitEnd(*job);
+    return cluster_.LossesOnDisk(*job);
+  }
+  // Every step is there, was computed with one result only, and with the reference's.
+  static void ExpectSame(const LossesByStep& losses, const LossesByStep& reference,
+                         int64_t max_steps) {
+    ASSERT_EQ(static_cast<int64_t>(reference.size()), max_steps);
+    EXPECT_EQ(losses, reference);
+  }
+  static std::set<pid_t> AsSet(const std::vector<pid_t>& pids) {
+    return {pids.begin(), pids.end()};
+  }
+  void AwaitNoTrainer(const std::string& job) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (!cluster_.TrainerPids(job).empty() && absl::Now() < deadline)
+      absl::SleepFor(absl::Milliseconds(20));
+    EXPECT_TRUE(cluster_.TrainerPids(job).empty());
+  }
+  void StartBoth(const WorkerConfig& worker = {}) {
+    cluster_.StartCoordinator();
+    cluster_.StartWorker(worker);
+    cluster_.AwaitWorkers(1);
+  }
+
+  Cluster cluster_;
+};
+
+TEST_F(ClusterTest, SubmitRunFinish) {
+  StartBoth();
+  const auto job = cluster_.Submit(cluster_.TrainSpec(2, 50));
+  LL_ASSERT_OK(job);
+  const LossesByStep watched = cluster_.WatchSteps(*job, absl::Seconds(60));
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 1);
+  EXPECT_EQ(ended.newest_checkpoint().step(), 50);
+  EXPECT_EQ(ended.result().fields().at("steps").number_value(), 50);
+  // A watcher sees every step before the end of the job.
+  EXPECT_EQ(watched.size(), 50u);
+  EXPECT_EQ(watched, cluster_.LossesOnDisk(*job));
+  EXPECT_THAT(cluster_.Log(*job, 0), testing::HasSubstr("step 50 loss"));
+  AwaitNoTrainer(*job);
+}
+
+TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
+  StartBoth();
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 300);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 20);
+  const std::set<pid_t> before = AsSet(cluster_.TrainerPids(*job));
+  EXPECT_EQ(before.size(), 2u);
+  for (int i = 0; i < 3; ++i) {
+    cluster_.KillCoordinator();
+    absl::SleepFor(absl::Milliseconds(100 + cluster_.random().Below(400)));
+    const absl::Time began = absl::Now();
+    cluster_.StartCoordinator();
+    std::cout << "serving again after " << absl::FormatDuration(absl::Now() - began) << std::endl;
+    cluster_.AwaitWorkers(1);
+  }
+  EXPECT_EQ(AsSet(cluster_.TrainerPids(*job)), before);
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 1);
+  EXPECT_EQ(ended.retries(), 0);
+  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 300u);
+  // Nothing of the telemetry was lost either.
+  EXPECT_EQ(cluster_.WatchSteps(*job, absl::Seconds(20)), cluster_.LossesOnDisk(*job));
+}
+
+TEST_F(ClusterTest, KilledAgentCostsAtMostACheckpointInterval) {
+  StartBoth();
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 150);
+  const LossesByStep reference = Reference(spec);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  for (int i = 0; i < 2; ++i) {
+    const int64_t step =
+        cluster_.AwaitStep(*job, 30 + 50 * i + static_cast<int64_t>(cluster_.random().Below(15)))
+            .progress()
+            .step();
+    cluster_.KillWorker("w1");
+    AwaitNoTrainer(*job);
+    cluster_.StartWorker();
+    const v1::Job again = cluster_.Await(
+        *job,
+        [&](const v1::Job& now) { return now.epoch() == i + 2 && now.state() == v1::RUNNING; },
+        absl::Seconds(40));
+    // It went on from the newest checkpoint, at most one interval (and what ran meanwhile) before
+    // the kill.
+    EXPECT_GE(again.newest_checkpoint().step(), step - 10);
+  }
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 3);
+  ExpectSame(cluster_.LossesOnDisk(*job), reference, 150);
+}
+
+TEST_F(ClusterTest, KilledRankTakesTheGangAlongAndItResumes) {
+  StartBoth();
+  v1::JobSpec spec = cluster_.TrainSpec(2, 60);
+  const LossesByStep reference = Reference(spec);
+  for (const char* rank : {"0", "1"}) {
+    for (const char* fault : {"crash", "segv"}) {
+      (*spec.mutable_labels())["fake.fault"] = fault;
+      (*spec.mutable_labels())["fake.rank"] = rank;
+      (*spec.mutable_labels())["fake.step"] = absl::StrCat(11 + cluster_.random().Below(40));
+      const auto job = cluster_.Submit(spec);
+      LL_ASSERT_OK(job);
+      const v1::Job ended = cluster_.AwaitEnd(*job);
+      EXPECT_EQ(ended.epoch(), 2);
+      EXPECT_EQ(ended.retries(), 1);
+      ExpectSame(cluster_.LossesOnDisk(*job), reference, 60);
+    }
+  }
+}
+
+TEST_F(ClusterTest, FrozenAgentIsNotDead) {
+  StartBoth();
+  const auto job = cluster_.Submit(cluster_.TrainSpec(2, 300));
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 20);
+  const std::set<pid_t> before = AsSet(cluster_.TrainerPids(*job));
+  cluster_.SignalWorker("w1", SIGSTOP);
+  absl::SleepFor(absl::Seconds(2));
+  EXPECT_EQ(AsSet(cluster_.TrainerPids(*job)), before);
+  cluster_.SignalWorker("w1", SIGCONT);
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 1);
+  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 300u);
+}
+
+TEST_F(ClusterTest, AgentBeyondItsLeaseIsAdoptedAgain) {
+  cluster_.StartCoordinator({"--lease-seconds", "2", "--heartbeat-seconds", "0.5"});
+  cluster_.StartWorker();
+  cluster_.AwaitWorkers(1);
+  const auto job = cluster_.Submit(cluster_.TrainSpec(2, 700));
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 20);
+  cluster_.SignalWorker("w1", SIGSTOP);
+  cluster_.Await(
+      *job, [](const v1::Job& now) { return now.headless(); }, absl::Seconds(10));
+  absl::SleepFor(absl::Seconds(1));
+  cluster_.SignalWorker("w1", SIGCONT);
+  const v1::Job back = cluster_.Await(
+      *job, [](const v1::Job& now) { return !now.headless(); }, absl::Seconds(10));
+  EXPECT_EQ(back.state(), v1::RUNNING);
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 1);
+  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 700u);
+}
+
+TEST_F(ClusterTest, GangAcrossTwoWorkersSurvivesTheLossOfEither) {
+  cluster_.StartCoordinator({"--shared-job-store"});
+  std::vector<WorkerConfig> workers(2);
+  for (int i = 0; i < 2; ++i) {
+    workers[i].name = absl::StrCat("w", i + 1);
+    workers[i].cpu_slots = 1;
+    workers[i].flags = {"--job-store", cluster_.SharedStore()};
+    cluster_.StartWorker(workers[i]);
+  }
+  cluster_.AwaitWorkers(2);
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 150);
+  const LossesByStep reference = Reference(spec);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  for (int i = 0; i < 2; ++i) {
+    cluster_.AwaitStep(*job, 30 + 50 * i);
+    cluster_.KillWorker(workers[i].name);
+    AwaitNoTrainer(*job);  // the other worker's rank is ended too
+    cluster_.StartWorker(workers[i]);
+    cluster_.Await(
+        *job,
+        [&](const v1::Job& now) { return now.epoch() == i + 2 && now.state() == v1::RUNNING; },
+        absl::Seconds(40));
+  }
+  EXPECT_EQ(cluster_.AwaitEnd(*job).workers_size(), 2);
+  ExpectSame(cluster_.LossesOnDisk(*job), reference, 150);
+}
+
+TEST_F(ClusterTest, UserErrorsAndNaNAreNotRetried) {
+  StartBoth();
+  struct Case {
+    const char* fault;
+    v1::FailureClass failure_class;
+  };
+  for (const Case& c : {Case{"exit:20", v1::USER}, Case{"nan", v1::NOT_A_NUMBER},
+                        Case{"exit:40", v1::OUT_OF_MEMORY}}) {
+    v1::JobSpec spec = cluster_.TrainSpec(1, 30);
+    (*spec.mutable_labels())["fake.fault"] = c.fault;
+    (*spec.mutable_labels())["fake.epoch"] = "0";  // in every attempt
+    const auto job = cluster_.Submit(spec);
+    LL_ASSERT_OK(job);
+    const v1::Job ended = cluster_.AwaitState(*job, v1::FAILED);
+    EXPECT_EQ(ended.failure_class(), c.failure_class) << c.fault;
+    EXPECT_EQ(ended.epoch(), 1) << c.fault;
+    EXPECT_FALSE(ended.reason().empty());
+  }
+}
+
+TEST_F(ClusterTest, CancelEndsTheWholeTree) {
+  StartBoth();
+  v1::JobSpec spec = cluster_.TrainSpec(2, 1'000'000);
+  (*spec.mutable_labels())["fake.fault"] = "child";
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 15);
+  EXPECT_EQ(cluster_.TrainerPids(*job).size(), 3u);  // two ranks and what one of them left behind
+  LL_ASSERT_OK(cluster_.Cancel(*job));
+  cluster_.AwaitState(*job, v1::CANCELLED, absl::Seconds(20));
+  AwaitNoTrainer(*job);
+}
+
+TEST_F(ClusterTest, PauseFreesTheSlotsAndResumeGoesOnBitForBit) {
+  StartBoth();
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 200);
+  const LossesByStep reference = Reference(spec);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 40);
+  LL_ASSERT_OK(cluster_.Pause(*job));
+  const v1::Job paused = cluster_.AwaitState(*job, v1::PAUSED);
+  AwaitNoTrainer(*job);
+  EXPECT_GE(paused.newest_checkpoint().step(), 40);
+  LL_ASSERT_OK(cluster_.Resume(*job));
+  cluster_.AwaitEnd(*job);
+  ExpectSame(cluster_.LossesOnDisk(*job), reference, 200);
+  // Not one step was computed twice: the pause wrote its own checkpoint.
+  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 200u);
+}
+
+TEST_F(ClusterTest, SecondWorkerWithALiveNameIsRefused) {
+  StartBoth();
+  const auto job = cluster_.Submit(cluster_.TrainSpec(2, 200));
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 10);
+  Subprocess impostor = cluster_.StartImpostor("w1");
+  const auto exit = impostor.Wait(absl::Seconds(40));
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->exit_code, 3);
+  EXPECT_EQ(cluster_.AwaitEnd(*job).epoch(), 1);
+}
+
+TEST_F(ClusterTest, FullDiskLosesTelemetryNotTheService) {
+  // No file may grow beyond 16 KiB: the spool stops in the middle of the job, the checkpoints
+  // (small files) do not.
+  WorkerConfig config;
+  config.file_limit_bytes = 16 << 10;
+  StartBoth(config);
+  const auto job = cluster_.Submit(cluster_.TrainSpec(2, 200));
+  LL_ASSERT_OK(job);
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.newest_checkpoint().step(), 200);
+  EXPECT_LT(cluster_.LossesOnDisk(*job).size(), 200u);
+}
+
+TEST_F(ClusterTest, FullDiskFailsCheckpointsAndSpaceHeals) {
+  WorkerConfig config;
+  config.disk_bytes = 512 << 10;
+  StartBoth(config);
+  const std::string root =
+      absl::StrCat("/proc/", cluster_.worker_pid("w1"), "/root", cluster_.WorkDir("w1"));
+  const std::string ballast = root + "/ballast";
+  // Nothing can be written: the job cannot even be started, says so, and is tried again.
+  EXPECT_FALSE(AppendFile(ballast, std::string(1 << 20, 'x'), false).ok());
+  v1::JobSpec spec = cluster_.TrainSpec(1, 30);
+  spec.set_max_retries(100);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  const v1::Job waits = cluster_.Await(
+      *job, [](const v1::Job& now) { return now.retries() >= 1; }, absl::Seconds(20));
+  EXPECT_THAT(waits.DebugString(), testing::HasSubstr("No space left"));
+  ASSERT_EQ(unlink(ballast.c_str()), 0);
+  cluster_.AwaitEnd(*job);
+}
+
+TEST_F(ClusterTest, DrainedWorkerCheckpointsAndTheJobGoesOnWhenItIsBack) {
+  StartBoth();
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 150);
+  const LossesByStep reference = Reference(spec);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 33);
+  cluster_.SignalWorker("w1", SIGTERM);
+  const auto exit = cluster_.WaitForWorkerExit("w1", absl::Seconds(20));
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->exit_code, 0);
+  AwaitNoTrainer(*job);
+  cluster_.StartWorker();
+  const v1::Job ended = cluster_.AwaitEnd(*job);
+  EXPECT_EQ(ended.epoch(), 2);
+  ExpectSame(cluster_.LossesOnDisk(*job), reference, 150);
+}
+
+// Clients that repeat a request with its id until they get an answer, while the coordinator is
+// killed again and again.
+TEST_F(ClusterTest, NoAcknowledgedJobIsLostOrDoubledWhileTheCoordinatorIsKilled) {
+  StartBoth();
+  constexpr int kClients = 4, kEach = 30;
+  absl::Mutex mu;
+  std::map<std::string, std::string> acknowledged;  // request id -> job id
+  std::atomic<int> left = kClients * kEach;
+  std::vector<std::thread> clients;
+  for (int client = 0; client < kClients; ++client) {
+    clients.emplace_back([&, client, api = cluster_.NewClient()]() mutable {
+      const absl::Time deadline = absl::Now() + absl::Seconds(120);
+      for (int i = 0; i < kEach; ++i) {
+        const std::string id = absl::StrCat("request-", client, "-", i);
+        while (absl::Now() < deadline) {
+          const auto job = api->Submit(cluster_.TrainSpec(1, 1), id);
+          if (!job.ok()) {
+            absl::SleepFor(absl::Milliseconds(10));
+            continue;
+          }
+          absl::MutexLock lock(&mu);
+          acknowledged[id] = *job;
+          break;
+        }
+        --left;
+        absl::SleepFor(absl::Milliseconds(20));
+      }
+    });
+  }
+  int kills = 0;
+  while (left > 0) {
+    absl::SleepFor(absl::Milliseconds(50 + cluster_.random().Below(300)));
+    cluster_.KillCoordinator();
+    cluster_.StartCoordinator();
+    ++kills;
+  }
+  for (std::thread& client : clients) client.join();
+  std::cout << kills << " kills" << std::endl;
+  ASSERT_EQ(acknowledged.size(), static_cast<size_t>(kClients * kEach));
+  std::map<std::string, int> listed;
+  for (const v1::Job& job : cluster_.ListAll()) ++listed[job.job_id()];
+  std::set<std::string> ids;
+  for (const auto& [request, job] : acknowledged) {
+    EXPECT_EQ(listed[job], 1) << request;
+    EXPECT_TRUE(ids.insert(job).second) << "one job for two requests: " << job;
+    bool existed = false;
+    const auto again = cluster_.Submit(cluster_.TrainSpec(1, 1), request, &existed);
+    LL_ASSERT_OK(again);
+    EXPECT_EQ(*again, job);
+    EXPECT_TRUE(existed);
+  }
+  EXPECT_EQ(listed.size(), acknowledged.size());
+  EXPECT_EQ(cluster_.Submit(cluster_.TrainSpec(1, 2), "request-0-0").status().code(),
+            absl::StatusCode::kAlreadyExists);
+  // And each of them is run.
+  for (const auto& [request, job] : acknowledged) cluster_.AwaitEnd(job, absl::Seconds(120));
+}
+
+}  // namespace
+}  // namespace ll

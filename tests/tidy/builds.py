@@ -1,0 +1,112 @@
+"""Checks that run a tool: formatting, headers that compile alone, tests that ctest knows."""
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+from tree import finding
+
+HEAVY = re.compile(r'#include\s*[<"](torch|ATen|c10|caffe2)/')
+
+
+def check_format(tree, fix=False):
+    """clang-format would change nothing. With `fix` it changes the files."""
+    tool = shutil.which("clang-format")
+    if tool is None:
+        yield finding(".clang-format", 1, "clang-format is not installed (deploy/bootstrap.sh --tests)")
+        return
+    names = tree.sources()
+    if fix:
+        subprocess.run([tool, "-i", *names], cwd=tree.root, check=True)
+        return
+
+    def differs(name):
+        run = subprocess.run([tool, "--dry-run", "--Werror", "--ferror-limit=1", name], cwd=tree.root, capture_output=True)
+        return run.returncode != 0
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, bad in zip(names, pool.map(differs, names)):
+            if bad:
+                yield finding(name, 1, "differs from clang-format (python3 tests/tidy/tidy.py format --fix)")
+
+
+def is_heavy(tree, name, seen):
+    """Whether a header reaches LibTorch's: those cost a quarter of a minute each and their users compile them anyway."""
+    if name in seen or not (tree.root / name).is_file():
+        return False
+    seen.add(name)
+    text = tree.text(name)
+    if HEAVY.search(text):
+        return True
+    return any(is_heavy(tree, other, seen) for other in re.findall(r'#include\s*"([^"]+)"', text))
+
+
+def flags_by_folder(build):
+    """Include and define flags of any source of a folder, from compile_commands.json."""
+    flags = {}
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        words = shlex.split(entry["command"])
+        kept = []
+        for index, word in enumerate(words):
+            if word.startswith(("-I", "-D", "-std")):
+                kept.append(word)
+            elif word == "-isystem":
+                kept += [word, words[index + 1]]
+        flags.setdefault(str(pathlib.Path(entry["file"]).parent), kept)
+    return flags
+
+
+def check_headers(tree, build):
+    """Every header compiles alone."""
+    build = pathlib.Path(build)
+    if not (build / "compile_commands.json").is_file():
+        yield finding("CMakeLists.txt", 1, f"no compile_commands.json in {build}")
+        return
+    flags = flags_by_folder(build)
+    jobs = []
+    for name in tree.sources():
+        if not name.endswith(".h") or is_heavy(tree, name, set()):
+            continue
+        folder = str((tree.root / name).parent)
+        if folder in flags:  # the other folders are not part of this build
+            jobs.append((name, flags[folder]))
+
+    def compile_alone(job):
+        name, words = job
+        source = f'#include "{name}"\n'
+        return subprocess.run(["c++", "-fsyntax-only", "-x", "c++", *words, "-"], input=source, text=True,
+                              cwd=tree.root, capture_output=True)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (name, _), run in zip(jobs, pool.map(compile_alone, jobs)):
+            if run.returncode != 0:
+                first = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr[:200])
+                yield finding(name, 1, f"does not compile alone: {first}")
+    if not jobs:
+        yield finding("CMakeLists.txt", 1, f"found no header of this build in {build}")
+
+
+def check_registered(tree):
+    """Every test file is named in a CMakeLists.txt, so that ctest runs it."""
+    cmake = {}
+    for name in tree.names:
+        if name.endswith("CMakeLists.txt"):
+            cmake[name.rpartition("/")[0]] = tree.text(name)
+    for name in tree.names:
+        if not re.search(r"_(test|fuzz)\.(cc|cu|py|sh)$", name):
+            continue
+        folder, _, file = name.rpartition("/")
+        registered = False
+        while True:
+            relative = name[len(folder) + 1:] if folder else name
+            if relative in cmake.get(folder, "") or file in cmake.get(folder, ""):
+                registered = True
+            if not folder or registered:
+                break
+            folder = folder.rpartition("/")[0]
+        if not registered:
+            yield finding(name, 1, "no CMakeLists.txt names this test")

@@ -1,0 +1,171 @@
+// ll-worker: the agent of a host. Reads flags, opens the work directory, and runs one loop: wait
+// for a trainer's event, a message of the coordinator, a signal or 100 ms; then act. Exit codes: 0
+// asked to end, 1 an error on this host, 2 usage, 3 refused by the coordinator (name in use,
+// version), 6 denied.
+#include <poll.h>
+#include <prometheus/text_serializer.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "base/field_error.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "rpc/http_server.h"
+#include "rpc/spdlog_sink.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/connection.h"
+#include "worker/agent/options.h"
+
+namespace ll {
+namespace {
+
+// A name may be held for a moment by the session of an agent that has just died.
+constexpr absl::Duration kNamePatience = absl::Seconds(15);
+constexpr int kTickMs = 100;
+
+int PrintError(const absl::Status& status, int code) {
+  const std::string hint = ErrorHint(status), message(status.message());
+  const bool add = !hint.empty() && message.find(hint) == std::string::npos;
+  std::fprintf(stderr, "ll-worker: %s%s%s\n", message.c_str(), add ? "; " : "",
+               add ? hint.c_str() : "");
+  return code;
+}
+
+// SIGTERM and SIGINT as a descriptor. Blocked before any thread starts, so that none of them is
+// interrupted.
+int SignalFd() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+// Why an agent that was never welcomed should give up; 0 to go on trying.
+int GiveUpCode(const absl::Status& status, absl::Duration tried) {
+  switch (status.code()) {
+    case absl::StatusCode::kAlreadyExists:
+      return tried > kNamePatience ? 3 : 0;
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kUnimplemented:
+      return 3;
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return 6;
+    default:
+      return 0;
+  }
+}
+
+// Logs the first of a row of equal failures, and every hundredth.
+class FailureLog {
+ public:
+  void Note(const absl::Status& status) {
+    if (status.ToString() != last_) count_ = 0;
+    last_ = status.ToString();
+    if (count_++ % 100 == 0) {
+      LL_LOG(kWarning) << "no session with the coordinator: " << last_;
+    }
+  }
+
+ private:
+  std::string last_;
+  int count_ = 0;
+};
+
+void WaitForWork(const Agent& agent, int signal_fd, int wake_fd) {
+  std::vector<pollfd> wait = {{signal_fd, POLLIN, 0}, {wake_fd, POLLIN, 0}};
+  for (int fd : agent.PollFds()) wait.push_back({fd, POLLIN, 0});
+  poll(wait.data(), wait.size(), kTickMs);
+  uint64_t ignored;
+  (void)!read(wake_fd, &ignored, sizeof ignored);
+}
+
+int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, int signal_fd, int wake_fd) {
+  FailureLog failures;
+  const absl::Duration began = RealClock().Steady();
+  while (!agent.ShutdownDone()) {
+    WaitForWork(agent, signal_fd, wake_fd);
+    signalfd_siginfo info;
+    if (read(signal_fd, &info, sizeof info) == sizeof info) {
+      LL_LOG(kInfo) << "signal " << info.ssi_signo
+                    << ": ranks checkpoint and end; again: they are killed";
+      agent.BeginShutdown();
+    }
+    for (const SessionEvent& event : connection.Take()) {
+      switch (event.kind) {
+        case SessionEvent::kOpened:
+          metrics.CountSession();
+          agent.OnOpened();
+          break;
+        case SessionEvent::kMessage:
+          agent.OnMessage(event.message);
+          break;
+        case SessionEvent::kClosed:
+          agent.OnClosed();
+          failures.Note(event.status);
+          if (agent.ever_welcomed()) break;
+          if (const int code = GiveUpCode(event.status, RealClock().Steady() - began); code != 0) {
+            return PrintError(event.status, code);
+          }
+      }
+    }
+    agent.Tick();
+  }
+  return 0;
+}
+
+std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics) {
+  std::map<std::string, HttpServer::Page> pages;
+  pages["/healthz"] = [] { return HttpAnswer{.body = "ok\n"}; };
+  pages["/metrics"] = [&metrics] {
+    return HttpAnswer{.type = "text/plain; version=0.0.4; charset=utf-8",
+                      .body = prometheus::TextSerializer().Serialize(metrics.registry().Collect())};
+  };
+  return pages;
+}
+
+int Main(int argc, char** argv) {
+  std::optional<int> exit_code;
+  absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(argc, argv, exit_code);
+  if (exit_code) return *exit_code;
+  if (!options.ok()) return PrintError(options.status(), 2);
+  const int signal_fd = SignalFd();
+  const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  InstallSpdlogSink("ll-worker");
+  if (options->verbose) SetLogLevel(LogLevel::kDebug);
+
+  AgentMetrics metrics("0.1.0");
+  auto http = HttpServer::Start(options->http, PagesOf(metrics));
+  if (!http.ok()) return PrintError(http.status(), 1);
+  options->agent.http_address = (*http)->address();
+  auto channel = MakeChannel(options->channel);
+  if (!channel.ok()) return PrintError(channel.status(), 2);
+  Connection connection(*channel, [wake_fd] {
+    const uint64_t one = 1;
+    (void)!write(wake_fd, &one, sizeof one);
+  });
+  Agent agent(options->agent, RealClock(), SystemRandom(), connection, metrics);
+  if (const absl::Status status = agent.Open(); !status.ok()) return PrintError(status, 1);
+  std::printf("ll-worker: name=%s slots=%zu kind=%s http=%s work_dir=%s\n",
+              options->agent.name.c_str(), options->agent.slots.size(),
+              options->agent.slots[0].kind().c_str(), options->agent.http_address.c_str(),
+              options->agent.work_dir.c_str());
+  std::fflush(stdout);
+  connection.Start();
+  const int code = Loop(agent, connection, metrics, signal_fd, wake_fd);
+  connection.Stop(absl::Seconds(1));
+  return code;
+}
+
+}  // namespace
+}  // namespace ll
+
+int main(int argc, char** argv) { return ll::Main(argc, argv); }

@@ -1,0 +1,113 @@
+#include "worker/agent/agent_metrics.h"
+
+#include <cmath>
+
+namespace ll {
+namespace {
+
+prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, const char* name,
+                                              const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
+
+prometheus::Gauge* OneGauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return &Gauges(registry, name, help).Add({});
+}
+
+prometheus::Counter* OneCounter(prometheus::Registry& registry, const char* name,
+                                const char* help) {
+  return &prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+void SetIfKnown(prometheus::Gauge* gauge, double value) {
+  if (!std::isnan(value)) gauge->Set(value);
+}
+
+}  // namespace
+
+AgentMetrics::AgentMetrics(const std::string& version)
+    : connected_(OneGauge(registry_, "ll_worker_connected",
+                          "1 while a session with the coordinator is open.")),
+      headless_(
+          OneGauge(registry_, "ll_worker_headless", "1 while the contact lease has expired.")),
+      gangs_(OneGauge(registry_, "ll_worker_gangs", "Gangs with a living rank on this worker.")),
+      busy_slots_(OneGauge(registry_, "ll_worker_busy_slots", "Slots with a living rank.")),
+      slots_(OneGauge(registry_, "ll_worker_slots", "Slots of this worker.")),
+      unacknowledged_reports_(OneGauge(registry_, "ll_worker_unacknowledged_reports",
+                                       "Reports that the coordinator has not confirmed yet.")),
+      dropped_lines_(
+          OneCounter(registry_, "ll_worker_dropped_event_lines_total",
+                     "Event lines that were no events or could not be written to the spool.")),
+      sessions_(OneCounter(registry_, "ll_worker_sessions_total",
+                           "Sessions opened with the coordinator.")),
+      step_(Gauges(registry_, "ll_rank_step", "Newest optimizer step of the rank.")),
+      tokens_per_second_(
+          Gauges(registry_, "ll_rank_tokens_per_second", "Tokens per second of the newest step.")),
+      step_seconds_(Gauges(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
+      peak_memory_bytes_(
+          Gauges(registry_, "ll_rank_peak_memory_bytes", "Peak memory of the rank's process.")),
+      events_(prometheus::BuildCounter()
+                  .Name("ll_rank_events_total")
+                  .Help("Events received from the rank.")
+                  .Register(registry_)) {
+  prometheus::BuildGauge()
+      .Name("ll_worker_build_info")
+      .Help("1, with the version of the agent.")
+      .Register(registry_)
+      .Add({{"version", version}})
+      .Set(1);
+}
+
+void AgentMetrics::SetWorker(bool connected, bool headless, int gangs, int busy_slots, int slots,
+                             int64_t unacknowledged_reports) {
+  connected_->Set(connected);
+  headless_->Set(headless);
+  gangs_->Set(gangs);
+  busy_slots_->Set(busy_slots);
+  slots_->Set(slots);
+  unacknowledged_reports_->Set(static_cast<double>(unacknowledged_reports));
+}
+
+AgentMetrics::RankSeries& AgentMetrics::SeriesOf(const GangKey& gang, int rank) {
+  const auto key = std::make_pair(gang, rank);
+  if (const auto it = ranks_.find(key); it != ranks_.end()) return it->second;
+  // The epoch is no label: attempts of a job continue one series.
+  const std::map<std::string, std::string> labels = {{"job_id", gang.job_id},
+                                                     {"rank", std::to_string(rank)}};
+  const RankSeries series = {&step_.Add(labels), &tokens_per_second_.Add(labels),
+                             &step_seconds_.Add(labels), &peak_memory_bytes_.Add(labels),
+                             &events_.Add(labels)};
+  return ranks_.emplace(key, series).first->second;
+}
+
+void AgentMetrics::OnEvent(const GangKey& gang, int rank, const TrainerEvent& event) {
+  RankSeries& series = SeriesOf(gang, rank);
+  series.events->Increment();
+  if (event.event != "step") return;
+  series.step->Set(static_cast<double>(event.step));
+  SetIfKnown(series.tokens_per_second, event.tokens_per_second);
+  SetIfKnown(series.step_seconds, event.step_seconds);
+  SetIfKnown(series.peak_memory_bytes, event.peak_bytes);
+}
+
+void AgentMetrics::Forget(const GangKey& gang) {
+  for (auto it = ranks_.begin(); it != ranks_.end();) {
+    if (it->first.first != gang) {
+      ++it;
+      continue;
+    }
+    const RankSeries gone = it->second;
+    it = ranks_.erase(it);
+    // Another attempt of the job on this host shares the series.
+    bool shared = false;
+    for (const auto& [key, series] : ranks_) shared = shared || series.step == gone.step;
+    if (shared) continue;
+    step_.Remove(gone.step);
+    tokens_per_second_.Remove(gone.tokens_per_second);
+    step_seconds_.Remove(gone.step_seconds);
+    peak_memory_bytes_.Remove(gone.peak_memory_bytes);
+    events_.Remove(gone.events);
+  }
+}
+
+}  // namespace ll

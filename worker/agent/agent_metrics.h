@@ -1,0 +1,52 @@
+// What the agent shows at /metrics: ll_worker_* about itself, ll_rank_* about the ranks it runs.
+// Job-level series come from the coordinator. Thread-safe where prometheus-cpp is: setters on one
+// thread, collection on others.
+#pragma once
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/registry.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "worker/agent/orders.h"
+#include "worker/agent/trainer_event.h"
+
+namespace ll {
+
+class AgentMetrics {
+ public:
+  explicit AgentMetrics(const std::string& version);
+
+  void SetWorker(bool connected, bool headless, int gangs, int busy_slots, int slots,
+                 int64_t unacknowledged_reports);
+  void CountDroppedLine() { dropped_lines_->Increment(); }
+  void CountSession() { sessions_->Increment(); }
+  void OnEvent(const GangKey& gang, int rank, const TrainerEvent& event);
+  // The gang's series end.
+  void Forget(const GangKey& gang);
+
+  prometheus::Registry& registry() { return registry_; }
+
+ private:
+  struct RankSeries {
+    prometheus::Gauge *step, *tokens_per_second, *step_seconds, *peak_memory_bytes;
+    prometheus::Counter* events;
+  };
+  RankSeries& SeriesOf(const GangKey& gang, int rank);
+
+  prometheus::Registry registry_;
+  prometheus::Gauge *connected_, *headless_, *gangs_, *busy_slots_, *slots_,
+      *unacknowledged_reports_;
+  prometheus::Counter *dropped_lines_, *sessions_;
+  prometheus::Family<prometheus::Gauge>&step_, &tokens_per_second_, &step_seconds_,
+      &peak_memory_bytes_;
+  prometheus::Family<prometheus::Counter>& events_;
+  std::map<std::pair<GangKey, int>, RankSeries> ranks_;
+};
+
+}  // namespace ll

@@ -1,0 +1,172 @@
+#include "worker/agent/connection.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "rpc/status.h"
+
+namespace ll {
+namespace {
+
+constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);
+constexpr absl::Duration kLongestBackoff = absl::Seconds(3);
+
+// Between half and all of `backoff`, so that the agents of a cluster do not come back in one
+// instant.
+absl::Duration Jittered(absl::Duration backoff) {
+  return backoff * (0.5 + static_cast<double>(SystemRandom().Below(1000)) / 2000.0);
+}
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<grpc::Channel> channel, std::function<void()> wake)
+    : stub_(v1::Workers::NewStub(std::move(channel))), wake_(std::move(wake)) {}
+
+Connection::~Connection() { Stop(absl::ZeroDuration()); }
+
+void Connection::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void Connection::Stop(absl::Duration flush) {
+  {
+    absl::MutexLock lock(&mu_);
+    const auto flushed = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return !open_ || outbox_.empty();
+    };
+    mu_.AwaitWithTimeout(absl::Condition(&flushed), flush);
+    stopping_ = broken_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+std::vector<SessionEvent> Connection::Take() {
+  absl::MutexLock lock(&mu_);
+  std::vector<SessionEvent> out;
+  for (SessionEvent& event : events_) {
+    // Of a session that has ended meanwhile only the end is of interest.
+    if (event.session == session_ || event.kind == SessionEvent::kClosed)
+      out.push_back(std::move(event));
+  }
+  events_.clear();
+  taken_session_ = session_;
+  return out;
+}
+
+void Connection::Send(v1::AgentMessage message) {
+  absl::MutexLock lock(&mu_);
+  if (open_ && !broken_ && taken_session_ == session_) outbox_.push_back(std::move(message));
+}
+
+void Connection::Reset(const std::string& reason) {
+  absl::MutexLock lock(&mu_);
+  if (context_ == nullptr || broken_ || taken_session_ != session_) return;
+  LL_LOG(kInfo) << "the session is begun anew: " << reason;
+  broken_ = true;
+  open_ = false;
+  // Orders that were on their way belong to a session the coordinator is about to see end.
+  events_.erase(
+      std::remove_if(events_.begin(), events_.end(),
+                     [](const SessionEvent& event) { return event.kind != SessionEvent::kClosed; }),
+      events_.end());
+  context_->TryCancel();
+}
+
+void Connection::Push(SessionEvent event) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (event.kind == SessionEvent::kMessage && broken_) return;
+    event.session = session_;
+    events_.push_back(std::move(event));
+  }
+  wake_();
+}
+
+void Connection::WriteUntilClosed(
+    grpc::ClientReaderWriter<v1::AgentMessage, v1::CoordinatorMessage>& stream) {
+  while (true) {
+    v1::AgentMessage message;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+        return broken_ || !outbox_.empty();
+      };
+      mu_.Await(
+          absl::Condition(&ready));  // ends with the session: the reader sets broken_ at its end
+      if (broken_) return;
+      message = std::move(outbox_.front());
+    }
+    // A peer that does not read blocks this; keepalive, the agent's lease or Stop cancel the call
+    // then.
+    const bool written = stream.Write(message);
+    absl::MutexLock lock(&mu_);
+    if (!outbox_.empty()) outbox_.pop_front();
+    if (!written) return;
+  }
+}
+
+absl::Status Connection::RunSession() {
+  grpc::ClientContext context;
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopping_) return absl::CancelledError("stopping");
+    context_ = &context;
+    broken_ = heard_ = false;
+    outbox_.clear();
+    open_ = true;
+    ++session_;
+  }
+  auto stream = stub_->Session(&context);
+  Push(SessionEvent{});
+  std::thread reader([&] {
+    SessionEvent event;
+    event.kind = SessionEvent::kMessage;
+    while (stream->Read(&event.message)) {
+      {
+        absl::MutexLock lock(&mu_);
+        heard_ = true;
+      }
+      Push(event);
+    }
+    absl::MutexLock lock(&mu_);
+    broken_ = true;
+    open_ = false;
+  });
+  WriteUntilClosed(*stream);
+  // Whatever ended the writing (the peer's end, a cancel) ends the reading too.
+  reader.join();
+  const grpc::Status status = stream->Finish();
+  absl::MutexLock lock(&mu_);
+  context_ = nullptr;
+  return FromGrpcStatus(status);
+}
+
+bool Connection::SleepBeforeRedial(absl::Duration backoff) {
+  absl::MutexLock lock(&mu_);
+  mu_.AwaitWithTimeout(absl::Condition(&stopping_), Jittered(backoff));
+  return !stopping_;
+}
+
+void Connection::Run() {
+  absl::Duration backoff = kFirstBackoff;
+  do {
+    const absl::Status status = RunSession();
+    {
+      absl::MutexLock lock(&mu_);
+      if (heard_) backoff = kFirstBackoff;
+    }
+    SessionEvent closed;
+    closed.kind = SessionEvent::kClosed;
+    closed.status = status;
+    Push(std::move(closed));
+    if (!SleepBeforeRedial(backoff)) return;
+    backoff = std::min(backoff * 2, kLongestBackoff);
+  } while (true);
+}
+
+}  // namespace ll

@@ -1,0 +1,169 @@
+#include "worker/agent/rank_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/agent/process_marker.h"
+#include "worker/agent/spool.h"
+
+namespace ll {
+namespace {
+
+constexpr int kChildEventsFd = 3;
+constexpr int kChildControlFd = 4;
+// A stopped agent (a debugger, a frozen host) stops reading; this much keeps a trainer going for
+// thousands of steps.
+constexpr int kPipeBytes = 1 << 20;
+
+struct Fd {
+  int value = -1;
+  ~Fd() {
+    if (value >= 0) close(value);
+  }
+  int Release() { return std::exchange(value, -1); }
+};
+
+struct Pipe {
+  Fd read, write;
+  absl::Status Open() {
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoStatus(errno, "cannot make", "a pipe");
+    read.value = fds[0];
+    write.value = fds[1];
+    return absl::OkStatus();
+  }
+};
+
+absl::Status OpenInto(Fd& fd, const std::string& path, int flags) {
+  fd.value = open(path.c_str(), flags | O_CLOEXEC, 0644);
+  return fd.value >= 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot open", path);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const RankCommand& command) {
+  Pipe events, control;
+  Fd log, null;
+  LL_RETURN_IF_ERROR(events.Open());
+  LL_RETURN_IF_ERROR(control.Open());
+  LL_RETURN_IF_ERROR(OpenInto(log, command.log_path, O_WRONLY | O_CREAT | O_APPEND));
+  LL_RETURN_IF_ERROR(OpenInto(null, "/dev/null", O_RDONLY));
+  fcntl(events.write.value, F_SETPIPE_SZ, kPipeBytes);  // a smaller pipe works too
+  fcntl(events.read.value, F_SETFL, O_NONBLOCK);
+  fcntl(control.write.value, F_SETFL, O_NONBLOCK);
+
+  SubprocessOptions options;
+  options.argv = command.argv;
+  for (const std::string& word : {std::string("--events-fd"), absl::StrCat(kChildEventsFd),
+                                  std::string("--control-fd"), absl::StrCat(kChildControlFd)}) {
+    options.argv.push_back(word);
+  }
+  options.environment = command.environment;
+  options.environment[kMarkName] = command.mark;
+  options.working_directory = command.working_directory;
+  options.inherited_fds = {{0, null.value},
+                           {1, log.value},
+                           {2, log.value},
+                           {kChildEventsFd, events.write.value},
+                           {kChildControlFd, control.read.value}};
+  LL_ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
+  const int exit_fd = PidfdOpen(process.pid());
+  if (exit_fd < 0) return ErrnoStatus(errno, "cannot watch the process of", command.argv[0]);
+  return std::unique_ptr<RankProcess>(new RankProcess(
+      std::move(process), events.read.Release(), control.write.Release(), exit_fd, command.mark));
+}
+
+RankProcess::RankProcess(Subprocess process, int events_fd, int control_fd, int exit_fd,
+                         std::string mark)
+    : process_(std::move(process)),
+      events_fd_(events_fd),
+      control_fd_(control_fd),
+      exit_fd_(exit_fd),
+      mark_(std::move(mark)) {}
+
+RankProcess::~RankProcess() {
+  if (!ended_) {
+    Kill();
+    KillMarked(mark_, 0);
+  }
+  for (int fd : {events_fd_, control_fd_, exit_fd_}) {
+    if (fd >= 0) close(fd);
+  }
+}
+
+void RankProcess::Consume(absl::string_view bytes,
+                          const std::function<void(absl::string_view)>& on_line,
+                          const std::function<void(int64_t)>& on_overlong) {
+  while (!bytes.empty()) {
+    const size_t newline = bytes.find('\n');
+    const absl::string_view piece = bytes.substr(0, newline);
+    if (dropped_bytes_ > 0 || partial_.size() + piece.size() >= TelemetryCursor::kMaxLineBytes) {
+      dropped_bytes_ += static_cast<int64_t>(partial_.size() + piece.size());
+      partial_.clear();
+    } else {
+      partial_.append(piece.data(), piece.size());
+    }
+    if (newline == absl::string_view::npos) return;
+    bytes.remove_prefix(newline + 1);
+    if (dropped_bytes_ > 0) {
+      on_overlong(std::exchange(dropped_bytes_, 0));
+    } else {
+      on_line(partial_);
+      partial_.clear();
+    }
+  }
+}
+
+void RankProcess::ReadEvents(const std::function<void(absl::string_view)>& on_line,
+                             const std::function<void(int64_t)>& on_overlong) {
+  char buffer[65536];
+  // Bounded, so that one chatty rank does not keep the others and the heartbeat waiting.
+  for (int i = 0; i < 64 && events_fd_ >= 0; ++i) {
+    const ssize_t n = read(events_fd_, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) {
+      // The end. A half line is what a killed process was writing: not an event.
+      close(std::exchange(events_fd_, -1));
+      return;
+    }
+    Consume({buffer, static_cast<size_t>(n)}, on_line, on_overlong);
+  }
+}
+
+void RankProcess::SendControlLine(absl::string_view line) {
+  const std::string text = absl::StrCat(line, "\n");
+  // EAGAIN (a trainer that has not read megabytes of lines) and EPIPE lose the line; both show as
+  // the rank's end or as its own deadline. SIGPIPE is ignored by the process.
+  (void)!write(control_fd_, text.data(), text.size());
+}
+
+void RankProcess::Stop(absl::Duration now, absl::Duration grace) {
+  if (!kill_at_) process_.Signal(SIGTERM);
+  kill_at_ = std::min(kill_at_.value_or(absl::InfiniteDuration()), now + grace);
+}
+
+// What left the process group is found when the end is noticed, by Poll.
+void RankProcess::Kill() { process_.Signal(SIGKILL); }
+
+void RankProcess::Tick(absl::Duration now) {
+  if (kill_at_ && now >= *kill_at_) {
+    kill_at_ = absl::InfiniteDuration();
+    Kill();
+  }
+}
+
+std::optional<ExitStatus> RankProcess::Poll() {
+  std::optional<ExitStatus> exit = process_.Poll();
+  if (exit && !std::exchange(ended_, true)) KillMarked(mark_, 0);
+  return exit;
+}
+
+}  // namespace ll

@@ -1,0 +1,79 @@
+#include "worker/agent/roots.h"
+
+#include <climits>
+#include <cstdlib>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+
+namespace ll {
+namespace {
+
+absl::StatusOr<std::string> RealPath(absl::string_view field, const std::string& path) {
+  char buffer[PATH_MAX];
+  if (realpath(path.c_str(), buffer) != nullptr) return std::string(buffer);
+  absl::Status status = Annotate(ErrnoStatus(errno, "cannot open", path), field);
+  SetErrorField(status, field);
+  return status;
+}
+
+bool IsBeneath(const std::string& path, const std::string& folder) {
+  return path == folder || folder == "/" || absl::StartsWith(path, absl::StrCat(folder, "/"));
+}
+
+}  // namespace
+
+absl::Status AddRoot(absl::string_view text, Roots& roots) {
+  const size_t equals = text.find('=');
+  if (equals == absl::string_view::npos || equals == 0 || equals + 1 == text.size()) {
+    return MakeFieldError({"root", "NAME=DIR", std::string(text)});
+  }
+  const std::string name(text.substr(0, equals));
+  LL_ASSIGN_OR_RETURN(std::string folder, RealPath("root", std::string(text.substr(equals + 1))));
+  if (!IsDirectory(folder)) return MakeFieldError({"root", "a folder", folder});
+  if (!roots.emplace(name, folder).second) return MakeFieldError({"root", "each name once", name});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ResolveBeneath(const Roots& roots, absl::string_view field,
+                                           const std::string& path) {
+  std::string absolute = path;
+  if (!absl::StartsWith(path, "/")) {
+    const size_t slash = path.find('/');
+    const auto root = roots.find(path.substr(0, slash));
+    if (root != roots.end()) {
+      absolute = slash == std::string::npos ? root->second : root->second + path.substr(slash);
+    }
+  }
+  if (absl::StartsWith(absolute, "/")) {
+    LL_ASSIGN_OR_RETURN(std::string real, RealPath(field, absolute));
+    for (const auto& [name, folder] : roots) {
+      if (IsBeneath(real, folder)) return real;
+    }
+  }
+  const std::string known = absl::StrJoin(roots, ", ", [](std::string* out, const auto& root) {
+    absl::StrAppend(out, root.first, "=", root.second);
+  });
+  return MakeFieldError(
+      {field, absl::StrCat("a path beneath one of this worker's roots (", known, ")"), path},
+      absl::StatusCode::kPermissionDenied);
+}
+
+absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
+  if (roots.empty()) return absl::OkStatus();
+  for (const char* key : {"model", "adapter", "model_config", "tokenizer", "data", "eval_data"}) {
+    const auto* field = v1::JobSpec::descriptor()->FindFieldByName(key);
+    const auto* reflection = spec.GetReflection();
+    if (!reflection->HasField(spec, field)) continue;
+    LL_ASSIGN_OR_RETURN(std::string real,
+                        ResolveBeneath(roots, key, reflection->GetString(spec, field)));
+    reflection->SetString(&spec, field, real);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ll

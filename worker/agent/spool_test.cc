@@ -1,0 +1,112 @@
+#include "worker/agent/spool.h"
+
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "base/file.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+std::string Path(const std::string& name) {
+  const std::string path =
+      testing::TempDir() + "/spool_test." + name + "." + std::to_string(getpid());
+  unlink(path.c_str());
+  return path;
+}
+
+// Everything the cursor gives now, joined; checks that the pieces follow each other.
+std::string Drain(TelemetryCursor& cursor, int64_t from) {
+  std::string all;
+  v1::Telemetry message;
+  while (cursor.Next(message)) {
+    EXPECT_EQ(message.offset(), from + static_cast<int64_t>(all.size()));
+    all += message.data();
+  }
+  return all;
+}
+
+TEST(LineFile, GoesOnAfterTheLastWholeLine) {
+  const std::string path = Path("torn");
+  LL_ASSERT_OK(WriteFileAtomic(path, "one\ntwo\nhal"));
+  LineFile file;
+  LL_ASSERT_OK(file.Open(path));
+  LL_ASSERT_OK(file.Append("three\n"));
+  EXPECT_EQ(*ReadFile(path), "one\ntwo\nthree\n");
+}
+
+TEST(LineFile, FullDiskLeavesNoHalfLineAndRecovers) {
+  const std::string path = Path("full");
+  LineFile file;
+  LL_ASSERT_OK(file.Open(path));
+  LL_ASSERT_OK(file.Append("first\n"));
+  // A limit on the file's size cuts a write in two, as a full disk does.
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before{}, small{10, RLIM_INFINITY};
+  getrlimit(RLIMIT_FSIZE, &before);
+  small.rlim_max = before.rlim_max;
+  setrlimit(RLIMIT_FSIZE, &small);
+  EXPECT_FALSE(file.Append("second line\n").ok());
+  EXPECT_FALSE(file.Append("second line\n").ok());
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(*ReadFile(path), "first\n");
+  LL_ASSERT_OK(file.Append("third\n"));
+  EXPECT_EQ(*ReadFile(path), "first\nthird\n");
+}
+
+TEST(TelemetryCursor, EventsAreSentInWholeLinesOnly) {
+  const std::string path = Path("events");
+  TelemetryCursor cursor(path, v1::Telemetry::EVENTS);
+  EXPECT_EQ(Drain(cursor, 0), "");  // no file yet
+  EXPECT_TRUE(cursor.AllSent());
+  LL_ASSERT_OK(AppendFile(path, "a\nb\nha", false));
+  EXPECT_EQ(Drain(cursor, 0), "a\nb\n");
+  EXPECT_TRUE(cursor.AllSent());
+  EXPECT_FALSE(cursor.AllAcknowledged());
+  cursor.Acknowledge(4);
+  EXPECT_TRUE(cursor.AllAcknowledged());
+  LL_ASSERT_OK(AppendFile(path, "lf\n", false));
+  EXPECT_FALSE(cursor.AllSent());
+  EXPECT_EQ(Drain(cursor, 4), "half\n");
+}
+
+TEST(TelemetryCursor, GoesBackToTheAcknowledgedOffset) {
+  const std::string path = Path("rewind");
+  LL_ASSERT_OK(WriteFileAtomic(path, "0123456789"));
+  TelemetryCursor cursor(path, v1::Telemetry::LOG);
+  EXPECT_EQ(Drain(cursor, 0), "0123456789");
+  cursor.Acknowledge(4);
+  cursor.Rewind(cursor.acknowledged());
+  EXPECT_EQ(Drain(cursor, 4), "456789");
+  cursor.Rewind(7);  // the coordinator knows better
+  EXPECT_EQ(Drain(cursor, 7), "789");
+  cursor.Rewind(99);  // no further than the file
+  EXPECT_TRUE(cursor.AllAcknowledged());
+}
+
+TEST(TelemetryCursor, StopsAtTheWindowUntilAcknowledged) {
+  const std::string path = Path("window");
+  const int64_t size = TelemetryCursor::kWindowBytes + 3 * TelemetryCursor::kPieceBytes;
+  LL_ASSERT_OK(WriteFileAtomic(path, std::string(size, 'x')));
+  TelemetryCursor cursor(path, v1::Telemetry::LOG);
+  const int64_t sent = static_cast<int64_t>(Drain(cursor, 0).size());
+  EXPECT_GE(sent, TelemetryCursor::kWindowBytes);
+  EXPECT_LT(sent, size);
+  EXPECT_FALSE(cursor.AllSent());
+  cursor.Acknowledge(sent);
+  EXPECT_EQ(static_cast<int64_t>(Drain(cursor, sent).size()), size - sent);
+  EXPECT_TRUE(cursor.AllSent());
+}
+
+TEST(TelemetryCursor, LineLongerThanAPieceIsSentWhole) {
+  const std::string path = Path("long");
+  const std::string line = std::string(TelemetryCursor::kPieceBytes * 2, 'y') + "\n";
+  LL_ASSERT_OK(WriteFileAtomic(path, line + "z\n"));
+  TelemetryCursor cursor(path, v1::Telemetry::EVENTS);
+  EXPECT_EQ(Drain(cursor, 0), line + "z\n");
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,111 @@
+#include "worker/agent/trainer_event.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Text(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+int64_t Integer(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+}
+
+double Number(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number() ? it->get<double>() : std::nan("");
+}
+
+v1::FailureClass ClassNamed(const std::string& name) {
+  if (name == "user") return v1::USER;
+  if (name == "infrastructure") return v1::INFRASTRUCTURE;
+  if (name == "capacity") return v1::CAPACITY;
+  if (name == "oom") return v1::OUT_OF_MEMORY;
+  if (name == "nan") return v1::NOT_A_NUMBER;
+  return v1::FAILURE_CLASS_UNSPECIFIED;
+}
+
+std::string ErrorSentence(const Json& object) {
+  std::string message = Text(object, "message");
+  const std::string field = Text(object, "field"), hint = Text(object, "hint");
+  if (!field.empty() && message.find(field) == std::string::npos)
+    message = absl::StrCat(field, ": ", message);
+  if (!hint.empty() && message.find(hint) == std::string::npos)
+    absl::StrAppend(&message, "; ", hint);
+  return message;
+}
+
+std::optional<google::protobuf::Struct> ResultOf(const Json& object) {
+  const auto it = object.find("result");
+  google::protobuf::Struct result;
+  if (it == object.end() || !it->is_object()) return std::nullopt;
+  if (!google::protobuf::util::JsonStringToMessage(it->dump(), &result).ok()) return std::nullopt;
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
+  const Json object = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return absl::InvalidArgumentError("not a JSON object");
+  TrainerEvent out;
+  out.event = Text(object, "event");
+  if (out.event.empty()) return absl::InvalidArgumentError("no \"event\"");
+  out.phase = Text(object, "phase");
+  out.address = Text(object, "address");
+  out.step = Integer(object, "step");
+  if (out.event == "checkpoint") {
+    out.checkpoint.set_step(out.step);
+    out.checkpoint.set_path(Text(object, "path"));
+    out.checkpoint.set_manifest_sha256(Text(object, "manifest_sha256"));
+  } else if (out.event == "error") {
+    out.failure_class = ClassNamed(Text(object, "class"));
+    out.message = ErrorSentence(object);
+  } else if (out.event == "done") {
+    out.result = ResultOf(object);
+  }
+  out.tokens_per_second = Number(object, "tokens_per_second");
+  out.step_seconds = Number(object, "step_seconds");
+  out.peak_bytes = Number(object, "peak_bytes");
+  return out;
+}
+
+std::string WarningEventLine(absl::string_view time_rfc3339, int rank, absl::string_view message) {
+  const Json line = {{"event", "warning"},
+                     {"time", std::string(time_rfc3339)},
+                     {"rank", rank},
+                     {"source", "agent"},
+                     {"message", std::string(message)}};
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+v1::FailureClass FailureClassOfExitCode(int exit_code) {
+  switch (exit_code) {
+    case 0:
+    case 10:
+      return v1::FAILURE_CLASS_UNSPECIFIED;
+    case 20:
+      return v1::USER;
+    case 31:
+      return v1::CAPACITY;
+    case 40:
+      return v1::OUT_OF_MEMORY;
+    case 50:
+      return v1::NOT_A_NUMBER;
+    default:
+      return v1::INFRASTRUCTURE;  // 30, and whatever a library or the loader ended the process with
+  }
+}
+
+}  // namespace ll
