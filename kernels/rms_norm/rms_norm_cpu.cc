@@ -1,0 +1,71 @@
+#include <cmath>
+
+#include "kernels/common/simd.h"
+#include "kernels/rms_norm/rms_norm.h"
+
+namespace ll::LL_SIMD {
+namespace {
+
+template <typename T>
+void ForwardRows(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
+  const T* w = static_cast<const T*>(p.w);
+  for (int64_t row = begin; row < end; ++row) {
+    const T* x = static_cast<const T*>(p.x) + row * p.width;
+    T* y = static_cast<T*>(p.y) + row * p.width;
+    F sum{};
+    ForVectors(
+        p.width, [&](int64_t i) { const F v = Load(x + i); sum += v * v; },
+        [&](int64_t i, int64_t n) { const F v = LoadPart(x + i, n); sum += v * v; });
+    const float rstd = 1.0f / sqrtf(Sum(sum) / p.width + p.eps);
+    p.rstd[row] = rstd;
+    ForVectors(
+        p.width, [&](int64_t i) { Store(y + i, Load(x + i) * rstd * Load(w + i)); },
+        [&](int64_t i, int64_t n) { StorePart(y + i, LoadPart(x + i, n) * rstd * LoadPart(w + i, n), n); });
+  }
+}
+
+template <typename T>
+void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
+  const T* dy = static_cast<const T*>(p.dy) + row * p.width;
+  const T* x = static_cast<const T*>(p.x) + row * p.width;
+  const T* w = static_cast<const T*>(p.w);
+  T* dr = static_cast<T*>(p.dresidual) + row * p.width;
+  const float rstd = p.rstd[row];
+  F dot{};
+  ForVectors(
+      p.width, [&](int64_t i) { dot += Load(dy + i) * Load(w + i) * Load(x + i); },
+      [&](int64_t i, int64_t n) { dot += LoadPart(dy + i, n) * LoadPart(w + i, n) * LoadPart(x + i, n); });
+  const float c = Sum(dot) * rstd * rstd / p.width;  // mean(g * xhat) * rstd
+  ForVectors(
+      p.width,
+      [&](int64_t i) {
+        const F d = Load(dy + i), v = Load(x + i);
+        Store(dr + i, Load(dr + i) + rstd * (d * Load(w + i) - v * c));
+        if (dw != nullptr) Store(dw + i, Load(dw + i) + d * v * rstd);
+      },
+      [&](int64_t i, int64_t n) {
+        const F d = LoadPart(dy + i, n), v = LoadPart(x + i, n);
+        StorePart(dr + i, LoadPart(dr + i, n) + rstd * (d * LoadPart(w + i, n) - v * c), n);
+        if (dw != nullptr) StorePart(dw + i, LoadPart(dw + i, n) + d * v * rstd, n);
+      });
+}
+
+}  // namespace
+
+void RmsNormForward(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
+  p.dtype == DType::kFloat32 ? ForwardRows<float>(p, begin, end) : ForwardRows<BFloat16>(p, begin, end);
+}
+
+void RmsNormBackward(const RmsNormBackwardParams& p, int64_t begin, int64_t end) {
+  for (int64_t block = begin; block < end; ++block) {
+    float* dw = p.dw_blocks == nullptr ? nullptr : p.dw_blocks + block * p.width;
+    if (dw != nullptr) std::memset(dw, 0, p.width * sizeof(float));
+    const int64_t first = block * kRmsNormBlockRows;
+    const int64_t last = first + kRmsNormBlockRows < p.rows ? first + kRmsNormBlockRows : p.rows;
+    for (int64_t row = first; row < last; ++row) {
+      p.dtype == DType::kFloat32 ? BackwardRow<float>(p, row, dw) : BackwardRow<BFloat16>(p, row, dw);
+    }
+  }
+}
+
+}  // namespace ll::LL_SIMD

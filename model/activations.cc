@@ -1,0 +1,71 @@
+#include "model/activations.h"
+
+#include <algorithm>
+
+namespace ll {
+
+LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
+  const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
+  const int64_t kv = config_.num_key_value_heads * config_.head_dim;
+  const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.dtype); };
+  const auto stats = [&](at::IntArrayRef shape) { return at::empty(shape, at::kFloat); };
+  return {rows(d), stats({tokens}), rows(q + 2 * kv), rows(q), stats({config_.num_attention_heads, tokens}), rows(d),
+          stats({tokens}), rows(2 * config_.intermediate_size)};
+}
+
+void ActivationBuffers::Prepare(int64_t tokens, bool training) {
+  if (tokens == tokens_ && training == training_) return;
+  if (tokens > capacity_ || training != training_) {
+    // Old buffers go before the new ones come.
+    full_layers_.clear();
+    layers_.clear();
+    full_workspace_ = workspace_ = Workspace();
+    full_final_x_ = final_x_ = at::Tensor();
+    capacity_ = training == training_ ? tokens : std::max(tokens, capacity_);
+    training_ = training;
+
+    const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
+    const int64_t kv = config_.num_key_value_heads * config_.head_dim, f = config_.intermediate_size;
+    const auto rows = [&](int64_t width) { return at::empty({capacity_, width}, options_.dtype); };
+    const LayerActivations shared = NewLayer(capacity_);
+    const Recompute recompute = options_.recompute;
+    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
+      LayerActivations layer = shared;
+      if (!training) {
+        // Two buffers in turn: a layer writes its output while its input is still read.
+        if (l % 2 == 1) layer.x = l == 1 ? rows(d) : full_layers_[1].x;
+      } else if (recompute == Recompute::kFull) {
+        layer.x = rows(d);
+      } else {
+        layer = NewLayer(capacity_);
+        if (recompute == Recompute::kSelective) layer.gate_up = shared.gate_up;
+      }
+      full_layers_.push_back(layer);
+    }
+    full_final_x_ = rows(d);
+    full_workspace_.normed = rows(d);
+    full_workspace_.product = rows(f);
+    if (training) {
+      full_workspace_.dnormed = rows(d);
+      full_workspace_.dproduct = rows(f);
+      full_workspace_.dattention = rows(q);
+      full_workspace_.dqkv = rows(q + 2 * kv);
+      full_workspace_.dx = rows(d);
+    }
+  }
+  tokens_ = tokens;
+  const auto view = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, tokens) : t; };
+  layers_.clear();
+  for (const LayerActivations& l : full_layers_) {
+    // lse is [H, N]: its view for a shorter row is a reshaped prefix, so that it stays contiguous.
+    const at::Tensor lse = l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
+    layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.attention), lse, view(l.x_mid), view(l.rstd_mid),
+                       view(l.gate_up)});
+  }
+  const Workspace& w = full_workspace_;
+  workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),
+                view(w.dattention), view(w.dqkv),    view(w.dx)};
+  final_x_ = view(full_final_x_);
+}
+
+}  // namespace ll

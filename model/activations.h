@@ -1,0 +1,64 @@
+// The memory of one row's forward and backward pass: what each layer saves, and scratch that layers share.
+#pragma once
+
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "model/llama.h"
+
+namespace ll {
+
+// What a layer's forward pass leaves for its backward pass. N tokens, d hidden, H / K query / KV heads of D, F
+// intermediate. Norm outputs and the MLP's product are cheap and computed again.
+struct LayerActivations {
+  at::Tensor x;         // [N, d] the layer's input
+  at::Tensor rstd_in;   // fp32 [N] of the input norm
+  at::Tensor qkv;       // [N, (H + 2K) D], q and k rotated
+  at::Tensor attention; // [N, H D]
+  at::Tensor lse;       // fp32 [H, N]
+  at::Tensor x_mid;     // [N, d] after the attention's residual
+  at::Tensor rstd_mid;  // fp32 [N] of the post-attention norm
+  at::Tensor gate_up;   // [N, 2F]
+};
+
+// Scratch that every layer uses in turn.
+struct Workspace {
+  at::Tensor normed;      // [N, d]
+  at::Tensor product;     // [N, F] silu(gate) * up
+  at::Tensor dnormed;     // [N, d]
+  at::Tensor dproduct;    // [N, F]
+  at::Tensor dattention;  // [N, H D]
+  at::Tensor dqkv;        // [N, (H + 2K) D]
+  at::Tensor dx;          // [N, d] gradient on the residual stream
+};
+
+// Owns the buffers and hands out views for a row's length. They grow to the longest row seen and are then reused, so
+// that a step touches no fresh pages. Not thread-safe.
+class ActivationBuffers {
+ public:
+  ActivationBuffers(const LlamaConfig& config, const ModelOptions& options) : config_(config), options_(options) {}
+
+  // Views for rows of `tokens`. With `training` every layer has buffers of its own as options.recompute says, and the
+  // workspace has gradients; without, all layers share one set. Earlier views become invalid.
+  void Prepare(int64_t tokens, bool training);
+
+  // Layer l's saved tensors. output(l) is where layer l writes the residual stream: the next layer's x.
+  LayerActivations& layer(int64_t l) { return layers_[l]; }
+  at::Tensor& output(int64_t l) { return l + 1 < static_cast<int64_t>(layers_.size()) ? layers_[l + 1].x : final_x_; }
+  at::Tensor& final_x() { return final_x_; }
+  Workspace& workspace() { return workspace_; }
+
+ private:
+  LayerActivations NewLayer(int64_t tokens) const;
+
+  const LlamaConfig config_;
+  const ModelOptions options_;
+  int64_t capacity_ = 0, tokens_ = 0;
+  bool training_ = false;
+  std::vector<LayerActivations> full_layers_, layers_;  // of capacity_ tokens; views of tokens_
+  Workspace full_workspace_, workspace_;
+  at::Tensor full_final_x_, final_x_;
+};
+
+}  // namespace ll

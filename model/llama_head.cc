@@ -1,0 +1,75 @@
+#include "model/llama_head.h"
+
+#include <algorithm>
+
+#include "kernels/ops.h"
+
+namespace ll {
+namespace {
+
+// Bytes of logits held at a time where the caller does not say: larger chunks mean fewer passes over the fp32
+// gradient of the head.
+constexpr int64_t kChunkBytes = 96 << 20;
+
+}  // namespace
+
+int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
+  int64_t chunk = chunk_tokens_;
+  if (chunk <= 0) chunk = std::max<int64_t>(64, kChunkBytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
+  return std::min(chunk, tokens);
+}
+
+at::Tensor LlamaHead::Normed(const at::Tensor& x, at::Tensor& rstd) const {
+  at::Tensor h = at::empty_like(x);
+  rstd = at::empty({x.size(0)}, at::kFloat);
+  RmsNormForward(x, norm_.w, eps_, h, rstd);
+  return h;
+}
+
+void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll) {
+  at::Tensor rstd, unused;
+  const at::Tensor h = Normed(x, rstd);
+  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
+  if (!logits_.defined() || logits_.size(0) < chunk) logits_ = at::empty({chunk, weight_.size(0)}, x.options());
+  for (int64_t t = 0; t < tokens; t += chunk) {
+    const int64_t n = std::min(chunk, tokens - t);
+    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n);
+    at::mm_out(logits, h.narrow(0, t, n), weight_.t());
+    CrossEntropyInPlace(logits, labels.narrow(0, t, n), 0, /*write_grad=*/false, nll_chunk);
+  }
+}
+
+void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale, at::Tensor& nll,
+                               at::Tensor& dx) {
+  at::Tensor rstd;
+  const at::Tensor h = Normed(x, rstd);
+  at::Tensor dh = at::empty_like(x);
+  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
+  if (!logits_.defined() || logits_.size(0) < chunk) logits_ = at::empty({chunk, weight_.size(0)}, x.options());
+  const bool bf16_dw = dweight_.defined() && weight_.scalar_type() != at::kFloat;
+  if (bf16_dw && !dw_chunk_.defined()) dw_chunk_ = at::empty_like(weight_);
+  for (int64_t t = 0; t < tokens; t += chunk) {
+    const int64_t n = std::min(chunk, tokens - t);
+    const at::Tensor h_chunk = h.narrow(0, t, n);
+    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n), dh_chunk = dh.narrow(0, t, n);
+    at::mm_out(logits, h_chunk, weight_.t());
+    CrossEntropyInPlace(logits, labels.narrow(0, t, n), grad_scale, /*write_grad=*/true, nll_chunk);
+    at::mm_out(dh_chunk, logits, weight_);
+    if (bf16_dw) {
+      at::mm_out(dw_chunk_, logits.t(), h_chunk);
+      AccumulateInto(dweight_, dw_chunk_);
+    } else if (dweight_.defined()) {
+      dweight_.addmm_(logits.t(), h_chunk);
+    }
+  }
+  dx.zero_();
+  at::Tensor dw = norm_.grad;
+  RmsNormBackward(dh, x, norm_.w, rstd, dx, dw);
+}
+
+at::Tensor LlamaHead::Logits(const at::Tensor& x) const {
+  at::Tensor rstd;
+  return at::mm(Normed(x, rstd), weight_.t()).to(at::kFloat);
+}
+
+}  // namespace ll

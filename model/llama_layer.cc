@@ -1,0 +1,132 @@
+#include "model/llama_layer.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "kernels/ops.h"
+
+namespace ll {
+namespace {
+
+// Dropout streams: 16 a layer, the first part of each projection.
+constexpr uint32_t kStreamsPerLayer = 16, kQkv = 0, kO = 4, kGateUp = 5, kDown = 8;
+
+}  // namespace
+
+absl::StatusOr<NormWeight> NormWeight::Create(const std::string& name, int64_t width, const ModelOptions& options,
+                                              WeightSource& source) {
+  LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(name));
+  if (w.dim() != 1 || w.size(0) != width) {
+    return absl::FailedPreconditionError(absl::StrCat(name, ": expected shape [", width, "], found ", w.dim(),
+                                                      " dimensions and ", w.numel(), " elements"));
+  }
+  NormWeight norm{name, w.to(options.dtype, /*non_blocking=*/false, /*copy=*/true), {}, {}};
+  if (options.train_norm || options.train_all) {
+    norm.master = options.dtype == at::kFloat ? norm.w : norm.w.to(at::kFloat);
+    if (options.trainable) norm.grad = at::zeros({width}, at::kFloat);
+  }
+  return norm;
+}
+
+void NormWeight::AppendParameters(std::vector<Parameter>& parameters) const {
+  if (master.defined()) parameters.push_back({name, w, master, grad, false, false});
+}
+
+absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t index, const ModelOptions& options,
+                                              WeightSource& source) {
+  LlamaLayer layer;
+  layer.eps_ = config.rms_norm_eps;
+  layer.rotated_heads_ = config.num_attention_heads + config.num_key_value_heads;
+  layer.stream_ = static_cast<uint32_t>(index) * kStreamsPerLayer;
+  const int64_t d = config.hidden_size, f = config.intermediate_size;
+  const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;
+  const std::string prefix = absl::StrCat("model.layers.", index, ".");
+  const auto part = [&](const std::string& block, const std::string& name, int64_t rows) {
+    const auto& targets = options.lora.target_modules;
+    const bool lora = std::find(targets.begin(), targets.end(), name) != targets.end();
+    return Projection::PartSpec{prefix + block + "." + name, rows, lora};
+  };
+  LL_ASSIGN_OR_RETURN(layer.input_norm_, NormWeight::Create(prefix + "input_layernorm.weight", d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.qkv_, Projection::Create({part("self_attn", "q_proj", q), part("self_attn", "k_proj", kv),
+                                                      part("self_attn", "v_proj", kv)}, d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.o_, Projection::Create({part("self_attn", "o_proj", d)}, q, options, source));
+  LL_ASSIGN_OR_RETURN(layer.post_norm_,
+                      NormWeight::Create(prefix + "post_attention_layernorm.weight", d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.gate_up_, Projection::Create({part("mlp", "gate_proj", f), part("mlp", "up_proj", f)}, d,
+                                                         options, source));
+  LL_ASSIGN_OR_RETURN(layer.down_, Projection::Create({part("mlp", "down_proj", d)}, f, options, source));
+  return layer;
+}
+
+void LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const {
+  RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
+  qkv_.Forward(w.normed, KeyOf(row, kQkv), s.qkv);
+  RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
+  AttentionForward(row.plan, s.qkv, s.attention, s.lse);
+  o_.ForwardAdd(s.attention, s.x, KeyOf(row, kO), s.x_mid);
+}
+
+void LlamaLayer::GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const {
+  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
+  gate_up_.Forward(w.normed, KeyOf(row, kGateUp), s.gate_up);
+}
+
+void LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w, at::Tensor& x_out) const {
+  AttentionBlock(row, s, w);
+  GateUp(row, s, w);
+  SwigluForward(s.gate_up, w.product);
+  down_.ForwardAdd(w.product, s.x_mid, KeyOf(row, kDown), x_out);
+}
+
+void LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s, Workspace& w) const {
+  if (recompute == Recompute::kNone) return;
+  if (recompute == Recompute::kFull) AttentionBlock(row, s, w);
+  GateUp(row, s, w);
+}
+
+void LlamaLayer::BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const {
+  if (down_.NeedsInput()) SwigluForward(s.gate_up, w.product);
+  down_.Backward(w.product, w.dx, KeyOf(row, kDown), w.dproduct);
+  SwigluBackward(s.gate_up, w.dproduct);  // s.gate_up is its gradient from here on
+  if (gate_up_.NeedsInput()) RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
+  gate_up_.Backward(w.normed, s.gate_up, KeyOf(row, kGateUp), w.dnormed);
+  at::Tensor dw = post_norm_.grad;
+  RmsNormBackward(w.dnormed, s.x_mid, post_norm_.w, s.rstd_mid, w.dx, dw);
+}
+
+void LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const {
+  o_.Backward(s.attention, w.dx, KeyOf(row, kO), w.dattention);
+  AttentionBackward(row.plan, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
+  RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
+  if (qkv_.NeedsInput()) RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
+  qkv_.Backward(w.normed, w.dqkv, KeyOf(row, kQkv), w.dnormed);
+  at::Tensor dw = input_norm_.grad;
+  RmsNormBackward(w.dnormed, s.x, input_norm_.w, s.rstd_in, w.dx, dw);
+}
+
+void LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace& w) const {
+  BackwardMlp(row, s, w);
+  BackwardAttention(row, s, w);
+}
+
+void LlamaLayer::AppendParameters(std::vector<Parameter>& parameters) const {
+  input_norm_.AppendParameters(parameters);
+  qkv_.AppendParameters(parameters);
+  o_.AppendParameters(parameters);
+  post_norm_.AppendParameters(parameters);
+  gate_up_.AppendParameters(parameters);
+  down_.AppendParameters(parameters);
+}
+
+at::Tensor LlamaLayer::Weight(const std::string& hf_name) const {
+  for (const NormWeight* norm : {&input_norm_, &post_norm_}) {
+    if (norm->name == hf_name) return norm->w;
+  }
+  for (const Projection* projection : {&qkv_, &o_, &gate_up_, &down_}) {
+    if (at::Tensor w = projection->Weight(hf_name); w.defined()) return w;
+  }
+  return {};
+}
+
+}  // namespace ll

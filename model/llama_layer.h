@@ -1,0 +1,63 @@
+// One decoder layer: forward, recomputation and backward by hand.
+//
+//   h = rms_norm(x);  qkv = h Wqkv^T;  rotate q, k;  a = attention(q, k, v);  x_mid = x + a Wo^T
+//   g = rms_norm(x_mid);  [gate, up] = g Wgu^T;  x_out = x_mid + (silu(gate) * up) Wdown^T
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/projection.h"
+#include "model/shifted_attention.h"
+
+namespace ll {
+
+// A norm's weight [d]; grad is undefined where the norm is frozen.
+struct NormWeight {
+  std::string name;
+  at::Tensor w, master, grad;
+
+  static absl::StatusOr<NormWeight> Create(const std::string& name, int64_t width, const ModelOptions& options,
+                                           WeightSource& source);
+  void AppendParameters(std::vector<Parameter>& parameters) const;
+};
+
+// What the layers of one row share.
+struct RowContext {
+  AttentionPlan plan;
+  at::Tensor cos, sin;  // fp32 [>= N, D / 2]
+  uint64_t dropout_key = 0;
+};
+
+class LlamaLayer {
+ public:
+  static absl::StatusOr<LlamaLayer> Create(const LlamaConfig& config, int64_t index, const ModelOptions& options,
+                                           WeightSource& source);
+
+  // Reads s.x, fills the rest of s and writes x_out [N, d].
+  void Forward(const RowContext& row, LayerActivations& s, Workspace& w, at::Tensor& x_out) const;
+  // Fills again, from s.x, what `recompute` did not keep for this layer.
+  void Restore(const RowContext& row, Recompute recompute, LayerActivations& s, Workspace& w) const;
+  // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what is trained. Leaves
+  // s.gate_up overwritten.
+  void Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
+
+  void AppendParameters(std::vector<Parameter>& parameters) const;
+  at::Tensor Weight(const std::string& hf_name) const;
+
+ private:
+  void AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  void GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  void BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  DropoutKey KeyOf(const RowContext& row, uint32_t projection) const { return {row.dropout_key, stream_ + projection}; }
+
+  double eps_ = 0;
+  int64_t rotated_heads_ = 0;  // query and key heads
+  uint32_t stream_ = 0;        // this layer's first dropout stream
+  NormWeight input_norm_, post_norm_;
+  Projection qkv_, o_, gate_up_, down_;
+};
+
+}  // namespace ll

@@ -1,0 +1,324 @@
+// The hand-written forward and backward pass against an obvious one: dense masked attention, transposed heads, libtorch's
+// autograd. Every trained weight's gradient is compared in fp32.
+#include "model/llama.h"
+
+#include <cmath>
+#include <map>
+#include <random>
+
+#include "gmock/gmock.h"
+#include "kernels/ops.h"
+#include "model/rope.h"
+#include "model/segments.h"
+
+namespace ll {
+namespace {
+
+// The reference reads weights by name: trained ones are fp32 leaves that collect gradients.
+class Reference {
+ public:
+  Reference(Llama& model) : config_(model.config()), options_(model.options()), model_(model) {
+    for (const Parameter& p : model.parameters()) {
+      leaves_[p.name] = p.master.detach().clone().set_requires_grad(true);
+    }
+  }
+
+  // Sum of the row's NLL, as a differentiable scalar.
+  at::Tensor Loss(const Row& row, const AttentionSpec& spec) {
+    const int64_t n = row.tokens.numel();
+    dropout_key_ = row.dropout_key;
+    at::Tensor x = W("model.embed_tokens.weight").index_select(0, row.tokens);
+    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) x = Layer(x, l, Mask(row, spec));
+    x = Norm(x, "model.norm.weight");
+    const at::Tensor head = W(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    const at::Tensor log_p = at::log_softmax(x.matmul(head.t()), 1);
+    const at::Tensor valid = row.labels.ge(0);
+    const at::Tensor picked = log_p.gather(1, row.labels.clamp_min(0).view({n, 1})).view({n});
+    return -at::where(valid, picked, at::zeros_like(picked)).sum();
+  }
+
+  at::Tensor Gradient(const std::string& name) { return leaves_.at(name).grad(); }
+
+ private:
+  at::Tensor W(const std::string& name) {
+    const auto it = leaves_.find(name);
+    return it != leaves_.end() ? it->second : model_.Weight(name)->to(at::kFloat);
+  }
+  at::Tensor Norm(const at::Tensor& x, const std::string& name) {
+    return x * at::rsqrt(x.pow(2).mean(-1, true) + config_.rms_norm_eps) * W(name);
+  }
+  // `stream` is the projection's dropout stream within the layer.
+  at::Tensor Linear(const at::Tensor& x, const std::string& name, int64_t layer, uint32_t stream) {
+    at::Tensor y = x.matmul(W(name + ".weight").t());
+    if (!leaves_.contains(name + ".lora_A.weight")) return y;
+    const LoraSpec& lora = options_.lora;
+    const double scale = lora.use_rslora ? lora.alpha / std::sqrt(lora.rank) : lora.alpha / lora.rank;
+    at::Tensor mask = at::ones_like(x.detach());
+    if (lora.dropout > 0 && dropout_key_ != 0) {
+      Dropout(at::ones_like(x.detach()), lora.dropout, dropout_key_, static_cast<uint32_t>(layer * 16 + stream), mask);
+    }
+    return y + (x * mask).matmul(W(name + ".lora_A.weight").t()).matmul(W(name + ".lora_B.weight").t()) * scale;
+  }
+  at::Tensor Rope(const at::Tensor& x) {  // [H, N, D]
+    const int64_t n = x.size(1), half = x.size(2) / 2;
+    const RopeTable table = MakeRopeTable(config_, n);
+    at::Tensor cos = at::empty({n, half}), sin = at::empty({n, half});
+    FillCosSin(table, n, cos.data_ptr<float>(), sin.data_ptr<float>());
+    const at::Tensor a = x.narrow(2, 0, half), b = x.narrow(2, half, half);
+    return at::cat({a * cos - b * sin, b * cos + a * sin}, 2);
+  }
+  // True [H, N, N] where query t of head h sees key u, straight from the definition.
+  at::Tensor Mask(const Row& row, const AttentionSpec& spec) {
+    const int64_t n = row.tokens.numel(), h = config_.num_attention_heads, g = spec.group_tokens;
+    at::Tensor mask = at::zeros({h, n, n}, at::kBool);
+    auto m = mask.accessor<bool, 3>();
+    auto documents = row.documents;
+    if (documents.empty()) documents = {{0, n}};
+    for (const auto& [start, end] : documents) {
+      for (int64_t head = 0; head < h; ++head) {
+        const bool shifted = spec.kind == AttentionKind::kS2 && head >= h / 2;
+        const auto group = [&](int64_t t) -> int64_t {  // t counted from the document's start
+          if (spec.kind == AttentionKind::kFull) return 0;
+          if (!shifted) return t / g;
+          if (spec.wrap == WrapKind::kRoll) return ((t - g / 2) % n + n) % n / g;
+          return (t + g - g / 2) / g;
+        };
+        const auto order = [&](int64_t t) { return shifted && spec.wrap == WrapKind::kRoll ? ((t - g / 2) % n + n) % n : t; };
+        for (int64_t t = start; t < end; ++t) {
+          for (int64_t u = start; u < end; ++u) {
+            m[head][t][u] = group(t - start) == group(u - start) && order(u - start) <= order(t - start);
+          }
+        }
+      }
+    }
+    return mask;
+  }
+  at::Tensor Layer(const at::Tensor& x, int64_t l, const at::Tensor& mask) {
+    const std::string p = "model.layers." + std::to_string(l) + ".";
+    const int64_t n = x.size(0), h = config_.num_attention_heads, k = config_.num_key_value_heads, d = config_.head_dim;
+    const auto heads = [&](const at::Tensor& t, int64_t count) { return t.view({n, count, d}).transpose(0, 1); };
+    const at::Tensor a = Norm(x, p + "input_layernorm.weight");
+    const at::Tensor q = Rope(heads(Linear(a, p + "self_attn.q_proj", l, 0), h));
+    const at::Tensor key = Rope(heads(Linear(a, p + "self_attn.k_proj", l, 1), k)).repeat_interleave(h / k, 0);
+    const at::Tensor v = heads(Linear(a, p + "self_attn.v_proj", l, 2), k).repeat_interleave(h / k, 0);
+    const at::Tensor scores = q.matmul(key.transpose(1, 2)) / std::sqrt(static_cast<double>(d));
+    const at::Tensor weights = at::softmax(scores.masked_fill(mask.logical_not(), -INFINITY), 2);
+    const at::Tensor attention = weights.matmul(v).transpose(0, 1).reshape({n, h * d});
+    const at::Tensor mid = x + Linear(attention, p + "self_attn.o_proj", l, 4);
+    const at::Tensor b = Norm(mid, p + "post_attention_layernorm.weight");
+    const at::Tensor gate = Linear(b, p + "mlp.gate_proj", l, 5), up = Linear(b, p + "mlp.up_proj", l, 6);
+    return mid + Linear(at::silu(gate) * up, p + "mlp.down_proj", l, 8);
+  }
+
+  LlamaConfig config_;
+  ModelOptions options_;
+  Llama& model_;
+  uint64_t dropout_key_ = 0;
+  std::map<std::string, at::Tensor> leaves_;
+};
+
+struct Case {
+  std::string name;
+  int64_t heads = 4, kv_heads = 4, head_dim = 8, tokens = 32;
+  AttentionSpec attention;
+  std::vector<std::pair<int64_t, int64_t>> documents;
+  Recompute recompute = Recompute::kNone;
+  bool tied = true, train_all = false, embed_norm = true;
+  LoraSpec lora = {4, 8, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
+  int64_t chunk = 0;
+};
+
+LlamaConfig SmallConfig(const Case& c) {
+  LlamaConfig config;
+  config.vocab_size = 61;
+  config.hidden_size = 24;
+  config.intermediate_size = 40;
+  config.num_hidden_layers = 3;
+  config.num_attention_heads = c.heads;
+  config.num_key_value_heads = c.kv_heads;
+  config.head_dim = c.head_dim;
+  config.max_position_embeddings = 64;
+  config.initializer_range = 0.2;  // large enough that attention and activations are far from linear
+  config.tie_word_embeddings = c.tied;
+  return config;
+}
+
+std::unique_ptr<Llama> MakeModel(const Case& c, uint64_t seed, at::ScalarType dtype = at::kFloat) {
+  ModelOptions options;
+  options.dtype = dtype;
+  options.recompute = c.recompute;
+  options.train_all = c.train_all;
+  options.train_embedding = options.train_norm = c.embed_norm;
+  if (!c.train_all) options.lora = c.lora;
+  options.loss_chunk_tokens = c.chunk;
+  options.seed = seed;
+  const LlamaConfig config = SmallConfig(c);
+  RandomWeights weights(seed, config);
+  auto model = Llama::Create(config, weights, options);
+  if (!model.ok()) ADD_FAILURE() << model.status();
+  // LoRA's B starts at zero and norms at one: move every trained weight so that each gradient matters.
+  at::manual_seed(seed);
+  for (Parameter& p : (*model)->parameters()) p.master.add_(at::randn(p.master.sizes()), 0.05);
+  (*model)->CastMastersToCompute();
+  return *std::move(model);
+}
+
+Row MakeRow(const Case& c, uint64_t seed) {
+  at::manual_seed(seed + 1);
+  Row row;
+  row.tokens = at::randint(0, 61, {c.tokens}, at::kLong);
+  row.labels = at::randint(0, 61, {c.tokens}, at::kLong);
+  row.labels.narrow(0, c.tokens - 2, 2).fill_(-100);
+  if (c.tokens > 5) row.labels[4] = -100;
+  row.documents = c.documents;
+  row.dropout_key = c.lora.dropout > 0 ? 77 : 0;
+  return row;
+}
+
+class LlamaParity : public testing::TestWithParam<Case> {};
+
+TEST_P(LlamaParity, LossAndEveryGradientMatchAutograd) {
+  const Case& c = GetParam();
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  const auto model = MakeModel(c, seed);
+  const Row row = MakeRow(c, seed);
+  const double grad_scale = 0.25;
+
+  Reference reference(*model);
+  at::Tensor loss = reference.Loss(row, c.attention) * grad_scale;
+  loss.backward();
+  model->ZeroGrad();
+  const auto got = model->ForwardBackward(row, c.attention, grad_scale);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_NEAR(*got * grad_scale, loss.item<double>(), 1e-5 * std::abs(loss.item<double>()));
+  ASSERT_FALSE(model->parameters().empty());
+  for (const Parameter& p : model->parameters()) {
+    const at::Tensor expected = reference.Gradient(p.name);
+    ASSERT_TRUE(expected.defined()) << p.name;
+    const double scale = std::max(expected.abs().max().item<double>(), 1e-3);
+    EXPECT_GT(expected.abs().max().item<double>(), 1e-7) << p.name << ": the test does not exercise this weight";
+    EXPECT_LT((p.grad - expected).abs().max().item<double>(), 1e-5 * scale + 1e-6) << p.name << " of size " << scale;
+  }
+  // The evaluation path gives the same sum, and gradients add up.
+  if (row.dropout_key == 0) {
+    at::Tensor nll;
+    EXPECT_NEAR(*model->Nll(row, c.attention, &nll), *got, 1e-5 * *got);
+    EXPECT_EQ(nll.numel(), c.tokens);
+  }
+  const at::Tensor once = model->parameters().back().grad.clone();
+  ASSERT_TRUE(model->ForwardBackward(row, c.attention, grad_scale).ok());
+  EXPECT_TRUE(at::allclose(model->parameters().back().grad, once * 2, 1e-5, 1e-6));
+}
+
+AttentionSpec S2(int64_t group, WrapKind wrap = WrapKind::kSplit) { return {AttentionKind::kS2, wrap, group}; }
+
+const LoraSpec kAllLinear = {4, 4, 0, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, true};
+const LoraSpec kWithDropout = {4, 4, 0.3, {"q_proj", "v_proj", "up_proj", "down_proj"}, false};
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LlamaParity,
+    testing::Values(
+        Case{.name = "full"}, Case{.name = "s2", .attention = S2(8)},
+        Case{.name = "s2_gqa_cut", .heads = 9, .kv_heads = 3, .attention = S2(8)},
+        Case{.name = "s2_gqa_even", .heads = 8, .kv_heads = 2, .attention = S2(8)},
+        Case{.name = "s2_mqa", .heads = 6, .kv_heads = 1, .attention = S2(8)},
+        Case{.name = "s2_one_head", .heads = 1, .kv_heads = 1, .attention = S2(8)},
+        Case{.name = "s2_h64_k8", .heads = 64, .kv_heads = 8, .head_dim = 2, .attention = S2(8)},
+        Case{.name = "s2_odd", .heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9)},
+        Case{.name = "s2_below_half_group", .tokens = 8, .attention = S2(16)},
+        Case{.name = "s2_documents", .heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9), .documents = {{0, 1}, {1, 12}, {12, 37}}},
+        Case{.name = "short", .tokens = 37, .attention = {AttentionKind::kShort, WrapKind::kSplit, 9}},
+        Case{.name = "full_documents", .tokens = 37, .documents = {{0, 30}, {30, 37}}},
+        Case{.name = "roll", .attention = S2(8, WrapKind::kRoll)},
+        Case{.name = "roll_gqa_cut", .heads = 9, .kv_heads = 3, .attention = S2(8, WrapKind::kRoll)},
+        Case{.name = "selective", .attention = S2(8), .recompute = Recompute::kSelective},
+        Case{.name = "recompute_full", .attention = S2(8), .recompute = Recompute::kFull},
+        Case{.name = "untied", .attention = S2(8), .tied = false},
+        Case{.name = "all_linear", .attention = S2(8), .recompute = Recompute::kSelective, .lora = kAllLinear},
+        Case{.name = "lora_only", .attention = S2(8), .embed_norm = false},
+        Case{.name = "dropout", .attention = S2(8), .recompute = Recompute::kFull, .lora = kWithDropout},
+        Case{.name = "train_all_tied", .attention = S2(8), .train_all = true},
+        Case{.name = "train_all_untied", .attention = S2(8), .recompute = Recompute::kSelective, .tied = false, .train_all = true},
+        Case{.name = "chunked_head", .tokens = 37, .attention = S2(9), .chunk = 5}),
+    [](const auto& info) { return info.param.name; });
+
+// bf16 has no exact reference: it must stay within a few of its own roundings of the fp32 result, as a whole vector.
+TEST(Llama, Bfloat16GradientsFollowFloat32) {
+  const Case c{.heads = 9, .kv_heads = 3, .head_dim = 32, .tokens = 96, .attention = S2(24), .recompute = Recompute::kSelective};
+  const auto fp32 = MakeModel(c, 5), bf16 = MakeModel(c, 5, at::kBFloat16);
+  const Row row = MakeRow(c, 5);
+  for (size_t i = 0; i < fp32->parameters().size(); ++i) {
+    fp32->parameters()[i].master.copy_(bf16->parameters()[i].compute);
+  }
+  const double a = *fp32->ForwardBackward(row, c.attention, 1.0), b = *bf16->ForwardBackward(row, c.attention, 1.0);
+  EXPECT_NEAR(b, a, 0.02 * a);
+  for (size_t i = 0; i < fp32->parameters().size(); ++i) {
+    const at::Tensor x = fp32->parameters()[i].grad.flatten(), y = bf16->parameters()[i].grad.flatten();
+    const double cosine = (x.dot(y) / (x.norm() * y.norm())).item<double>();
+    EXPECT_GT(cosine, 0.98) << fp32->parameters()[i].name;
+    EXPECT_NEAR((y.norm() / x.norm()).item<double>(), 1.0, 0.1) << fp32->parameters()[i].name;
+  }
+}
+
+// Claim: no token changes an earlier position's output, at any depth, with wrap: split.
+TEST(Llama, SplitNeverLooksAhead) {
+  const Case c{.heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9)};
+  const auto model = MakeModel(c, 11);
+  const Row row = MakeRow(c, 11);
+  const at::Tensor before = *model->Logits(row.tokens, c.attention);
+  for (int64_t j : {1, 8, 20, 36}) {
+    at::Tensor changed = row.tokens.clone();
+    changed[j] = (changed[j].item<int64_t>() + 1) % 61;
+    const at::Tensor after = *model->Logits(changed, c.attention);
+    EXPECT_TRUE(at::equal(before.narrow(0, 0, j), after.narrow(0, 0, j))) << j;
+    EXPECT_FALSE(at::equal(before[j], after[j])) << j;
+  }
+}
+
+TEST(Llama, LoraStartsAtTheBaseModel) {
+  const Case c{.attention = S2(8)};
+  const LlamaConfig config = SmallConfig(c);
+  RandomWeights weights(3, config);
+  ModelOptions plain, lora;
+  plain.dtype = lora.dtype = at::kFloat;
+  lora.lora = c.lora;
+  const auto a = *Llama::Create(config, weights, plain), b = *Llama::Create(config, weights, lora);
+  const Row row = MakeRow(c, 3);
+  EXPECT_TRUE(at::equal(*a->Logits(row.tokens, c.attention), *b->Logits(row.tokens, c.attention)));
+}
+
+TEST(Llama, RowsOfDifferentLengthsShareBuffers) {
+  Case c{.tokens = 40, .attention = S2(8), .recompute = Recompute::kSelective};
+  const auto model = MakeModel(c, 9);
+  const Row longer = MakeRow(c, 9);
+  c.tokens = 13;
+  const Row shorter = MakeRow(c, 10);
+  const double alone = *MakeModel(c, 9)->ForwardBackward(shorter, c.attention, 1.0);
+  ASSERT_TRUE(model->ForwardBackward(longer, c.attention, 1.0).ok());
+  EXPECT_EQ(*model->ForwardBackward(shorter, c.attention, 1.0), alone);
+  ASSERT_TRUE(model->Nll(longer, c.attention).ok());
+  EXPECT_EQ(*model->ForwardBackward(shorter, c.attention, 1.0), alone);
+}
+
+TEST(Llama, RefusesMalformedInput) {
+  const Case c{.attention = S2(8)};
+  const auto model = MakeModel(c, 1);
+  Row row = MakeRow(c, 1);
+  row.tokens[3] = 61;
+  EXPECT_THAT(std::string(model->ForwardBackward(row, c.attention, 1).status().message()), testing::HasSubstr("position 3"));
+  row = MakeRow(c, 1);
+  row.labels = row.labels.narrow(0, 0, 5);
+  EXPECT_EQ(model->ForwardBackward(row, c.attention, 1).status().code(), absl::StatusCode::kInvalidArgument);
+  row = MakeRow(c, 1);
+  row.documents = {{0, 5}, {6, 32}};
+  EXPECT_EQ(model->Nll(row, c.attention).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(model->Nll(MakeRow(c, 1), S2(0)).status().code(), absl::StatusCode::kInvalidArgument);
+  ModelOptions options;
+  options.lora = {8, 16, 0, {"qproj"}, false};
+  RandomWeights weights(1, SmallConfig(c));
+  EXPECT_THAT(std::string(Llama::Create(SmallConfig(c), weights, options).status().message()), testing::HasSubstr("qproj"));
+}
+
+}  // namespace
+}  // namespace ll
