@@ -14,12 +14,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(
   build-essential cmake ninja-build ccache mold git pkg-config python3-venv ca-certificates  # tools
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev         # RPC
-  libspdlog-dev prometheus-cpp-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev           # services
-  libsqlite3-dev libssl-dev openssl curl                                                     # store, TLS, checks by hand
+  libspdlog-dev prometheus-cpp-dev libcivetweb-dev                                           # log, metrics, HTTP
+  libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev                  # flags, formats, store
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
-  libgloo-dev                                                                                # headers of c10d's Gloo group
-  libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests are built by default
-  bible-kjv bible-kjv-text                                                                   # text of the demo
+  libgloo-dev                                                                                # headers for c10d's Gloo
+  libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
+  openssl curl bible-kjv bible-kjv-text                                                      # tests and demo
 )
 test_packages=(clang-format clang-tidy)
 disk_needed_gb=8  # the wheels unpack to 4.6 GB beside pip's copies

@@ -59,7 +59,7 @@ void PrintJob(const v1::Job& job, Session& session) {
       {"forecast", ForecastText(job.forecast())},
       {"checkpoint", CheckpointText(job)},
       {"result", job.has_result() ? JsonToYaml(ProtoToJson(job.result())) : ""},
-      {"spec", JsonToYaml(ProtoToJson(job.has_resolved_spec() ? job.resolved_spec() : job.spec()))},
+      {"spec", SpecText(job.has_resolved_spec() ? job.resolved_spec() : job.spec())},
   };
   std::erase_if(fields, [](const auto& field) { return field.second.empty(); });
   output.PrintFields(fields);

@@ -44,7 +44,11 @@ std::string CutToColumns(const std::string& text, size_t columns) {
 }
 
 void EmitYaml(YAML::Emitter& out, const nlohmann::ordered_json& value) {
-  if (value.is_object()) {
+  if (value.is_object() && value.empty()) {
+    out << YAML::Flow << YAML::BeginMap << YAML::EndMap;
+  } else if (value.is_array() && value.empty()) {
+    out << YAML::Flow << YAML::BeginSeq << YAML::EndSeq;
+  } else if (value.is_object()) {
     out << YAML::BeginMap;
     for (const auto& [key, item] : value.items()) {
       out << YAML::Key << key << YAML::Value;
@@ -151,12 +155,15 @@ std::optional<absl::Duration> Eta(const v1::Progress& progress) {
 
 std::string AgeText(const google::protobuf::Timestamp& since, absl::Time now) {
   if (since.seconds() == 0) return "";
-  return HumanDuration(std::max(absl::ZeroDuration(), absl::Trunc(now - ToTime(since), absl::Seconds(1))));
+  const int64_t seconds = std::max<int64_t>(0, absl::ToInt64Seconds(now - ToTime(since)));
+  return seconds < 60 ? absl::StrCat(seconds, "s") : HumanDuration(absl::Seconds(seconds));
 }
 
 std::string ForecastText(const v1::Forecast& forecast) {
   std::vector<std::string> parts;
-  if (forecast.bytes_per_rank() > 0) {
+  if (!forecast.explanation().empty()) {
+    parts.push_back(forecast.explanation());  // tells the memory too
+  } else if (forecast.bytes_per_rank() > 0) {
     std::string memory = absl::StrCat(HumanBytes(forecast.bytes_per_rank()), " a rank");
     if (forecast.available_bytes_per_slot() > 0) {
       absl::StrAppend(&memory, " of ", HumanBytes(forecast.available_bytes_per_slot()), " a slot");
@@ -169,8 +176,15 @@ std::string ForecastText(const v1::Forecast& forecast) {
   if (forecast.duration_seconds() > 0) {
     parts.push_back(HumanDuration(absl::Seconds(forecast.duration_seconds())));
   }
-  if (!forecast.explanation().empty()) parts.push_back(forecast.explanation());
   return absl::StrJoin(parts, ", ");
+}
+
+std::string SpecText(const v1::JobSpec& spec) {
+  nlohmann::ordered_json json = ProtoToJson(spec);
+  for (auto it = json.begin(); it != json.end();) {
+    it = it->is_structured() && it->empty() ? json.erase(it) : it + 1;
+  }
+  return JsonToYaml(json);
 }
 
 std::string JobLine(const v1::Job& job, const Output& output) {

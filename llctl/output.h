@@ -64,6 +64,8 @@ std::string SpeedText(double tokens_per_second);                // "1,234"
 std::optional<absl::Duration> Eta(const v1::Progress& progress);  // to max_steps at the newest speed
 std::string AgeText(const google::protobuf::Timestamp& since, absl::Time now);
 std::string ForecastText(const v1::Forecast& forecast);
+// YAML without the keys that were not given.
+std::string SpecText(const v1::JobSpec& spec);
 // One line: "job-… QUEUED: reason".
 std::string JobLine(const v1::Job& job, const Output& output);
 

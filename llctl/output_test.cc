@@ -51,6 +51,25 @@ TEST(YamlTest, TextsStayTexts) {
   EXPECT_EQ(JsonToYaml({{"a", "no"}, {"b", 5}, {"c", {1, 2}}}), "a: \"no\"\nb: 5\nc:\n  - 1\n  - 2\n");
 }
 
+TEST(YamlTest, EmptyListsAndMapsStayOnTheirLine) {
+  EXPECT_EQ(JsonToYaml({{"a", nlohmann::ordered_json::array()}, {"b", nlohmann::ordered_json::object()}}),
+            "a: []\nb: {}\n");
+}
+
+TEST(SpecTextTest, LeavesOutWhatWasNotGiven) {
+  v1::JobSpec spec;
+  spec.set_max_steps(5);
+  EXPECT_EQ(SpecText(spec), "max_steps: 5\n");
+}
+
+TEST(AgeTest, WholeSecondsThenLargerUnits) {
+  google::protobuf::Timestamp since;
+  since.set_seconds(1000);
+  EXPECT_EQ(AgeText(since, absl::FromUnixSeconds(1007)), "7s");
+  EXPECT_EQ(AgeText(since, absl::FromUnixSeconds(990)), "0s");
+  EXPECT_EQ(AgeText({}, absl::FromUnixSeconds(990)), "");
+}
+
 TEST(TableTest, AlignsByCharactersAndCutsTheLastColumn) {
   Table table({"A", "B"});
   table.Add({"é", "1234567890"});

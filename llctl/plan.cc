@@ -29,9 +29,7 @@ absl::StatusOr<int> PlanJob(const v1::JobSpec& spec, Session& session) {
     output.PrintValue(ProtoToJson(job));
     return kExitSuccess;
   }
-  output.PrintFields({{"forecast", ForecastText(job.forecast())},
-                      {"placement", job.reason()},
-                      {"spec", JsonToYaml(ProtoToJson(job.resolved_spec()))}});
+  output.PrintFields({{"forecast", ForecastText(job.forecast())}, {"spec", SpecText(job.resolved_spec())}});
   return kExitSuccess;
 }
 

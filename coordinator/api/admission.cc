@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/field_error.h"
@@ -63,6 +65,10 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
                                       const AdmissionOptions& options) {
   ModelChoice choice;
   if (spec.model_config.has_value()) {
+    if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(*spec.model_config), "{")) {  // the text itself
+      LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(*spec.model_config, "model_config"));
+      return choice;
+    }
     LL_RETURN_IF_ERROR(CheckPath("model_config", *spec.model_config, options));
     if (!options.paths_are_local) return choice;
     const auto text = ReadFile(*spec.model_config);

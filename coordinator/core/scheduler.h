@@ -196,8 +196,7 @@ class Scheduler {
   SchedulerOptions options_;
   SchedulerTime time_;
 
-  absl::flat_hash_map<JobId, std::unique_ptr<Job>>
-      jobs_;  // never iterated: its order is not deterministic
+  absl::flat_hash_map<JobId, std::unique_ptr<Job>> jobs_;  // never iterated: no fixed order
   std::map<int64_t, Job*> by_sequence_;
   std::map<WorkerId, Worker> workers_;
   std::map<std::pair<std::string, std::string>, RequestRecord> requests_;  // by (user, request id)
@@ -208,7 +207,7 @@ class Scheduler {
   // Indexes over jobs.
   JobQueue queue_;                  // QUEUED
   std::map<int64_t, Job*> active_;  // holds slots or is RETRYING; by sequence
-  absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits for a job
+  absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits; never iterated
   std::set<std::pair<absl::Time, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
   size_t unfinished_ = 0;
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time

@@ -67,7 +67,7 @@ TEST_F(ClusterTest, SubmitRunFinish) {
 
 TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   StartBoth();
-  const v1::JobSpec spec = cluster_.TrainSpec(2, 300);
+  const v1::JobSpec spec = cluster_.TrainSpec(2, 800);
   const auto job = cluster_.Submit(spec);
   LL_ASSERT_OK(job);
   cluster_.AwaitStep(*job, 20);
@@ -78,14 +78,17 @@ TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
     absl::SleepFor(absl::Milliseconds(100 + cluster_.random().Below(400)));
     const absl::Time began = absl::Now();
     cluster_.StartCoordinator();
-    std::cout << "serving again after " << absl::FormatDuration(absl::Now() - began) << std::endl;
+    const absl::Time serves = absl::Now();
     cluster_.AwaitWorkers(1);
+    std::cout << "serving again after " << absl::FormatDuration(serves - began)
+              << ", the worker back after " << absl::FormatDuration(absl::Now() - serves)
+              << std::endl;
   }
   EXPECT_EQ(AsSet(cluster_.TrainerPids(*job)), before);
   const v1::Job ended = cluster_.AwaitEnd(*job);
   EXPECT_EQ(ended.epoch(), 1);
   EXPECT_EQ(ended.retries(), 0);
-  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 300u);
+  EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 800u);
   // Nothing of the telemetry was lost either.
   EXPECT_EQ(cluster_.WatchSteps(*job, absl::Seconds(20)), cluster_.LossesOnDisk(*job));
 }
@@ -195,7 +198,8 @@ TEST_F(ClusterTest, GangAcrossTwoWorkersSurvivesTheLossOfEither) {
         [&](const v1::Job& now) { return now.epoch() == i + 2 && now.state() == v1::RUNNING; },
         absl::Seconds(40));
   }
-  EXPECT_EQ(cluster_.AwaitEnd(*job).workers_size(), 2);
+  EXPECT_EQ(cluster_.Get(*job)->workers_size(), 2);
+  cluster_.AwaitEnd(*job);
   ExpectSame(cluster_.LossesOnDisk(*job), reference, 150);
 }
 
@@ -311,6 +315,42 @@ TEST_F(ClusterTest, DrainedWorkerCheckpointsAndTheJobGoesOnWhenItIsBack) {
   const v1::Job ended = cluster_.AwaitEnd(*job);
   EXPECT_EQ(ended.epoch(), 2);
   ExpectSame(cluster_.LossesOnDisk(*job), reference, 150);
+}
+
+// Whatever is killed, and whenever, the job ends with the losses of an undisturbed run.
+TEST_F(ClusterTest, RandomKillsOfEverythingChangeNoBit) {
+  StartBoth();
+  v1::JobSpec spec = cluster_.TrainSpec(2, 400);
+  spec.set_max_retries(100);
+  const LossesByStep reference = Reference(spec);
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  const std::vector<std::string> victims = {"coordinator", "agent", "rank"};
+  int kills = 0;
+  for (; kills < 12; ++kills) {
+    absl::SleepFor(absl::Milliseconds(100 + cluster_.random().Below(900)));
+    const auto now = cluster_.Get(*job);
+    if (now.ok() && now->state() == v1::SUCCEEDED) break;
+    // Each in turn at first, so that none is left out; then at random.
+    const std::string& victim = victims[kills < 3 ? kills : cluster_.random().Below(3)];
+    std::cout << "kill " << victim
+              << (now.ok() ? absl::StrCat(" at step ", now->progress().step()) : "") << std::endl;
+    if (victim == "coordinator") {
+      cluster_.KillCoordinator();
+      absl::SleepFor(absl::Milliseconds(cluster_.random().Below(300)));
+      cluster_.StartCoordinator();
+    } else if (victim == "agent") {
+      cluster_.KillWorker("w1");
+      cluster_.StartWorker();
+    } else {
+      const std::vector<pid_t> pids = cluster_.TrainerPids(*job);
+      if (!pids.empty()) kill(pids[cluster_.random().Below(pids.size())], SIGKILL);
+    }
+  }
+  EXPECT_GE(kills, 3);
+  cluster_.AwaitEnd(*job, absl::Seconds(180));
+  ExpectSame(cluster_.LossesOnDisk(*job), reference, 400);
+  AwaitNoTrainer(*job);
 }
 
 // Clients that repeat a request with its id until they get an answer, while the coordinator is

@@ -13,7 +13,10 @@ namespace ll {
 namespace {
 
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);
-constexpr absl::Duration kLongestBackoff = absl::Seconds(3);
+constexpr absl::Duration kLongestBackoff = absl::Seconds(1);
+constexpr absl::Duration kConnectDeadline = absl::Seconds(5);
+// Between tries; also how late a connection under way notices Stop.
+constexpr absl::Duration kConnectPace = absl::Milliseconds(300);
 
 // Between half and all of `backoff`, so that the agents of a cluster do not come back in one
 // instant.
@@ -24,7 +27,7 @@ absl::Duration Jittered(absl::Duration backoff) {
 }  // namespace
 
 Connection::Connection(std::shared_ptr<grpc::Channel> channel, std::function<void()> wake)
-    : stub_(v1::Workers::NewStub(std::move(channel))), wake_(std::move(wake)) {}
+    : channel_(std::move(channel)), stub_(v1::Workers::NewStub(channel_)), wake_(std::move(wake)) {}
 
 Connection::~Connection() { Stop(absl::ZeroDuration()); }
 
@@ -146,25 +149,45 @@ absl::Status Connection::RunSession() {
   return FromGrpcStatus(status);
 }
 
-bool Connection::SleepBeforeRedial(absl::Duration backoff) {
+bool Connection::Sleep(absl::Duration time) {
   absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(&stopping_), Jittered(backoff));
+  mu_.AwaitWithTimeout(absl::Condition(&stopping_), time);
   return !stopping_;
+}
+
+// gRPC's synchronous channels make progress only while a thread waits on them; a call that fails
+// fast would leave a half-made connection alone for seconds. So the connection is waited for here
+// and the call made when it stands.
+absl::Status Connection::Connect() {
+  const absl::Time deadline = absl::Now() + kConnectDeadline;
+  grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY && absl::Now() < deadline) {
+    // Try again at this loop's pace rather than at the channel's.
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
+    }
+    const absl::Time pace = absl::Now() + Jittered(kConnectPace);
+    channel_->WaitForStateChange(state, absl::ToChronoTime(pace));
+    if (!Sleep(absl::ZeroDuration())) return absl::CancelledError("stopping");
+    state = channel_->GetState(true);
+  }
+  if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
+  return absl::UnavailableError("cannot connect");
 }
 
 void Connection::Run() {
   absl::Duration backoff = kFirstBackoff;
   do {
-    const absl::Status status = RunSession();
-    {
-      absl::MutexLock lock(&mu_);
-      if (heard_) backoff = kFirstBackoff;
-    }
     SessionEvent closed;
     closed.kind = SessionEvent::kClosed;
-    closed.status = status;
+    closed.status = Connect();
+    if (closed.status.ok()) closed.status = RunSession();
+    {
+      absl::MutexLock lock(&mu_);
+      if (std::exchange(heard_, false)) backoff = kFirstBackoff;
+    }
     Push(std::move(closed));
-    if (!SleepBeforeRedial(backoff)) return;
+    if (!Sleep(Jittered(backoff))) return;
     backoff = std::min(backoff * 2, kLongestBackoff);
   } while (true);
 }

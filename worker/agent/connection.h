@@ -50,9 +50,12 @@ class Connection : public Link {
   absl::Status RunSession() ABSL_LOCKS_EXCLUDED(mu_);
   void WriteUntilClosed(grpc::ClientReaderWriter<v1::AgentMessage, v1::CoordinatorMessage>& stream)
       ABSL_LOCKS_EXCLUDED(mu_);
-  bool SleepBeforeRedial(absl::Duration backoff) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Connect() ABSL_LOCKS_EXCLUDED(mu_);
+  // False when the connection is being stopped.
+  bool Sleep(absl::Duration time) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(SessionEvent event) ABSL_LOCKS_EXCLUDED(mu_);
 
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Workers::Stub> stub_;
   std::function<void()> wake_;
   std::thread thread_;

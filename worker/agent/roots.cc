@@ -3,6 +3,7 @@
 #include <climits>
 #include <cstdlib>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -69,8 +70,11 @@ absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
     const auto* field = v1::JobSpec::descriptor()->FindFieldByName(key);
     const auto* reflection = spec.GetReflection();
     if (!reflection->HasField(spec, field)) continue;
+    const std::string given = reflection->GetString(spec, field);
+    const bool is_text = absl::StartsWith(absl::StripLeadingAsciiWhitespace(given), "{");
+    if (absl::string_view(key) == "model_config" && is_text) continue;  // the config itself, not a path
     LL_ASSIGN_OR_RETURN(std::string real,
-                        ResolveBeneath(roots, key, reflection->GetString(spec, field)));
+                        ResolveBeneath(roots, key, given));
     reflection->SetString(&spec, field, real);
   }
   return absl::OkStatus();

@@ -1,0 +1,339 @@
+// Conversion, admission and authentication, without a server.
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/fake_clock.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_matchers.h"
+#include "coordinator/api/admission.h"
+#include "coordinator/api/auth.h"
+#include "coordinator/api/convert.h"
+#include "model/spec/spec_fields.h"
+#include "proto/admin.pb.h"
+#include "proto/jobs.pb.h"
+#include "proto/workers.pb.h"
+
+namespace ll {
+namespace {
+using ::testing::HasSubstr;
+
+class TempDir {
+ public:
+  TempDir() {
+    char dir[] = "/tmp/ll_api_XXXXXX";
+    path_ = mkdtemp(dir);
+  }
+  ~TempDir() { EXPECT_TRUE(RemoveTree(path_).ok()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// ---- conversion
+
+TEST(Convert, TheSpecTableAndTheProtoHaveTheSameKeys) {
+  std::vector<std::string> in_proto;
+  const auto* descriptor = v1::JobSpec::descriptor();
+  for (int i = 0; i < descriptor->field_count(); ++i) in_proto.push_back(descriptor->field(i)->name());
+  EXPECT_THAT(SpecFieldNames(), ::testing::UnorderedElementsAreArray(in_proto));
+}
+
+TEST(Convert, EveryKeySurvivesBothWays) {
+  JobSpec spec;
+  // A value of the right kind for every key: whatever the table names must come back.
+  for (const SpecField& field : SpecFields()) {
+    std::string text = "7";
+    if (std::holds_alternative<std::optional<bool> JobSpec::*>(field.member)) text = "true";
+    if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member)) text = "a=b,c=d";
+    LL_ASSERT_OK(SetField(spec, field.name, text)) << field.name;
+  }
+  const v1::JobSpec wire = SpecToProto(spec);
+  EXPECT_EQ(SpecFromProto(wire), spec);
+  EXPECT_EQ(SerializeDeterministic(SpecToProto(SpecFromProto(wire))), SerializeDeterministic(wire));
+  EXPECT_EQ(SpecFromProto(v1::JobSpec()), JobSpec());
+}
+
+TEST(Convert, StatesAndClassesHaveTheSameNumbers) {
+  for (JobState state : kAllJobStates) {
+    EXPECT_EQ(v1::JobState_Name(static_cast<int>(state)), std::string(JobStateName(state)));
+  }
+  EXPECT_EQ(static_cast<int>(FailureClass::kNotANumber), v1::NOT_A_NUMBER);
+}
+
+// ---- admission
+
+class AdmissionTest : public ::testing::Test {
+ protected:
+  AdmissionTest() {
+    Worker worker;
+    worker.name = WorkerId("w1");
+    worker.slots = {{0, "cpu", 8'000'000'000}, {1, "cpu", 8'000'000'000}};
+    view_.workers = {worker};
+    view_.data["bible"] = {"bible", "/data/bible.bin", true};
+    request_.spec.set_model("/models/tiny");
+    request_.spec.set_context_length(8192);
+  }
+  absl::StatusOr<Admitted> Try() { return Admit(request_, view_, options_); }
+
+  ClusterView view_;
+  AdmissionRequest request_;
+  AdmissionOptions options_;
+};
+
+TEST_F(AdmissionTest, FillsInDefaultsAndTheClustersData) {
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.resolved.data(), "/data/bible.bin");
+  EXPECT_EQ(got.resolved.method(), "longlora");
+  EXPECT_EQ(got.core.gpus, 1);
+  EXPECT_EQ(got.core.max_retries, 3);
+  EXPECT_EQ(got.core.max_runtime, absl::InfiniteDuration());
+  EXPECT_EQ(got.core.required_slot_bytes, 0);  // the model's shape is not known
+  EXPECT_FALSE(request_.spec.has_data());      // what was submitted stays as it was
+}
+
+TEST_F(AdmissionTest, KnownShapeWithoutWeightsSaysWhatToDo) {
+  request_.spec.set_model("70b");
+  const auto got = Try();
+  EXPECT_THAT(got, StatusIs(absl::StatusCode::kFailedPrecondition, "weights of 70b are not registered"));
+  EXPECT_THAT(ErrorHint(got.status()), HasSubstr("llctl models add 70b PATH"));
+  EXPECT_EQ(ErrorField(got.status()), "model");
+}
+
+TEST_F(AdmissionTest, WhatNoWorkerHoldsIsRefusedWithTheReason) {
+  request_.spec.set_model("70b");
+  request_.spec.set_context_length(32768);
+  request_.dry_run = true;  // weights may be missing, memory may not
+  const auto got = Try();
+  EXPECT_THAT(got, StatusIs(absl::StatusCode::kFailedPrecondition, "no worker can hold this job"));
+  EXPECT_THAT(std::string(got.status().message()), HasSubstr("GB"));
+}
+
+TEST_F(AdmissionTest, FittingJobsTellTheSchedulerWhatTheyNeed) {
+  view_.workers[0].slots = {{0, "H200", 141'000'000'000}, {1, "cpu", 1'000'000'000}};
+  view_.models["7b"] = {"7b", "/models/7b", false, ""};
+  LlamaConfig config;
+  request_.spec.set_model("7b");
+  request_.dry_run = true;
+  view_.models.clear();  // the built-in shape
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_GT(got.forecast.bytes_per_rank(), 10'000'000'000);
+  EXPECT_GT(got.core.required_slot_bytes, got.forecast.bytes_per_rank());
+  EXPECT_LE(got.core.required_slot_bytes, 141'000'000'000);
+  EXPECT_EQ(got.core.slot_kinds, std::vector<std::string>{"H200"});
+}
+
+TEST_F(AdmissionTest, WithoutAnyWorkerTheCatalogueDecides) {
+  view_.workers.clear();
+  request_.dry_run = true;
+  request_.spec.set_model("7b");
+  LL_EXPECT_OK(Try());
+  request_.spec.set_model("70b");
+  request_.spec.set_method("full");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "no known kind of device"));
+}
+
+TEST_F(AdmissionTest, NoDataSaysHowToSetADefault) {
+  view_.data.clear();
+  const auto got = Try();
+  EXPECT_THAT(got, StatusIs(absl::StatusCode::kFailedPrecondition, "no data"));
+  EXPECT_THAT(ErrorHint(got.status()), HasSubstr("llctl data add NAME PATH --default"));
+}
+
+TEST_F(AdmissionTest, BadInputNamesTheKey) {
+  struct Case {
+    std::function<void(v1::JobSpec&)> set;
+    const char* field;
+  };
+  const Case cases[] = {
+      {[](v1::JobSpec& s) { s.set_model("no-such-model"); }, "model"},
+      {[](v1::JobSpec& s) { s.set_model("../../etc/passwd"); }, "model"},
+      {[](v1::JobSpec& s) { s.set_model("/models/../etc"); }, "model"},
+      {[](v1::JobSpec& s) { s.set_model(std::string("/m\0x", 4)); }, "model"},
+      {[](v1::JobSpec& s) { s.set_data("nothing"); }, "data"},
+      {[](v1::JobSpec& s) { s.set_data("rel/ative.bin"); }, "data"},
+      {[](v1::JobSpec& s) { s.set_context_length(-5); }, "context_length"},
+      {[](v1::JobSpec& s) { s.set_context_length(0); }, "context_length"},
+      {[](v1::JobSpec& s) { s.set_method("magic"); }, "method"},
+      {[](v1::JobSpec& s) { s.set_gpus(0); }, "gpus"},
+      {[](v1::JobSpec& s) { s.set_kind("merge"); }, "kind"},
+  };
+  for (const Case& c : cases) {
+    AdmissionRequest request = request_;
+    c.set(request.spec);
+    const auto got = Admit(request, view_, options_);
+    ASSERT_FALSE(got.ok()) << c.field;
+    EXPECT_EQ(ErrorField(got.status()), c.field) << got.status();
+    EXPECT_EQ(std::string(got.status().message()).find('\n'), std::string::npos);
+  }
+}
+
+TEST_F(AdmissionTest, ReadsAConfigThatLiesOnThisHost) {
+  TempDir dir;
+  options_.paths_are_local = true;
+  view_.data["bible"].path = dir.path();
+  request_.spec.set_model(dir.path());
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kNotFound, "config.json"));
+  request_.spec.set_model("/no/such/folder");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kNotFound, "a path that exists"));
+
+  request_.spec.set_model(dir.path());
+  LL_ASSERT_OK(WriteFileAtomic(dir.path() + "/config.json", "{ not json"));
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "model"));
+  LL_ASSERT_OK(WriteFileAtomic(
+      dir.path() + "/config.json",
+      R"({"model_type":"llama","architectures":["LlamaForCausalLM"],"vocab_size":512,"hidden_size":64,
+          "intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,
+          "max_position_embeddings":256,"rms_norm_eps":1e-5,"hidden_act":"silu","tie_word_embeddings":true})"));
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_GT(got.core.required_slot_bytes, 0);
+  request_.spec.set_context_length(128);
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "original context of 256"));
+}
+
+TEST_F(AdmissionTest, AFifoInPlaceOfAConfigDoesNotHang) {
+  TempDir dir;
+  options_.paths_are_local = true;
+  view_.data["bible"].path = dir.path();
+  ASSERT_EQ(mkfifo((dir.path() + "/config.json").c_str(), 0600), 0);
+  request_.spec.set_model(dir.path());
+  EXPECT_FALSE(Try().ok());
+}
+
+TEST_F(AdmissionTest, AnEvaluationTakesItsJobsCheckpoint) {
+  request_.spec.Clear();
+  request_.spec.set_kind("eval");
+  request_.spec.set_job("job-1");
+  SourceJob source{JobId("job-1"), {}, std::nullopt};
+  source.resolved.model = "/models/tiny";
+  source.resolved.method = "longlora";
+  source.resolved.context_length = 1024;
+  request_.source = source;
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "no checkpoint yet"));
+  Checkpoint checkpoint;
+  checkpoint.path = "/jobs/job-1/step-10";
+  checkpoint.host = "h1";
+  request_.source->checkpoint = checkpoint;
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.resolved.model(), "/models/tiny");
+  EXPECT_EQ(got.resolved.adapter(), "/jobs/job-1/step-10");
+  EXPECT_EQ(got.resolved.eval_data(), "/data/bible.bin");
+  EXPECT_EQ(got.core.hosts, std::vector<std::string>{"h1"});
+  request_.source->resolved.method = "full";
+  LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.resolved.model(), "/jobs/job-1/step-10");
+  EXPECT_FALSE(got.resolved.has_adapter());
+}
+
+// ---- authentication
+
+class AuthTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<Authenticator>> Make(AuthOptions options) {
+    return Authenticator::Create(std::move(options), clock_);
+  }
+  absl::StatusOr<Caller> Ask(Authenticator& auth, const std::string& method, const std::string& header) {
+    Authenticator::Metadata metadata;
+    if (!header.empty()) metadata.insert({"authorization", header});
+    return auth.Check(method, metadata, nullptr);
+  }
+  std::string Line(const std::string& token, const std::string& scopes, const std::string& more = "") {
+    return absl::StrCat("{\"token_sha256\":\"", Sha256Hex(token), "\",\"user\":\"ann\",\"scopes\":[", scopes, "]", more,
+                        "}\n");
+  }
+  FakeClock clock_;
+};
+
+TEST_F(AuthTest, EveryMethodOfEveryServiceHasAScope) {
+  int methods = 0;
+  for (const auto* file : {v1::SubmitRequest::descriptor()->file(), v1::Hello::descriptor()->file(),
+                           v1::AddModelRequest::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
+        const auto* method = file->service(s)->method(m);
+        EXPECT_TRUE(RequiredScope(absl::StrCat("/", file->service(s)->full_name(), "/", method->name())).ok())
+            << method->full_name();
+      }
+    }
+  }
+  EXPECT_GE(methods, 16);
+  EXPECT_FALSE(RequiredScope("/ll.v1.Jobs/Unknown").ok());
+}
+
+TEST_F(AuthTest, TokensWorkByScopeAndExpire) {
+  TempDir dir;
+  const std::string file = dir.path() + "/tokens";
+  LL_ASSERT_OK(WriteFileAtomic(file, Line("reader", "\"read\"") + "\n" +
+                                         Line("boss", "\"admin\"", ",\"expires\":\"2023-11-15T00:00:00Z\"")));
+  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
+  LL_ASSERT_OK_AND_ASSIGN(Caller caller, Ask(*auth, "/ll.v1.Jobs/Get", "Bearer reader"));
+  EXPECT_EQ(caller.user, "ann");
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer reader"), StatusIs(absl::StatusCode::kPermissionDenied, "ann"));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer boss"));
+  for (const char* header : {"", "Bearer", "Bearer ", "Bearer wrong", "reader", "Basic reader", "bearer reader"}) {
+    EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", header), StatusIs(absl::StatusCode::kUnauthenticated, "token")) << header;
+  }
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Nope", "Bearer boss"), StatusIs(absl::StatusCode::kPermissionDenied, "Nope"));
+  clock_.Advance(absl::Hours(24));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer boss"), StatusIs(absl::StatusCode::kUnauthenticated, "expired"));
+}
+
+TEST_F(AuthTest, AChangedTokensFileTakesEffectAndABrokenOneDoesNot) {
+  TempDir dir;
+  const std::string file = dir.path() + "/tokens";
+  LL_ASSERT_OK(WriteFileAtomic(file, Line("one", "\"read\"")));
+  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
+  LL_ASSERT_OK(WriteFileAtomic(file, Line("two", "\"read\"")));
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_FALSE(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer one").ok());
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two"));
+  LL_ASSERT_OK(WriteFileAtomic(file, "garbage"));
+  clock_.Advance(absl::Seconds(2));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two"));
+}
+
+TEST_F(AuthTest, AWrongTokensFileStopsTheStart) {
+  TempDir dir;
+  const std::string file = dir.path() + "/tokens";
+  for (const std::string& text : {std::string("x"), std::string("{}"), Line("t", "\"fly\""),
+                                  Line("t", "\"read\"", ",\"expires\":\"soon\"")}) {
+    LL_ASSERT_OK(WriteFileAtomic(file, Line("ok", "\"read\"") + text));
+    EXPECT_THAT(Make({.tokens_file = file}), StatusIs(absl::StatusCode::kInvalidArgument, "line 2")) << text;
+  }
+  EXPECT_FALSE(Make({.tokens_file = dir.path() + "/none"}).ok());
+}
+
+TEST_F(AuthTest, CallsOfOneUserAreLimited) {
+  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.local_token = "t", .local_user = "me", .max_calls_per_second = 10}));
+  int allowed = 0;
+  for (int i = 0; i < 100; ++i) allowed += Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t").ok();
+  EXPECT_EQ(allowed, 10);
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"), StatusIs(absl::StatusCode::kResourceExhausted, "10"));
+  clock_.Advance(absl::Seconds(1));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"));
+}
+
+TEST_F(AuthTest, WorkersNeedACertificateWhereACaIsSet) {
+  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.local_token = "t", .worker_certificates = true}));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Workers/Session", "Bearer t"),
+              StatusIs(absl::StatusCode::kUnauthenticated, "certificate"));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"));
+}
+
+TEST_F(AuthTest, TheLocalTokenIsMadeOnceAndKeptSecret) {
+  TempDir dir;
+  LL_ASSERT_OK_AND_ASSIGN(std::string token, LocalToken(dir.path()));
+  EXPECT_GE(token.size(), 32u);
+  EXPECT_EQ(LocalToken(dir.path()).value(), token);
+  struct stat st;
+  ASSERT_EQ(stat((dir.path() + "/token").c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0600u);
+  ASSERT_EQ(chmod((dir.path() + "/token").c_str(), 0644), 0);
+  EXPECT_THAT(LocalToken(dir.path()), StatusIs(absl::StatusCode::kFailedPrecondition, "others may read it"));
+}
+
+}  // namespace
+}  // namespace ll

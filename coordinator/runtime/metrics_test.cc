@@ -1,0 +1,60 @@
+#include "coordinator/runtime/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include "base/fake_clock.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class MetricsTest : public ::testing::Test {
+ protected:
+  std::string Text() { return prometheus::TextSerializer().Serialize(metrics_.registry()->Collect()); }
+  Scheduler Empty() {
+    auto scheduler = Scheduler::Recover({}, {}, {clock_.Steady(), clock_.Now()});
+    EXPECT_TRUE(scheduler.ok());
+    return *std::move(scheduler);
+  }
+  FakeClock clock_;
+  Metrics metrics_{clock_};
+};
+
+TEST_F(MetricsTest, AJobsSeriesStayFiveMinutesAfterItsEnd) {
+  StepFacts step;
+  step.step = 7;
+  step.loss = 1.25;
+  step.tokens = 1024;
+  metrics_.OnNews(JobId("job-1"), {.steps = {step, step}});
+  EXPECT_THAT(Text(), HasSubstr("ll_train_loss{job_id=\"job-1\"} 1.25"));
+  EXPECT_THAT(Text(), HasSubstr("ll_train_tokens_total{job_id=\"job-1\"} 2048"));
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_train_mfu_ratio{")));  // not told: not invented
+
+  Scheduler scheduler = Empty();  // does not know the job: it is over
+  metrics_.OnTick(scheduler);
+  clock_.Advance(absl::Minutes(4));
+  metrics_.OnTick(scheduler);
+  EXPECT_THAT(Text(), HasSubstr("job-1"));
+  clock_.Advance(absl::Minutes(1));
+  metrics_.OnTick(scheduler);
+  EXPECT_THAT(Text(), Not(HasSubstr("job-1")));
+}
+
+TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
+  metrics_.OnNews(JobId("job-1"), {.eval_perplexity = 9.5});
+  metrics_.OnRpc("/ll.v1.Jobs/Get", "NOT_FOUND", absl::Milliseconds(2));
+  EXPECT_THAT(Text(), HasSubstr("ll_eval_perplexity{job_id=\"job-1\"} 9.5"));
+  EXPECT_THAT(Text(), HasSubstr("code=\"NOT_FOUND\""));
+}
+
+TEST_F(MetricsTest, EveryStateHasASeries) {
+  metrics_.OnTick(Empty());
+  for (JobState state : kAllJobStates) {
+    EXPECT_THAT(Text(), HasSubstr("ll_jobs{state=\"" + std::string(JobStateName(state)) + "\"} 0"));
+  }
+}
+
+}  // namespace
+}  // namespace ll

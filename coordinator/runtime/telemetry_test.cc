@@ -1,0 +1,141 @@
+#include "coordinator/runtime/telemetry.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+std::string StepLine(int64_t step, double loss, int64_t tokens = 10) {
+  return absl::StrCat(R"({"event":"step","time":"2026-01-02T03:04:05Z","rank":0,"step":)", step, R"(,"loss":)", loss,
+                      R"(,"tokens":)", tokens, R"(,"step_seconds":0.5,"forward_seconds":0.2,"mfu":null})", "\n");
+}
+
+class TelemetryTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char dir[] = "/tmp/ll_telemetry_XXXXXX";
+    ASSERT_NE(mkdtemp(dir), nullptr);
+    dir_ = dir;
+    Reopen();
+  }
+  void TearDown() override { LL_EXPECT_OK(RemoveTree(dir_)); }
+  void Reopen(int64_t cap = 64 << 20) {
+    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = dir_, .cap_bytes_per_job = cap, .min_free_bytes = 0});
+  }
+  TelemetryKey Events(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kEvents}; }
+  TelemetryKey Log(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kLog}; }
+
+  std::string dir_;
+  const JobId job_{"job-0123456789ab"};
+  std::unique_ptr<Telemetry> telemetry_;
+};
+
+TEST_F(TelemetryTest, DuplicatesAndOverlapsChangeNothing) {
+  EXPECT_EQ(telemetry_->Append(Log(), 0, "hello ").value(), 6);
+  EXPECT_EQ(telemetry_->Append(Log(), 0, "hello ").value(), 6);
+  EXPECT_EQ(telemetry_->Append(Log(), 3, "lo world").value(), 11);
+  EXPECT_EQ(telemetry_->Read(Log(), 0, 100)->data, "hello world");
+}
+
+TEST_F(TelemetryTest, AGapIsNotTakenAndSaysWhereToGoOn) {
+  EXPECT_EQ(telemetry_->Append(Log(), 0, "abc").value(), 3);
+  EXPECT_EQ(telemetry_->Append(Log(), 10, "xyz").value(), 3);
+  EXPECT_EQ(telemetry_->Size(Log()), 3);
+}
+
+TEST_F(TelemetryTest, SurvivesARestart) {
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 2.5) + StepLine(2, 2.4)).ok());
+  const int64_t size = telemetry_->Size(Events());
+  Reopen();
+  EXPECT_EQ(telemetry_->Size(Events()), size);
+  ASSERT_TRUE(telemetry_->Newest(job_).has_value());
+  EXPECT_EQ(telemetry_->Newest(job_)->step, 2);
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 20);
+  ASSERT_TRUE(telemetry_->Append(Events(), size, StepLine(3, 2.3)).ok());
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
+}
+
+TEST_F(TelemetryTest, AResumedAttemptReplacesTheStepsAfterItsCheckpoint) {
+  ASSERT_TRUE(telemetry_->Append(Events(1), 0, StepLine(1, 3) + StepLine(2, 2) + StepLine(3, 1)).ok());
+  ASSERT_TRUE(telemetry_->Append(Events(2), 0, StepLine(2, 20)).ok());
+  const auto steps = telemetry_->Steps(job_);
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_EQ(steps[0].epoch, 1);
+  EXPECT_EQ(steps[1].step, 2);
+  EXPECT_EQ(steps[1].loss, 20);
+  EXPECT_EQ(telemetry_->Newest(job_)->step, 2);
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 20);
+}
+
+TEST_F(TelemetryTest, BrokenLinesAreSkipped) {
+  const std::string bytes = "not json\n[1]\n{\"event\":\"step\"}\n\n" + StepLine(1, 0.5);
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, bytes).ok());
+  const auto steps = telemetry_->Steps(job_);
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_EQ(steps[0].loss, 0.5);
+  EXPECT_FALSE(steps[0].mfu.has_value());
+  ASSERT_EQ(steps[0].phases.size(), 1u);
+  EXPECT_EQ(steps[0].phases[0].first, "forward");
+}
+
+TEST_F(TelemetryTest, TheCapPunchesOutTheOldestBytesAndKeepsOffsets) {
+  Reopen(/*cap=*/256 << 10);
+  std::string chunk(32 << 10, 'x');
+  int64_t offset = 0;
+  for (int i = 0; i < 32; ++i) {  // 1 MiB in all
+    chunk[0] = static_cast<char>('A' + i);
+    offset = telemetry_->Append(Log(), offset, chunk).value();
+  }
+  EXPECT_EQ(offset, 1 << 20);
+  EXPECT_EQ(telemetry_->Size(Log()), 1 << 20);
+  struct stat st;
+  ASSERT_EQ(stat(absl::StrCat(dir_, "/job-0123456789ab/e0001/rank-00.log").c_str(), &st), 0);
+  EXPECT_LE(st.st_blocks * 512, 300 << 10);
+  const auto first = telemetry_->Read(Log(), 0, 10);
+  EXPECT_GT(first->offset, 0);
+  EXPECT_FALSE(first->data.empty());
+  const auto last = telemetry_->Read(Log(), (1 << 20) - (32 << 10), 1);
+  EXPECT_EQ(last->data, std::string(1, 'A' + 31));
+}
+
+TEST_F(TelemetryTest, NamesThatAreNotJobsNeverBecomePaths) {
+  for (const char* id : {"../../etc", "job-../x", "job-", "", "job-0123456789ab/..", "JOB-0123456789ab"}) {
+    const TelemetryKey key{JobId(id), 1, 0, TelemetryStream::kLog};
+    EXPECT_FALSE(telemetry_->Append(key, 0, "x").ok()) << id;
+  }
+  EXPECT_FALSE(telemetry_->Append({job_, 0, 0, TelemetryStream::kLog}, 0, "x").ok());
+  EXPECT_FALSE(telemetry_->Append({job_, 1, -1, TelemetryStream::kLog}, 0, "x").ok());
+  EXPECT_FALSE(telemetry_->Append({job_, 1, 4096, TelemetryStream::kLog}, 0, "x").ok());
+  EXPECT_TRUE(ListDir(dir_)->empty());
+}
+
+TEST_F(TelemetryTest, RefusesWhenTheDiskIsNearlyFull) {
+  Telemetry strict({.dir = dir_, .min_free_bytes = int64_t{1} << 60});
+  EXPECT_THAT(strict.Append(Log(), 0, "x"), StatusIs(absl::StatusCode::kResourceExhausted, "nearly full"));
+}
+
+TEST_F(TelemetryTest, RemovesWhatNoJobOwns) {
+  const JobId other("job-ba9876543210");
+  ASSERT_TRUE(telemetry_->Append(Log(), 0, "x").ok());
+  ASSERT_TRUE(telemetry_->Append({other, 1, 0, TelemetryStream::kLog}, 0, "x").ok());
+  telemetry_->RemoveOthers([&](const JobId& job) { return job == job_; });
+  EXPECT_EQ(telemetry_->Size(Log()), 1);
+  EXPECT_EQ(*ListDir(dir_), std::vector<std::string>{job_.value()});
+}
+
+TEST_F(TelemetryTest, TellsWhatIsNew) {
+  TelemetryNews got;
+  telemetry_->AddListener([&](const JobId&, const TelemetryNews& news) { got = news; });
+  const std::string eval = R"({"event":"eval","perplexity":12.5})";
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 1) + eval + "\n").ok());
+  EXPECT_EQ(got.steps.size(), 1u);
+  EXPECT_EQ(got.eval_perplexity, 12.5);
+}
+
+}  // namespace
+}  // namespace ll

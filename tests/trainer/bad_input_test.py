@@ -1,0 +1,126 @@
+"""Every mistake is one line that names the field, exit code 20, and nothing half-written."""
+import fcntl
+import os
+import resource
+import signal
+
+import harness
+from harness import TrainerTest, events_of, read, run, train
+
+
+class BadInputTest(TrainerTest):
+    def assert_refused(self, done, *words, out=None):
+        self.assertEqual(done.returncode, 20, done.stdout + done.stderr)
+        lines = done.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, lines[0])
+        if out is not None:
+            self.assertFalse(os.path.exists(out), "the output folder was made although the job was refused")
+
+    def refuse(self, *words, **changes):
+        out = self.path("out")
+        done = train(self.write_spec(**changes), out)
+        self.assert_refused(done, *words, out=out)
+        errors = [e for e in events_of(done.stdout) if e["event"] == "error"]
+        self.assertEqual([e["class"] for e in errors], ["user"])
+
+    def test_unknown_model(self):
+        self.refuse("model", "no-such-model", model="no-such-model")
+
+    def test_context_below_the_original(self):
+        self.refuse("context_length", "32", "16", context_length=16)
+
+    def test_context_not_positive(self):
+        for context in (0, -5):
+            self.refuse("context_length", str(context), context_length=context)
+
+    def test_missing_data(self):
+        self.refuse("data", "no-such-file", data=self.path("no-such-file"))
+        self.refuse("data", data=None)
+
+    def test_unknown_key_names_the_nearest(self):
+        done = train(self.write_spec(learning_rat=1), self.path("out"))
+        self.assert_refused(done, "learning_rat", "learning_rate", out=self.path("out"))
+
+    def test_unreadable_token_file(self):
+        with open(self.path("odd.bin"), "wb") as f:
+            f.write(b"abc")
+        self.refuse("odd.bin", data=self.path("odd.bin"))
+
+    def test_token_outside_the_vocabulary(self):
+        self.refuse("big.bin", "96", data=self.make_tokens("big.bin", 400, vocab=300))
+
+    def test_truncated_safetensors(self):
+        path = os.path.join(self.model, "model.safetensors")
+        size = os.path.getsize(path)
+        os.truncate(path, size - 10)
+        self.refuse("model.safetensors", "expected", "found")
+
+    def test_wrong_dtype(self):
+        path = os.path.join(self.model, "model.safetensors")
+        raw = read(path, mode="rb")
+        with open(path, "wb") as f:
+            f.write(raw.replace(b'"F32"', b'"I32"', 1))
+        self.refuse("model.safetensors", "I32")
+
+    def test_missing_spec_file(self):
+        self.assert_refused(train(self.path("none.yaml"), self.path("out")), "none.yaml", out=self.path("out"))
+
+    def test_methods_of_later_versions(self):
+        self.refuse("method", "qlora", method="qlora")
+
+    def test_bad_set(self):
+        done = train(self.write_spec(), self.path("out"), "--set", "max_steps=soon")
+        self.assert_refused(done, "max_steps", "soon", out=self.path("out"))
+
+    def test_boundaries_without_documents(self):
+        self.refuse("document_boundaries", document_boundaries=True)
+
+    def test_eval_of_a_file_too_short_for_a_window(self):
+        done = run("eval", "perplexity", "--model", self.model, "--data", self.data, "--seq-len", 4096)
+        self.assertEqual(done.returncode, 20)
+        self.assertIn("tokens", done.stderr.splitlines()[-1])
+
+    def test_adapter_folder_that_is_none(self):
+        done = run("eval", "perplexity", "--model", self.model, "--adapter", self.dir, "--data", self.data,
+                   "--seq-len", 32)
+        self.assertEqual(done.returncode, 20)
+        self.assertIn("adapter", done.stderr.splitlines()[-1])
+
+    def test_two_trainers_in_one_folder(self):
+        os.makedirs(self.path("out"))
+        with open(self.path("out", ".lock"), "w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            self.assert_refused(train(self.write_spec(), self.path("out")), "--out", "another")
+
+
+class FailingTest(TrainerTest):
+    def test_not_a_number_is_class_nan(self):
+        done = train(self.write_spec(learning_rate=10, method="full", warmup_steps=0, max_grad_norm=0, adam_beta1=0,
+                                     adam_beta2=0, max_steps=200, weight_decay=1), self.path("out"))
+        self.assertEqual(done.returncode, 50, done.stderr)
+        self.assertEqual([e["class"] for e in events_of(done.stdout) if e["event"] == "error"], ["nan"])
+
+    def limited(self, bytes_limit):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit is an error, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_limit, bytes_limit))
+        return limit
+
+    def test_checkpoint_that_cannot_be_written(self):
+        spec, out = self.write_spec(), self.path("out")
+        done = train(spec, out, preexec_fn=self.limited(60_000))
+        self.assertEqual(done.returncode, 30, done.stderr)
+        events = events_of(done.stdout)
+        self.assertEqual(max(e["step"] for e in events if e["event"] == "step"), 8)  # periodic failures: it went on
+        warnings = [e for e in events if e["event"] == "warning" and "checkpoint" in e["message"]]
+        self.assertEqual(len(warnings), 4)
+        self.assertEqual([e["class"] for e in events if e["event"] == "error"], ["infrastructure"])
+        self.assertEqual(os.listdir(os.path.join(out, "checkpoints")), [])
+        again = train(spec, out)  # the disk has room again
+        self.assertEqual(again.returncode, 0, again.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,39 @@
+"""--help of every command against golden/help.txt; `--update` writes it anew, to be reviewed."""
+import os
+import sys
+import unittest
+
+import harness
+from harness import read, run
+
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "help.txt")
+COMMANDS = [[], ["train"], ["run"], ["eval", "perplexity"], ["init"], ["pack"]]
+
+
+def current():
+    text = ""
+    for command in COMMANDS:
+        done = run(*command, "--help")
+        text += f"$ ll-trainer {' '.join([*command, '--help'])}\n" + done.stdout + "\n"
+    return text
+
+
+class HelpTest(unittest.TestCase):
+    maxDiff = None
+
+    def test_golden(self):
+        self.assertEqual(read(GOLDEN), current())
+
+    def test_usage_errors_exit_20(self):
+        self.assertEqual(run("train", "--no-such-flag").returncode, 20)
+        self.assertEqual(run().returncode, 20)
+        self.assertEqual(run("version").returncode, 0)
+
+
+if __name__ == "__main__":
+    if "--update" in sys.argv:
+        harness.TRAINER = sys.argv[sys.argv.index("--trainer") + 1]
+        with open(GOLDEN, "w") as f:
+            f.write(current())
+    else:
+        harness.main()

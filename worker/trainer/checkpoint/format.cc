@@ -1,0 +1,144 @@
+#include "worker/trainer/checkpoint/format.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+namespace {
+
+constexpr absl::string_view kPrefix = "step-";
+constexpr absl::string_view kWriting = ".writing-";
+constexpr absl::string_view kRemoving = ".removing-";
+
+absl::Status Damaged(absl::string_view file, absl::string_view expected, absl::string_view found) {
+  return MakeFieldError({file, expected, found}, absl::StatusCode::kFailedPrecondition);
+}
+
+absl::Status VerifyFile(const std::string& folder, const std::string& name, const nlohmann::json& entry) {
+  const std::string path = folder + "/" + name;
+  if (!entry.is_object() || !entry.contains("size_bytes") || !entry["size_bytes"].is_number_integer() ||
+      !entry.contains("sha256") || !entry["sha256"].is_string() || name.find('/') != std::string::npos) {
+    return Damaged(kManifestFile, "size_bytes and sha256 of every file", entry.dump());
+  }
+  const auto size = FileSize(path);
+  if (!size.ok()) return Damaged(name, "a file", "none");
+  const int64_t expected_size = entry["size_bytes"].get<int64_t>();
+  if (*size != expected_size) {
+    return Damaged(name, absl::StrCat(expected_size, " bytes"), absl::StrCat(*size, " bytes"));
+  }
+  LL_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
+  const std::string expected = entry["sha256"].get<std::string>();
+  if (sha256 != expected) return Damaged(name, "sha256 " + expected, sha256);
+  return absl::OkStatus();
+}
+
+// Out of sight under another name first: a removal cut short leaves nothing that looks like a checkpoint.
+absl::Status RemoveCheckpoint(const std::string& root, const std::string& name) {
+  const std::string doomed = absl::StrCat(root, "/", kRemoving, name);
+  LL_RETURN_IF_ERROR(RemoveTree(doomed));
+  LL_RETURN_IF_ERROR(RenameDurably(root + "/" + name, doomed));
+  return RemoveTree(doomed);
+}
+
+}  // namespace
+
+std::string CheckpointName(int64_t step) { return absl::StrFormat("step-%06d", step); }
+
+std::optional<int64_t> CheckpointStep(absl::string_view name) {
+  int64_t step = 0;
+  if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step) || step < 0) return std::nullopt;
+  return step;
+}
+
+absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_folder, const std::string& root,
+                                                int64_t step) {
+  SealedCheckpoint sealed;
+  nlohmann::ordered_json files;
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(temporary_folder));
+  for (const std::string& name : names) {
+    const std::string path = temporary_folder + "/" + name;
+    LL_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
+    LL_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
+    files[name] = {{"size_bytes", size}, {"sha256", sha256}};
+    sealed.size_bytes += size;
+  }
+  const std::string manifest = nlohmann::ordered_json{{"version", 1}, {"step", step}, {"files", files}}.dump(1) + "\n";
+  sealed.manifest_sha256 = Sha256Hex(manifest);
+  LL_RETURN_IF_ERROR(WriteFileAtomic(temporary_folder + "/" + kManifestFile, manifest));
+  LL_RETURN_IF_ERROR(WriteFileAtomic(temporary_folder + "/" + kCompleteFile, sealed.manifest_sha256 + "\n"));
+  sealed.path = root + "/" + CheckpointName(step);
+  if (FileExists(sealed.path)) LL_RETURN_IF_ERROR(RemoveCheckpoint(root, CheckpointName(step)));
+  LL_RETURN_IF_ERROR(RenameDurably(temporary_folder, sealed.path));
+  return sealed;
+}
+
+absl::Status VerifyCheckpoint(const std::string& folder, const std::string& manifest_sha256) {
+  const auto complete = ReadFile(folder + "/" + kCompleteFile);
+  if (!complete.ok()) return Damaged(kCompleteFile, "a file", "none");
+  const auto manifest = ReadFile(folder + "/" + kManifestFile);
+  if (!manifest.ok()) return Damaged(kManifestFile, "a file", "none");
+  const std::string sha256 = Sha256Hex(*manifest);
+  if (sha256 != absl::StripSuffix(*complete, "\n")) {
+    return Damaged(kManifestFile, absl::StrCat("sha256 ", absl::StripSuffix(*complete, "\n")), sha256);
+  }
+  if (!manifest_sha256.empty() && sha256 != manifest_sha256) {
+    return Damaged(kManifestFile, "sha256 " + manifest_sha256 + " as ordered", sha256);
+  }
+  const auto json = nlohmann::json::parse(*manifest, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("files") || !json["files"].is_object()) {
+    return Damaged(kManifestFile, "a JSON object with \"files\"", "something else");
+  }
+  for (const auto& [name, entry] : json["files"].items()) LL_RETURN_IF_ERROR(VerifyFile(folder, name, entry));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root) {
+  FoundCheckpoint found;
+  if (!IsDirectory(root)) return found;
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(root));
+  std::vector<std::pair<int64_t, std::string>> candidates;
+  for (const std::string& name : names) {
+    if (const auto step = CheckpointStep(name)) candidates.emplace_back(*step, name);
+  }
+  std::sort(candidates.rbegin(), candidates.rend());
+  for (const auto& [step, name] : candidates) {
+    const absl::Status status = VerifyCheckpoint(root + "/" + name);
+    if (status.ok()) {
+      found.path = root + "/" + name;
+      found.step = step;
+      return found;
+    }
+    found.skipped.push_back(absl::StrCat(name, ": ", status.message()));
+  }
+  return found;
+}
+
+absl::Status PruneCheckpoints(const std::string& root, int64_t newest_step, int64_t keep) {
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(root));
+  std::vector<std::pair<int64_t, std::string>> checkpoints;
+  for (const std::string& name : names) {
+    if (absl::StartsWith(name, kWriting) || absl::StartsWith(name, kRemoving)) {
+      LL_RETURN_IF_ERROR(RemoveTree(root + "/" + name));
+    } else if (const auto step = CheckpointStep(name); step && *step <= newest_step) {
+      checkpoints.emplace_back(*step, name);
+    }
+  }
+  if (keep <= 0) return absl::OkStatus();
+  std::sort(checkpoints.rbegin(), checkpoints.rend());
+  for (size_t i = static_cast<size_t>(keep); i < checkpoints.size(); ++i) {
+    LL_RETURN_IF_ERROR(RemoveCheckpoint(root, checkpoints[i].second));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ll

@@ -1,0 +1,90 @@
+#include "worker/trainer/checkpoint/format.h"
+
+#include <unistd.h>
+
+#include <string>
+
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+class CheckpointFormat : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = testing::TempDir() + "/checkpoint_format_test-" + std::to_string(getpid());
+    LL_ASSERT_OK(RemoveTree(root_));
+    LL_ASSERT_OK(MakeDirs(root_));
+  }
+  void TearDown() override { LL_EXPECT_OK(RemoveTree(root_)); }
+
+  SealedCheckpoint Write(int64_t step) {
+    const std::string temporary = root_ + "/.writing-" + CheckpointName(step);
+    EXPECT_TRUE(MakeDirs(temporary).ok());
+    EXPECT_TRUE(WriteFileAtomic(temporary + "/weights", "weights of " + std::to_string(step)).ok());
+    EXPECT_TRUE(WriteFileAtomic(temporary + "/state", "state").ok());
+    return SealCheckpoint(temporary, root_, step).value();
+  }
+
+  std::string root_;
+};
+
+TEST_F(CheckpointFormat, NamesRoundTrip) {
+  EXPECT_EQ(CheckpointName(100), "step-000100");
+  EXPECT_EQ(CheckpointStep("step-000100"), 100);
+  EXPECT_EQ(CheckpointStep("step-1234567"), 1234567);
+  EXPECT_EQ(CheckpointStep(".writing-step-000100"), std::nullopt);
+  EXPECT_EQ(CheckpointStep("step-x"), std::nullopt);
+}
+
+TEST_F(CheckpointFormat, SealedFolderVerifiesAndIsFound) {
+  const SealedCheckpoint sealed = Write(7);
+  EXPECT_EQ(sealed.path, root_ + "/step-000007");
+  LL_EXPECT_OK(VerifyCheckpoint(sealed.path, sealed.manifest_sha256));
+  EXPECT_THAT(VerifyCheckpoint(sealed.path, std::string(64, '0')),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "as ordered"));
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+  EXPECT_EQ(found.step, 7);
+  EXPECT_TRUE(found.skipped.empty());
+}
+
+// R9: whichever file of the newest checkpoint is damaged in whichever way, the one before it is taken, with a reason.
+TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
+  Write(1);
+  for (const std::string& name : {std::string("weights"), std::string("state"), std::string(kManifestFile),
+                                  std::string(kCompleteFile)}) {
+    for (const std::string& damage : {std::string("flip"), std::string("truncate"), std::string("remove")}) {
+      SCOPED_TRACE(name + " " + damage);
+      const std::string path = Write(2).path + "/" + name;
+      LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(path));
+      bytes[bytes.size() / 2] ^= 1;
+      if (damage == "truncate") bytes.pop_back();
+      if (damage == "truncate" && name == kCompleteFile) bytes.pop_back();
+      LL_ASSERT_OK(WriteFileAtomic(path, bytes));
+      if (damage == "remove") unlink(path.c_str());
+      LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+      EXPECT_EQ(found.step, 1);
+      ASSERT_EQ(found.skipped.size(), 1u);
+      EXPECT_EQ(found.skipped[0].substr(0, 12), "step-000002:");
+    }
+  }
+}
+
+TEST_F(CheckpointFormat, PruneKeepsTheNewestAndSweepsLeftovers) {
+  for (const int64_t step : {10, 20, 30, 40, 90}) Write(step);
+  LL_ASSERT_OK(MakeDirs(root_ + "/.writing-step-000050"));
+  LL_ASSERT_OK(MakeDirs(root_ + "/.removing-step-000005"));
+  LL_ASSERT_OK(PruneCheckpoints(root_, /*newest_step=*/40, 2));
+  LL_ASSERT_OK_AND_ASSIGN(const auto names, ListDir(root_));
+  EXPECT_THAT(names, testing::ElementsAre("step-000030", "step-000040", "step-000090"));
+}
+
+TEST_F(CheckpointFormat, NoFolderMeansNoCheckpoint) {
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_ + "/none"));
+  EXPECT_EQ(found.path, "");
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,19 @@
+// The subcommands of ll-trainer. Each Add* declares its flags on the program and, when its subcommand was given, sets
+// `run` to what main is to call; `run` returns the exit code.
+#pragma once
+
+#include <functional>
+
+#include "CLI/CLI.hpp"
+
+namespace ll {
+
+using Command = std::function<int()>;
+
+void AddTrain(CLI::App& program, Command& run);  // train
+void AddRun(CLI::App& program, Command& run);    // run: one rank of a job, started by ll-worker
+void AddEval(CLI::App& program, Command& run);   // eval perplexity
+void AddInit(CLI::App& program, Command& run);   // init: a model folder with random weights
+void AddPack(CLI::App& program, Command& run);   // pack: text to tokens
+
+}  // namespace ll

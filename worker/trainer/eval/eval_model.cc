@@ -1,0 +1,93 @@
+#include "worker/trainer/eval/eval_model.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "model/weights/hf_folder.h"
+#include "worker/trainer/checkpoint/format.h"
+#include "worker/trainer/checkpoint/peft.h"
+#include "worker/trainer/setup.h"
+
+namespace ll {
+namespace {
+
+// Follows `adapter` to what it is: a whole model (checkpoint of method full) becomes the model; an adapter without a
+// model given names its base.
+absl::Status ResolveFolders(EvalRequest& request) {
+  if (request.adapter.empty()) return absl::OkStatus();
+  const std::string config_path = request.adapter + "/" + kAdapterConfigFile;
+  if (!IsDirectory(request.adapter)) {
+    return MakeFieldError({"adapter", "an adapter folder", request.adapter, "there is no such folder"},
+                          absl::StatusCode::kNotFound);
+  }
+  if (!FileExists(config_path)) {
+    if (!FileExists(request.adapter + "/config.json")) {
+      return MakeFieldError({"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
+    }
+    request.model = request.adapter;
+    request.adapter.clear();
+    return absl::OkStatus();
+  }
+  if (!request.model.empty()) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
+  const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (config.is_object() && config.contains("base_model_name_or_path") && config["base_model_name_or_path"].is_string()) {
+    request.model = config["base_model_name_or_path"].get<std::string>();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LlamaConfig> ConfigFor(const EvalRequest& request) {
+  const bool scaled = !request.adapter.empty() && FileExists(request.adapter + "/config.json");
+  LL_ASSIGN_OR_RETURN(const LlamaConfig config, ReadModelConfig(scaled ? request.adapter : request.model));
+  const int64_t context = request.context_size > 0 ? request.context_size : request.perplexity.seq_len;
+  return ExtendContext(config, context, RopeTypeFromName(request.rope), request.original_context_length);
+}
+
+}  // namespace
+
+absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& spec) {
+  EvalRequest request;
+  request.model = spec.model.value_or("");
+  request.adapter = spec.adapter.value_or("");
+  if (request.model.empty() && request.adapter.empty()) {
+    return MakeFieldError({"model", "a model folder or an adapter folder", "nothing"});
+  }
+  if (!spec.eval_data) return MakeFieldError({"eval_data", "a token file", "nothing", "give data: FILE"});
+  request.data = *spec.eval_data;
+  request.context_size = spec.eval_context_size.value_or(0);
+  request.rope = spec.rope.value_or("linear");
+  request.original_context_length = spec.original_context_length.value_or(0);
+  request.precision = spec.precision.value_or("auto");
+  request.perplexity.seq_len = *spec.eval_seq_len;
+  request.perplexity.sliding_window = *spec.eval_sliding_window;
+  request.perplexity.mode = *spec.eval_mode == "exact" ? WindowMode::kExact : WindowMode::kOfficial;
+  return request;
+}
+
+absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& given, Comm& comm, EventSink& events) {
+  EvalRequest request = given;
+  events.Phase("load");
+  LL_RETURN_IF_ERROR(ResolveFolders(request));
+  LL_ASSIGN_OR_RETURN(const LlamaConfig config, ConfigFor(request));
+  LL_ASSIGN_OR_RETURN(const auto data, OpenTokenFile(request.data, "data", config.vocab_size));
+  // Before the model is loaded: a file too short is an error in a millisecond.
+  LL_RETURN_IF_ERROR(WindowStarts(data->size(), request.perplexity.seq_len, request.perplexity.sliding_window,
+                                  request.perplexity.mode).status());
+  LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(request.model));
+  LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(request.model, base_config));
+  std::unique_ptr<AdaptedWeights> adapted;
+  if (!request.adapter.empty()) {
+    LL_ASSIGN_OR_RETURN(adapted, AdaptedWeights::Open(*base, request.adapter));
+  }
+  ModelOptions options;
+  options.trainable = false;
+  options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  WeightSource& weights = adapted != nullptr ? static_cast<WeightSource&>(*adapted) : *base;
+  LL_ASSIGN_OR_RETURN(const auto model, Llama::Create(config, weights, options));
+  events.Phase("eval");
+  return Perplexity(*model, *data, request.perplexity, comm);
+}
+
+}  // namespace ll

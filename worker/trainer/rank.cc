@@ -1,0 +1,163 @@
+#include "worker/trainer/rank.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <thread>
+
+#include <ATen/Parallel.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/trainer/comm/comm.h"
+#include "worker/trainer/control.h"
+#include "worker/trainer/error_class.h"
+#include "worker/trainer/eval/eval_model.h"
+#include "worker/trainer/event_sink.h"
+#include "worker/trainer/train_loop.h"
+
+namespace ll {
+namespace {
+
+// Everything a rank holds while it runs, in the order it is made.
+struct Session {
+  const RankFlags& flags;
+  std::unique_ptr<EventSink> events;
+  std::unique_ptr<ControlChannel> control;
+};
+
+absl::Status LockFolder(const std::string& out) {
+  const std::string path = out + "/.lock";
+  const int fd = open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
+  // Held until the process ends, however it ends.
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    close(fd);
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "--out", absl::StrCat(out, " is used by another ll-trainer"),
+                       "wait for it, or give another folder");
+  }
+  return absl::OkStatus();
+}
+
+// The folder comes into being here, when everything the user can get wrong has been checked.
+absl::Status OpenOutput(Session& session) {
+  const RankFlags& flags = session.flags;
+  if (flags.rank != 0) return absl::OkStatus();
+  if (flags.out.empty()) return MakeFieldError({"--out", "a folder", "nothing"});
+  LL_RETURN_IF_ERROR(MakeDirs(flags.out));
+  LL_RETURN_IF_ERROR(LockFolder(flags.out));
+  if (flags.events_fd >= 0) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(session.events,
+                      EventSink::WithFile(RealClock(), flags.rank, STDOUT_FILENO, flags.out + "/events.jsonl"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Comm>> Rendezvous(Session& session) {
+  const RankFlags& flags = session.flags;
+  if (flags.world_size == 1) return MakeSingleComm();
+  session.events->Phase("rendezvous");
+  CommOptions options;
+  options.rank = flags.rank;
+  options.world_size = flags.world_size;
+  options.host = flags.listen_host;
+  options.nonce = absl::StrCat(flags.nonce, "/", flags.epoch);
+  options.collective_timeout = absl::Seconds(flags.collective_timeout_seconds);
+  std::unique_ptr<RendezvousStore> store;
+  if (flags.rank == 0) {
+    std::string address;
+    LL_ASSIGN_OR_RETURN(store, RendezvousStore::Listen(options, &address));
+    session.events->Emit("rendezvous", {{"address", address}});
+  } else {
+    std::string address = flags.rendezvous;
+    if (address.empty()) {
+      LL_ASSIGN_OR_RETURN(address, session.control->WaitForRendezvous(options.rendezvous_timeout));
+    }
+    LL_ASSIGN_OR_RETURN(store, RendezvousStore::Connect(options, address));
+  }
+  return MakeGlooComm(std::move(store), options);
+}
+
+absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
+  const RankFlags& flags = session.flags;
+  LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(spec, flags.world_size));
+  LL_RETURN_IF_ERROR(OpenOutput(session));
+  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
+  TrainOptions options;
+  options.out = flags.out;
+  options.resume_from = flags.resume_from;
+  options.resume_manifest_sha256 = flags.resume_manifest_sha256;
+  options.peak_flops = flags.peak_tflops * 1e12;
+  options.stop_requested = StopRequested;
+  options.take_checkpoint_request = TakeCheckpointRequest;
+  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome, Train(training, *comm, *session.events, options));
+  return outcome == TrainOutcome::kStopped ? kExitStopped : 0;
+}
+
+absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
+  LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
+  LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
+  LL_RETURN_IF_ERROR(OpenOutput(session));
+  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
+  LL_ASSIGN_OR_RETURN(const PerplexityResult result, EvaluatePerplexity(request, *comm, *session.events));
+  if (session.flags.rank == 0) {
+    session.events->Emit("eval", ToJson(result));
+    session.events->Emit("done", {{"result", ToJson(result)}});
+  }
+  return 0;
+}
+
+absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
+  const std::string kind = spec.kind.value_or("train");
+  try {
+    if (kind == "train") return RunTrain(spec, session);
+    if (kind == "eval") return RunEval(spec, session);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    return absl::InternalError(text.substr(0, text.find('\n')));
+  }
+  return FieldStatus(absl::StatusCode::kUnimplemented, "kind", absl::StrCat(kind, " is not available in this version"),
+                     "use train or eval");
+}
+
+}  // namespace
+
+void SetThreads(int threads, int local_ranks) {
+  if (threads <= 0 && std::getenv("OMP_NUM_THREADS") == nullptr) {
+    threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, local_ranks));
+  }
+  if (threads > 0) at::set_num_threads(threads);
+}
+
+int ReportToStderr(const absl::Status& status) {
+  const std::string hint = ErrorHint(status);
+  std::string line = absl::StrCat("ll-trainer: ", status.message());
+  if (!hint.empty() && line.find(hint) == std::string::npos) absl::StrAppend(&line, "; ", hint);
+  std::fprintf(stderr, "%s\n", line.c_str());
+  return ExitCodeOf(ErrorClassOf(status));
+}
+
+int RunRank(const JobSpec& spec, const RankFlags& flags) {
+  SetThreads(flags.threads, flags.world_size);
+  InstallSignalHandlers();
+  Session session{flags};
+  session.events = std::make_unique<EventSink>(RealClock(), flags.rank,
+                                               flags.events_fd >= 0 ? flags.events_fd : STDOUT_FILENO);
+  session.control = std::make_unique<ControlChannel>(flags.control_fd);
+  const absl::StatusOr<int> exit_code = RunKind(spec, session);
+  if (exit_code.ok()) return *exit_code;
+  session.events->Error(exit_code.status());
+  return ReportToStderr(exit_code.status());
+}
+
+}  // namespace ll

@@ -1,0 +1,223 @@
+#include "worker/trainer/setup.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "model/plan/memory_plan.h"
+#include "model/weights/hf_folder.h"
+
+namespace ll {
+namespace {
+
+absl::Status NotSupported(absl::string_view field, absl::string_view found, absl::string_view hint) {
+  return FieldStatus(absl::StatusCode::kUnimplemented, field, absl::StrCat(found, " is not available in this version"),
+                     hint);
+}
+
+absl::Status CheckSupported(const JobSpec& spec) {
+  if (*spec.method == "qlora" || *spec.method == "longqlora") {
+    return NotSupported("method", *spec.method, "use lora or longlora");
+  }
+  if (*spec.sft) return NotSupported("sft", "training on instruction pairs", "train on a token file");
+  if (spec.adapter) return NotSupported("adapter", "training on top of an adapter", "merge it into the model first");
+  if (!spec.stages.empty()) return NotSupported("stages", "training in stages", "submit one job per length");
+  if (!spec.data) return MakeFieldError({"data", "a token file", "nothing", "give data: FILE (ll-trainer pack makes one)"});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LlamaConfig> ReadInlineConfig(const std::string& text_or_path) {
+  if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(text_or_path), "{")) {
+    auto config = ParseLlamaConfig(text_or_path);
+    return config.ok() ? config : Annotate(config.status(), "model_config");
+  }
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(text_or_path));
+  auto config = ParseLlamaConfig(text);
+  return config.ok() ? config : Annotate(config.status(), text_or_path);
+}
+
+std::vector<std::string> TokenizerFiles(const std::string& folder) {
+  std::vector<std::string> found;
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json"}) {
+    const std::string path = folder + "/" + name;
+    if (FileExists(path)) found.push_back(path);
+  }
+  return found;
+}
+
+AttentionSpec AttentionOf(const JobSpec& spec) {
+  AttentionSpec attention;
+  attention.kind = *spec.attention == "s2"      ? AttentionKind::kS2
+                   : *spec.attention == "short" ? AttentionKind::kShort
+                                                : AttentionKind::kFull;
+  attention.wrap = *spec.wrap == "roll" ? WrapKind::kRoll : WrapKind::kSplit;
+  attention.group_tokens =
+      static_cast<int64_t>(std::floor(*spec.group_ratio * static_cast<double>(*spec.context_length)));
+  return attention;
+}
+
+ModelOptions OptionsOf(const JobSpec& spec) {
+  ModelOptions options;
+  options.dtype = *spec.precision == "fp32" ? at::kFloat : at::kBFloat16;
+  options.seed = static_cast<uint64_t>(*spec.seed);
+  options.train_all = *spec.method == "full";
+  if (!options.train_all) {
+    options.train_embedding = spec.TrainsEmbedding();
+    options.train_norm = spec.TrainsNorm();
+    options.lora.rank = static_cast<int>(*spec.lora_rank);
+    options.lora.alpha = *spec.lora_alpha;
+    options.lora.dropout = *spec.lora_dropout;
+    options.lora.target_modules = spec.target_modules;
+  }
+  return options;
+}
+
+// Takes the least recomputation whose forecast fits into the memory at hand.
+void ChooseRecompute(Training& training, int local_ranks) {
+  Device device{"cpu", AvailableMemoryBytes() / std::max(1, local_ranks)};
+  const FitResult fit = Fits(training.config, training.spec, device);
+  if (!fit.fits) training.warnings.push_back(absl::StrCat("memory is short: ", fit.explanation));
+  training.spec.recompute = fit.recompute;
+  training.options.recompute = fit.recompute == "none"        ? Recompute::kNone
+                               : fit.recompute == "selective" ? Recompute::kSelective
+                                                              : Recompute::kFull;
+}
+
+absl::Status PrepareData(Training& training) {
+  const JobSpec& spec = training.spec;
+  LL_ASSIGN_OR_RETURN(auto file, OpenTokenFile(*spec.data, "data", training.config.vocab_size));
+  LoaderOptions options;
+  options.row_tokens = *spec.max_seq_length;
+  options.seed = static_cast<uint64_t>(*spec.seed);
+  options.shuffle = *spec.shuffle;
+  options.document_boundaries = *spec.document_boundaries;
+  LL_ASSIGN_OR_RETURN(training.loader, Loader::Create(std::move(file), options));
+  LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(*spec.data));
+  if (*spec.eval_steps > 0) {
+    LL_ASSIGN_OR_RETURN(training.eval_file,
+                        OpenTokenFile(*spec.eval_data, "eval_data", training.config.vocab_size));
+  }
+  return absl::OkStatus();
+}
+
+// Value in bytes of a "Name:   123 kB" line; -1 where there is none.
+int64_t ProcKilobytes(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  std::string key;
+  int64_t kilobytes = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind(name, 0) == 0 && absl::SimpleAtoi(line.substr(name.size(), line.find("kB") - name.size()), &kilobytes)) {
+      return kilobytes * 1024;
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings) {
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  auto spec = ParseJobSpec(text);
+  if (!spec.ok()) return Annotate(spec.status(), path);
+  for (const std::string& setting : settings) {
+    const size_t equals = setting.find('=');
+    if (equals == std::string::npos) return MakeFieldError({"--set", "key=value", setting});
+    LL_RETURN_IF_ERROR(SetField(*spec, setting.substr(0, equals), setting.substr(equals + 1)));
+  }
+  return spec;
+}
+
+absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  if (!FileExists(path)) {
+    return MakeFieldError({"model", "a Hugging Face folder with config.json", folder,
+                           IsDirectory(folder) ? "the folder has no config.json" : "there is no such folder"},
+                          absl::StatusCode::kNotFound);
+  }
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  auto config = ParseLlamaConfig(text);
+  return config.ok() ? config : Annotate(config.status(), path);
+}
+
+absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path, const std::string& field,
+                                                               int64_t vocab_size) {
+  auto file = TokenFile::Open(path, vocab_size);
+  if (!file.ok()) return Annotate(file.status(), field);
+  return file;
+}
+
+absl::StatusOr<std::string> TokenFileFingerprint(const std::string& path) {
+  constexpr int64_t kPiece = 1 << 20;
+  LL_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes(static_cast<size_t>(std::min(size, 2 * kPiece)), '\0');
+  const int64_t head = std::min(size, kPiece), tail = static_cast<int64_t>(bytes.size()) - head;
+  file.read(bytes.data(), head);
+  file.seekg(size - tail);
+  file.read(bytes.data() + head, tail);
+  if (!file) return FieldStatus(absl::StatusCode::kUnavailable, path, "cannot read");
+  return Sha256Hex(absl::StrCat(size, ":", bytes));
+}
+
+absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) {
+  Training training;
+  LL_RETURN_IF_ERROR(Validate(given));
+  LlamaConfig base;
+  if (given.model_config) {
+    LL_ASSIGN_OR_RETURN(base, ReadInlineConfig(*given.model_config));
+  } else if (given.model) {
+    LL_ASSIGN_OR_RETURN(base, ReadModelConfig(*given.model));
+  }
+  LL_ASSIGN_OR_RETURN(training.spec, Resolve(given, {base.ParameterCount(), base.max_position_embeddings}));
+  JobSpec& spec = training.spec;
+  LL_RETURN_IF_ERROR(CheckSupported(spec));
+  if (*spec.precision == "auto") spec.precision = "bf16";
+  const int64_t original_override = spec.original_context_length.value_or(0);
+  LL_RETURN_IF_ERROR(CheckContextLength(base, *spec.context_length, original_override));
+  LL_ASSIGN_OR_RETURN(training.config,
+                      ExtendContext(base, *spec.context_length, RopeTypeFromName(*spec.rope), original_override));
+  // A `full` checkpoint holds the model itself, in the compute type; an adapter's base keeps its own.
+  if (*spec.method == "full") training.config.dtype = *spec.precision == "fp32" ? "float32" : "bfloat16";
+  training.base_parameters = base.ParameterCount();
+  training.attention = AttentionOf(spec);
+  training.options = OptionsOf(spec);
+  LL_RETURN_IF_ERROR(PrepareData(training));
+  if (spec.model_config) {
+    training.weights = std::make_unique<RandomWeights>(training.options.seed, training.config);
+  } else {
+    LL_ASSIGN_OR_RETURN(training.weights, HfFolder::Open(*spec.model, base));
+  }
+  const std::string tokenizer = spec.tokenizer.value_or(spec.model.value_or(""));
+  if (IsDirectory(tokenizer)) {
+    training.tokenizer_files = TokenizerFiles(tokenizer);
+  } else if (FileExists(tokenizer)) {
+    training.tokenizer_files = {tokenizer};
+  }
+  ChooseRecompute(training, local_ranks);
+  return training;
+}
+
+int64_t AvailableMemoryBytes() {
+  int64_t available = ProcKilobytes("/proc/meminfo", "MemAvailable:");
+  if (available < 0) available = std::numeric_limits<int64_t>::max();
+  const auto limit = ReadFile("/sys/fs/cgroup/memory.max"), current = ReadFile("/sys/fs/cgroup/memory.current");
+  int64_t limit_bytes = 0, current_bytes = 0;
+  if (limit.ok() && current.ok() && absl::SimpleAtoi(*limit, &limit_bytes) && absl::SimpleAtoi(*current, &current_bytes)) {
+    available = std::min(available, limit_bytes - current_bytes);
+  }
+  return available;
+}
+
+int64_t PeakMemoryBytes() { return ProcKilobytes("/proc/self/status", "VmHWM:"); }
+
+}  // namespace ll

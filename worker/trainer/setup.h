@@ -1,0 +1,54 @@
+// From a job's spec to the things a training step works on. Everything a user can get wrong is checked here, before
+// anything is written.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/llama.h"
+#include "model/plan/config.h"
+#include "model/spec/job_spec.h"
+#include "model/text/token_file.h"
+#include "worker/trainer/data/loader.h"
+
+namespace ll {
+
+// Reads a spec file (YAML or JSON) and applies "key=value" settings on top; not resolved.
+absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings);
+
+// The config of a model folder. NotFound with a hint where `folder` is no Hugging Face folder.
+absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder);
+
+// Opens a token file; errors carry `field` ("data", "eval_data").
+absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path, const std::string& field,
+                                                               int64_t vocab_size);
+
+// Cheap identity of a token file's content: SHA-256 of its length and of its first and last MiB.
+absl::StatusOr<std::string> TokenFileFingerprint(const std::string& path);
+
+struct Training {
+  JobSpec spec;        // resolved
+  LlamaConfig config;  // with the extended context
+  AttentionSpec attention;
+  ModelOptions options;
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<Loader> loader;
+  std::shared_ptr<const TokenFile> eval_file;  // null without eval_steps
+  std::string data_fingerprint;
+  std::vector<std::string> tokenizer_files;  // of the model, to be put beside a `full` checkpoint
+  std::vector<std::string> warnings;
+  int64_t base_parameters = 0;
+};
+
+// Everything but the model itself: spec resolved against the model's config, files opened, options chosen.
+// `local_ranks` share this host's memory. Errors name the key.
+absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks);
+
+// Bytes this process may still allocate: what the host has left and the control group allows.
+int64_t AvailableMemoryBytes();
+// Peak resident memory of this process (VmHWM).
+int64_t PeakMemoryBytes();
+
+}  // namespace ll

@@ -1,0 +1,55 @@
+// ll-trainer: training, evaluation and data preparation in one process per GPU. A complete tool by itself; ll-worker starts it
+// with `run`. Reading order: cli/train.cc, rank.cc, setup.cc, train_loop.cc, step.cc, then model/llama.h.
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include <c10/core/GradMode.h>
+#include <torch/headeronly/version.h>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "worker/trainer/cli/commands.h"
+#include "worker/trainer/rank.h"
+
+namespace ll {
+namespace {
+
+constexpr int kUsage = 20;  // a wrong flag is the user's error
+
+int Main(int argc, char** argv) {
+  CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them", "ll-trainer");
+  program.require_subcommand(1);
+  Command run;
+  AddTrain(program, run);
+  AddEval(program, run);
+  AddInit(program, run);
+  AddPack(program, run);
+  AddRun(program, run);
+  program.add_subcommand("version", "Prints the versions of this program and of LibTorch")->callback([&run] {
+    run = [] {
+      std::printf("ll-trainer %s (LibTorch %s)\n", LL_VERSION, TORCH_VERSION);
+      return 0;
+    };
+  });
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : kUsage;
+  }
+  // Forward and backward are written by hand: nothing may record a graph.
+  const c10::NoGradGuard no_grad;
+  try {
+    return run();
+  } catch (const std::bad_alloc&) {
+    return ReportToStderr(absl::ResourceExhaustedError("out of memory"));
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    return ReportToStderr(absl::InternalError(text.substr(0, text.find('\n'))));
+  }
+}
+
+}  // namespace
+}  // namespace ll
+
+int main(int argc, char** argv) { return ll::Main(argc, argv); }
