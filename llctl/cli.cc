@@ -26,12 +26,14 @@ std::string WithDashes(const std::string& argument) {
   return out;
 }
 
-// Known before the command line is: a command line that cannot be parsed still wants its error as JSON.
+// Known before the command line is: a command line that cannot be parsed still wants its error as
+// JSON.
 bool AsksForJson(const std::vector<std::string>& arguments) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& a = arguments[i];
     if (a == "-ojson" || a == "--output=json") return true;
-    if ((a == "-o" || a == "--output") && i + 1 < arguments.size() && arguments[i + 1] == "json") return true;
+    if ((a == "-o" || a == "--output") && i + 1 < arguments.size() && arguments[i + 1] == "json")
+      return true;
   }
   return false;
 }
@@ -62,7 +64,8 @@ absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
   if (!unknown.empty()) {
     message = "unexpected: " + absl::StrJoin(unknown, " ");
     if (const std::string nearest = NearestFlag(unknown); !nearest.empty() && path != "llctl") {
-      return FieldStatus(absl::StatusCode::kInvalidArgument, "", message, "did you mean " + nearest + "? " + help);
+      return FieldStatus(absl::StatusCode::kInvalidArgument, "", message,
+                         "did you mean " + nearest + "? " + help);
     }
   }
   return FieldStatus(absl::StatusCode::kInvalidArgument, "", message, help);
@@ -75,10 +78,11 @@ struct GlobalFlags {
 };
 
 void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
-  const std::vector<std::pair<std::string, OutputFormat>> formats = {{"table", OutputFormat::kTable},
-                                                                     {"json", OutputFormat::kJson},
-                                                                     {"yaml", OutputFormat::kYaml},
-                                                                     {"name", OutputFormat::kName}};
+  const std::vector<std::pair<std::string, OutputFormat>> formats = {
+      {"table", OutputFormat::kTable},
+      {"json", OutputFormat::kJson},
+      {"yaml", OutputFormat::kYaml},
+      {"name", OutputFormat::kName}};
   app.add_option("--coordinator", flags.client.coordinator,
                  "Coordinator's address. Default: LLCTL_COORDINATOR, else the one of this host.")
       ->type_name("HOST:PORT[,...]");
@@ -91,7 +95,8 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
   app.add_option("--token-file", flags.client.token_file,
                  "File with the token. Default: LLCTL_TOKEN, else the local coordinator's.")
       ->type_name("FILE");
-  app.add_option("--ca", flags.client.ca_file, "CA of the coordinator's certificate (PEM). Default: LLCTL_CA.")
+  app.add_option("--ca", flags.client.ca_file,
+                 "CA of the coordinator's certificate (PEM). Default: LLCTL_CA.")
       ->type_name("FILE");
   app.add_option("--data-dir", flags.client.data_dir,
                  "Local coordinator's data folder. Default: LL_DATA_DIR, else ~/.local/share/ll.")
@@ -109,9 +114,10 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   GlobalFlags flags;
   AddGlobalFlags(app, flags);
   Action chosen;
-  for (auto add : {AddSubmitCommand, AddPlanCommand, AddListCommand, AddGetCommand, AddWatchCommand, AddLogsCommand,
-                   AddControlCommands, AddWhyCommand, AddEvalCommand, AddWorkersCommand, AddModelsCommand,
-                   AddDataCommand, AddVersionCommand, AddCompletionCommand}) {
+  for (auto add :
+       {AddSubmitCommand, AddPlanCommand, AddListCommand, AddGetCommand, AddWatchCommand,
+        AddLogsCommand, AddControlCommands, AddWhyCommand, AddEvalCommand, AddWorkersCommand,
+        AddModelsCommand, AddDataCommand, AddVersionCommand, AddCompletionCommand}) {
     add(app, chosen);
   }
   app.footer(kFooter);  // last: commands inherit the footer that is set when they are added

@@ -1,4 +1,5 @@
-// The command line: reads it, runs the command it names, turns every failure into a line and an exit code.
+// The command line: reads it, runs the command it names, turns every failure into a line and an
+// exit code.
 #pragma once
 
 #include <string>

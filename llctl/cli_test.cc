@@ -1,4 +1,5 @@
-// Whole command lines against a coordinator in this process: output, requests, errors and exit codes.
+// Whole command lines against a coordinator in this process: output, requests, errors and exit
+// codes.
 #include "llctl/cli.h"
 
 #include <filesystem>
@@ -91,9 +92,30 @@ class CliTest : public ::testing::Test {
 // ---- submit
 
 TEST_F(CliTest, SubmitSendsTheFlagsUnderTheirKeys) {
-  const Outcome run = Run({"submit", "--model", "7b", "--ctx", "32768", "--data=books", "--steps", "10", "--method",
-                           "longlora", "--trainable", "embed", "--trainable", "norm", "--labels", "team=nlp,run=7",
-                           "--no-shuffle", "--sft", "--learning_rate", "3e-5", "--seed", "1", "--seed", "2"});
+  const Outcome run = Run({"submit",
+                           "--model",
+                           "7b",
+                           "--ctx",
+                           "32768",
+                           "--data=books",
+                           "--steps",
+                           "10",
+                           "--method",
+                           "longlora",
+                           "--trainable",
+                           "embed",
+                           "--trainable",
+                           "norm",
+                           "--labels",
+                           "team=nlp,run=7",
+                           "--no-shuffle",
+                           "--sft",
+                           "--learning_rate",
+                           "3e-5",
+                           "--seed",
+                           "1",
+                           "--seed",
+                           "2"});
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_EQ(run.out, "job-000000000001 QUEUED: waits for 2 slots\n");
   ASSERT_EQ(coordinator_.submits.size(), 1u);
@@ -114,8 +136,10 @@ TEST_F(CliTest, SubmitSendsTheFlagsUnderTheirKeys) {
 }
 
 TEST_F(CliTest, FlagsOverrideTheFileAndSetOverridesFlags) {
-  const std::string file = Write("job.yaml", "model: 7b\ncontext_length: 1024\nmax_steps: 5\nseed: 3\n");
-  const Outcome run = Run({"submit", "-f", file, "--steps", "6", "--set", "seed=9", "--set", "gpus=2"});
+  const std::string file =
+      Write("job.yaml", "model: 7b\ncontext_length: 1024\nmax_steps: 5\nseed: 3\n");
+  const Outcome run =
+      Run({"submit", "-f", file, "--steps", "6", "--set", "seed=9", "--set", "gpus=2"});
   EXPECT_EQ(run.code, 0) << run.err;
   const v1::JobSpec& spec = coordinator_.submits[0].spec();
   EXPECT_EQ(spec.context_length(), 1024);
@@ -138,7 +162,8 @@ TEST_F(CliTest, RequestIdIsARandomUuidUnlessGiven) {
   Run({"submit", "--model", "7b", "--request-id", "mine"});
   ASSERT_EQ(coordinator_.submits.size(), 3u);
   const std::string first = coordinator_.submits[0].request_id();
-  EXPECT_THAT(first, ::testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
+  EXPECT_THAT(first, ::testing::MatchesRegex(
+                         "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
   EXPECT_NE(first, coordinator_.submits[1].request_id());
   EXPECT_EQ(coordinator_.submits[2].request_id(), "mine");
 }
@@ -208,7 +233,8 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
 
     std::vector<std::string> with_json = bad.arguments;
     with_json.insert(with_json.end(), {"-o", "json"});
-    if (bad.arguments == std::vector<std::string>{"submit", "--request-id"}) continue;  // -o would be its value
+    if (bad.arguments == std::vector<std::string>{"submit", "--request-id"})
+      continue;  // -o would be its value
     const Outcome run = Run(with_json);
     const auto json = nlohmann::json::parse(run.err, nullptr, /*allow_exceptions=*/false);
     ASSERT_TRUE(json.is_object()) << name << run.err;
@@ -221,11 +247,16 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
 
 TEST_F(CliTest, EveryStatusHasItsExitCode) {
   const std::vector<std::pair<absl::StatusCode, int>> codes = {
-      {absl::StatusCode::kInvalidArgument, kExitUsage},       {absl::StatusCode::kFailedPrecondition, kExitRefused},
-      {absl::StatusCode::kResourceExhausted, kExitRefused},   {absl::StatusCode::kUnavailable, kExitUnavailable},
-      {absl::StatusCode::kDeadlineExceeded, kExitTimeout},    {absl::StatusCode::kPermissionDenied, kExitDenied},
-      {absl::StatusCode::kUnauthenticated, kExitDenied},      {absl::StatusCode::kNotFound, kExitNotFound},
-      {absl::StatusCode::kAlreadyExists, kExitConflict},      {absl::StatusCode::kInternal, kExitJobFailed},
+      {absl::StatusCode::kInvalidArgument, kExitUsage},
+      {absl::StatusCode::kFailedPrecondition, kExitRefused},
+      {absl::StatusCode::kResourceExhausted, kExitRefused},
+      {absl::StatusCode::kUnavailable, kExitUnavailable},
+      {absl::StatusCode::kDeadlineExceeded, kExitTimeout},
+      {absl::StatusCode::kPermissionDenied, kExitDenied},
+      {absl::StatusCode::kUnauthenticated, kExitDenied},
+      {absl::StatusCode::kNotFound, kExitNotFound},
+      {absl::StatusCode::kAlreadyExists, kExitConflict},
+      {absl::StatusCode::kInternal, kExitJobFailed},
   };
   for (const auto& [code, exit_code] : codes) {
     coordinator_.failure = absl::Status(code, "what went wrong");
@@ -234,8 +265,9 @@ TEST_F(CliTest, EveryStatusHasItsExitCode) {
 }
 
 TEST_F(CliTest, FieldAndHintOfTheCoordinatorArrive) {
-  coordinator_.failure = FieldStatus(absl::StatusCode::kFailedPrecondition, "model", "no weights are registered for 70b",
-                                     "llctl models add 70b PATH");
+  coordinator_.failure =
+      FieldStatus(absl::StatusCode::kFailedPrecondition, "model",
+                  "no weights are registered for 70b", "llctl models add 70b PATH");
   const Outcome text = Run({"submit", "--model", "70b", "--ctx", "32768"});
   EXPECT_EQ(text.code, kExitRefused);
   EXPECT_EQ(text.err,
@@ -258,14 +290,16 @@ TEST_F(CliTest, NoCoordinatorIsExitFourAndSaysWhatToDo) {
 
 TEST_F(CliTest, AddressAndTokenOfTheLocalCoordinatorAreFound) {
   variables_["LLCTL_COORDINATOR"] = "";
-  Write("endpoints.json", R"({"grpc": ")" + coordinator_.address() + R"(", "http": "127.0.0.1:1"})");
+  Write("endpoints.json",
+        R"({"grpc": ")" + coordinator_.address() + R"(", "http": "127.0.0.1:1"})");
   Write("token", "s3cret\n");
   EXPECT_EQ(Run({"submit", "--model", "7b"}).code, 0);
   EXPECT_EQ(coordinator_.authorization, "Bearer s3cret");
   variables_["LLCTL_TOKEN"] = "from-environment";
   EXPECT_EQ(Run({"submit", "--model", "7b"}).code, 0);
   EXPECT_EQ(coordinator_.authorization, "Bearer from-environment");
-  EXPECT_EQ(Run({"submit", "--model", "7b", "--token-file", Write("other", "from-file\n")}).code, 0);
+  EXPECT_EQ(Run({"submit", "--model", "7b", "--token-file", Write("other", "from-file\n")}).code,
+            0);
   EXPECT_EQ(coordinator_.authorization, "Bearer from-file");
 }
 
@@ -287,7 +321,9 @@ TEST_F(CliTest, ListFetchesOnePageOrAll) {
     coordinator_.jobs.push_back(job);
   }
   coordinator_.page_size = 60;
-  const auto count = [](const std::string& text) { return std::count(text.begin(), text.end(), '\n'); };
+  const auto count = [](const std::string& text) {
+    return std::count(text.begin(), text.end(), '\n');
+  };
   const Outcome newest = Run({"list", "-o", "name"});
   EXPECT_EQ(count(newest.out), 100);
   EXPECT_THAT(newest.err, HasSubstr("--all"));
@@ -324,7 +360,8 @@ TEST_F(CliTest, GetShowsTheHistoryWhenAsked) {
   *coordinator_.job.add_steps() = StepMessage(3).step();
   EXPECT_THAT(Run({"get", "job-000000000001"}).out, HasSubstr("waits for 2 slots"));
   EXPECT_THAT(Run({"get", "job-000000000001", "--history"}).out, HasSubstr("was submitted"));
-  const auto json = nlohmann::json::parse(Run({"get", "job-000000000001", "--history", "-o", "json"}).out);
+  const auto json =
+      nlohmann::json::parse(Run({"get", "job-000000000001", "--history", "-o", "json"}).out);
   EXPECT_EQ(json["steps"][0]["step"], 3);
   EXPECT_EQ(json["steps"][0]["loss"], 2.75);
   EXPECT_EQ(Run({"get", "job-2"}).code, kExitNotFound);
@@ -377,8 +414,9 @@ TEST_F(CliTest, WatchExitCodesFollowTheJob) {
 
 TEST_F(CliTest, WatchSurvivesABrokenStreamAndRepeatsNothing) {
   coordinator_.watch_end = grpc::Status(grpc::UNAVAILABLE, "stopping");
-  coordinator_.watches = {{JobMessage(v1::RUNNING, "trains"), StepMessage(1), StepMessage(2)},
-                          {JobMessage(v1::RUNNING, "trains"), StepMessage(3), JobMessage(v1::SUCCEEDED)}};
+  coordinator_.watches = {
+      {JobMessage(v1::RUNNING, "trains"), StepMessage(1), StepMessage(2)},
+      {JobMessage(v1::RUNNING, "trains"), StepMessage(3), JobMessage(v1::SUCCEEDED)}};
   const Outcome run = Run({"watch", "job-000000000001"});
   EXPECT_EQ(run.code, 0) << run.err;
   ASSERT_EQ(coordinator_.watch_requests.size(), 2u);
@@ -393,7 +431,8 @@ TEST_F(CliTest, WatchAsJsonIsOneObjectALine) {
   v1::WatchResponse event;
   (*event.mutable_event()->mutable_fields())["event"].set_string_value("checkpoint");
   (*event.mutable_event()->mutable_fields())["step"].set_number_value(2);
-  coordinator_.watches = {{JobMessage(v1::RUNNING), StepMessage(1), event, JobMessage(v1::SUCCEEDED)}};
+  coordinator_.watches = {
+      {JobMessage(v1::RUNNING), StepMessage(1), event, JobMessage(v1::SUCCEEDED)}};
   std::istringstream lines(Run({"watch", "job-000000000001", "-o", "json"}).out);
   std::vector<nlohmann::json> objects;
   for (std::string line; std::getline(lines, line);) objects.push_back(nlohmann::json::parse(line));
@@ -454,7 +493,8 @@ TEST_F(CliTest, EvalSubmitsWaitsAndPrintsTheResult) {
   (*done.mutable_job()->mutable_result()->mutable_fields())["perplexity"].set_number_value(8.125);
   (*done.mutable_job()->mutable_result()->mutable_fields())["tokens"].set_number_value(4096);
   coordinator_.watches = {{done}};
-  const Outcome run = Run({"eval", "perplexity", "--job", "job-000000000001", "--seq-len", "1024", "-o", "json"});
+  const Outcome run =
+      Run({"eval", "perplexity", "--job", "job-000000000001", "--seq-len", "1024", "-o", "json"});
   EXPECT_EQ(run.code, 0) << run.err;
   const v1::JobSpec& spec = coordinator_.submits[0].spec();
   EXPECT_EQ(spec.kind(), "eval");
@@ -479,10 +519,29 @@ TEST_F(CliTest, AFailedEvaluationIsExitOne) {
 
 // LL_UPDATE_GOLDEN=1 rewrites the files.
 TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
-  const std::vector<std::vector<std::string>> commands = {
-      {}, {"submit"}, {"plan"}, {"list"}, {"get"}, {"watch"}, {"logs"}, {"cancel"}, {"pause"}, {"resume"}, {"why"},
-      {"eval"}, {"eval", "perplexity"}, {"workers"}, {"workers", "list"}, {"models"}, {"models", "list"},
-      {"models", "add"}, {"data"}, {"data", "list"}, {"data", "add"}, {"version"}, {"completion"}};
+  const std::vector<std::vector<std::string>> commands = {{},
+                                                          {"submit"},
+                                                          {"plan"},
+                                                          {"list"},
+                                                          {"get"},
+                                                          {"watch"},
+                                                          {"logs"},
+                                                          {"cancel"},
+                                                          {"pause"},
+                                                          {"resume"},
+                                                          {"why"},
+                                                          {"eval"},
+                                                          {"eval", "perplexity"},
+                                                          {"workers"},
+                                                          {"workers", "list"},
+                                                          {"models"},
+                                                          {"models", "list"},
+                                                          {"models", "add"},
+                                                          {"data"},
+                                                          {"data", "list"},
+                                                          {"data", "add"},
+                                                          {"version"},
+                                                          {"completion"}};
   for (std::vector<std::string> command : commands) {
     std::string name = "llctl";
     for (const std::string& word : command) name += "_" + word;

@@ -18,12 +18,14 @@ namespace {
 
 constexpr char kDefaultAddress[] = "127.0.0.1:7070";
 
-// The address a coordinator on this host wrote when it started; the default port where there is none.
+// The address a coordinator on this host wrote when it started; the default port where there is
+// none.
 std::string LocalAddress(const std::string& data_dir) {
   const absl::StatusOr<std::string> text = ReadFile(data_dir + "/endpoints.json");
   if (!text.ok()) return kDefaultAddress;
   const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("grpc") || !json["grpc"].is_string()) return kDefaultAddress;
+  if (!json.is_object() || !json.contains("grpc") || !json["grpc"].is_string())
+    return kDefaultAddress;
   return json["grpc"].get<std::string>();
 }
 
@@ -34,7 +36,8 @@ bool AllLoopback(const std::vector<std::string>& addresses) {
   });
 }
 
-absl::StatusOr<std::string> FindToken(const ClientOptions& options, const EnvironmentReader& environment,
+absl::StatusOr<std::string> FindToken(const ClientOptions& options,
+                                      const EnvironmentReader& environment,
                                       const std::string& data_dir, bool loopback) {
   if (!options.token_file.empty()) {
     absl::StatusOr<std::string> text = ReadFile(options.token_file);
@@ -43,13 +46,14 @@ absl::StatusOr<std::string> FindToken(const ClientOptions& options, const Enviro
   }
   if (std::string token = environment("LLCTL_TOKEN"); !token.empty()) return token;
   if (!loopback) return std::string();
-  // Not being able to read it is no error yet: the coordinator may want no token, or refuse with its own words.
+  // Not being able to read it is no error yet: the coordinator may want no token, or refuse with
+  // its own words.
   const absl::StatusOr<std::string> text = ReadFile(data_dir + "/token");
   return text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : std::string();
 }
 
-// gRPC tells the whole chain ("failed to connect to all addresses; last error: …: Connection refused"); its last link
-// is what a person can act on.
+// gRPC tells the whole chain ("failed to connect to all addresses; last error: …: Connection
+// refused"); its last link is what a person can act on.
 absl::string_view LastCause(absl::string_view message) {
   const size_t colon = message.rfind(": ");
   return colon == absl::string_view::npos ? message : message.substr(colon + 2);
@@ -64,7 +68,8 @@ std::string DefaultDataDir(const EnvironmentReader& environment) {
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options,
                                                        const EnvironmentReader& environment) {
-  const std::string data_dir = options.data_dir.empty() ? DefaultDataDir(environment) : options.data_dir;
+  const std::string data_dir =
+      options.data_dir.empty() ? DefaultDataDir(environment) : options.data_dir;
   std::string address = options.coordinator;
   if (address.empty()) address = environment("LLCTL_COORDINATOR");
   if (address.empty()) address = LocalAddress(data_dir);
@@ -77,7 +82,8 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = MakeChannel(config);
   if (!channel.ok()) {
     // Other faults (a name that does not resolve, a token without TLS) keep their own code.
-    const bool file = absl::IsNotFound(channel.status()) || absl::IsPermissionDenied(channel.status());
+    const bool file =
+        absl::IsNotFound(channel.status()) || absl::IsPermissionDenied(channel.status());
     return file ? AsUsageError(channel.status()) : channel.status();
   }
   return std::unique_ptr<Client>(new Client(*std::move(channel), address, options.timeout));
@@ -93,13 +99,15 @@ absl::Status Client::Explain(const grpc::Status& grpc_status) const {
   absl::Status status = FromGrpcStatus(grpc_status);
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
-      return FieldStatus(status.code(), "coordinator",
-                         absl::StrCat("cannot reach ", address_, " (", LastCause(status.message()), ")"),
-                         "start ll-coordinator, or name one with --coordinator HOST:PORT or LLCTL_COORDINATOR");
+      return FieldStatus(
+          status.code(), "coordinator",
+          absl::StrCat("cannot reach ", address_, " (", LastCause(status.message()), ")"),
+          "start ll-coordinator, or name one with --coordinator HOST:PORT or LLCTL_COORDINATOR");
     case absl::StatusCode::kDeadlineExceeded:
-      return FieldStatus(status.code(), "timeout",
-                         absl::StrCat("no answer from ", address_, " within ", HumanDuration(timeout_)),
-                         "give more time with --timeout SECONDS");
+      return FieldStatus(
+          status.code(), "timeout",
+          absl::StrCat("no answer from ", address_, " within ", HumanDuration(timeout_)),
+          "give more time with --timeout SECONDS");
     case absl::StatusCode::kUnauthenticated:
       if (!ErrorHint(status).empty()) return status;
       return FieldStatus(status.code(), "token", status.message(),

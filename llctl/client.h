@@ -1,4 +1,5 @@
-// The connection to the coordinator: where it is, what to prove, and one call at a time with a deadline.
+// The connection to the coordinator: where it is, what to prove, and one call at a time with a
+// deadline.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -19,16 +20,19 @@ namespace ll {
 using EnvironmentReader = std::function<std::string(const std::string& name)>;
 
 struct ClientOptions {
-  std::string coordinator;  // HOST:PORT[,HOST:PORT…]; empty: LLCTL_COORDINATOR, else what runs on this host
-  std::string data_dir;     // the local coordinator's folder; empty: LL_DATA_DIR, else ~/.local/share/ll
-  std::string token_file;   // empty: LLCTL_TOKEN, else DATA_DIR/token for a coordinator on loopback
-  std::string ca_file;      // empty: LLCTL_CA
+  std::string
+      coordinator;  // HOST:PORT[,HOST:PORT…]; empty: LLCTL_COORDINATOR, else what runs on this host
+  std::string
+      data_dir;  // the local coordinator's folder; empty: LL_DATA_DIR, else ~/.local/share/ll
+  std::string token_file;  // empty: LLCTL_TOKEN, else DATA_DIR/token for a coordinator on loopback
+  std::string ca_file;     // empty: LLCTL_CA
   absl::Duration timeout = absl::Seconds(30);
 };
 
 class Client {
  public:
-  // Reads files and makes the channel; connects with the first call. Errors: bad address, unreadable file.
+  // Reads files and makes the channel; connects with the first call. Errors: bad address,
+  // unreadable file.
   static absl::StatusOr<std::unique_ptr<Client>> Create(const ClientOptions& options,
                                                         const EnvironmentReader& environment);
 
@@ -40,7 +44,8 @@ class Client {
   // One unary call: client.Call(client.jobs(), &v1::Jobs::Stub::Get, request).
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Call(Stub& stub,
-                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                             Response*),
                                 const Request& request) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));

@@ -1,4 +1,5 @@
-// llctl completion: scripts made from the command line's own description, so that they never fall behind it.
+// llctl completion: scripts made from the command line's own description, so that they never fall
+// behind it.
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -10,8 +11,10 @@
 namespace ll {
 namespace {
 
-// Words that may follow each command: its sub-commands and long flags, by its path ("", "models", "models add").
-void CollectWords(const CLI::App& app, const std::string& path, std::map<std::string, std::vector<std::string>>& out) {
+// Words that may follow each command: its sub-commands and long flags, by its path ("", "models",
+// "models add").
+void CollectWords(const CLI::App& app, const std::string& path,
+                  std::map<std::string, std::vector<std::string>>& out) {
   std::vector<std::string>& words = out[path];
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
     words.push_back(sub->get_name());
@@ -20,11 +23,13 @@ void CollectWords(const CLI::App& app, const std::string& path, std::map<std::st
     for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
   }
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    CollectWords(*sub, path.empty() ? sub->get_name() : absl::StrCat(path, " ", sub->get_name()), out);
+    CollectWords(*sub, path.empty() ? sub->get_name() : absl::StrCat(path, " ", sub->get_name()),
+                 out);
   }
 }
 
-// The same function serves bash and, through bashcompinit, zsh. Commands that take a job complete live job ids.
+// The same function serves bash and, through bashcompinit, zsh. Commands that take a job complete
+// live job ids.
 constexpr char kBashBody[] = R"sh(
 _llctl() {
   local word=${COMP_WORDS[COMP_CWORD]} path= i
@@ -57,7 +62,8 @@ std::string FishScript(const std::map<std::string, std::vector<std::string>>& wo
     const std::string condition =
         path.empty() ? "__fish_use_subcommand"
                      : absl::StrCat("string match -q -- 'llctl ", path, " *' (commandline -cp)");
-    absl::StrAppend(&script, "complete -c llctl -n \"", condition, "\" -a '", absl::StrJoin(list, " "), "'\n");
+    absl::StrAppend(&script, "complete -c llctl -n \"", condition, "\" -a '",
+                    absl::StrJoin(list, " "), "'\n");
   }
   return script;
 }

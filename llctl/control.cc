@@ -26,7 +26,8 @@ void PrintOutcome(const std::vector<v1::Job>& jobs, Output& output) {
 }
 
 // Stops at the first error, after printing what was done.
-absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wish& wish, Session& session) {
+absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wish& wish,
+                               Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   std::vector<v1::Job> done;
   absl::Status failure;
@@ -59,7 +60,8 @@ void AddControlCommands(CLI::App& app, Action& chosen) {
     std::vector<std::string> job_ids;
     std::string reason;
   };
-  const auto add = [&](const char* name, const char* help, const std::function<Wish(const Options&)>& make_wish) {
+  const auto add = [&](const char* name, const char* help,
+                       const std::function<Wish(const Options&)>& make_wish) {
     auto options = std::make_shared<Options>();
     CLI::App* command = app.add_subcommand(name, help);
     command->add_option("JOB", options->job_ids, "Job ids.")->required();
@@ -70,14 +72,15 @@ void AddControlCommands(CLI::App& app, Action& chosen) {
     });
     return std::make_pair(command, options);
   };
-  auto [cancel, options] = add("cancel", "End a job. Returns when the wish is on disk.", [](const Options& o) -> Wish {
-    return [reason = o.reason](Client& client, const std::string& job_id) {
-      v1::CancelRequest request;
-      request.set_job_id(job_id);
-      request.set_reason(reason);
-      return client.Call(client.jobs(), &v1::Jobs::Stub::Cancel, request);
-    };
-  });
+  auto [cancel, options] =
+      add("cancel", "End a job. Returns when the wish is on disk.", [](const Options& o) -> Wish {
+        return [reason = o.reason](Client& client, const std::string& job_id) {
+          v1::CancelRequest request;
+          request.set_job_id(job_id);
+          request.set_reason(reason);
+          return client.Call(client.jobs(), &v1::Jobs::Stub::Cancel, request);
+        };
+      });
   cancel->add_option("--reason", options->reason, "Kept with the job.")->type_name("TEXT");
   add("pause", "Checkpoint a job, stop it and free its slots.",
       [](const Options&) { return Call(&v1::Jobs::Stub::Pause); });

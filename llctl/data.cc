@@ -18,19 +18,22 @@ struct AddOptions {
 
 absl::StatusOr<int> RunDataAdd(const AddOptions& options, Session& session) {
   if (options.path.empty() || options.path[0] != '/') {
-    return MakeFieldError({"path", "an absolute path of a token file on the workers", options.path});
+    return MakeFieldError(
+        {"path", "an absolute path of a token file on the workers", options.path});
   }
   v1::AddDataRequest request;
   request.set_name(options.name);
   request.set_path(options.path);
   request.set_is_default(options.is_default);
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
-  LL_ASSIGN_OR_RETURN(v1::Data data, client->Call(client->admin(), &v1::Admin::Stub::AddData, request));
+  LL_ASSIGN_OR_RETURN(v1::Data data,
+                      client->Call(client->admin(), &v1::Admin::Stub::AddData, request));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
     output.stream() << data.name() << "\n";
   } else if (output.is_table()) {
-    output.stream() << data.name() << " is " << data.path() << (data.is_default() ? " (the default)" : "") << "\n";
+    output.stream() << data.name() << " is " << data.path()
+                    << (data.is_default() ? " (the default)" : "") << "\n";
   } else {
     output.PrintValue(ProtoToJson(data));
   }
@@ -39,16 +42,19 @@ absl::StatusOr<int> RunDataAdd(const AddOptions& options, Session& session) {
 
 absl::StatusOr<int> RunDataList(Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
-  LL_ASSIGN_OR_RETURN(v1::ListDataResponse response,
-                      client->Call(client->admin(), &v1::Admin::Stub::ListData, v1::ListDataRequest()));
+  LL_ASSIGN_OR_RETURN(
+      v1::ListDataResponse response,
+      client->Call(client->admin(), &v1::Admin::Stub::ListData, v1::ListDataRequest()));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
     for (const v1::Data& data : response.data()) output.stream() << data.name() << "\n";
   } else if (output.is_table()) {
     Table table({"DATA", "DEFAULT", "PATH"});
-    for (const v1::Data& data : response.data()) table.Add({data.name(), data.is_default() ? "yes" : "", data.path()});
+    for (const v1::Data& data : response.data())
+      table.Add({data.name(), data.is_default() ? "yes" : "", data.path()});
     output.PrintTable(table);
-    if (response.data().empty()) session.talk() << "llctl: no data; llctl data add NAME PATH --default\n";
+    if (response.data().empty())
+      session.talk() << "llctl: no data; llctl data add NAME PATH --default\n";
   } else {
     output.PrintValue(ProtoToJson(response)["data"]);
   }
@@ -60,7 +66,9 @@ absl::StatusOr<int> RunDataList(Session& session) {
 void AddDataCommand(CLI::App& app, Action& chosen) {
   CLI::App* data = app.add_subcommand("data", "Names for token files that lie on the workers.");
   data->require_subcommand(1);
-  data->add_subcommand("list", "List the known token files.")->callback([&chosen] { chosen = RunDataList; });
+  data->add_subcommand("list", "List the known token files.")->callback([&chosen] {
+    chosen = RunDataList;
+  });
   auto options = std::make_shared<AddOptions>();
   CLI::App* add = data->add_subcommand("add", "Give a token file on the workers a name.");
   add->add_option("NAME", options->name, "Name for `submit --data`.")->required();

@@ -10,21 +10,31 @@ namespace ll {
 
 int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
-    case absl::StatusCode::kOk: return kExitSuccess;
+    case absl::StatusCode::kOk:
+      return kExitSuccess;
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kOutOfRange: return kExitUsage;
+    case absl::StatusCode::kOutOfRange:
+      return kExitUsage;
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kUnimplemented: return kExitRefused;
-    case absl::StatusCode::kUnavailable: return kExitUnavailable;
-    case absl::StatusCode::kDeadlineExceeded: return kExitTimeout;
+    case absl::StatusCode::kUnimplemented:
+      return kExitRefused;
+    case absl::StatusCode::kUnavailable:
+      return kExitUnavailable;
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitTimeout;
     case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kUnauthenticated: return kExitDenied;
-    case absl::StatusCode::kCancelled: return kExitCancelled;
-    case absl::StatusCode::kNotFound: return kExitNotFound;
+    case absl::StatusCode::kUnauthenticated:
+      return kExitDenied;
+    case absl::StatusCode::kCancelled:
+      return kExitCancelled;
+    case absl::StatusCode::kNotFound:
+      return kExitNotFound;
     case absl::StatusCode::kAlreadyExists:
-    case absl::StatusCode::kAborted: return kExitConflict;
-    default: return kExitJobFailed;
+    case absl::StatusCode::kAborted:
+      return kExitConflict;
+    default:
+      return kExitJobFailed;
   }
 }
 

@@ -23,7 +23,8 @@ absl::StatusOr<v1::JobSpec> MakeSpec(const EvalOptions& options, Session& sessio
   JobSpec spec;
   for (const auto& [key, text] : options.keys) LL_RETURN_IF_ERROR(SetField(spec, key, text));
   if (!spec.job && !spec.model) {
-    return FieldStatus(absl::StatusCode::kInvalidArgument, "job", "expected --job JOB or --model M, found neither");
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "job",
+                       "expected --job JOB or --model M, found neither");
   }
   spec.kind = "eval";
   spec.eval_task = "perplexity";
@@ -40,7 +41,8 @@ void PrintResult(const v1::Job& job, Session& session) {
   } else if (output.is_table()) {
     std::vector<std::pair<std::string, std::string>> fields = {{"job", job.job_id()}};
     for (const auto& [key, item] : value.items()) {
-      if (!item.is_structured()) fields.emplace_back(key, item.is_string() ? item.get<std::string>() : item.dump());
+      if (!item.is_structured())
+        fields.emplace_back(key, item.is_string() ? item.get<std::string>() : item.dump());
     }
     output.PrintFields(fields);
   } else {
@@ -74,22 +76,33 @@ absl::StatusOr<int> RunEval(const EvalOptions& options, Session& session) {
 
 void AddPerplexity(CLI::App& eval, Action& chosen) {
   auto options = std::make_shared<EvalOptions>();
-  CLI::App* command = eval.add_subcommand("perplexity", "Perplexity on a token file, with full attention.");
+  CLI::App* command =
+      eval.add_subcommand("perplexity", "Perplexity on a token file, with full attention.");
   const auto add = [&](const char* flag, const char* key, const char* type, const char* help) {
     command
         ->add_option_function<std::string>(
-            flag, [options, key = std::string(key)](const std::string& text) { options->keys[key] = text; }, help)
+            flag,
+            [options, key = std::string(key)](const std::string& text) {
+              options->keys[key] = text;
+            },
+            help)
         ->type_name(type);
   };
   add("--job", "job", "JOB", "Evaluate this job's newest checkpoint.");
   add("--model", "model", "M", "Model to evaluate. Default: the job's.");
   add("--adapter", "adapter", "DIR", "Adapter folder on the workers.");
-  add("--data", "eval_data", "F|NAME", "Token file, or a registered name. Default: the cluster's data.");
-  add("--seq-len", "eval_seq_len", "N", "Tokens per window. Default: the job's context, else 2048.");
-  add("--context-size", "eval_context_size", "N", "Context the positions are scaled to. Default: the job's or --seq-len, the larger.");
-  add("--sliding-window", "eval_sliding_window", "N", "Tokens between window starts. Default: 256.");
-  add("--mode", "eval_mode", "official|exact", "official drops the last window as LongLoRA does. Default: official.");
-  add("--precision", "precision", "bf16|fp32", "Compute type. Default: fp32 on CPUs, the model's on GPUs.");
+  add("--data", "eval_data", "F|NAME",
+      "Token file, or a registered name. Default: the cluster's data.");
+  add("--seq-len", "eval_seq_len", "N",
+      "Tokens per window. Default: the job's context, else 2048.");
+  add("--context-size", "eval_context_size", "N",
+      "Context the positions are scaled to. Default: the job's or --seq-len, the larger.");
+  add("--sliding-window", "eval_sliding_window", "N",
+      "Tokens between window starts. Default: 256.");
+  add("--mode", "eval_mode", "official|exact",
+      "official drops the last window as LongLoRA does. Default: official.");
+  add("--precision", "precision", "bf16|fp32",
+      "Compute type. Default: fp32 on CPUs, the model's on GPUs.");
   add("--gpus", "gpus", "N", "Ranks. Default: 1.");
   add("--name", "name", "TEXT", "Free text for people.");
   command->add_option("--request-id", options->request_id, "As for submit.")->type_name("ID");
@@ -101,7 +114,8 @@ void AddPerplexity(CLI::App& eval, Action& chosen) {
 }  // namespace
 
 void AddEvalCommand(CLI::App& app, Action& chosen) {
-  CLI::App* eval = app.add_subcommand("eval", "Evaluate a model or a job's result, and wait for it.");
+  CLI::App* eval =
+      app.add_subcommand("eval", "Evaluate a model or a job's result, and wait for it.");
   eval->require_subcommand(1);
   AddPerplexity(*eval, chosen);
 }

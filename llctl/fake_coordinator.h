@@ -25,18 +25,20 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
   void Stop() {
-    if (server_) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    if (server_)
+      server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
     server_.reset();
   }
   void Restart() { Start(address()); }
 
   absl::Status failure;
-  v1::Job job;                               // of Submit, Get, Cancel, Pause, Resume, Why
-  std::vector<v1::Job> jobs;                 // of List, a page at a time
-  int page_size = 1000;                      // pages are no larger
-  std::vector<std::vector<v1::WatchResponse>> watches;  // one list a stream; a list then ends with `watch_end`
-  grpc::Status watch_end;                    // of every stream but the last one
-  std::function<void()> on_watch;            // runs while a stream is open, after its messages
+  v1::Job job;                // of Submit, Get, Cancel, Pause, Resume, Why
+  std::vector<v1::Job> jobs;  // of List, a page at a time
+  int page_size = 1000;       // pages are no larger
+  std::vector<std::vector<v1::WatchResponse>>
+      watches;                     // one list a stream; a list then ends with `watch_end`
+  grpc::Status watch_end;          // of every stream but the last one
+  std::function<void()> on_watch;  // runs while a stream is open, after its messages
   std::vector<std::string> log_chunks;
 
   // What came in.
@@ -60,15 +62,20 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     *response->mutable_job()->mutable_spec() = request->spec();
     return ToGrpcStatus(failure);
   }
-  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::Job* response) override {
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
+                   v1::Job* response) override {
     *response = job;
-    return request->job_id() == job.job_id() ? ToGrpcStatus(failure)
-                                             : grpc::Status(grpc::NOT_FOUND, "no job " + request->job_id());
+    return request->job_id() == job.job_id()
+               ? ToGrpcStatus(failure)
+               : grpc::Status(grpc::NOT_FOUND, "no job " + request->job_id());
   }
-  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request, v1::ListResponse* response) override {
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
+                    v1::ListResponse* response) override {
     const size_t first = request->page_token().empty() ? 0 : std::stoul(request->page_token());
     size_t next = first;
-    for (; next < jobs.size() && static_cast<int>(next - first) < std::min(page_size, request->page_size()); ++next) {
+    for (; next < jobs.size() &&
+           static_cast<int>(next - first) < std::min(page_size, request->page_size());
+         ++next) {
       *response->add_jobs() = jobs[next];
     }
     if (next < jobs.size()) response->set_next_page_token(std::to_string(next));
@@ -106,16 +113,20 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     }
     return ToGrpcStatus(failure);
   }
-  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request, v1::Job* response) override {
+  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request,
+                      v1::Job* response) override {
     return Control("cancel " + request->job_id() + " " + request->reason(), response);
   }
-  grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest* request, v1::Job* response) override {
+  grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest* request,
+                     v1::Job* response) override {
     return Control("pause " + request->job_id(), response);
   }
-  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest* request, v1::Job* response) override {
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
+                      v1::Job* response) override {
     return Control("resume " + request->job_id(), response);
   }
-  grpc::Status Why(grpc::ServerContext*, const v1::WhyRequest*, v1::WhyResponse* response) override {
+  grpc::Status Why(grpc::ServerContext*, const v1::WhyRequest*,
+                   v1::WhyResponse* response) override {
     response->set_sentence("it waits for 2 slots");
     *response->mutable_job() = job;
     return ToGrpcStatus(failure);
@@ -134,14 +145,16 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     }
     return ToGrpcStatus(failure);
   }
-  grpc::Status AddModel(grpc::ServerContext*, const v1::AddModelRequest* request, v1::Model* response) override {
+  grpc::Status AddModel(grpc::ServerContext*, const v1::AddModelRequest* request,
+                        v1::Model* response) override {
     std::lock_guard lock(mutex);
     models_added.push_back(*request);
     response->set_name(request->name());
     response->set_path(request->path());
     return ToGrpcStatus(failure);
   }
-  grpc::Status Version(grpc::ServerContext*, const v1::VersionRequest*, v1::VersionResponse* response) override {
+  grpc::Status Version(grpc::ServerContext*, const v1::VersionRequest*,
+                       v1::VersionResponse* response) override {
     response->set_version("9.9.9");
     response->set_store("sqlite");
     response->set_term(3);

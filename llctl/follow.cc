@@ -18,8 +18,13 @@ constexpr absl::Duration kStreamDeadline = absl::Minutes(30);
 
 class Follower {
  public:
-  Follower(Session& session, Client& client, std::string job_id, int64_t from_step, JobEvents& events)
-      : session_(session), client_(client), job_id_(std::move(job_id)), from_step_(from_step), events_(events) {}
+  Follower(Session& session, Client& client, std::string job_id, int64_t from_step,
+           JobEvents& events)
+      : session_(session),
+        client_(client),
+        job_id_(std::move(job_id)),
+        from_step_(from_step),
+        events_(events) {}
 
   absl::StatusOr<Followed> Run() {
     absl::Duration pause = kFirstPause;
@@ -41,7 +46,8 @@ class Follower {
         away = true;
         events_.OnContact(status);
       }
-      if (session_.environment().interrupt.SleepFor(pause)) return Followed{job_, /*detached=*/true};
+      if (session_.environment().interrupt.SleepFor(pause))
+        return Followed{job_, /*detached=*/true};
       pause = std::min(pause * 2, kLongestPause);
     }
   }
@@ -49,8 +55,9 @@ class Follower {
  private:
   // A stream also ends because the coordinator is stopping, or dropped a reader that was too slow.
   static bool IsPassing(const absl::Status& status) {
-    return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsAborted(status) ||
-           absl::IsCancelled(status) || absl::IsResourceExhausted(status);
+    return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+           absl::IsAborted(status) || absl::IsCancelled(status) ||
+           absl::IsResourceExhausted(status);
   }
 
   absl::Status ReadStream(bool* answered, bool* away) {
@@ -78,7 +85,8 @@ class Follower {
     switch (response.what_case()) {
       case v1::WatchResponse::kJob: {
         const bool news = !seen_ || job_.state() != response.job().state() ||
-                          job_.reason() != response.job().reason() || job_.epoch() != response.job().epoch();
+                          job_.reason() != response.job().reason() ||
+                          job_.epoch() != response.job().epoch();
         job_ = response.job();
         seen_ = true;
         if (news) events_.OnJob(job_);

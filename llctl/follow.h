@@ -28,8 +28,9 @@ struct Followed {
   bool detached = false;  // Ctrl-C came before the end
 };
 
-// Returns when the job has ended or Ctrl-C came. Errors: those of Watch; UNAVAILABLE when the coordinator was never
-// reached, or not for five minutes.
-absl::StatusOr<Followed> FollowJob(Session& session, const std::string& job_id, int64_t from_step, JobEvents& events);
+// Returns when the job has ended or Ctrl-C came. Errors: those of Watch; UNAVAILABLE when the
+// coordinator was never reached, or not for five minutes.
+absl::StatusOr<Followed> FollowJob(Session& session, const std::string& job_id, int64_t from_step,
+                                   JobEvents& events);
 
 }  // namespace ll

@@ -28,7 +28,8 @@ std::string ProgressText(const v1::Progress& progress) {
   if (progress.tokens_per_second() > 0) {
     absl::StrAppend(&text, ", ", SpeedText(progress.tokens_per_second()), " tokens/s");
   }
-  if (progress.peak_bytes() > 0) absl::StrAppend(&text, ", ", HumanBytes(progress.peak_bytes()), " peak");
+  if (progress.peak_bytes() > 0)
+    absl::StrAppend(&text, ", ", HumanBytes(progress.peak_bytes()), " peak");
   if (const auto eta = Eta(progress)) absl::StrAppend(&text, ", ETA ", HumanDuration(*eta));
   return text;
 }
@@ -47,7 +48,8 @@ void PrintJob(const v1::Job& job, Session& session) {
   std::vector<std::pair<std::string, std::string>> fields = {
       {"job", job.job_id()},
       {"name", job.spec().name()},
-      {"state", absl::StrCat(output.State(job.state()), job.headless() ? " (an agent is out of contact)" : "")},
+      {"state", absl::StrCat(output.State(job.state()),
+                             job.headless() ? " (an agent is out of contact)" : "")},
       {"reason", job.reason()},
       {"user", job.user()},
       {"submitted", TimeText(job.submitted(), now)},
@@ -69,15 +71,18 @@ void PrintHistory(const v1::Job& job, Output& output) {
   output.stream() << "\n";
   Table transitions({"TIME", "STATE", "ATTEMPT", "REASON"});
   for (const v1::Transition& t : job.history()) {
-    transitions.Add({Rfc3339(ToTime(t.time())), v1::JobState_Name(t.state()), absl::StrCat(t.epoch()), t.reason()});
+    transitions.Add({Rfc3339(ToTime(t.time())), v1::JobState_Name(t.state()),
+                     absl::StrCat(t.epoch()), t.reason()});
   }
   output.PrintTable(transitions);
   if (job.steps().empty()) return;
   output.stream() << "\n";
-  Table steps({"STEP", "ATTEMPT", "LOSS", "GRAD NORM", "LEARNING RATE", "TOKENS", "SECONDS", "TOKENS/S"});
+  Table steps(
+      {"STEP", "ATTEMPT", "LOSS", "GRAD NORM", "LEARNING RATE", "TOKENS", "SECONDS", "TOKENS/S"});
   for (const v1::StepRecord& s : job.steps()) {
-    steps.Add({absl::StrCat(s.step()), absl::StrCat(s.epoch()), absl::StrCat(s.loss()), absl::StrCat(s.grad_norm()),
-               absl::StrCat(s.learning_rate()), absl::StrCat(s.tokens()), absl::StrCat(s.step_seconds()),
+    steps.Add({absl::StrCat(s.step()), absl::StrCat(s.epoch()), absl::StrCat(s.loss()),
+               absl::StrCat(s.grad_norm()), absl::StrCat(s.learning_rate()),
+               absl::StrCat(s.tokens()), absl::StrCat(s.step_seconds()),
                SpeedText(s.tokens_per_second())});
   }
   output.PrintTable(steps);
@@ -107,7 +112,8 @@ void AddGetCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<GetOptions>();
   CLI::App* command = app.add_subcommand("get", "Show everything about one job.");
   command->add_option("JOB", options->job_id, "Job id.")->required();
-  command->add_flag("--history", options->history, "Also every change of state and every step's record.");
+  command->add_flag("--history", options->history,
+                    "Also every change of state and every step's record.");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunGet(*options, session); };
   });

@@ -12,8 +12,9 @@ constexpr size_t kLastColumn = 100;
 
 std::string HelpFormat::make_option(const CLI::Option* option, bool is_positional) const {
   // CLI11 shows what a negative flag sets as "--no-x{false}".
-  std::string out = absl::StrCat("  ", absl::StrReplaceAll(make_option_name(option, is_positional), {{"{false}", ""}}),
-                                 make_option_opts(option));
+  std::string out = absl::StrCat(
+      "  ", absl::StrReplaceAll(make_option_name(option, is_positional), {{"{false}", ""}}),
+      make_option_opts(option));
   const std::string indent(kTextColumn, ' ');
   size_t column = out.size();
   if (column + 1 > kTextColumn) {

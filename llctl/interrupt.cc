@@ -51,7 +51,8 @@ void Interrupt::Raise() {
 
 bool Interrupt::SleepFor(absl::Duration duration) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, absl::ToChronoNanoseconds(duration), [this] { return raised_.load(); });
+  return changed_.wait_for(lock, absl::ToChronoNanoseconds(duration),
+                           [this] { return raised_.load(); });
 }
 
 Interrupt::Scope::Scope(Interrupt& interrupt, std::function<void()> stop) : interrupt_(interrupt) {

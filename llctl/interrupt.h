@@ -1,4 +1,5 @@
-// Ctrl-C as an event instead of a death: a command that follows a job detaches and says how to come back.
+// Ctrl-C as an event instead of a death: a command that follows a job detaches and says how to come
+// back.
 #pragma once
 
 #include <atomic>

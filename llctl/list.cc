@@ -24,7 +24,8 @@ absl::StatusOr<std::vector<v1::Job>> FetchJobs(const ListOptions& options, Sessi
   v1::ListRequest request;
   for (const std::string& text : options.states) {
     v1::JobState state;
-    if (!v1::JobState_Parse(absl::AsciiStrToUpper(text), &state) || state == v1::JOB_STATE_UNSPECIFIED) {
+    if (!v1::JobState_Parse(absl::AsciiStrToUpper(text), &state) ||
+        state == v1::JOB_STATE_UNSPECIFIED) {
       return MakeFieldError({"state", "a job state such as RUNNING or QUEUED", text});
     }
     request.add_states(state);
@@ -34,7 +35,8 @@ absl::StatusOr<std::vector<v1::Job>> FetchJobs(const ListOptions& options, Sessi
   do {
     const int wanted = options.all ? kLargestPage : options.limit - static_cast<int>(jobs.size());
     request.set_page_size(std::min(wanted, kLargestPage));
-    LL_ASSIGN_OR_RETURN(v1::ListResponse page, client->Call(client->jobs(), &v1::Jobs::Stub::List, request));
+    LL_ASSIGN_OR_RETURN(v1::ListResponse page,
+                        client->Call(client->jobs(), &v1::Jobs::Stub::List, request));
     for (v1::Job& job : *page.mutable_jobs()) jobs.push_back(std::move(job));
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty() &&
@@ -53,8 +55,9 @@ absl::StatusOr<int> RunList(const ListOptions& options, Session& session) {
   } else if (output.is_table()) {
     Table table({"JOB", "NAME", "STATE", "STEP", "LOSS", "TOKENS/S", "AGE", "REASON"});
     for (const v1::Job& job : jobs) {
-      table.Add({job.job_id(), job.spec().name(), v1::JobState_Name(job.state()), StepText(job.progress()),
-                 LossText(job.progress()), SpeedText(job.progress().tokens_per_second()),
+      table.Add({job.job_id(), job.spec().name(), v1::JobState_Name(job.state()),
+                 StepText(job.progress()), LossText(job.progress()),
+                 SpeedText(job.progress().tokens_per_second()),
                  AgeText(job.submitted(), session.now()), job.reason()});
     }
     output.PrintTable(table);
@@ -76,7 +79,9 @@ void AddListCommand(CLI::App& app, Action& chosen) {
   command->add_option("--limit", options->limit, "How many at most. Default: 100.")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
-  command->add_option("--state", options->states, "Only jobs in this state; may be given several times.")
+  command
+      ->add_option("--state", options->states,
+                   "Only jobs in this state; may be given several times.")
       ->type_name("STATE")
       ->allow_extra_args(false);
   command->callback([options, &chosen] {

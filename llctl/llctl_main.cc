@@ -23,10 +23,11 @@ int main(int argc, char** argv) {
   std::ios::sync_with_stdio(false);
   ll::Interrupt interrupt;
   const ll::Environment environment = {
-      .variable = [](const std::string& name) {
-        const char* value = std::getenv(name.c_str());
-        return std::string(value == nullptr ? "" : value);
-      },
+      .variable =
+          [](const std::string& name) {
+            const char* value = std::getenv(name.c_str());
+            return std::string(value == nullptr ? "" : value);
+          },
       .out = std::cout,
       .err = std::cerr,
       .out_is_terminal = isatty(STDOUT_FILENO) != 0,

@@ -23,13 +23,15 @@ struct LogsOptions {
 absl::Status ReadLogs(v1::LogsRequest& request, Client& client, Session& session, bool* answered) {
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(
-      absl::Now() + (request.follow() ? kStreamDeadline : std::max(client.timeout(), absl::Minutes(5)))));
+      absl::Now() +
+      (request.follow() ? kStreamDeadline : std::max(client.timeout(), absl::Minutes(5)))));
   Interrupt::Scope stop(session.environment().interrupt, [&context] { context.TryCancel(); });
   const auto stream = client.jobs().Logs(&context, request);
   v1::LogsResponse response;
   while (stream->Read(&response)) {
     *answered = true;
-    session.output().stream().write(response.data().data(), static_cast<std::streamsize>(response.data().size()));
+    session.output().stream().write(response.data().data(),
+                                    static_cast<std::streamsize>(response.data().size()));
     session.output().stream().flush();
     request.set_offset(response.offset() + static_cast<int64_t>(response.data().size()));
   }
@@ -63,7 +65,8 @@ absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
     // A coordinator that restarts ends the stream; the offset says where to go on.
     const bool passing = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
                          absl::IsCancelled(status);
-    if (!options.request.follow() || !ever_answered || !passing || now - last_contact > kGiveUpAfter) {
+    if (!options.request.follow() || !ever_answered || !passing ||
+        now - last_contact > kGiveUpAfter) {
       return status;
     }
     if (!interrupt.SleepFor(pause)) pause = std::min(pause * 2, kLongestPause);
@@ -83,7 +86,8 @@ void AddLogsCommand(CLI::App& app, Action& chosen) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("logs", "Print a rank's log.");
   command->add_option("JOB", flags->job_id, "Job id.")->required();
-  command->add_flag("-f,--follow", flags->follow, "Go on until the job has ended. Ctrl-C detaches.");
+  command->add_flag("-f,--follow", flags->follow,
+                    "Go on until the job has ended. Ctrl-C detaches.");
   command->add_option("--rank", flags->rank, "Whose log. Default: 0.")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("R");

@@ -23,12 +23,14 @@ absl::StatusOr<int> RunModelsAdd(const AddOptions& options, Session& session) {
   v1::AddModelRequest request;
   request.set_name(options.name);
   request.set_path(options.path);
-  // Where the folder is readable from here too, the coordinator can forecast before a worker has looked.
+  // Where the folder is readable from here too, the coordinator can forecast before a worker has
+  // looked.
   if (absl::StatusOr<std::string> config = ReadFile(options.path + "/config.json"); config.ok()) {
     request.set_config_json(*config);
   }
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
-  LL_ASSIGN_OR_RETURN(v1::Model model, client->Call(client->admin(), &v1::Admin::Stub::AddModel, request));
+  LL_ASSIGN_OR_RETURN(v1::Model model,
+                      client->Call(client->admin(), &v1::Admin::Stub::AddModel, request));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
     output.stream() << model.name() << "\n";
@@ -43,8 +45,9 @@ absl::StatusOr<int> RunModelsAdd(const AddOptions& options, Session& session) {
 
 absl::StatusOr<int> RunModelsList(Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
-  LL_ASSIGN_OR_RETURN(v1::ListModelsResponse response,
-                      client->Call(client->admin(), &v1::Admin::Stub::ListModels, v1::ListModelsRequest()));
+  LL_ASSIGN_OR_RETURN(
+      v1::ListModelsResponse response,
+      client->Call(client->admin(), &v1::Admin::Stub::ListModels, v1::ListModelsRequest()));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
     for (const v1::Model& model : response.models()) output.stream() << model.name() << "\n";
@@ -52,7 +55,10 @@ absl::StatusOr<int> RunModelsList(Session& session) {
     Table table({"MODEL", "WEIGHTS", "PATH"});
     for (const v1::Model& model : response.models()) {
       const bool registered = !model.path().empty();
-      table.Add({model.name(), !registered ? "not registered" : model.verified() ? "verified" : "unverified",
+      table.Add({model.name(),
+                 !registered        ? "not registered"
+                 : model.verified() ? "verified"
+                                    : "unverified",
                  registered ? model.path() : "llctl models add " + model.name() + " PATH"});
     }
     output.PrintTable(table);
@@ -67,9 +73,12 @@ absl::StatusOr<int> RunModelsList(Session& session) {
 void AddModelsCommand(CLI::App& app, Action& chosen) {
   CLI::App* models = app.add_subcommand("models", "Names for weights that lie on the workers.");
   models->require_subcommand(1);
-  models->add_subcommand("list", "List the known models.")->callback([&chosen] { chosen = RunModelsList; });
+  models->add_subcommand("list", "List the known models.")->callback([&chosen] {
+    chosen = RunModelsList;
+  });
   auto options = std::make_shared<AddOptions>();
-  CLI::App* add = models->add_subcommand("add", "Give a Hugging Face folder on the workers a name.");
+  CLI::App* add =
+      models->add_subcommand("add", "Give a Hugging Face folder on the workers a name.");
   add->add_option("NAME", options->name, "Name for `submit --model`.")->required();
   add->add_option("PATH", options->path, "The folder, as the workers see it.")->required();
   add->callback([options, &chosen] {

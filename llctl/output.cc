@@ -92,7 +92,8 @@ void Table::Print(std::ostream& out, int width, bool color) const {
       const size_t padding = last ? 0 : widths[i] - Columns(cell) + 2;
       used += Columns(cell) + padding;
       const char* paint = !color ? nullptr : r == 0 ? kBold : StateColor(cell);
-      absl::StrAppend(&line, paint ? paint : "", cell, paint ? kPlain : "", std::string(padding, ' '));
+      absl::StrAppend(&line, paint ? paint : "", cell, paint ? kPlain : "",
+                      std::string(padding, ' '));
     }
     out << absl::StripTrailingAsciiWhitespace(line) << "\n";
   }
@@ -180,11 +181,12 @@ std::string ForecastText(const v1::Forecast& forecast) {
 }
 
 std::string SpecText(const v1::JobSpec& spec) {
-  nlohmann::ordered_json json = ProtoToJson(spec);
-  for (auto it = json.begin(); it != json.end();) {
-    it = it->is_structured() && it->empty() ? json.erase(it) : it + 1;
+  const nlohmann::ordered_json all = ProtoToJson(spec);
+  nlohmann::ordered_json given;
+  for (const auto& [key, value] : all.items()) {
+    if (!value.is_structured() || !value.empty()) given[key] = value;
   }
-  return JsonToYaml(json);
+  return JsonToYaml(given);
 }
 
 std::string JobLine(const v1::Job& job, const Output& output) {

@@ -48,12 +48,14 @@ TEST(ProtoJsonTest, MapsStructsAndLists) {
 }
 
 TEST(YamlTest, TextsStayTexts) {
-  EXPECT_EQ(JsonToYaml({{"a", "no"}, {"b", 5}, {"c", {1, 2}}}), "a: \"no\"\nb: 5\nc:\n  - 1\n  - 2\n");
+  EXPECT_EQ(JsonToYaml({{"a", "no"}, {"b", 5}, {"c", {1, 2}}}),
+            "a: \"no\"\nb: 5\nc:\n  - 1\n  - 2\n");
 }
 
 TEST(YamlTest, EmptyListsAndMapsStayOnTheirLine) {
-  EXPECT_EQ(JsonToYaml({{"a", nlohmann::ordered_json::array()}, {"b", nlohmann::ordered_json::object()}}),
-            "a: []\nb: {}\n");
+  EXPECT_EQ(
+      JsonToYaml({{"a", nlohmann::ordered_json::array()}, {"b", nlohmann::ordered_json::object()}}),
+      "a: []\nb: {}\n");
 }
 
 TEST(SpecTextTest, LeavesOutWhatWasNotGiven) {

@@ -29,14 +29,15 @@ absl::StatusOr<int> PlanJob(const v1::JobSpec& spec, Session& session) {
     output.PrintValue(ProtoToJson(job));
     return kExitSuccess;
   }
-  output.PrintFields({{"forecast", ForecastText(job.forecast())}, {"spec", SpecText(job.resolved_spec())}});
+  output.PrintFields(
+      {{"forecast", ForecastText(job.forecast())}, {"spec", SpecText(job.resolved_spec())}});
   return kExitSuccess;
 }
 
 void AddPlanCommand(CLI::App& app, Action& chosen) {
   auto flags = std::make_shared<SpecFlags>();
-  CLI::App* command =
-      app.add_subcommand("plan", "Show what a job would become and need; nothing is stored. Flags as for submit.");
+  CLI::App* command = app.add_subcommand(
+      "plan", "Show what a job would become and need; nothing is stored. Flags as for submit.");
   flags->AddTo(*command);
   command->callback([flags, &chosen] {
     chosen = [flags](Session& session) -> absl::StatusOr<int> {

@@ -17,7 +17,8 @@ constexpr int kBarColumns = 20;
 
 std::string Bar(const v1::Progress& progress) {
   if (progress.max_steps() <= 0) return "";
-  const double share = std::clamp(static_cast<double>(progress.step()) / progress.max_steps(), 0.0, 1.0);
+  const double share =
+      std::clamp(static_cast<double>(progress.step()) / progress.max_steps(), 0.0, 1.0);
   const int filled = static_cast<int>(share * kBarColumns);
   return absl::StrCat("[", std::string(filled, '#'), std::string(kBarColumns - filled, '.'), "] ");
 }
@@ -37,7 +38,8 @@ std::string EventLine(const google::protobuf::Struct& event) {
   std::vector<std::string> parts;
   for (const auto& [key, value] : json.items()) {
     if (key == "event" || key == "time" || value.is_structured()) continue;
-    parts.push_back(absl::StrCat(key, " ", value.is_string() ? value.get<std::string>() : value.dump()));
+    parts.push_back(
+        absl::StrCat(key, " ", value.is_string() ? value.get<std::string>() : value.dump()));
   }
   return absl::StrCat(json.value("event", "event"), ": ", absl::StrJoin(parts, ", "));
 }
@@ -69,13 +71,15 @@ void ProgressPrinter::Live(const std::string& text) {
 
 void ProgressPrinter::OnJob(const v1::Job& job) {
   max_steps_ = std::max(job.progress().max_steps(), job.resolved_spec().max_steps());
-  if (style_ == Style::kJsonLines) return session_.output().PrintJsonLine({{"job", ProtoToJson(job)}});
+  if (style_ == Style::kJsonLines)
+    return session_.output().PrintJsonLine({{"job", ProtoToJson(job)}});
   if (style_ == Style::kQuiet) return;
   Line(JobLine(job, session_.output()));
 }
 
 void ProgressPrinter::OnStep(const v1::StepRecord& step) {
-  if (style_ == Style::kJsonLines) return session_.output().PrintJsonLine({{"step", ProtoToJson(step)}});
+  if (style_ == Style::kJsonLines)
+    return session_.output().PrintJsonLine({{"step", ProtoToJson(step)}});
   if (style_ == Style::kQuiet) return;
   progress_.set_step(step.step());
   progress_.set_max_steps(max_steps_);
@@ -90,7 +94,8 @@ void ProgressPrinter::OnStep(const v1::StepRecord& step) {
 }
 
 void ProgressPrinter::OnEvent(const google::protobuf::Struct& event) {
-  if (style_ == Style::kJsonLines) return session_.output().PrintJsonLine({{"event", ProtoToJson(event)}});
+  if (style_ == Style::kJsonLines)
+    return session_.output().PrintJsonLine({{"event", ProtoToJson(event)}});
   if (style_ == Style::kQuiet) return;
   Line(EventLine(event));
 }
@@ -98,7 +103,8 @@ void ProgressPrinter::OnEvent(const google::protobuf::Struct& event) {
 void ProgressPrinter::OnContact(const absl::Status& status) {
   if (live_shown_) Line("");
   session_.talk() << (status.ok() ? std::string("llctl: the coordinator is back")
-                                  : absl::StrCat("llctl: ", std::string(status.message()), "; trying again"))
+                                  : absl::StrCat("llctl: ", std::string(status.message()),
+                                                 "; trying again"))
                   << std::endl;
 }
 
@@ -109,7 +115,8 @@ absl::StatusOr<int> WatchJob(Session& session, const std::string& job_id, int64_
     LL_ASSIGN_OR_RETURN(followed, FollowJob(session, job_id, from_step, printer));
   }
   if (followed.detached) {
-    session.talk() << "llctl: detached; the job goes on (llctl watch " << job_id << ")" << std::endl;
+    session.talk() << "llctl: detached; the job goes on (llctl watch " << job_id << ")"
+                   << std::endl;
     return kExitDetached;
   }
   if (session.output().format() == OutputFormat::kName) session.output().stream() << job_id << "\n";

@@ -1,4 +1,5 @@
-// A followed job on the screen: a live line on a terminal, plain lines elsewhere, JSON lines with -o json.
+// A followed job on the screen: a live line on a terminal, plain lines elsewhere, JSON lines with
+// -o json.
 #pragma once
 
 #include <string>
@@ -30,7 +31,8 @@ class ProgressPrinter : public JobEvents {
   bool live_shown_ = false;
 };
 
-// What `watch` and `submit --watch` do: follows, prints, returns the job's exit code or kExitDetached.
+// What `watch` and `submit --watch` do: follows, prints, returns the job's exit code or
+// kExitDetached.
 absl::StatusOr<int> WatchJob(Session& session, const std::string& job_id, int64_t from_step);
 
 }  // namespace ll

@@ -26,16 +26,21 @@ ordered_json NumberToJson(double number) {
 ordered_json ValueToJson(const google::protobuf::Value& value) {
   using google::protobuf::Value;
   switch (value.kind_case()) {
-    case Value::kBoolValue: return value.bool_value();
-    case Value::kNumberValue: return NumberToJson(value.number_value());
-    case Value::kStringValue: return value.string_value();
-    case Value::kStructValue: return StructToJson(value.struct_value());
+    case Value::kBoolValue:
+      return value.bool_value();
+    case Value::kNumberValue:
+      return NumberToJson(value.number_value());
+    case Value::kStringValue:
+      return value.string_value();
+    case Value::kStructValue:
+      return StructToJson(value.struct_value());
     case Value::kListValue: {
       ordered_json list = ordered_json::array();
       for (const auto& item : value.list_value().values()) list.push_back(ValueToJson(item));
       return list;
     }
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -51,15 +56,24 @@ ordered_json StructToJson(const google::protobuf::Struct& value) {
 ordered_json SingularToJson(const Message& message, const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
   switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32: return reflection.GetInt32(message, &field);
-    case FieldDescriptor::CPPTYPE_INT64: return reflection.GetInt64(message, &field);
-    case FieldDescriptor::CPPTYPE_UINT32: return reflection.GetUInt32(message, &field);
-    case FieldDescriptor::CPPTYPE_UINT64: return reflection.GetUInt64(message, &field);
-    case FieldDescriptor::CPPTYPE_DOUBLE: return reflection.GetDouble(message, &field);
-    case FieldDescriptor::CPPTYPE_FLOAT: return reflection.GetFloat(message, &field);
-    case FieldDescriptor::CPPTYPE_BOOL: return reflection.GetBool(message, &field);
-    case FieldDescriptor::CPPTYPE_ENUM: return reflection.GetEnum(message, &field)->name();
-    case FieldDescriptor::CPPTYPE_STRING: return reflection.GetString(message, &field);
+    case FieldDescriptor::CPPTYPE_INT32:
+      return reflection.GetInt32(message, &field);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return reflection.GetInt64(message, &field);
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return reflection.GetUInt32(message, &field);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return reflection.GetUInt64(message, &field);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return reflection.GetDouble(message, &field);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return reflection.GetFloat(message, &field);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection.GetBool(message, &field);
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return reflection.GetEnum(message, &field)->name();
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection.GetString(message, &field);
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return MessageToJson(reflection.GetMessage(message, &field));
   }

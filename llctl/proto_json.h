@@ -1,5 +1,6 @@
-// Protobuf messages as JSON for people and scripts. Differs from Protobuf's own mapping in two ways: 64-bit integers
-// are numbers, and values without presence are always there, so that a script can rely on a key.
+// Protobuf messages as JSON for people and scripts. Differs from Protobuf's own mapping in two
+// ways: 64-bit integers are numbers, and values without presence are always there, so that a script
+// can rely on a key.
 #pragma once
 
 #include "absl/time/time.h"
@@ -9,8 +10,9 @@
 
 namespace ll {
 
-// Keys are the proto's field names in the proto's order. Timestamps are RFC 3339 in UTC, Structs become objects, enums
-// their names; an enum at 0, an unset message and an absent optional have no key.
+// Keys are the proto's field names in the proto's order. Timestamps are RFC 3339 in UTC, Structs
+// become objects, enums their names; an enum at 0, an unset message and an absent optional have no
+// key.
 nlohmann::ordered_json ProtoToJson(const google::protobuf::Message& message);
 
 absl::Time ToTime(const google::protobuf::Timestamp& timestamp);

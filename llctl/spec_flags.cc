@@ -51,7 +51,8 @@ std::string TypeName(const SpecField& field) {
   if (std::holds_alternative<std::optional<double> JobSpec::*>(field.member)) return "X";
   if (std::holds_alternative<std::vector<int64_t> JobSpec::*>(field.member)) return "N,...";
   if (std::holds_alternative<std::vector<std::string> JobSpec::*>(field.member)) return "TEXT,...";
-  if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member)) return "KEY=VALUE,...";
+  if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member))
+    return "KEY=VALUE,...";
   return "TEXT";
 }
 
@@ -81,9 +82,11 @@ absl::Status InlineModelConfig(JobSpec& spec) {
 }  // namespace
 
 void SpecFlags::AddTo(CLI::App& app) {
-  app.add_option("-f,--file", file_, "Job spec to start from (YAML or JSON); flags override its keys.")
+  app.add_option("-f,--file", file_,
+                 "Job spec to start from (YAML or JSON); flags override its keys.")
       ->type_name("FILE");
-  app.add_option("--set", sets_, "Sets a key of the spec by name; last word. May be given several times.")
+  app.add_option("--set", sets_,
+                 "Sets a key of the spec by name; last word. May be given several times.")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   std::string group;
@@ -92,10 +95,12 @@ void SpecFlags::AddTo(CLI::App& app) {
     const std::string dashed = absl::StrReplaceAll(field.name, {{"_", "-"}});
     CLI::Option* option = nullptr;
     if (IsBool(field)) {
-      option = app.add_flag(absl::StrCat("--", dashed, ",!--no-", dashed))->description(HelpText(field));
+      option =
+          app.add_flag(absl::StrCat("--", dashed, ",!--no-", dashed))->description(HelpText(field));
     } else {
       option = app.add_option_function<std::vector<std::string>>(
-          absl::StrCat("--", dashed, Shortcut(field.name)), [](const std::vector<std::string>&) {}, HelpText(field));
+          absl::StrCat("--", dashed, Shortcut(field.name)), [](const std::vector<std::string>&) {},
+          HelpText(field));
       option->type_name(TypeName(field))->expected(1)->allow_extra_args(false);
       option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     }
@@ -140,7 +145,8 @@ absl::StatusOr<v1::JobSpec> SpecToProto(const JobSpec& spec) {
   v1::JobSpec out;
   const auto status = google::protobuf::util::JsonStringToMessage(ToJson(spec).dump(), &out);
   if (!status.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("the spec does not fit the protocol: ", status.ToString()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the spec does not fit the protocol: ", status.ToString()));
   }
   return out;
 }

@@ -22,7 +22,8 @@ struct SubmitOptions {
 };
 
 absl::StatusOr<int> RunSubmit(const SubmitOptions& options, Session& session) {
-  // First, so that Ctrl-C behaves the same before and after the answer and gRPC's threads inherit the mask.
+  // First, so that Ctrl-C behaves the same before and after the answer and gRPC's threads inherit
+  // the mask.
   if (options.watch) session.environment().interrupt.Arm();
   LL_ASSIGN_OR_RETURN(v1::JobSpec spec, BuildSpec(options.spec, session));
   if (options.dry_run) return PlanJob(spec, session);
@@ -31,7 +32,8 @@ absl::StatusOr<int> RunSubmit(const SubmitOptions& options, Session& session) {
       options.request_id.empty() ? NewRequestId(session.environment().random) : options.request_id;
   LL_ASSIGN_OR_RETURN(v1::SubmitResponse response, SubmitJob(spec, request_id, session));
   if (response.existed()) {
-    session.talk() << "llctl: request id " << request_id << " was seen before; this is the same job\n";
+    session.talk() << "llctl: request id " << request_id
+                   << " was seen before; this is the same job\n";
   }
   const v1::Job& job = response.job();
   Output& output = session.output();
@@ -55,8 +57,8 @@ std::string NewRequestId(Random& random) {
   // RFC 4122, version 4.
   const uint64_t high = (random.Next() & 0xFFFFFFFFFFFF0FFFull) | 0x4000;
   const uint64_t low = (random.Next() & 0x3FFFFFFFFFFFFFFFull) | 0x8000000000000000ull;
-  return absl::StrFormat("%08x-%04x-%04x-%04x-%012x", high >> 32, (high >> 16) & 0xFFFF, high & 0xFFFF, low >> 48,
-                         low & 0xFFFFFFFFFFFFull);
+  return absl::StrFormat("%08x-%04x-%04x-%04x-%012x", high >> 32, (high >> 16) & 0xFFFF,
+                         high & 0xFFFF, low >> 48, low & 0xFFFFFFFFFFFFull);
 }
 
 absl::StatusOr<v1::SubmitResponse> SubmitJob(const v1::JobSpec& spec, const std::string& request_id,
@@ -71,14 +73,18 @@ absl::StatusOr<v1::SubmitResponse> SubmitJob(const v1::JobSpec& spec, const std:
 
 void AddSubmitCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<SubmitOptions>();
-  CLI::App* command = app.add_subcommand("submit", "Submit a job; it is on disk when this returns.");
+  CLI::App* command =
+      app.add_subcommand("submit", "Submit a job; it is on disk when this returns.");
   options->spec.AddTo(*command);
-  command->add_option("--request-id", options->request_id,
-                      "Submitting again with the same id gives the same job. Default: a random one.")
+  command
+      ->add_option("--request-id", options->request_id,
+                   "Submitting again with the same id gives the same job. Default: a random one.")
       ->type_name("ID");
   command->add_flag("--dry-run", options->dry_run, "Only validate and forecast, as `llctl plan`.");
-  command->add_flag("--watch", options->watch, "Follow the job to its end; its outcome is the exit code.");
-  command->footer("\nExample: llctl submit --model 7b --ctx 32768 --data books --steps 1000 --watch");
+  command->add_flag("--watch", options->watch,
+                    "Follow the job to its end; its outcome is the exit code.");
+  command->footer(
+      "\nExample: llctl submit --model 7b --ctx 32768 --data books --steps 1000 --watch");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunSubmit(*options, session); };
   });

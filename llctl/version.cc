@@ -29,8 +29,9 @@ absl::StatusOr<int> RunVersion(bool client_only, Session& session) {
     output.stream() << "llctl " << LL_VERSION << "\n";
     if (value.contains("coordinator")) {
       const auto& coordinator = value["coordinator"];
-      output.stream() << "ll-coordinator " << coordinator["version"].get<std::string>() << " (store "
-                      << coordinator["store"].get<std::string>() << ", term " << coordinator["term"] << ")\n";
+      output.stream() << "ll-coordinator " << coordinator["version"].get<std::string>()
+                      << " (store " << coordinator["store"].get<std::string>() << ", term "
+                      << coordinator["term"] << ")\n";
     }
   } else {
     output.PrintValue(value);

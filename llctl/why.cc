@@ -17,7 +17,8 @@ void AddWhyCommand(CLI::App& app, Action& chosen) {
       LL_ASSIGN_OR_RETURN(Client * client, session.client());
       v1::WhyRequest request;
       request.set_job_id(*job_id);
-      LL_ASSIGN_OR_RETURN(v1::WhyResponse response, client->Call(client->jobs(), &v1::Jobs::Stub::Why, request));
+      LL_ASSIGN_OR_RETURN(v1::WhyResponse response,
+                          client->Call(client->jobs(), &v1::Jobs::Stub::Why, request));
       Output& output = session.output();
       if (output.format() == OutputFormat::kName) {
         output.stream() << *job_id << "\n";

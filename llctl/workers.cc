@@ -33,21 +33,24 @@ std::string UsesText(const v1::Worker& worker) {
 
 absl::StatusOr<int> RunWorkersList(Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
-  LL_ASSIGN_OR_RETURN(v1::ListWorkersResponse response,
-                      client->Call(client->admin(), &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest()));
+  LL_ASSIGN_OR_RETURN(
+      v1::ListWorkersResponse response,
+      client->Call(client->admin(), &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest()));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
     for (const v1::Worker& worker : response.workers()) output.stream() << worker.worker() << "\n";
   } else if (output.is_table()) {
     Table table({"WORKER", "HOST", "CONTACT", "USED", "SLOTS", "VERSION", "RUNS"});
     for (const v1::Worker& worker : response.workers()) {
-      table.Add({worker.worker(), worker.host(),
-                 worker.connected() ? "connected" : AgeText(worker.last_seen(), session.now()) + " ago",
-                 absl::StrCat(worker.uses_size(), "/", worker.slots_size()), SlotsText(worker), worker.version(),
-                 UsesText(worker)});
+      table.Add(
+          {worker.worker(), worker.host(),
+           worker.connected() ? "connected" : AgeText(worker.last_seen(), session.now()) + " ago",
+           absl::StrCat(worker.uses_size(), "/", worker.slots_size()), SlotsText(worker),
+           worker.version(), UsesText(worker)});
     }
     output.PrintTable(table);
-    if (response.workers().empty()) session.talk() << "llctl: no workers; start ll-worker on a host\n";
+    if (response.workers().empty())
+      session.talk() << "llctl: no workers; start ll-worker on a host\n";
   } else {
     output.PrintValue(ProtoToJson(response)["workers"]);
   }
@@ -59,9 +62,8 @@ absl::StatusOr<int> RunWorkersList(Session& session) {
 void AddWorkersCommand(CLI::App& app, Action& chosen) {
   CLI::App* workers = app.add_subcommand("workers", "The hosts that run jobs.");
   workers->require_subcommand(1);
-  workers->add_subcommand("list", "List workers and what runs on their slots.")->callback([&chosen] {
-    chosen = RunWorkersList;
-  });
+  workers->add_subcommand("list", "List workers and what runs on their slots.")
+      ->callback([&chosen] { chosen = RunWorkersList; });
 }
 
 }  // namespace ll

@@ -56,7 +56,7 @@ struct ModelOptions {
   bool train_embedding = false;  // with a tied head the trained embedding is the head too
   bool train_norm = false;
   bool train_all = false;  // method `full`: every weight is a Parameter; excludes lora
-  bool trainable = true;   // false: inference only, no masters and no gradients are allocated
+  bool trainable = true;   // false: inference only. Parameters keep a master, to load an adapter, but no gradient
   using Recompute = ll::Recompute;
   Recompute recompute = Recompute::kNone;
   int64_t loss_chunk_tokens = 0;  // rows of logits held at a time; 0 = automatic

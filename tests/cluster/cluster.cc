@@ -383,7 +383,7 @@ void Cluster::AwaitWorkers(int connected, absl::Duration timeout) {
   ASSERT_EQ(seen, connected) << "connected workers";
 }
 
-LossesByStep Cluster::LossesOnDisk(const std::string& job_id) const {
+LossesByStep Cluster::LossesOnDisk(const std::string& job_id, int64_t* steps_computed) const {
   std::vector<std::string> folders = {absl::StrCat(SharedStore(), "/", job_id)};
   for (const auto& [name, process] : workers_) {
     folders.push_back(absl::StrCat(WorkDir(name), "/jobs/", job_id));
@@ -397,6 +397,7 @@ LossesByStep Cluster::LossesOnDisk(const std::string& job_id) const {
         const auto event = nlohmann::json::parse(line, nullptr, false);
         if (!event.is_object() || event.value("event", "") != "step") continue;
         out[event["step"].get<int64_t>()].insert(event["loss"].dump());
+        if (steps_computed != nullptr) ++*steps_computed;
       }
     }
   }

@@ -101,7 +101,8 @@ class Cluster {
   std::string WorkDir(const std::string& worker) const { return dir_ + "/" + worker; }
   // For workers that share a job store: flag --job-store.
   std::string SharedStore() const { return dir_ + "/store"; }
-  LossesByStep LossesOnDisk(const std::string& job_id) const;
+  // `steps_computed`: how many there are in all, repeated ones too.
+  LossesByStep LossesOnDisk(const std::string& job_id, int64_t* steps_computed = nullptr) const;
   // Process ids of trainers, and of anything they started, of this cluster.
   std::vector<pid_t> TrainerPids(const std::string& job_id = "") const;
 

@@ -90,23 +90,24 @@ def check_headers(tree, build):
         yield finding("CMakeLists.txt", 1, f"found no header of this build in {build}")
 
 
+def names_test(cmake, relative):
+    """Whether a CMakeLists.txt names a test file, whole or as `${x}_test` in a loop over what comes before."""
+    file = relative.rpartition("/")[2]
+    stem = re.sub(r"_(test|fuzz)\.\w+$", "", file)
+    looped = re.search(r"\}_(test|fuzz)\b", cmake) and re.search(rf"foreach\([^)]*\b{re.escape(stem)}\b[^)]*\)", cmake)
+    return file in cmake or bool(looped)
+
+
 def check_registered(tree):
-    """Every test file is named in a CMakeLists.txt, so that ctest runs it."""
-    cmake = {}
-    for name in tree.names:
-        if name.endswith("CMakeLists.txt"):
-            cmake[name.rpartition("/")[0]] = tree.text(name)
+    """Every test file is named in a CMakeLists.txt of its folder or above, so that ctest runs it."""
+    cmake = {name.rpartition("/")[0]: tree.text(name) for name in tree.names if name.endswith("CMakeLists.txt")}
     for name in tree.names:
         if not re.search(r"_(test|fuzz)\.(cc|cu|py|sh)$", name):
             continue
-        folder, _, file = name.rpartition("/")
-        registered = False
-        while True:
-            relative = name[len(folder) + 1:] if folder else name
-            if relative in cmake.get(folder, "") or file in cmake.get(folder, ""):
-                registered = True
-            if not folder or registered:
-                break
+        folder = name
+        while folder:
             folder = folder.rpartition("/")[0]
-        if not registered:
+            if names_test(cmake.get(folder, ""), name):
+                break
+        else:
             yield finding(name, 1, "no CMakeLists.txt names this test")

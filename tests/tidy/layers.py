@@ -23,7 +23,7 @@ LAYERS = [
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's
 # own copies of Protobuf and fmt clash with the distribution's.
 TORCH_FOLDERS = {"model", "worker/trainer"}
-TORCH_KERNEL_FILE = re.compile(r"torch[^/]*$|/ops\.h$|_(test|bench)\.cc$")  # the thin files that adapt tensors
+TORCH_KERNEL_FILE = re.compile(r"torch[^/]*$|/(ops|testing)\.h$|_(test|bench)\.cc$")  # the thin files that adapt tensors
 TORCH_INCLUDE = re.compile(r'#include\s*[<"](torch|ATen|c10|caffe2)/')
 SERVICE_INCLUDE = re.compile(r'#include\s*[<"](grpc|grpcpp|google/protobuf|google/rpc|spdlog|prometheus|proto)/')
 OWN_INCLUDE = re.compile(r'#include\s*"([^"]+)"')
@@ -83,7 +83,7 @@ def check_links(tree):
     """The link graph in the CMake files points the same way as the includes."""
     targets = {}  # target -> (folder, file, line)
     uses = []     # (target, folder, file, line, dependency)
-    call = re.compile(r"\b(ll_library|ll_torch_library|ll_binary|ll_proto)\s*\(\s*(\w+)([^)]*)\)")
+    call = re.compile(r"\b(ll_library|ll_torch_library|ll_binary|ll_proto)\s*\(\s*([\w-]+)([^)]*)\)")
     for name in tree.names:
         if not name.endswith("CMakeLists.txt") or name.startswith("tests/"):
             continue

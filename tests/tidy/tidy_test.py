@@ -60,7 +60,9 @@ class TidyTest(unittest.TestCase):
         self.expect(layers.check_links, {
             "proto/CMakeLists.txt": "ll_proto(ll_proto job.proto)\n",
             "rpc/CMakeLists.txt": "ll_library(ll_rpc SRCS a.cc DEPS ll_proto)\n",
-            "worker/trainer/CMakeLists.txt": "ll_torch_library(ll_x SRCS a.cc DEPS ll_rpc)\n",
+            "llctl/CMakeLists.txt": "ll_binary(ll-ctl SRCS a.cc DEPS ll_rpc)\n",
+            "worker/trainer/CMakeLists.txt": "ll_torch_library(ll_x SRCS a.cc DEPS ll_rpc)\n"
+                                             "ll_binary(ll-trainer SRCS b.cc DEPS ll_torch)\n",
         }, "ll_x (worker/trainer) must not link ll_rpc (rpc)", "ll_x links LibTorch and Protobuf")
 
     def test_the_core_is_pure(self):
@@ -95,7 +97,8 @@ class TidyTest(unittest.TestCase):
     def test_registered(self):
         self.expect(builds.check_registered, {
             "a/CMakeLists.txt": "ll_test(t SRCS x_test.cc sub/y_test.cc)\n", "a/x_test.cc": "", "a/sub/y_test.cc": "",
-            "a/z_test.cc": ""}, "a/z_test.cc")
+            "b/CMakeLists.txt": "foreach(n one two)\n  add_test(NAME ${n} COMMAND ${n}_test.py)\nendforeach()\n",
+            "a/z_test.cc": "", "b/one_test.py": "", "b/three_test.py": ""}, "a/z_test.cc", "b/three_test.py")
 
     def test_format(self):
         self.expect(builds.check_format, {

@@ -84,6 +84,7 @@ class FormatsTest(TrainerTest):
         self.assertEqual(model.config.max_position_embeddings, 64)
         nll, _ = self.reference(model)
         ours = self.perplexity("--model", folder)
+        self.assertEqual(self.perplexity("--adapter", folder)["nll"], ours["nll"])  # a whole model, found out by itself
         self.assertLess(abs(ours["nll"] - nll) / nll, 1e-4)
 
     def test_base_perplexity_exact_mode(self):

@@ -24,18 +24,19 @@ namespace {
 
 // ---- what a checkpoint holds
 
-// The snapshot shares one copy of each master between the optimizer's file and the adapter's.
+// The snapshot shares one copy of each master between the optimizer's file and the adapter's. With `copy` false it is no
+// copy at all: training has ended, nothing changes the tensors any more.
 CheckpointContents Snapshot(const Training& training, Llama& model, AdamWOptimizer& optimizer,
-                            const TrainerState& state) {
+                            const TrainerState& state, bool copy) {
   CheckpointContents contents;
   contents.step = state.step;
-  NamedTensors optimizer_tensors = OptimizerTensors(model.parameters(), optimizer);
+  NamedTensors optimizer_tensors = OptimizerTensors(model.parameters(), optimizer, copy);
   const bool full = *training.spec.method == "full";
   const bool tied = training.config.tie_word_embeddings;
   NamedTensors weights;
   if (full) {
     for (const Parameter& parameter : model.parameters()) {
-      weights.emplace_back(parameter.name, parameter.compute.clone());
+      weights.emplace_back(parameter.name, copy ? parameter.compute.clone() : parameter.compute);
     }
     contents.copied_files = training.tokenizer_files;
   } else {
@@ -79,7 +80,8 @@ class Loop {
   absl::Status Load();
   void ReportStep(const StepReport& report);
   absl::Status Evaluate();
-  void Checkpoint();
+  // Starts writing one; `final`: no step follows.
+  void Checkpoint(bool final);
   // Waits until the last checkpoint is on disk; every rank learns whether it is.
   absl::Status FinishCheckpoint();
   nlohmann::ordered_json Mfu(const StepReport& report) const;
@@ -137,15 +139,16 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
     state_.last_loss = report.loss;
     ReportStep(report);
     const bool last = state_.step == *spec_.max_steps;
+    const bool final = last || report.wishes.stop;
     if (due(*spec_.eval_steps)) LL_RETURN_IF_ERROR(Evaluate());
-    if (due(*spec_.save_steps) || last || report.wishes.stop || report.wishes.checkpoint) Checkpoint();
+    if (final || due(*spec_.save_steps) || report.wishes.checkpoint) Checkpoint(final);
     if (report.wishes.stop && !last) {
       LL_RETURN_IF_ERROR(FinishCheckpoint());
       return TrainOutcome::kStopped;
     }
   }
   // A job resumed elsewhere at its last step still owes this folder its result.
-  if (checkpoint_step_ != state_.step) Checkpoint();
+  if (checkpoint_step_ != state_.step) Checkpoint(/*final=*/true);
   LL_RETURN_IF_ERROR(FinishCheckpoint());
   Done();
   return TrainOutcome::kDone;
@@ -201,13 +204,13 @@ absl::Status Loop::Evaluate() {
   return absl::OkStatus();
 }
 
-void Loop::Checkpoint() {
+void Loop::Checkpoint(bool final) {
   checkpoint_step_ = state_.step;
   if (writer_ == nullptr) return;
   events_.Phase("checkpoint", {{"step", state_.step}});
   // Not held in memory twice over: the snapshot before is on disk when the next is taken.
   writer_->Wait().IgnoreError();
-  writer_->Start(Snapshot(training_, *model_, *optimizer_, state_));
+  writer_->Start(Snapshot(training_, *model_, *optimizer_, state_, /*copy=*/!final));
 }
 
 absl::Status Loop::FinishCheckpoint() {

@@ -65,12 +65,13 @@ absl::StatusOr<TrainerState> ReadTrainerState(const std::string& checkpoint) {
   return state;
 }
 
-NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer) {
+NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer, bool copy) {
+  const auto held = [copy](const at::Tensor& t) { return copy ? t.clone() : t; };
   NamedTensors tensors;
   for (size_t i = 0; i < parameters.size(); ++i) {
-    tensors.emplace_back("master." + parameters[i].name, parameters[i].master.clone());
-    tensors.emplace_back("exp_avg." + parameters[i].name, optimizer.exp_avg()[i].clone());
-    tensors.emplace_back("exp_avg_sq." + parameters[i].name, optimizer.exp_avg_sq()[i].clone());
+    tensors.emplace_back("master." + parameters[i].name, held(parameters[i].master));
+    tensors.emplace_back("exp_avg." + parameters[i].name, held(optimizer.exp_avg()[i]));
+    tensors.emplace_back("exp_avg_sq." + parameters[i].name, held(optimizer.exp_avg_sq()[i]));
   }
   return tensors;
 }

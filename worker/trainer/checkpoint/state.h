@@ -32,8 +32,9 @@ std::string TrainerStateToText(const TrainerState& state);
 absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text);
 absl::StatusOr<TrainerState> ReadTrainerState(const std::string& checkpoint);
 
-// Deep copies of masters and moments under "master.NAME", "exp_avg.NAME", "exp_avg_sq.NAME".
-NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer);
+// Masters and moments under "master.NAME", "exp_avg.NAME", "exp_avg_sq.NAME", in the parameters' order: deep copies, or
+// with `copy` false the tensors themselves, for a training that has ended.
+NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer, bool copy);
 
 // Copies a checkpoint's masters and moments into the model and the optimizer and refreshes the compute copies. The
 // checkpoint must have been verified. Errors name the tensor that is missing or has another shape.
