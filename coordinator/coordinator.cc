@@ -73,16 +73,22 @@ class HealthListener : public DriverListener {
 class RealCoordinator : public Coordinator {
  public:
   RealCoordinator(const CoordinatorOptions& options, Clock& clock, WrapStore wrap_store)
-      : options_(options), clock_(clock), scheduler_(SchedulerOptionsOf(options)), hub_(scheduler_), metrics_(clock) {
+      : options_(options),
+        clock_(clock),
+        scheduler_(SchedulerOptionsOf(options)),
+        hub_(scheduler_),
+        metrics_(clock) {
     DriverOptions driver;
     driver.scheduler = scheduler_;
-    driver.open_store = [dir = options.data_dir, wrap_store]() -> absl::StatusOr<std::unique_ptr<Store>> {
+    driver.open_store = [dir = options.data_dir,
+                         wrap_store]() -> absl::StatusOr<std::unique_ptr<Store>> {
       LL_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, OpenSqliteStore(dir));
       if (wrap_store != nullptr) store = wrap_store(std::move(store));
       return store;
     };
     driver_ = std::make_unique<Driver>(std::move(driver), clock);
-    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
+    telemetry_ = std::make_unique<Telemetry>(
+        TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
     follow_ = std::make_unique<FollowHub>(*telemetry_);
   }
 
@@ -99,8 +105,9 @@ class RealCoordinator : public Coordinator {
   absl::Status Start() {
     LL_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options_.listen, "listen"));
     // Everything that may be refused comes before anything that lasts.
-    LL_ASSIGN_OR_RETURN(auto credentials,
-                        MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
+    LL_ASSIGN_OR_RETURN(
+        auto credentials,
+        MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
     LL_RETURN_IF_ERROR(MakeDirs(absl::StrCat(options_.data_dir, "/telemetry")));
@@ -147,31 +154,38 @@ class RealCoordinator : public Coordinator {
 
   void SetUpServices(bool loopback) {
     api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_, &clock_};
-    const AdmissionOptions admission{.paths_are_local = loopback, .shared_job_store = options_.shared_job_store};
-    jobs_ = std::make_unique<JobsService>(api_, *follow_,
-                                          JobsOptions{.admission = admission, .data_dir = options_.data_dir});
+    const AdmissionOptions admission{.paths_are_local = loopback,
+                                     .shared_job_store = options_.shared_job_store};
+    jobs_ = std::make_unique<JobsService>(
+        api_, *follow_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
     admin_ = std::make_unique<AdminService>(api_, admission);
     workers_ = std::make_unique<WorkersService>(api_, hub_);
   }
 
-  absl::Status Listen(const HostPort& listen, const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+  absl::Status Listen(const HostPort& listen,
+                      const std::shared_ptr<grpc::ServerCredentials>& credentials) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     ApplyServerLimits(builder);
-    const std::string host = listen.host.find(':') == std::string::npos ? listen.host : absl::StrCat("[", listen.host, "]");
+    const std::string host = listen.host.find(':') == std::string::npos
+                                 ? listen.host
+                                 : absl::StrCat("[", listen.host, "]");
     int port = 0;
     builder.AddListeningPort(absl::StrCat(host, ":", listen.port), credentials, &port);
     builder.RegisterService(jobs_.get());
     builder.RegisterService(admin_.get());
     builder.RegisterService(workers_.get());
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+        interceptors;
     interceptors.push_back(std::make_unique<ReflectionGuardFactory>(*authenticator_));
     builder.experimental().SetInterceptorCreators(std::move(interceptors));
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port == 0) {
-      return FieldStatus(absl::StatusCode::kUnavailable, "listen", absl::StrCat("cannot listen at ", options_.listen),
-                         "another process uses the port, or the address or certificate is wrong; give another --listen");
+      return FieldStatus(absl::StatusCode::kUnavailable, "listen",
+                         absl::StrCat("cannot listen at ", options_.listen),
+                         "another process uses the port, or the address or certificate is wrong; "
+                         "give another --listen");
     }
     grpc_address_ = absl::StrCat(host, ":", port);
     health_.SetServer(server_.get());
@@ -185,7 +199,8 @@ class RealCoordinator : public Coordinator {
     json["http"] = http_address();
     json["pid"] = getpid();
     json["tls"] = !options_.tls_cert.empty();
-    return WriteFileAtomic(absl::StrCat(options_.data_dir, "/endpoints.json"), json.dump() + "\n", 0644);
+    return WriteFileAtomic(absl::StrCat(options_.data_dir, "/endpoints.json"), json.dump() + "\n",
+                           0644);
   }
 
   // Deletes a job's telemetry with the job.
@@ -217,7 +232,8 @@ class RealCoordinator : public Coordinator {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const CoordinatorOptions& options, Clock& clock,
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Start(const CoordinatorOptions& options,
+                                                                Clock& clock,
                                                                 WrapStore wrap_store) {
   LL_RETURN_IF_ERROR(CheckOptions(options));
   auto coordinator = std::make_unique<RealCoordinator>(options, clock, std::move(wrap_store));

@@ -1,4 +1,5 @@
-// The whole coordinator in one object: store, driver, services, HTTP. main() makes one; tests make several.
+// The whole coordinator in one object: store, driver, services, HTTP. main() makes one; tests make
+// several.
 #pragma once
 
 #include <memory>
@@ -13,11 +14,12 @@ namespace ll {
 
 class Coordinator {
  public:
-  // Recovers and serves. Errors are one line and name the flag: options that do not go together, a port in use, a data
-  // folder that is locked or damaged, unreadable PEM or tokens files.
+  // Recovers and serves. Errors are one line and name the flag: options that do not go together, a
+  // port in use, a data folder that is locked or damaged, unreadable PEM or tokens files.
   // `wrap_store`: tests put a failing store around the real one; null otherwise.
   using WrapStore = std::function<std::unique_ptr<Store>(std::unique_ptr<Store>)>;
-  static absl::StatusOr<std::unique_ptr<Coordinator>> Start(const CoordinatorOptions& options, Clock& clock,
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Start(const CoordinatorOptions& options,
+                                                            Clock& clock,
                                                             WrapStore wrap_store = nullptr);
   // Stops within about two seconds; running jobs go on without contact.
   virtual ~Coordinator() = default;

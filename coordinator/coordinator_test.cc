@@ -1,4 +1,5 @@
-// A whole coordinator in process, driven over gRPC by a client and by an agent that follows a script.
+// A whole coordinator in process, driven over gRPC by a client and by an agent that follows a
+// script.
 #include "coordinator/coordinator.h"
 
 #include <grpcpp/generic/generic_stub.h>
@@ -21,7 +22,8 @@ using ::testing::HasSubstr;
 // A store that says what a full disk says while told to.
 class FullDiskStore : public Store {
  public:
-  FullDiskStore(std::unique_ptr<Store> store, std::atomic<bool>& full) : store_(std::move(store)), full_(full) {}
+  FullDiskStore(std::unique_ptr<Store> store, std::atomic<bool>& full)
+      : store_(std::move(store)), full_(full) {}
   absl::Status Commit(absl::Span<const Record> records) override {
     if (full_) return absl::ResourceExhaustedError("no space left on device");
     return store_->Commit(records);
@@ -39,8 +41,9 @@ class CoordinatorTest : public ::testing::Test {
  protected:
   void SetUp() override {
     LL_ASSERT_OK(MakeDirs(model()));
-    LL_ASSERT_OK(WriteFileAtomic(model() + "/config.json",
-                                 R"({"model_type":"llama","architectures":["LlamaForCausalLM"],"vocab_size":512,
+    LL_ASSERT_OK(WriteFileAtomic(
+        model() + "/config.json",
+        R"({"model_type":"llama","architectures":["LlamaForCausalLM"],"vocab_size":512,
         "hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,
         "num_key_value_heads":2,"max_position_embeddings":256,"rms_norm_eps":1e-5,"hidden_act":"silu"})"));
     LL_ASSERT_OK(WriteFileAtomic(data(), "0123"));
@@ -89,7 +92,8 @@ class CoordinatorTest : public ::testing::Test {
     LL_ASSERT_OK(job);
     ASSERT_EQ(v1::JobState_Name(job->state()), v1::JobState_Name(state)) << job->reason();
   }
-  std::unique_ptr<ScriptedAgent> Agent(const std::string& name, int slots, const std::string& incarnation = "i1") {
+  std::unique_ptr<ScriptedAgent> Agent(const std::string& name, int slots,
+                                       const std::string& incarnation = "i1") {
     auto agent = std::make_unique<ScriptedAgent>(under_test_.Channel(), name, incarnation);
     agent->AddSlots(slots);
     return agent;
@@ -101,8 +105,9 @@ class CoordinatorTest : public ::testing::Test {
 };
 
 std::string StepLine(int step) {
-  return absl::StrCat(R"({"event":"step","time":"2026-01-02T03:04:05Z","rank":0,"step":)", step, R"(,"loss":)",
-                      3.0 - step, R"(,"tokens":1024,"tokens_per_second":100})", "\n");
+  return absl::StrCat(R"({"event":"step","time":"2026-01-02T03:04:05Z","rank":0,"step":)", step,
+                      R"(,"loss":)", 3.0 - step, R"(,"tokens":1024,"tokens_per_second":100})",
+                      "\n");
 }
 
 TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
@@ -125,7 +130,8 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
     while (stream->Read(&message)) {
       if (message.has_job()) states.push_back(v1::JobState_Name(message.job().state()));
       if (message.has_step()) steps.push_back(message.step().step());
-      if (message.has_event()) events.push_back(message.event().fields().at("event").string_value());
+      if (message.has_event())
+        events.push_back(message.event().fields().at("event").string_value());
     }
     EXPECT_TRUE(stream->Finish().ok());
   });
@@ -138,12 +144,14 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
   v1::AgentMessage rendezvous;
   agent->NewReport(rendezvous, gang, 0)->mutable_rendezvous()->set_address("127.0.0.1:5");
   agent->Send(rendezvous);
-  EXPECT_EQ(agent->Take([](const auto& m) { return m.has_rendezvous(); }, "rendezvous").rendezvous().address(),
+  EXPECT_EQ(agent->Take([](const auto& m) { return m.has_rendezvous(); }, "rendezvous")
+                .rendezvous()
+                .address(),
             "127.0.0.1:5");
   agent->ReportTraining(gang);
   AwaitState(id, v1::RUNNING);
-  const std::string lines = StepLine(1) + StepLine(2) + R"({"event":"eval","perplexity":9.5})" + "\n" + StepLine(3) +
-                            R"({"event":"done"})" + "\n";
+  const std::string lines = StepLine(1) + StepLine(2) + R"({"event":"eval","perplexity":9.5})" +
+                            "\n" + StepLine(3) + R"({"event":"done"})" + "\n";
   agent->SendTelemetry(gang, v1::Telemetry::EVENTS, 0, lines);
   EXPECT_EQ(agent->TakeTelemetryAck().offset(), static_cast<int64_t>(lines.size()));
   agent->SendTelemetry(gang, v1::Telemetry::LOG, 0, "hello log\n");
@@ -153,13 +161,18 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
   AwaitState(id, v1::SUCCEEDED);
   watcher.join();
 
-  EXPECT_EQ(states.front(), "QUEUED") << "the watch may start later than QUEUED only if the agent was faster";
+  EXPECT_EQ(states.front(),
+            "STARTING");  // slots were free: placed in the step that took the submit
   EXPECT_EQ(states.back(), "SUCCEEDED");
   EXPECT_EQ(std::count(states.begin(), states.end(), "RUNNING"), 1);
   EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 3}));
   EXPECT_EQ(events, (std::vector<std::string>{"eval", "done"}));
 
   LL_ASSERT_OK_AND_ASSIGN(v1::Job job, Get(id, /*history=*/true));
+  std::vector<std::string> history;
+  for (const v1::Transition& t : job.history()) history.push_back(v1::JobState_Name(t.state()));
+  EXPECT_EQ(history,
+            (std::vector<std::string>{"QUEUED", "STARTING", "RUNNING", "FINISHING", "SUCCEEDED"}));
   EXPECT_EQ(job.steps_size(), 3);
   EXPECT_EQ(job.progress().step(), 3);
   EXPECT_EQ(job.progress().max_steps(), 3);
@@ -217,6 +230,7 @@ TEST_F(CoordinatorTest, ARestartDisturbsNoRunningJob) {
   Start();
   auto agent = Agent("w1", 1);
   agent->SayHello();
+  agent->TakeWelcome();
   LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse submitted, Submit(Request()));
   const v1::StartGang gang = agent->TakeStart();
   agent->ReportTraining(gang);
@@ -260,6 +274,7 @@ TEST_F(CoordinatorTest, CancelStopsTheGangAndWaitsForItsEnd) {
   Start();
   auto agent = Agent("w1", 1);
   agent->SayHello();
+  agent->TakeWelcome();
   LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse submitted, Submit(Request()));
   const v1::StartGang gang = agent->TakeStart();
   agent->ReportTraining(gang);
@@ -276,7 +291,8 @@ TEST_F(CoordinatorTest, CancelStopsTheGangAndWaitsForItsEnd) {
   agent->Send(exit);
   AwaitState(gang.job_id(), v1::CANCELLED);
   cancel.set_job_id("job-000000000000");
-  EXPECT_THAT(CallOnce<v1::Job>(*jobs_, &v1::Jobs::Stub::Cancel, cancel), StatusIs(absl::StatusCode::kNotFound, "job-"));
+  EXPECT_THAT(CallOnce<v1::Job>(*jobs_, &v1::Jobs::Stub::Cancel, cancel),
+              StatusIs(absl::StatusCode::kNotFound, "job-"));
 }
 
 TEST_F(CoordinatorTest, ALiveWorkersNameIsTaken) {
@@ -315,6 +331,7 @@ TEST_F(CoordinatorTest, TelemetryOfAnothersGangIsNotTaken) {
   Start();
   auto owner = Agent("w1", 1);
   owner->SayHello();
+  owner->TakeWelcome();
   LL_ASSERT_OK(Submit(Request()));
   const v1::StartGang gang = owner->TakeStart();
   auto other = Agent("w2", 0);
@@ -324,22 +341,27 @@ TEST_F(CoordinatorTest, TelemetryOfAnothersGangIsNotTaken) {
   v1::AgentMessage beat;
   beat.mutable_heartbeat()->set_sequence(1);
   other->Send(beat);
-  const auto next = other->Take([](const auto& m) { return m.has_telemetry_ack() || m.has_heartbeat_ack(); }, "an ack");
+  const auto next = other->Take(
+      [](const auto& m) { return m.has_telemetry_ack() || m.has_heartbeat_ack(); }, "an ack");
   EXPECT_TRUE(next.has_heartbeat_ack());
-  EXPECT_FALSE(FileExists(under_test_.options.data_dir + "/telemetry/" + gang.job_id() + "/e0001/rank-00.log"));
+  EXPECT_FALSE(FileExists(under_test_.options.data_dir + "/telemetry/" + gang.job_id() +
+                          "/e0001/rank-00.log"));
 }
 
 TEST_F(CoordinatorTest, FullDiskRefusesBeforeTheAnswerAndHealsByItself) {
   std::atomic<bool> full{false};
-  Start([&](std::unique_ptr<Store> store) { return std::make_unique<FullDiskStore>(std::move(store), full); });
+  Start([&](std::unique_ptr<Store> store) {
+    return std::make_unique<FullDiskStore>(std::move(store), full);
+  });
   LL_ASSERT_OK(Submit(Request(1, "before")));
   full = true;
   EXPECT_THAT(Submit(Request(1, "r")), StatusIs(absl::StatusCode::kResourceExhausted, "no space"));
   full = false;
   LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse after, Submit(Request(1, "r")));
   EXPECT_FALSE(after.existed());
-  LL_ASSERT_OK_AND_ASSIGN(v1::ListResponse list,
-                          CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, v1::ListRequest()));
+  LL_ASSERT_OK_AND_ASSIGN(
+      v1::ListResponse list,
+      CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, v1::ListRequest()));
   EXPECT_EQ(list.jobs_size(), 2);
 }
 
@@ -354,7 +376,8 @@ TEST_F(CoordinatorTest, PagesStayInOrderWhileJobsArrive) {
   v1::ListRequest request;
   request.set_page_size(10);
   do {
-    LL_ASSERT_OK_AND_ASSIGN(v1::ListResponse page, CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, request));
+    LL_ASSERT_OK_AND_ASSIGN(v1::ListResponse page,
+                            CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, request));
     for (const v1::Job& job : page.jobs()) listed.push_back(job.job_id());
     request.set_page_token(page.next_page_token());
     LL_ASSERT_OK(Submit(Request()));  // newer than everything listed so far
@@ -376,7 +399,8 @@ TEST_F(CoordinatorTest, RegistriesAreChecked) {
   EXPECT_THAT(CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add),
               StatusIs(absl::StatusCode::kInvalidArgument, "weights of 70b"));
   add.set_name("tiny");
-  LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added, CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
+  LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added,
+                          CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
   EXPECT_TRUE(model_added.verified());
   v1::AddDataRequest add_data;
   add_data.set_name("bible");
@@ -390,14 +414,16 @@ TEST_F(CoordinatorTest, RegistriesAreChecked) {
   EXPECT_EQ(got.job().spec().model(), "tiny");
   EXPECT_EQ(got.job().resolved_spec().model(), model());
   EXPECT_EQ(got.job().resolved_spec().data(), data());
-  LL_ASSERT_OK_AND_ASSIGN(v1::ListModelsResponse models, CallOnce<v1::ListModelsResponse>(
-                                                             *admin_, &v1::Admin::Stub::ListModels, v1::ListModelsRequest()));
+  LL_ASSERT_OK_AND_ASSIGN(v1::ListModelsResponse models,
+                          CallOnce<v1::ListModelsResponse>(*admin_, &v1::Admin::Stub::ListModels,
+                                                           v1::ListModelsRequest()));
   EXPECT_EQ(models.models_size(), 4);  // 7b, 13b, 70b and ours
 }
 
 TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
   Start();
-  const auto channel = grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials());
+  const auto channel =
+      grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials());
   auto jobs = v1::Jobs::NewStub(channel);
   EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
               StatusIs(absl::StatusCode::kUnauthenticated, "token"));
@@ -416,7 +442,8 @@ TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
   grpc::ClientContext context;
   SetDeadline(context);
   grpc::CompletionQueue queue;
-  auto call = generic.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  auto call = generic.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
   void* tag;
   bool ok;
   call->StartCall(&queue);
@@ -482,29 +509,35 @@ class TlsTest : public CoordinatorTest {
   void SetUp() override {
     CoordinatorTest::SetUp();
     const std::string d = under_test_.dir() + "/";
-    Run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout " + d + "ca.key -out " + d + "ca.pem");
+    Run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout " + d +
+        "ca.key -out " + d + "ca.pem");
     Make("server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
     Make("w1", "subjectAltName=DNS:w1");
     under_test_.options.tls_cert = d + "server.pem";
     under_test_.options.tls_key = d + "server.key";
     under_test_.options.tls_client_ca = d + "ca.pem";
     under_test_.options.tokens = d + "tokens";
-    LL_ASSERT_OK(WriteFileAtomic(d + "tokens", absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
-                                                            "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n")));
+    LL_ASSERT_OK(WriteFileAtomic(d + "tokens",
+                                 absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
+                                              "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n")));
     LL_ASSERT_OK(under_test_.Start());
   }
-  static void Run(const std::string& command) { ASSERT_EQ(std::system((command + " 2>/dev/null").c_str()), 0) << command; }
+  static void Run(const std::string& command) {
+    ASSERT_EQ(std::system((command + " 2>/dev/null").c_str()), 0) << command;
+  }
   void Make(const std::string& name, const std::string& alternative) {
     const std::string f = under_test_.dir() + "/" + name;
     const std::string ca = under_test_.dir() + "/ca";
     LL_ASSERT_OK(WriteFileAtomic(f + ".ext", alternative + "\n"));
-    Run("openssl req -newkey rsa:2048 -nodes -subj /CN=" + name + " -keyout " + f + ".key -out " + f + ".csr");
-    Run("openssl x509 -req -days 2 -in " + f + ".csr -CA " + ca + ".pem -CAkey " + ca + ".key -CAcreateserial -extfile " +
-        f + ".ext -out " + f + ".pem");
+    Run("openssl req -newkey rsa:2048 -nodes -subj /CN=" + name + " -keyout " + f + ".key -out " +
+        f + ".csr");
+    Run("openssl x509 -req -days 2 -in " + f + ".csr -CA " + ca + ".pem -CAkey " + ca +
+        ".key -CAcreateserial -extfile " + f + ".ext -out " + f + ".pem");
   }
   std::shared_ptr<grpc::Channel> Secure(const std::string& certificate, const std::string& token) {
     const std::string d = under_test_.dir() + "/";
-    ChannelConfig config{.addresses = {under_test_.address()}, .ca_file = d + "ca.pem", .token = token};
+    ChannelConfig config{
+        .addresses = {under_test_.address()}, .ca_file = d + "ca.pem", .token = token};
     if (!certificate.empty()) {
       config.cert_file = d + certificate + ".pem";
       config.key_file = d + certificate + ".key";
@@ -537,9 +570,11 @@ TEST_F(TlsTest, UsersComeWithTokensAndWorkersWithTheirOwnCertificate) {
 }
 
 TEST_F(TlsTest, PlaintextGetsNothing) {
-  auto jobs = v1::Jobs::NewStub(grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials()));
-  EXPECT_EQ(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()).status().code(),
-            absl::StatusCode::kUnavailable);
+  auto jobs = v1::Jobs::NewStub(
+      grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials()));
+  EXPECT_EQ(
+      CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()).status().code(),
+      absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

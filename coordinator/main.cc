@@ -33,7 +33,8 @@ ll::LogLevel LevelOf(const std::string& name) {
 int main(int argc, char** argv) {
   bool exit_now = false;
   int exit_code = 0;
-  const ll::CoordinatorOptions options = ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
+  const ll::CoordinatorOptions options =
+      ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
   if (exit_now) return exit_code;
 
   // All threads inherit the mask; this one takes the signals where it waits for them.
@@ -48,14 +49,16 @@ int main(int argc, char** argv) {
   ll::InstallSpdlogSink("ll-coordinator");
   auto coordinator = ll::Coordinator::Start(options, ll::RealClock());
   if (!coordinator.ok()) return Fail(coordinator.status());
-  std::printf("ll-coordinator: serving grpc=%s http=%s data_dir=%s\n", (*coordinator)->grpc_address().c_str(),
-              (*coordinator)->http_address().c_str(), options.data_dir.c_str());
+  std::printf("ll-coordinator: serving grpc=%s http=%s data_dir=%s\n",
+              (*coordinator)->grpc_address().c_str(), (*coordinator)->http_address().c_str(),
+              options.data_dir.c_str());
   std::fflush(stdout);
 
   int signal_number = 0;
   sigwait(&signals, &signal_number);
   LL_LOG(kInfo) << "signal " << signal_number << ": stopping";
-  alarm(kStopDeadlineSeconds);  // a stop that hangs is ended by SIGALRM; everything acknowledged is on disk
+  alarm(kStopDeadlineSeconds);  // a stop that hangs is ended by SIGALRM; everything acknowledged is
+                                // on disk
   coordinator->reset();
   return 0;
 }

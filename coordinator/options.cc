@@ -29,7 +29,8 @@ class YamlConfig : public CLI::Config {
     try {
       root = YAML::Load(input);
     } catch (const YAML::Exception& error) {
-      throw CLI::FileError(absl::StrCat("config: not YAML, line ", error.mark.line + 1, ": ", error.msg));
+      throw CLI::FileError(
+          absl::StrCat("config: not YAML, line ", error.mark.line + 1, ": ", error.msg));
     }
     if (root.IsNull()) return items;
     if (!root.IsMap()) throw CLI::FileError("config: expected a mapping of flags to values");
@@ -58,23 +59,32 @@ std::string DefaultDataDir() {
 CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code) {
   CoordinatorOptions o;
   o.data_dir = DefaultDataDir();
-  CLI::App app{"The coordinator of the LongLoRA training service: durable queue, scheduler, worker registry."};
+  CLI::App app{
+      "The coordinator of the LongLoRA training service: durable queue, scheduler, worker "
+      "registry."};
   app.name("ll-coordinator");
   app.set_version_flag("--version", LL_VERSION);
-  app.add_option("--listen", o.listen, "HOST:PORT for gRPC; port 0 takes any free one")->capture_default_str();
-  app.add_option("--http", o.http, "HOST:PORT for /metrics and /healthz, on loopback")->capture_default_str();
-  app.add_option("--data-dir", o.data_dir, "Folder of the store, telemetry and token, on a local disk")
+  app.add_option("--listen", o.listen, "HOST:PORT for gRPC; port 0 takes any free one")
+      ->capture_default_str();
+  app.add_option("--http", o.http, "HOST:PORT for /metrics and /healthz, on loopback")
+      ->capture_default_str();
+  app.add_option("--data-dir", o.data_dir,
+                 "Folder of the store, telemetry and token, on a local disk")
       ->capture_default_str();
   app.add_option("--store", o.store, "Where decisions are kept: sqlite")->capture_default_str();
   app.add_option("--tls-cert", o.tls_cert, "PEM certificate (chain) of this coordinator");
   app.add_option("--tls-key", o.tls_key, "PEM private key of --tls-cert");
-  app.add_option("--tls-client-ca", o.tls_client_ca, "PEM CA; workers then need a certificate of it with their name");
-  app.add_option("--tokens", o.tokens, "Tokens file: one JSON object a line (token_sha256, user, scopes, expires)");
+  app.add_option("--tls-client-ca", o.tls_client_ca,
+                 "PEM CA; workers then need a certificate of it with their name");
+  app.add_option("--tokens", o.tokens,
+                 "Tokens file: one JSON object a line (token_sha256, user, scopes, expires)");
   app.add_flag("--shared-job-store", o.shared_job_store,
                "All workers write to one job store, so any host can resume any checkpoint");
-  app.add_option("--lease-seconds", o.lease_seconds, "Silence after which a worker counts as out of contact")
+  app.add_option("--lease-seconds", o.lease_seconds,
+                 "Silence after which a worker counts as out of contact")
       ->capture_default_str();
-  app.add_option("--heartbeat-seconds", o.heartbeat_seconds, "How often workers report")->capture_default_str();
+  app.add_option("--heartbeat-seconds", o.heartbeat_seconds, "How often workers report")
+      ->capture_default_str();
   app.add_option("--max-calls-per-second", o.max_calls_per_second, "Of one user; more are refused")
       ->capture_default_str();
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")
@@ -89,7 +99,8 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   } catch (const CLI::ParseError& error) {
     *exit_now = true;
     *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
-    if (*exit_code != 0) std::cerr << "ll-coordinator: " << error.what() << "; see ll-coordinator --help\n";
+    if (*exit_code != 0)
+      std::cerr << "ll-coordinator: " << error.what() << "; see ll-coordinator --help\n";
   }
   return o;
 }
@@ -106,12 +117,15 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
                            absl::StrCat(o.heartbeat_seconds)});
   }
   if (!(o.max_calls_per_second >= 1)) {
-    return MakeFieldError({"max-calls-per-second", "at least 1", absl::StrCat(o.max_calls_per_second)});
+    return MakeFieldError(
+        {"max-calls-per-second", "at least 1", absl::StrCat(o.max_calls_per_second)});
   }
   if (!IsLoopbackHost(http.host)) {
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "http",
-                       absl::StrCat(o.http, " is not on loopback, and this page has neither TLS nor authentication"),
-                       "bind 127.0.0.1 and let a reverse proxy with TLS stand before it");
+    return FieldStatus(
+        absl::StatusCode::kFailedPrecondition, "http",
+        absl::StrCat(o.http,
+                     " is not on loopback, and this page has neither TLS nor authentication"),
+        "bind 127.0.0.1 and let a reverse proxy with TLS stand before it");
   }
   if (IsLoopbackHost(listen.host)) return absl::OkStatus();
   if (o.tls_cert.empty() || o.tls_key.empty()) {

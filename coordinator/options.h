@@ -22,12 +22,13 @@ struct CoordinatorOptions {
   std::string log_level = "info";
 };
 
-// Reads the command line. Returns true in `*exit_now` with the exit code in `*exit_code` when there is nothing to run
+// Reads the command line. Returns true in `*exit_now` with the exit code in `*exit_code` when there
+// is nothing to run
 // (--help, --version, a wrong flag); what is to be said has then been printed.
 CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code);
 
-// What must hold before anything is opened: a bind beyond loopback needs TLS and a way to know callers, HTTP stays on
-// loopback, the store is known, times are sensible. Errors name the flag.
+// What must hold before anything is opened: a bind beyond loopback needs TLS and a way to know
+// callers, HTTP stays on loopback, the store is known, times are sensible. Errors name the flag.
 absl::Status CheckOptions(const CoordinatorOptions& options);
 
 }  // namespace ll

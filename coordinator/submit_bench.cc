@@ -1,5 +1,5 @@
-// Durable submits a second: eight clients over loopback gRPC, each waiting for its answer before the next, SQLite with
-// synchronous=FULL. Run by hand: build/bench/submit_bench
+// Durable submits a second: eight clients over loopback gRPC, each waiting for its answer before
+// the next, SQLite with synchronous=FULL. Run by hand: build/bench/submit_bench
 #include <benchmark/benchmark.h>
 
 #include "base/check.h"

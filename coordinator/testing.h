@@ -1,9 +1,11 @@
-// For tests: a coordinator in this process, a client of it, and an agent that does what the test says.
+// For tests: a coordinator in this process, a client of it, and an agent that does what the test
+// says.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -75,7 +77,8 @@ inline void SetDeadline(grpc::ClientContext& context) {
 // Calls one unary method: CallOnce<v1::Job>(stub, &v1::Jobs::Stub::Get, request).
 template <typename Response, typename Stub, typename Request>
 absl::StatusOr<Response> CallOnce(Stub& stub,
-                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
                                   const Request& request) {
   grpc::ClientContext context;
   SetDeadline(context);
@@ -155,7 +158,8 @@ class ScriptedAgent {
       Send(message);
     }
   }
-  void SendTelemetry(const v1::StartGang& gang, v1::Telemetry::Stream stream, int64_t offset, const std::string& data) {
+  void SendTelemetry(const v1::StartGang& gang, v1::Telemetry::Stream stream, int64_t offset,
+                     const std::string& data) {
     v1::AgentMessage message;
     v1::Telemetry* telemetry = message.mutable_telemetry();
     telemetry->set_job_id(gang.job_id());
@@ -167,30 +171,41 @@ class ScriptedAgent {
   }
 
   // Takes the first message for which `wanted` holds; fails the test when none comes.
-  v1::CoordinatorMessage Take(const std::function<bool(const v1::CoordinatorMessage&)>& wanted, const char* what) {
-    v1::CoordinatorMessage found;
+  v1::CoordinatorMessage Take(const std::function<bool(const v1::CoordinatorMessage&)>& wanted,
+                              const char* what) {
+    const auto find = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return std::find_if(inbox_.begin(), inbox_.end(), wanted);
+    };
     const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      for (auto it = inbox_.begin(); it != inbox_.end(); ++it) {
-        if (!wanted(*it)) continue;
-        found = *it;
-        inbox_.erase(it);
-        return true;
-      }
-      return closed_;
+      return closed_ || find() != inbox_.end();
     };
     absl::MutexLock lock(&mu_);
     mu_.AwaitWithTimeout(absl::Condition(&there), kTestPatience);
-    EXPECT_NE(found.what_case(), v1::CoordinatorMessage::WHAT_NOT_SET) << "the agent never got: " << what;
+    const auto it = find();
+    if (it == inbox_.end()) {
+      ADD_FAILURE() << "the agent never got: " << what;
+      return {};
+    }
+    v1::CoordinatorMessage found = *it;
+    inbox_.erase(it);
     return found;
   }
-  v1::Welcome TakeWelcome() { return Take([](const auto& m) { return m.has_welcome(); }, "welcome").welcome(); }
-  v1::StartGang TakeStart() { return Take([](const auto& m) { return m.has_start(); }, "start").start(); }
-  v1::StopGang TakeStop() { return Take([](const auto& m) { return m.has_stop(); }, "stop").stop(); }
+  v1::Welcome TakeWelcome() {
+    return Take([](const auto& m) { return m.has_welcome(); }, "welcome").welcome();
+  }
+  v1::StartGang TakeStart() {
+    return Take([](const auto& m) { return m.has_start(); }, "start").start();
+  }
+  v1::StopGang TakeStop() {
+    return Take([](const auto& m) { return m.has_stop(); }, "stop").stop();
+  }
   v1::TelemetryAck TakeTelemetryAck() {
-    return Take([](const auto& m) { return m.has_telemetry_ack(); }, "telemetry ack").telemetry_ack();
+    return Take([](const auto& m) { return m.has_telemetry_ack(); }, "telemetry ack")
+        .telemetry_ack();
   }
   void TakeAck(int64_t sequence) {
-    Take([&](const auto& m) { return m.has_report_ack() && m.report_ack().sequence() >= sequence; }, "report ack");
+    Take([&](const auto& m) { return m.has_report_ack() && m.report_ack().sequence() >= sequence; },
+         "report ack");
   }
   int64_t sequence() const { return sequence_; }
 

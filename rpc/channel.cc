@@ -18,8 +18,9 @@
 namespace ll {
 namespace {
 
-// Only UNAVAILABLE: the call never reached a handler or the coordinator is restarting. Submit stays safe because its
-// request id makes a second delivery harmless. The worker session is not listed; agents reconnect by themselves.
+// Only UNAVAILABLE: the call never reached a handler or the coordinator is restarting. Submit stays
+// safe because its request id makes a second delivery harmless. The worker session is not listed;
+// agents reconnect by themselves.
 constexpr char kServiceConfig[] = R"({
   "methodConfig": [{
     "name": [{"service": "ll.v1.Jobs"}, {"service": "ll.v1.Admin"}],
@@ -33,8 +34,8 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kConnectTimeoutMs = 5'000;
 constexpr int kMaxReconnectBackoffMs = 2'000;
 
-// gRPC refuses call credentials on a plaintext connection, and loopback connections are plaintext; an interceptor
-// works the same on both.
+// gRPC refuses call credentials on a plaintext connection, and loopback connections are plaintext;
+// an interceptor works the same on both.
 class BearerToken : public grpc::experimental::Interceptor {
  public:
   explicit BearerToken(const std::string& value) : value_(value) {}
@@ -53,7 +54,8 @@ class BearerToken : public grpc::experimental::Interceptor {
 class BearerTokenFactory : public grpc::experimental::ClientInterceptorFactoryInterface {
  public:
   explicit BearerTokenFactory(const std::string& token) : value_(absl::StrCat("Bearer ", token)) {}
-  grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
+  grpc::experimental::Interceptor* CreateClientInterceptor(
+      grpc::experimental::ClientRpcInfo*) override {
     return new BearerToken(value_);
   }
 
@@ -61,14 +63,16 @@ class BearerTokenFactory : public grpc::experimental::ClientInterceptorFactoryIn
   std::string value_;
 };
 
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ChannelConfig& config) {
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
+    const ChannelConfig& config) {
   if (config.cert_file.empty() != config.key_file.empty()) {
     return MakeFieldError({"tls-cert", "a certificate and its key together", "only one of them",
                            "give both --tls-cert and --tls-key"});
   }
   if (config.ca_file.empty()) {
     if (!config.cert_file.empty()) {
-      return MakeFieldError({"tls-ca", "the CA that signed the coordinator's certificate", "none", "give --tls-ca"});
+      return MakeFieldError(
+          {"tls-ca", "the CA that signed the coordinator's certificate", "none", "give --tls-ca"});
     }
     return grpc::InsecureChannelCredentials();
   }
@@ -105,8 +109,8 @@ bool IsNumericV4(const std::string& host) {
   return inet_pton(AF_INET, host.c_str(), &ignored) == 1;
 }
 
-// gRPC's target: one address is left to its resolver (which looks again after a failure); several become one list
-// that its default policy tries in order.
+// gRPC's target: one address is left to its resolver (which looks again after a failure); several
+// become one list that its default policy tries in order.
 absl::StatusOr<std::string> MakeTarget(const std::vector<HostPort>& addresses) {
   if (addresses.size() == 1 && !IsNumericV4(addresses[0].host)) {
     const bool v6 = addresses[0].host.find(':') != std::string::npos;
@@ -150,7 +154,8 @@ absl::StatusOr<std::vector<std::string>> ParseAddresses(absl::string_view text) 
   std::vector<std::string> out;
   for (absl::string_view part : absl::StrSplit(text, ',')) {
     LL_ASSIGN_OR_RETURN(HostPort address, ParseHostPort(part, "coordinator"));
-    if (address.port == 0) return MakeFieldError({"coordinator", "a port from 1 to 65535", std::string(part)});
+    if (address.port == 0)
+      return MakeFieldError({"coordinator", "a port from 1 to 65535", std::string(part)});
     out.push_back(std::string(part));
   }
   return out;
@@ -191,7 +196,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& 
   if (addresses.size() > 1) args.SetString(GRPC_ARG_DEFAULT_AUTHORITY, addresses[0].host);
 
   std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
-  if (!config.token.empty()) interceptors.push_back(std::make_unique<BearerTokenFactory>(config.token));
+  if (!config.token.empty())
+    interceptors.push_back(std::make_unique<BearerTokenFactory>(config.token));
   return grpc::experimental::CreateCustomChannelWithInterceptors(target, credentials, args,
                                                                  std::move(interceptors));
 }

@@ -13,8 +13,8 @@
 namespace ll {
 
 struct ChannelConfig {
-  // "HOST:PORT" each; several are tried in order (a coordinator and its standbys) and, with TLS, must share a
-  // certificate name: the first one's.
+  // "HOST:PORT" each; several are tried in order (a coordinator and its standbys) and, with TLS,
+  // must share a certificate name: the first one's.
   std::vector<std::string> addresses;
   // PEM files. `ca_file` switches TLS on; a client certificate needs both of the others.
   std::string ca_file, cert_file, key_file;
@@ -22,10 +22,12 @@ struct ChannelConfig {
   std::string token;
 };
 
-// Splits "HOST:PORT[,HOST:PORT…]". Errors (InvalidArgument, field "coordinator"): empty, no port, port out of range.
+// Splits "HOST:PORT[,HOST:PORT…]". Errors (InvalidArgument, field "coordinator"): empty, no port,
+// port out of range.
 absl::StatusOr<std::vector<std::string>> ParseAddresses(absl::string_view text);
 
-// Splits "HOST:PORT" or "[V6]:PORT"; the host comes back without brackets. `field` names the flag in the error.
+// Splits "HOST:PORT" or "[V6]:PORT"; the host comes back without brackets. `field` names the flag
+// in the error.
 struct HostPort {
   std::string host;
   int port = 0;
@@ -35,9 +37,9 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text, absl::string_view
 // 127.0.0.0/8, ::1 or "localhost".
 bool IsLoopbackHost(absl::string_view host);
 
-// A lazily connecting channel: keepalive, at most 64 MiB an answer, and transparent retries of UNAVAILABLE with
-// backoff for the unary services (Jobs, Admin). Errors: bad address; unreadable PEM file; a token that would travel
-// unencrypted to a host other than this one.
+// A lazily connecting channel: keepalive, at most 64 MiB an answer, and transparent retries of
+// UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address; unreadable
+// PEM file; a token that would travel unencrypted to a host other than this one.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config);
 
 }  // namespace ll

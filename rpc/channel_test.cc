@@ -17,7 +17,8 @@ TEST(HostPort, ReadsNamesAndAddresses) {
 }
 
 TEST(HostPort, RefusesWhatIsNotOneAndNamesTheFlag) {
-  for (const char* text : {"", "host", ":7070", "host:", "host:99999", "host:-1", "host:7 0", "::1:7070", "h:+7"}) {
+  for (const char* text :
+       {"", "host", ":7070", "host:", "host:99999", "host:-1", "host:7 0", "::1:7070", "h:+7"}) {
     const auto got = ParseHostPort(text, "listen");
     ASSERT_FALSE(got.ok()) << text;
     EXPECT_EQ(ErrorField(got.status()), "listen") << text;

@@ -1,7 +1,7 @@
 // A small HTTP server for a daemon's pages: /metrics for Prometheus, /healthz for probes.
 //
-// A web page that a person on this host looks at must not be able to read them: requests with an Origin header, and
-// requests whose Host is a foreign name (DNS rebinding), are refused.
+// A web page that a person on this host looks at must not be able to read them: requests with an
+// Origin header, and requests whose Host is a foreign name (DNS rebinding), are refused.
 #pragma once
 
 #include <functional>

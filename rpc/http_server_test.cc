@@ -35,14 +35,16 @@ std::string Talk(int port, const std::string& request) {
 class HttpServerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto server = HttpServer::Start("127.0.0.1:0", {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}});
+    auto server =
+        HttpServer::Start("127.0.0.1:0", {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}});
     LL_ASSERT_OK(server);
     server_ = *std::move(server);
     LL_ASSERT_OK_AND_ASSIGN(HostPort at, ParseHostPort(server_->address(), "http"));
     port_ = at.port;
   }
   std::string Get(const std::string& path, const std::string& headers) {
-    return Talk(port_, absl::StrCat("GET ", path, " HTTP/1.1\r\n", headers, "Connection: close\r\n\r\n"));
+    return Talk(port_,
+                absl::StrCat("GET ", path, " HTTP/1.1\r\n", headers, "Connection: close\r\n\r\n"));
   }
   std::unique_ptr<HttpServer> server_;
   int port_ = 0;
@@ -59,7 +61,8 @@ TEST_F(HttpServerTest, ServesItsPagesAndNothingElse) {
 TEST_F(HttpServerTest, RefusesForeignPages) {
   EXPECT_THAT(Get("/healthz", "Host: evil.example\r\n"), StartsWith("HTTP/1.1 403"));
   EXPECT_THAT(Get("/healthz", "Host: 127.0.0.1.evil.example:80\r\n"), StartsWith("HTTP/1.1 403"));
-  EXPECT_THAT(Get("/healthz", "Host: localhost\r\nOrigin: http://evil.example\r\n"), StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost\r\nOrigin: http://evil.example\r\n"),
+              StartsWith("HTTP/1.1 403"));
   EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\n"), StartsWith("HTTP/1.1 200"));
 }
 

@@ -14,7 +14,8 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinClientPingMs = 5'000;
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerTls& tls) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const ServerTls& tls) {
   if (tls.cert_file.empty() != tls.key_file.empty()) {
     return MakeFieldError({"tls-cert", "a certificate and its key together", "only one of them",
                            "give both --tls-cert and --tls-key"});
@@ -26,8 +27,8 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(c
     }
     return grpc::InsecureServerCredentials();
   }
-  // The certificate is asked for but not demanded of everyone: users come with tokens, agents with certificates.
-  // Which service wants which is decided per call.
+  // The certificate is asked for but not demanded of everyone: users come with tokens, agents with
+  // certificates. Which service wants which is decided per call.
   grpc::SslServerCredentialsOptions ssl(tls.client_ca_file.empty()
                                             ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
                                             : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
@@ -48,7 +49,8 @@ void ApplyServerLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinClientPingMs);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kMinClientPingMs);
   // A second server on the same port would silently take half of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }

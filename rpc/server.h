@@ -17,7 +17,8 @@ struct ServerTls {
 };
 
 // Errors: unreadable PEM file, only one of certificate and key, a client CA without a certificate.
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerTls& tls);
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const ServerTls& tls);
 
 // Message and stream limits, keepalive on the server's side and patience with a client's.
 void ApplyServerLimits(grpc::ServerBuilder& builder);

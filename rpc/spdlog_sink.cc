@@ -12,16 +12,20 @@ namespace ll {
 namespace {
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarning: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
 
-// Text of users and of other machines reaches the log; a raw newline or escape byte would forge lines or move a
-// terminal's cursor.
+// Text of users and of other machines reaches the log; a raw newline or escape byte would forge
+// lines or move a terminal's cursor.
 std::string Printable(const std::string& text) {
   std::string out;
   out.reserve(text.size());
@@ -43,8 +47,8 @@ void InstallSpdlogSink(const std::string& process) {
   logger->flush_on(spdlog::level::info);
   SetLogSink([logger](LogLevel level, const char* file, int line, const std::string& text) {
     const char* slash = std::strrchr(file, '/');
-    logger->log(spdlog::source_loc{slash != nullptr ? slash + 1 : file, line, ""}, ToSpdlog(level), "{}",
-                Printable(text));
+    logger->log(spdlog::source_loc{slash != nullptr ? slash + 1 : file, line, ""}, ToSpdlog(level),
+                "{}", Printable(text));
   });
   // gRPC writes on stderr about every lost connection; whoever wants to see it asks for debug.
   gpr_set_log_function([](gpr_log_func_args* args) {

@@ -45,7 +45,8 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   for (const auto& detail : rich.details()) {
     google::rpc::BadRequest bad;
     google::rpc::ErrorInfo info;
-    if (detail.Is<google::rpc::BadRequest>() && detail.UnpackTo(&bad) && bad.field_violations_size() > 0) {
+    if (detail.Is<google::rpc::BadRequest>() && detail.UnpackTo(&bad) &&
+        bad.field_violations_size() > 0) {
       SetErrorField(out, bad.field_violations(0).field());
     } else if (detail.Is<google::rpc::ErrorInfo>() && detail.UnpackTo(&info)) {
       auto hint = info.metadata().find(kHintKey);

@@ -1,8 +1,8 @@
 // absl::Status on both sides of a gRPC call, with the field and the hint of base/field_error.h.
 //
-// On the wire: status code and message as they are, and in the details a google.rpc.Status holding a
-// google.rpc.BadRequest with one violation (the field) and a google.rpc.ErrorInfo whose metadata "hint" says what to
-// do. Thread-safe.
+// On the wire: status code and message as they are, and in the details a google.rpc.Status holding
+// a google.rpc.BadRequest with one violation (the field) and a google.rpc.ErrorInfo whose metadata
+// "hint" says what to do. Thread-safe.
 #pragma once
 
 #include <grpcpp/support/status.h>

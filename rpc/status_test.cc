@@ -12,7 +12,8 @@ TEST(RpcStatus, OkStaysOk) {
 }
 
 TEST(RpcStatus, FieldAndHintSurviveTheWire) {
-  const absl::Status sent = MakeFieldError({"context_length", "a positive number of tokens", "-1", "use --ctx 8192"});
+  const absl::Status sent =
+      MakeFieldError({"context_length", "a positive number of tokens", "-1", "use --ctx 8192"});
   const absl::Status got = FromGrpcStatus(ToGrpcStatus(sent));
   EXPECT_EQ(got.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(got.message(), sent.message());
@@ -31,7 +32,8 @@ TEST(RpcStatus, EveryCodeMapsToItself) {
 }
 
 TEST(RpcStatus, UnreadableDetailsAreIgnored) {
-  const absl::Status got = FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "no job x", "\xff\xff garbage"));
+  const absl::Status got =
+      FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "no job x", "\xff\xff garbage"));
   EXPECT_THAT(got, StatusIs(absl::StatusCode::kNotFound, "no job x"));
   EXPECT_EQ(ErrorField(got), "");
 }

@@ -18,7 +18,8 @@ absl::Status CheckName(const std::string& name) {
   if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos) {
     return absl::OkStatus();
   }
-  return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'", absl::StrCat("\"", name.substr(0, 80), "\"")});
+  return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'",
+                         absl::StrCat("\"", name.substr(0, 80), "\"")});
 }
 
 v1::Model ModelToProto(const ModelRecord& record) {
@@ -38,8 +39,10 @@ v1::Data DataToProto(const DataRecord& record) {
   return out;
 }
 
-// The record to register. A built-in name keeps its shape: other weights under that name are refused.
-absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request, const AdmissionOptions& options) {
+// The record to register. A built-in name keeps its shape: other weights under that name are
+// refused.
+absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request,
+                                       const AdmissionOptions& options) {
   LL_RETURN_IF_ERROR(CheckName(request.name()));
   LL_RETURN_IF_ERROR(CheckPath("path", request.path(), options));
   ModelRecord record{request.name(), request.path(), /*verified=*/false, request.config_json()};
@@ -49,13 +52,16 @@ absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request, const
   const auto known = BuiltInModel(request.name());
   if (!record.config_json.empty()) {
     auto config = ParseLlamaConfig(record.config_json);
-    if (!config.ok()) return Annotate(config.status(), absl::StrCat("config.json of ", request.path()));
+    if (!config.ok())
+      return Annotate(config.status(), absl::StrCat("config.json of ", request.path()));
     if (known && (config->hidden_size != known->hidden_size ||
                   config->num_hidden_layers != known->num_hidden_layers)) {
-      return MakeFieldError({"path", absl::StrCat("the weights of ", request.name(), " (", known->num_hidden_layers,
-                                                  " layers of ", known->hidden_size, ")"),
-                             absl::StrCat(config->num_hidden_layers, " layers of ", config->hidden_size),
-                             "choose another name for another model"});
+      return MakeFieldError(
+          {"path",
+           absl::StrCat("the weights of ", request.name(), " (", known->num_hidden_layers,
+                        " layers of ", known->hidden_size, ")"),
+           absl::StrCat(config->num_hidden_layers, " layers of ", config->hidden_size),
+           "choose another name for another model"});
     }
   } else if (known) {
     record.config_json = LlamaConfigToJson(*known).dump();
@@ -66,7 +72,8 @@ absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request, const
 }  // namespace
 
 grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext* context,
-                                                    const v1::ListWorkersRequest*, v1::ListWorkersResponse* response) {
+                                                    const v1::ListWorkersRequest*,
+                                                    v1::ListWorkersResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListWorkers", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
@@ -80,7 +87,8 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
 }
 
 grpc::ServerUnaryReactor* AdminService::AddModel(grpc::CallbackServerContext* context,
-                                                 const v1::AddModelRequest* request, v1::Model* response) {
+                                                 const v1::AddModelRequest* request,
+                                                 v1::Model* response) {
   UnaryCall call(api_, "/ll.v1.Admin/AddModel", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   auto record = CheckModel(*request, options_);
@@ -91,25 +99,29 @@ grpc::ServerUnaryReactor* AdminService::AddModel(grpc::CallbackServerContext* co
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* AdminService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+grpc::ServerUnaryReactor* AdminService::ListModels(grpc::CallbackServerContext* context,
+                                                   const v1::ListModelsRequest*,
                                                    v1::ListModelsResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListModels", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   const ClusterViewPtr view = api_.driver->cluster_view();
   for (const std::string& name : BuiltInModelNames()) {
     if (view->models.count(name) > 0) continue;
-    *response->add_models() = ModelToProto({name, "", false, LlamaConfigToJson(*BuiltInModel(name)).dump()});
+    *response->add_models() =
+        ModelToProto({name, "", false, LlamaConfigToJson(*BuiltInModel(name)).dump()});
   }
   for (const auto& [name, record] : view->models) *response->add_models() = ModelToProto(record);
   return call.Finish(absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* context, const v1::AddDataRequest* request,
+grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* context,
+                                                const v1::AddDataRequest* request,
                                                 v1::Data* response) {
   UnaryCall call(api_, "/ll.v1.Admin/AddData", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   if (absl::Status bad = CheckName(request->name()); !bad.ok()) return call.Finish(bad);
-  if (absl::Status bad = CheckPath("path", request->path(), options_); !bad.ok()) return call.Finish(bad);
+  if (absl::Status bad = CheckPath("path", request->path(), options_); !bad.ok())
+    return call.Finish(bad);
   DataRecord record{request->name(), request->path(), request->is_default()};
   *response = DataToProto(record);
   api_.driver->Request(AddDataEvent{std::move(record)},
@@ -117,15 +129,18 @@ grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* con
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* AdminService::ListData(grpc::CallbackServerContext* context, const v1::ListDataRequest*,
+grpc::ServerUnaryReactor* AdminService::ListData(grpc::CallbackServerContext* context,
+                                                 const v1::ListDataRequest*,
                                                  v1::ListDataResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListData", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  for (const auto& [name, record] : api_.driver->cluster_view()->data) *response->add_data() = DataToProto(record);
+  for (const auto& [name, record] : api_.driver->cluster_view()->data)
+    *response->add_data() = DataToProto(record);
   return call.Finish(absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* AdminService::Version(grpc::CallbackServerContext* context, const v1::VersionRequest*,
+grpc::ServerUnaryReactor* AdminService::Version(grpc::CallbackServerContext* context,
+                                                const v1::VersionRequest*,
                                                 v1::VersionResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/Version", context);
   if (!call.refused().ok()) return call.Finish(call.refused());

@@ -11,17 +11,22 @@ class AdminService : public v1::Admin::CallbackService {
  public:
   AdminService(const ApiContext& api, AdmissionOptions options) : api_(api), options_(options) {}
 
-  grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context, const v1::ListWorkersRequest* request,
+  grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
+                                        const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;
-  grpc::ServerUnaryReactor* AddModel(grpc::CallbackServerContext* context, const v1::AddModelRequest* request,
+  grpc::ServerUnaryReactor* AddModel(grpc::CallbackServerContext* context,
+                                     const v1::AddModelRequest* request,
                                      v1::Model* response) override;
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
-  grpc::ServerUnaryReactor* AddData(grpc::CallbackServerContext* context, const v1::AddDataRequest* request,
-                                    v1::Data* response) override;
-  grpc::ServerUnaryReactor* ListData(grpc::CallbackServerContext* context, const v1::ListDataRequest* request,
+  grpc::ServerUnaryReactor* AddData(grpc::CallbackServerContext* context,
+                                    const v1::AddDataRequest* request, v1::Data* response) override;
+  grpc::ServerUnaryReactor* ListData(grpc::CallbackServerContext* context,
+                                     const v1::ListDataRequest* request,
                                      v1::ListDataResponse* response) override;
-  grpc::ServerUnaryReactor* Version(grpc::CallbackServerContext* context, const v1::VersionRequest* request,
+  grpc::ServerUnaryReactor* Version(grpc::CallbackServerContext* context,
+                                    const v1::VersionRequest* request,
                                     v1::VersionResponse* response) override;
 
  private:

@@ -7,8 +7,8 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/field_error.h"
@@ -47,11 +47,12 @@ std::string Names(const Map& map) {
 
 // The model's place and shape.
 struct ModelChoice {
-  std::string path;                    // empty: from random weights, or (dry run) not registered
+  std::string path;  // empty: from random weights, or (dry run) not registered
   std::optional<LlamaConfig> config;
 };
 
-absl::StatusOr<std::optional<LlamaConfig>> ParseKnown(const std::string& json, absl::string_view field) {
+absl::StatusOr<std::optional<LlamaConfig>> ParseKnown(const std::string& json,
+                                                      absl::string_view field) {
   if (json.empty()) return std::nullopt;
   auto config = ParseLlamaConfig(json);
   if (!config.ok()) {
@@ -61,11 +62,13 @@ absl::StatusOr<std::optional<LlamaConfig>> ParseKnown(const std::string& json, a
   return *std::move(config);
 }
 
-absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& view, const AdmissionRequest& request,
+absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& view,
+                                      const AdmissionRequest& request,
                                       const AdmissionOptions& options) {
   ModelChoice choice;
   if (spec.model_config.has_value()) {
-    if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(*spec.model_config), "{")) {  // the text itself
+    if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(*spec.model_config),
+                         "{")) {  // the text itself
       LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(*spec.model_config, "model_config"));
       return choice;
     }
@@ -85,17 +88,19 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
   }
   if (auto known = BuiltInModel(name)) {
     if (!request.dry_run) {
-      return FieldStatus(absl::StatusCode::kFailedPrecondition, "model",
-                         absl::StrCat("the weights of ", name, " are not registered"),
-                         absl::StrCat("register their folder with: llctl models add ", name, " PATH"));
+      return FieldStatus(
+          absl::StatusCode::kFailedPrecondition, "model",
+          absl::StrCat("the weights of ", name, " are not registered"),
+          absl::StrCat("register their folder with: llctl models add ", name, " PATH"));
     }
     choice.config = std::move(known);
     return choice;
   }
   if (!IsPath(name)) {
-    return MakeFieldError({"model", absl::StrCat("a registered name (", Names(view.models), ") or a folder's path"),
-                           absl::StrCat("\"", name.substr(0, 80), "\""),
-                           "llctl models add NAME PATH registers a folder"});
+    return MakeFieldError(
+        {"model", absl::StrCat("a registered name (", Names(view.models), ") or a folder's path"),
+         absl::StrCat("\"", name.substr(0, 80), "\""),
+         "llctl models add NAME PATH registers a folder"});
   }
   choice.path = name;
   LL_RETURN_IF_ERROR(CheckPath("model", name, options));
@@ -105,14 +110,15 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
 }
 
 // Replaces a registered name by its path; `key` absent takes the cluster's default.
-absl::Status FindData(absl::string_view key, std::optional<std::string>& value, const ClusterView& view,
-                      const AdmissionOptions& options) {
+absl::Status FindData(absl::string_view key, std::optional<std::string>& value,
+                      const ClusterView& view, const AdmissionOptions& options) {
   if (!value.has_value()) {
     for (const auto& [name, data] : view.data) {
       if (data.is_default) value = data.path;
     }
     if (value.has_value()) return absl::OkStatus();
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, key, "no data was given and the cluster has no default",
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, key,
+                       "no data was given and the cluster has no default",
                        "give --data, or set a default with: llctl data add NAME PATH --default");
   }
   auto registered = view.data.find(*value);
@@ -121,18 +127,22 @@ absl::Status FindData(absl::string_view key, std::optional<std::string>& value, 
     return absl::OkStatus();
   }
   if (!IsPath(*value)) {
-    return MakeFieldError({key, absl::StrCat("a registered name (", Names(view.data), ") or a token file's path"),
-                           absl::StrCat("\"", value->substr(0, 80), "\""),
-                           "llctl data add NAME PATH registers a token file"});
+    return MakeFieldError(
+        {key, absl::StrCat("a registered name (", Names(view.data), ") or a token file's path"),
+         absl::StrCat("\"", value->substr(0, 80), "\""),
+         "llctl data add NAME PATH registers a token file"});
   }
   return CheckPath(key, *value, options);
 }
 
-// An eval job of a job: the weights are its newest checkpoint, on top of its model or (method full) in its place.
-absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core, const AdmissionOptions& options) {
+// An eval job of a job: the weights are its newest checkpoint, on top of its model or (method full)
+// in its place.
+absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
+                         const AdmissionOptions& options) {
   if (!source.checkpoint.has_value()) {
     return FieldStatus(absl::StatusCode::kFailedPrecondition, "job",
-                       absl::StrCat(source.id.value(), " has no checkpoint yet"), "wait for its first one");
+                       absl::StrCat(source.id.value(), " has no checkpoint yet"),
+                       "wait for its first one");
   }
   const bool full = source.resolved.method.value_or("") == "full";
   if (full) {
@@ -143,11 +153,12 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
   }
   if (!spec.context_length.has_value() && !spec.eval_context_size.has_value() &&
       source.resolved.context_length.has_value()) {
-    spec.eval_context_size =
-        std::max(*source.resolved.context_length, spec.eval_seq_len.value_or(*source.resolved.context_length));
+    spec.eval_context_size = std::max(*source.resolved.context_length,
+                                      spec.eval_seq_len.value_or(*source.resolved.context_length));
     if (!spec.eval_seq_len.has_value()) spec.eval_seq_len = *source.resolved.context_length;
   }
-  if (!options.shared_job_store && !source.checkpoint->host.empty()) core.hosts = {source.checkpoint->host};
+  if (!options.shared_job_store && !source.checkpoint->host.empty())
+    core.hosts = {source.checkpoint->host};
   return absl::OkStatus();
 }
 
@@ -156,7 +167,8 @@ struct DeviceFit {
   FitResult fit;
 };
 
-std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view) {
+std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& resolved,
+                                  const ClusterView& view) {
   std::set<std::pair<std::string, int64_t>> devices;
   for (const Worker& worker : view.workers) {
     for (const Slot& slot : worker.slots) devices.insert({slot.kind, slot.memory_bytes});
@@ -171,18 +183,20 @@ std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& reso
   return fits;
 }
 
-// Fills forecast, required bytes and allowed kinds; FailedPrecondition where no device holds a rank.
-absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view, CoreSpec& core,
-                      v1::Forecast& forecast) {
+// Fills forecast, required bytes and allowed kinds; FailedPrecondition where no device holds a
+// rank.
+absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view,
+                      CoreSpec& core, v1::Forecast& forecast) {
   for (const Worker& worker : view.workers) {
     for (const Slot& slot : worker.slots) {
       if (slot.memory_bytes > 0) continue;
-      forecast.set_explanation(absl::StrCat("worker ", worker.name.value(), " does not tell its slots' memory"));
+      forecast.set_explanation(
+          absl::StrCat("worker ", worker.name.value(), " does not tell its slots' memory"));
       return absl::OkStatus();
     }
   }
   const std::vector<DeviceFit> fits = FitDevices(config, resolved, view);
-  const DeviceFit* best = nullptr;   // the smallest device that holds it
+  const DeviceFit* best = nullptr;     // the smallest device that holds it
   const DeviceFit* nearest = nullptr;  // the largest, where none does
   std::set<std::string> kinds, fitting_kinds;
   for (const DeviceFit& f : fits) {
@@ -203,14 +217,18 @@ absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const 
   if (best == nullptr) {
     const std::string where = view.workers.empty() ? "no known kind of device" : "no worker";
     return FieldStatus(absl::StatusCode::kFailedPrecondition, "context_length",
-                       absl::StrCat(where, " can hold this job: ", shown->fit.explanation), shown->fit.nearest);
+                       absl::StrCat(where, " can hold this job: ", shown->fit.explanation),
+                       shown->fit.nearest);
   }
-  const TimeForecast time = ForecastTime(config, resolved, best->fit.recompute, ThroughputOf(best->device.kind));
+  const TimeForecast time =
+      ForecastTime(config, resolved, best->fit.recompute, ThroughputOf(best->device.kind));
   forecast.set_tokens_per_second(time.tokens_per_second);
   forecast.set_duration_seconds(time.duration_seconds);
   // What a slot must offer: the need, and what Fits keeps in reserve of this device.
-  core.required_slot_bytes = best->fit.needed_bytes + (best->device.memory_bytes - best->fit.available_bytes);
-  if (!view.workers.empty() && fitting_kinds != kinds) core.slot_kinds.assign(fitting_kinds.begin(), fitting_kinds.end());
+  core.required_slot_bytes =
+      best->fit.needed_bytes + (best->device.memory_bytes - best->fit.available_bytes);
+  if (!view.workers.empty() && fitting_kinds != kinds)
+    core.slot_kinds.assign(fitting_kinds.begin(), fitting_kinds.end());
   return absl::OkStatus();
 }
 
@@ -233,7 +251,8 @@ void FillCore(const JobSpec& spec, CoreSpec& core) {
 
 }  // namespace
 
-absl::Status CheckPath(absl::string_view field, const std::string& path, const AdmissionOptions& options) {
+absl::Status CheckPath(absl::string_view field, const std::string& path,
+                       const AdmissionOptions& options) {
   const std::string found = absl::StrCat("\"", path.substr(0, 200), "\"");
   if (path.empty() || path[0] != '/') {
     return MakeFieldError({field, "an absolute path on the workers", found});
@@ -242,13 +261,15 @@ absl::Status CheckPath(absl::string_view field, const std::string& path, const A
     if (part == "..") return MakeFieldError({field, "a path without \"..\"", found});
   }
   struct stat st;
-  if (options.paths_are_local && stat(path.c_str(), &st) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+  if (options.paths_are_local && stat(path.c_str(), &st) != 0 &&
+      (errno == ENOENT || errno == ENOTDIR)) {
     return MakeFieldError({field, "a path that exists", found}, absl::StatusCode::kNotFound);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ConfigOfFolder(const std::string& path, const AdmissionOptions& options) {
+absl::StatusOr<std::string> ConfigOfFolder(const std::string& path,
+                                           const AdmissionOptions& options) {
   if (!options.paths_are_local) return "";
   const std::string file = absl::StrCat(path, "/config.json");
   struct stat st;
@@ -256,11 +277,13 @@ absl::StatusOr<std::string> ConfigOfFolder(const std::string& path, const Admiss
   const bool there = stat(file.c_str(), &st) == 0;
   if (!there && errno == EACCES) return "";  // the workers may still read it
   if (!there || !S_ISREG(st.st_mode)) {
-    return MakeFieldError({"model", "a Hugging Face folder with a config.json", absl::StrCat("none in ", path)},
-                          absl::StatusCode::kNotFound);
+    return MakeFieldError(
+        {"model", "a Hugging Face folder with a config.json", absl::StrCat("none in ", path)},
+        absl::StatusCode::kNotFound);
   }
   if (st.st_size > kMaxConfigBytes) {
-    return MakeFieldError({"model", "a config.json of at most 1 MiB", absl::StrCat(st.st_size, " bytes")});
+    return MakeFieldError(
+        {"model", "a config.json of at most 1 MiB", absl::StrCat(st.st_size, " bytes")});
   }
   const auto text = ReadFile(file);
   if (!text.ok() && text.status().code() == absl::StatusCode::kPermissionDenied) return "";
@@ -277,7 +300,8 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
                           absl::StatusCode::kUnimplemented);
   }
   Admitted out;
-  if (request.source.has_value()) LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));
+  if (request.source.has_value())
+    LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));
   LL_ASSIGN_OR_RETURN(ModelChoice model, FindModel(spec, view, request, options));
   if (kind == "train") {
     LL_RETURN_IF_ERROR(FindData("data", spec.data, view, options));
@@ -298,14 +322,15 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   }
   LL_ASSIGN_OR_RETURN(JobSpec resolved, Resolve(spec, facts));
   if (model.config.has_value() && kind == "train" && resolved.model.has_value()) {
-    LL_RETURN_IF_ERROR(
-        CheckContextLength(*model.config, *resolved.context_length, resolved.original_context_length.value_or(0)));
+    LL_RETURN_IF_ERROR(CheckContextLength(*model.config, *resolved.context_length,
+                                          resolved.original_context_length.value_or(0)));
   }
   if (model.config.has_value() && kind == "train") {
     LL_RETURN_IF_ERROR(Forecast(*model.config, resolved, view, out.core, out.forecast));
   } else {
-    out.forecast.set_explanation(kind == "train" ? "the model's shape is not known here; the worker checks it"
-                                                 : "evaluations are not forecast");
+    out.forecast.set_explanation(kind == "train"
+                                     ? "the model's shape is not known here; the worker checks it"
+                                     : "evaluations are not forecast");
   }
   if (!model.path.empty()) resolved.model = model.path;
   FillCore(resolved, out.core);

@@ -1,8 +1,9 @@
-// Whether a job may enter, and what the scheduler needs to know of it: names become paths, defaults are filled in, and
-// memory is forecast against the slots of the known workers.
+// Whether a job may enter, and what the scheduler needs to know of it: names become paths, defaults
+// are filled in, and memory is forecast against the slots of the known workers.
 //
-// What is known about a model: its config.json, as registered (`models add`), built in (7b, 13b, 70b), or read from
-// its folder where that lies on this host. Without it the job is let in and the worker's check decides.
+// What is known about a model: its config.json, as registered (`models add`), built in (7b, 13b,
+// 70b), or read from its folder where that lies on this host. Without it the job is let in and the
+// worker's check decides.
 //
 // Pure but for reading config.json and looking whether paths exist. Thread-safe.
 #pragma once
@@ -21,7 +22,8 @@
 namespace ll {
 
 struct AdmissionOptions {
-  // The workers are on this host (the coordinator listens on loopback only): paths can be looked at here.
+  // The workers are on this host (the coordinator listens on loopback only): paths can be looked at
+  // here.
   bool paths_are_local = false;
   bool shared_job_store = false;
 };
@@ -35,8 +37,8 @@ struct SourceJob {
 
 struct AdmissionRequest {
   v1::JobSpec spec;
-  bool dry_run = false;               // a forecast is wanted also where weights are missing
-  std::optional<SourceJob> source;    // set when spec.job is
+  bool dry_run = false;             // a forecast is wanted also where weights are missing
+  std::optional<SourceJob> source;  // set when spec.job is
 };
 
 struct Admitted {
@@ -46,15 +48,19 @@ struct Admitted {
   v1::Forecast forecast;
 };
 
-// Errors name the key: InvalidArgument (range, unknown name, missing folder), NotFound (no such file on this host),
-// FailedPrecondition (weights or data not registered; no known device can hold it), Unimplemented (kind).
+// Errors name the key: InvalidArgument (range, unknown name, missing folder), NotFound (no such
+// file on this host), FailedPrecondition (weights or data not registered; no known device can hold
+// it), Unimplemented (kind).
 absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterView& view,
                                const AdmissionOptions& options);
 
-// Checks a registered model's config, or reads it from `path` where that is on this host; "" where nothing is known.
-absl::StatusOr<std::string> ConfigOfFolder(const std::string& path, const AdmissionOptions& options);
+// Checks a registered model's config, or reads it from `path` where that is on this host; "" where
+// nothing is known.
+absl::StatusOr<std::string> ConfigOfFolder(const std::string& path,
+                                           const AdmissionOptions& options);
 
 // Absolute, without ".." and, where `options` say so, there. `field` is the key to blame.
-absl::Status CheckPath(absl::string_view field, const std::string& path, const AdmissionOptions& options);
+absl::Status CheckPath(absl::string_view field, const std::string& path,
+                       const AdmissionOptions& options);
 
 }  // namespace ll

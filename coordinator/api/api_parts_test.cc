@@ -38,7 +38,8 @@ class TempDir {
 TEST(Convert, TheSpecTableAndTheProtoHaveTheSameKeys) {
   std::vector<std::string> in_proto;
   const auto* descriptor = v1::JobSpec::descriptor();
-  for (int i = 0; i < descriptor->field_count(); ++i) in_proto.push_back(descriptor->field(i)->name());
+  for (int i = 0; i < descriptor->field_count(); ++i)
+    in_proto.push_back(descriptor->field(i)->name());
   EXPECT_THAT(SpecFieldNames(), ::testing::UnorderedElementsAreArray(in_proto));
 }
 
@@ -48,7 +49,8 @@ TEST(Convert, EveryKeySurvivesBothWays) {
   for (const SpecField& field : SpecFields()) {
     std::string text = "7";
     if (std::holds_alternative<std::optional<bool> JobSpec::*>(field.member)) text = "true";
-    if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member)) text = "a=b,c=d";
+    if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member))
+      text = "a=b,c=d";
     LL_ASSERT_OK(SetField(spec, field.name, text)) << field.name;
   }
   const v1::JobSpec wire = SpecToProto(spec);
@@ -98,7 +100,8 @@ TEST_F(AdmissionTest, FillsInDefaultsAndTheClustersData) {
 TEST_F(AdmissionTest, KnownShapeWithoutWeightsSaysWhatToDo) {
   request_.spec.set_model("70b");
   const auto got = Try();
-  EXPECT_THAT(got, StatusIs(absl::StatusCode::kFailedPrecondition, "weights of 70b are not registered"));
+  EXPECT_THAT(got,
+              StatusIs(absl::StatusCode::kFailedPrecondition, "weights of 70b are not registered"));
   EXPECT_THAT(ErrorHint(got.status()), HasSubstr("llctl models add 70b PATH"));
   EXPECT_EQ(ErrorField(got.status()), "model");
 }
@@ -235,14 +238,16 @@ class AuthTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<Authenticator>> Make(AuthOptions options) {
     return Authenticator::Create(std::move(options), clock_);
   }
-  absl::StatusOr<Caller> Ask(Authenticator& auth, const std::string& method, const std::string& header) {
+  absl::StatusOr<Caller> Ask(Authenticator& auth, const std::string& method,
+                             const std::string& header) {
     Authenticator::Metadata metadata;
     if (!header.empty()) metadata.insert({"authorization", header});
     return auth.Check(method, metadata, nullptr);
   }
-  std::string Line(const std::string& token, const std::string& scopes, const std::string& more = "") {
-    return absl::StrCat("{\"token_sha256\":\"", Sha256Hex(token), "\",\"user\":\"ann\",\"scopes\":[", scopes, "]", more,
-                        "}\n");
+  std::string Line(const std::string& token, const std::string& scopes,
+                   const std::string& more = "") {
+    return absl::StrCat("{\"token_sha256\":\"", Sha256Hex(token),
+                        "\",\"user\":\"ann\",\"scopes\":[", scopes, "]", more, "}\n");
   }
   FakeClock clock_;
 };
@@ -254,7 +259,9 @@ TEST_F(AuthTest, EveryMethodOfEveryServiceHasAScope) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
         const auto* method = file->service(s)->method(m);
-        EXPECT_TRUE(RequiredScope(absl::StrCat("/", file->service(s)->full_name(), "/", method->name())).ok())
+        EXPECT_TRUE(
+            RequiredScope(absl::StrCat("/", file->service(s)->full_name(), "/", method->name()))
+                .ok())
             << method->full_name();
       }
     }
@@ -266,19 +273,26 @@ TEST_F(AuthTest, EveryMethodOfEveryServiceHasAScope) {
 TEST_F(AuthTest, TokensWorkByScopeAndExpire) {
   TempDir dir;
   const std::string file = dir.path() + "/tokens";
-  LL_ASSERT_OK(WriteFileAtomic(file, Line("reader", "\"read\"") + "\n" +
-                                         Line("boss", "\"admin\"", ",\"expires\":\"2023-11-15T00:00:00Z\"")));
+  LL_ASSERT_OK(WriteFileAtomic(
+      file, Line("reader", "\"read\"") + "\n" +
+                Line("boss", "\"admin\"", ",\"expires\":\"2023-11-15T00:00:00Z\"")));
   LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
   LL_ASSERT_OK_AND_ASSIGN(Caller caller, Ask(*auth, "/ll.v1.Jobs/Get", "Bearer reader"));
   EXPECT_EQ(caller.user, "ann");
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer reader"), StatusIs(absl::StatusCode::kPermissionDenied, "ann"));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer reader"),
+              StatusIs(absl::StatusCode::kPermissionDenied, "ann"));
   LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer boss"));
-  for (const char* header : {"", "Bearer", "Bearer ", "Bearer wrong", "reader", "Basic reader", "bearer reader"}) {
-    EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", header), StatusIs(absl::StatusCode::kUnauthenticated, "token")) << header;
+  for (const char* header :
+       {"", "Bearer", "Bearer ", "Bearer wrong", "reader", "Basic reader", "bearer reader"}) {
+    EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", header),
+                StatusIs(absl::StatusCode::kUnauthenticated, "token"))
+        << header;
   }
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Nope", "Bearer boss"), StatusIs(absl::StatusCode::kPermissionDenied, "Nope"));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Nope", "Bearer boss"),
+              StatusIs(absl::StatusCode::kPermissionDenied, "Nope"));
   clock_.Advance(absl::Hours(24));
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer boss"), StatusIs(absl::StatusCode::kUnauthenticated, "expired"));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer boss"),
+              StatusIs(absl::StatusCode::kUnauthenticated, "expired"));
 }
 
 TEST_F(AuthTest, AChangedTokensFileTakesEffectAndABrokenOneDoesNot) {
@@ -301,17 +315,20 @@ TEST_F(AuthTest, AWrongTokensFileStopsTheStart) {
   for (const std::string& text : {std::string("x"), std::string("{}"), Line("t", "\"fly\""),
                                   Line("t", "\"read\"", ",\"expires\":\"soon\"")}) {
     LL_ASSERT_OK(WriteFileAtomic(file, Line("ok", "\"read\"") + text));
-    EXPECT_THAT(Make({.tokens_file = file}), StatusIs(absl::StatusCode::kInvalidArgument, "line 2")) << text;
+    EXPECT_THAT(Make({.tokens_file = file}), StatusIs(absl::StatusCode::kInvalidArgument, "line 2"))
+        << text;
   }
   EXPECT_FALSE(Make({.tokens_file = dir.path() + "/none"}).ok());
 }
 
 TEST_F(AuthTest, CallsOfOneUserAreLimited) {
-  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.local_token = "t", .local_user = "me", .max_calls_per_second = 10}));
+  LL_ASSERT_OK_AND_ASSIGN(
+      auto auth, Make({.local_token = "t", .local_user = "me", .max_calls_per_second = 10}));
   int allowed = 0;
   for (int i = 0; i < 100; ++i) allowed += Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t").ok();
   EXPECT_EQ(allowed, 10);
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"), StatusIs(absl::StatusCode::kResourceExhausted, "10"));
+  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"),
+              StatusIs(absl::StatusCode::kResourceExhausted, "10"));
   clock_.Advance(absl::Seconds(1));
   LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"));
 }
@@ -332,7 +349,8 @@ TEST_F(AuthTest, TheLocalTokenIsMadeOnceAndKeptSecret) {
   ASSERT_EQ(stat((dir.path() + "/token").c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0600u);
   ASSERT_EQ(chmod((dir.path() + "/token").c_str(), 0644), 0);
-  EXPECT_THAT(LocalToken(dir.path()), StatusIs(absl::StatusCode::kFailedPrecondition, "others may read it"));
+  EXPECT_THAT(LocalToken(dir.path()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "others may read it"));
 }
 
 }  // namespace

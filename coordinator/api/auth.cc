@@ -22,14 +22,22 @@ namespace {
 
 const std::map<std::string, Scope>& ScopeTable() {
   static const auto* table = new std::map<std::string, Scope>{
-      {"/ll.v1.Jobs/Submit", Scope::kSubmit},        {"/ll.v1.Jobs/Get", Scope::kRead},
-      {"/ll.v1.Jobs/List", Scope::kRead},            {"/ll.v1.Jobs/Watch", Scope::kRead},
-      {"/ll.v1.Jobs/Logs", Scope::kRead},            {"/ll.v1.Jobs/Cancel", Scope::kCancel},
-      {"/ll.v1.Jobs/Pause", Scope::kCancel},         {"/ll.v1.Jobs/Resume", Scope::kSubmit},
-      {"/ll.v1.Jobs/Why", Scope::kRead},             {"/ll.v1.Workers/Session", Scope::kWorker},
-      {"/ll.v1.Admin/ListWorkers", Scope::kRead},    {"/ll.v1.Admin/AddModel", Scope::kAdmin},
-      {"/ll.v1.Admin/ListModels", Scope::kRead},     {"/ll.v1.Admin/AddData", Scope::kAdmin},
-      {"/ll.v1.Admin/ListData", Scope::kRead},       {"/ll.v1.Admin/Version", Scope::kRead},
+      {"/ll.v1.Jobs/Submit", Scope::kSubmit},
+      {"/ll.v1.Jobs/Get", Scope::kRead},
+      {"/ll.v1.Jobs/List", Scope::kRead},
+      {"/ll.v1.Jobs/Watch", Scope::kRead},
+      {"/ll.v1.Jobs/Logs", Scope::kRead},
+      {"/ll.v1.Jobs/Cancel", Scope::kCancel},
+      {"/ll.v1.Jobs/Pause", Scope::kCancel},
+      {"/ll.v1.Jobs/Resume", Scope::kSubmit},
+      {"/ll.v1.Jobs/Why", Scope::kRead},
+      {"/ll.v1.Workers/Session", Scope::kWorker},
+      {"/ll.v1.Admin/ListWorkers", Scope::kRead},
+      {"/ll.v1.Admin/AddModel", Scope::kAdmin},
+      {"/ll.v1.Admin/ListModels", Scope::kRead},
+      {"/ll.v1.Admin/AddData", Scope::kAdmin},
+      {"/ll.v1.Admin/ListData", Scope::kRead},
+      {"/ll.v1.Admin/Version", Scope::kRead},
       {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Scope::kRead},
   };
   return *table;
@@ -80,11 +88,13 @@ constexpr char kTokenHint[] = "set LLCTL_TOKEN or give --token-file";
 
 absl::StatusOr<Scope> RequiredScope(const std::string& method) {
   auto it = ScopeTable().find(method);
-  if (it == ScopeTable().end()) return absl::NotFoundError(absl::StrCat("no scope is set for ", method));
+  if (it == ScopeTable().end())
+    return absl::NotFoundError(absl::StrCat("no scope is set for ", method));
   return it->second;
 }
 
-absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(AuthOptions options, Clock& clock) {
+absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(AuthOptions options,
+                                                                     Clock& clock) {
   auto out = std::unique_ptr<Authenticator>(new Authenticator(std::move(options), clock));
   if (out->options_.tokens_file.empty()) return out;
   absl::MutexLock lock(&out->mu_);
@@ -93,7 +103,8 @@ absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(AuthOptions
   return out;
 }
 
-absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(const std::string& path) {
+absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(
+    const std::string& path) {
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
   std::vector<Token> tokens;
   int number = 0;
@@ -101,7 +112,8 @@ absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(cons
     ++number;
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     const auto bad = [&](absl::string_view expected) {
-      return MakeFieldError({"tokens", expected, absl::StrCat("something else in line ", number, " of ", path)});
+      return MakeFieldError(
+          {"tokens", expected, absl::StrCat("something else in line ", number, " of ", path)});
     };
     const nlohmann::json json = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
     if (!json.is_object()) return bad("a JSON object");
@@ -111,7 +123,8 @@ absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(cons
     };
     Token token;
     token.sha256 = text_of("token_sha256");
-    if (token.sha256.size() != 64 || token.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    if (token.sha256.size() != 64 ||
+        token.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
       return bad("token_sha256 of 64 lower-case hexadecimal digits");
     }
     token.caller.user = text_of("user");
@@ -120,13 +133,16 @@ absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(cons
     const auto scopes = json.find("scopes");
     if (scopes == json.end() || !scopes->is_array()) return bad("scopes, a list");
     for (const auto& scope : *scopes) {
-      auto known = scope.is_string() ? ScopeNames().find(scope.get<std::string>()) : ScopeNames().end();
-      if (known == ScopeNames().end()) return bad("scopes out of read, submit, cancel, admin, worker");
+      auto known =
+          scope.is_string() ? ScopeNames().find(scope.get<std::string>()) : ScopeNames().end();
+      if (known == ScopeNames().end())
+        return bad("scopes out of read, submit, cancel, admin, worker");
       token.scopes.push_back(known->second);
     }
     std::string error;
     token.expires = absl::InfiniteFuture();
-    if (json.contains("expires") && !absl::ParseTime(absl::RFC3339_full, text_of("expires"), &token.expires, &error)) {
+    if (json.contains("expires") &&
+        !absl::ParseTime(absl::RFC3339_full, text_of("expires"), &token.expires, &error)) {
       return bad("expires as RFC 3339 time");
     }
     tokens.push_back(std::move(token));
@@ -146,7 +162,8 @@ void Authenticator::ReloadWhenChanged() {
     tokens_ = *std::move(tokens);
     LL_LOG(kInfo) << "read " << tokens_.size() << " tokens from " << options_.tokens_file;
   } else {
-    LL_LOG(kError) << "the tokens file is wrong, the former tokens stay: " << tokens.status().message();
+    LL_LOG(kError) << "the tokens file is wrong, the former tokens stay: "
+                   << tokens.status().message();
   }
 }
 
@@ -157,7 +174,8 @@ absl::Status Authenticator::TakeCall(const std::string& user) {
   bucket.calls = std::max(0.0, bucket.calls - absl::ToDoubleSeconds(now - bucket.filled) * limit);
   bucket.filled = now;
   if (bucket.calls + 1 > limit) {
-    return absl::ResourceExhaustedError(absl::StrCat("more than ", limit, " calls a second; try again"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("more than ", limit, " calls a second; try again"));
   }
   bucket.calls += 1;
   return absl::OkStatus();
@@ -170,15 +188,17 @@ absl::StatusOr<Caller> Authenticator::Check(const std::string& method, const Met
   const std::vector<std::string> names = CertificateNames(context);
   if (*scope == Scope::kWorker && options_.worker_certificates) {
     if (names.empty()) {
-      return FieldStatus(absl::StatusCode::kUnauthenticated, "tls-cert", "workers need a client certificate",
-                         "give ll-worker --tls-cert and --tls-key signed by the coordinator's client CA");
+      return FieldStatus(
+          absl::StatusCode::kUnauthenticated, "tls-cert", "workers need a client certificate",
+          "give ll-worker --tls-cert and --tls-key signed by the coordinator's client CA");
     }
     return Caller{.user = names[0], .certificate_names = names};
   }
 
   const std::string token = BearerToken(metadata);
   if (token.empty()) {
-    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "this coordinator wants a token", kTokenHint);
+    return FieldStatus(absl::StatusCode::kUnauthenticated, "token",
+                       "this coordinator wants a token", kTokenHint);
   }
   const std::string hash = Sha256Hex(token);
   absl::MutexLock lock(&mu_);
@@ -188,17 +208,23 @@ absl::StatusOr<Caller> Authenticator::Check(const std::string& method, const Met
   for (const Token& known : tokens_) {
     if (SameHash(known.sha256, hash)) found = &known;
   }
-  const bool local = !options_.local_token.empty() && SameHash(Sha256Hex(options_.local_token), hash);
+  const bool local =
+      !options_.local_token.empty() && SameHash(Sha256Hex(options_.local_token), hash);
   if (found == nullptr && !local) {
-    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token is not known here", kTokenHint);
+    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token is not known here",
+                       kTokenHint);
   }
   if (found != nullptr && clock_.Now() >= found->expires) {
-    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token has expired", "ask for a new one");
+    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token has expired",
+                       "ask for a new one");
   }
-  const auto has = [&](Scope s) { return std::find(found->scopes.begin(), found->scopes.end(), s) != found->scopes.end(); };
+  const auto has = [&](Scope s) {
+    return std::find(found->scopes.begin(), found->scopes.end(), s) != found->scopes.end();
+  };
   if (found != nullptr && !has(*scope) && !has(Scope::kAdmin)) {
-    return FieldStatus(absl::StatusCode::kPermissionDenied, "token",
-                       absl::StrCat("the token of ", found->caller.user, " does not allow ", method));
+    return FieldStatus(
+        absl::StatusCode::kPermissionDenied, "token",
+        absl::StrCat("the token of ", found->caller.user, " does not allow ", method));
   }
   Caller caller = found != nullptr ? found->caller : Caller{.user = options_.local_user};
   LL_RETURN_IF_ERROR(TakeCall(caller.user));

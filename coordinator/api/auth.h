@@ -1,11 +1,14 @@
 // Who calls, and whether they may.
 //
-// Every method of every service stands in one table with the scope it needs; a method that is not in the table is
-// refused, and a test compares the table with the services. Tokens are compared by hash and in constant time.
+// Every method of every service stands in one table with the scope it needs; a method that is not
+// in the table is refused, and a test compares the table with the services. Tokens are compared by
+// hash and in constant time.
 //
-//   users            bearer token from the tokens file, or (only where the coordinator listens on loopback)
+//   users            bearer token from the tokens file, or (only where the coordinator listens on
+//   loopback)
 //                    the random token in DATA_DIR/token
-//   agents           with a client CA: a certificate of that CA whose common or alternative name is the worker's name;
+//   agents           with a client CA: a certificate of that CA whose common or alternative name is
+//   the worker's name;
 //                    otherwise a token with the scope `worker`
 #pragma once
 
@@ -37,9 +40,9 @@ struct Caller {
 };
 
 struct AuthOptions {
-  std::string tokens_file;        // empty: none
-  std::string local_token;        // accepted with every scope; empty: none
-  std::string local_user;         // its owner
+  std::string tokens_file;  // empty: none
+  std::string local_token;  // accepted with every scope; empty: none
+  std::string local_user;   // its owner
   bool worker_certificates = false;
   double max_calls_per_second = 20'000;  // of one user
 };
@@ -47,13 +50,15 @@ struct AuthOptions {
 // Thread-safe.
 class Authenticator {
  public:
-  // Errors: the tokens file cannot be read or a line of it is wrong (field "tokens", with the line's number).
+  // Errors: the tokens file cannot be read or a line of it is wrong (field "tokens", with the
+  // line's number).
   static absl::StatusOr<std::unique_ptr<Authenticator>> Create(AuthOptions options, Clock& clock);
 
   using Metadata = std::multimap<grpc::string_ref, grpc::string_ref>;
-  // Unauthenticated: no token, an unknown or an expired one; PermissionDenied: lacks the scope; ResourceExhausted: too
-  // many calls.
-  absl::StatusOr<Caller> Check(const std::string& method, const Metadata& metadata, const grpc::AuthContext* context);
+  // Unauthenticated: no token, an unknown or an expired one; PermissionDenied: lacks the scope;
+  // ResourceExhausted: too many calls.
+  absl::StatusOr<Caller> Check(const std::string& method, const Metadata& metadata,
+                               const grpc::AuthContext* context);
 
  private:
   struct Token {
@@ -81,7 +86,8 @@ class Authenticator {
   absl::flat_hash_map<std::string, Bucket> buckets_ ABSL_GUARDED_BY(mu_);
 };
 
-// Reads DATA_DIR/token, or makes it (0600, 256 random bits). Error where the file is readable by others.
+// Reads DATA_DIR/token, or makes it (0600, 256 random bits). Error where the file is readable by
+// others.
 absl::StatusOr<std::string> LocalToken(const std::string& data_dir);
 
 }  // namespace ll

@@ -48,7 +48,8 @@ class UnaryCall {
 
   // Returns the reactor, for handlers that end at once.
   grpc::ServerUnaryReactor* Finish(const absl::Status& status) const {
-    api_->metrics->OnRpc(method_, std::string(StatusCodeName(status.code())), api_->clock->Steady() - began_);
+    api_->metrics->OnRpc(method_, std::string(StatusCodeName(status.code())),
+                         api_->clock->Steady() - began_);
     grpc::ServerUnaryReactor* reactor = reactor_;
     reactor->Finish(ToGrpcStatus(status));
     return reactor;

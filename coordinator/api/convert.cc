@@ -12,7 +12,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-// Copies one field between a JobSpec and its message; one overload for each member type of SpecMember.
+// Copies one field between a JobSpec and its message; one overload for each member type of
+// SpecMember.
 struct FromWire {
   const v1::JobSpec& wire;
   const FieldDescriptor* field;
@@ -32,10 +33,12 @@ struct FromWire {
     if (r().HasField(wire, field)) out.*m = r().GetBool(wire, field);
   }
   void operator()(std::vector<std::string> JobSpec::*m) const {
-    for (int i = 0; i < r().FieldSize(wire, field); ++i) (out.*m).push_back(r().GetRepeatedString(wire, field, i));
+    for (int i = 0; i < r().FieldSize(wire, field); ++i)
+      (out.*m).push_back(r().GetRepeatedString(wire, field, i));
   }
   void operator()(std::vector<int64_t> JobSpec::*m) const {
-    for (int i = 0; i < r().FieldSize(wire, field); ++i) (out.*m).push_back(r().GetRepeatedInt64(wire, field, i));
+    for (int i = 0; i < r().FieldSize(wire, field); ++i)
+      (out.*m).push_back(r().GetRepeatedInt64(wire, field, i));
   }
   void operator()(std::map<std::string, std::string> JobSpec::*m) const {
     for (const auto& [key, value] : wire.labels()) (out.*m)[key] = value;
@@ -90,7 +93,8 @@ void FillProgress(const Job& job, const StepFacts& newest, v1::Progress* out) {
   out->set_max_steps(newest.max_steps);
   if (newest.max_steps == 0) {
     v1::JobSpec resolved;
-    if (resolved.ParseFromString(job.payload->resolved_spec)) out->set_max_steps(resolved.max_steps());
+    if (resolved.ParseFromString(job.payload->resolved_spec))
+      out->set_max_steps(resolved.max_steps());
   }
   out->set_loss(newest.loss);
   out->set_grad_norm(newest.grad_norm);
@@ -115,13 +119,15 @@ void FillCheckpoint(const Checkpoint& checkpoint, v1::Checkpoint* out) {
 
 JobSpec SpecFromProto(const v1::JobSpec& wire) {
   JobSpec spec;
-  for (const SpecField& field : SpecFields()) std::visit(FromWire{wire, WireField(field), spec}, field.member);
+  for (const SpecField& field : SpecFields())
+    std::visit(FromWire{wire, WireField(field), spec}, field.member);
   return spec;
 }
 
 v1::JobSpec SpecToProto(const JobSpec& spec) {
   v1::JobSpec wire;
-  for (const SpecField& field : SpecFields()) std::visit(ToWire{spec, WireField(field), wire}, field.member);
+  for (const SpecField& field : SpecFields())
+    std::visit(ToWire{spec, WireField(field), wire}, field.member);
   return wire;
 }
 
@@ -139,7 +145,8 @@ google::protobuf::Timestamp ToTimestamp(absl::Time time) {
   google::protobuf::Timestamp out;
   const int64_t seconds = absl::ToUnixSeconds(time);
   out.set_seconds(seconds);
-  out.set_nanos(static_cast<int32_t>((time - absl::FromUnixSeconds(seconds)) / absl::Nanoseconds(1)));
+  out.set_nanos(
+      static_cast<int32_t>((time - absl::FromUnixSeconds(seconds)) / absl::Nanoseconds(1)));
   return out;
 }
 
@@ -156,7 +163,8 @@ v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDe
   if (job.started != absl::InfinitePast()) *out.mutable_started() = ToTimestamp(job.started);
   if (job.finished != absl::InfinitePast()) *out.mutable_finished() = ToTimestamp(job.finished);
   if (newest.has_value()) FillProgress(job, *newest, out.mutable_progress());
-  if (job.newest_checkpoint.has_value()) FillCheckpoint(*job.newest_checkpoint, out.mutable_newest_checkpoint());
+  if (job.newest_checkpoint.has_value())
+    FillCheckpoint(*job.newest_checkpoint, out.mutable_newest_checkpoint());
   if (job.attempt.has_value() && HoldsSlots(job.state)) {
     for (const Rank& rank : job.attempt->ranks) out.add_workers(rank.worker.value());
   }
@@ -169,7 +177,8 @@ v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDe
   }
   out.mutable_spec()->ParseFromString(job.payload->spec);
   out.mutable_resolved_spec()->ParseFromString(job.payload->resolved_spec);
-  if (!job.payload->forecast.empty()) out.mutable_forecast()->ParseFromString(job.payload->forecast);
+  if (!job.payload->forecast.empty())
+    out.mutable_forecast()->ParseFromString(job.payload->forecast);
   if (!job.result.empty()) out.mutable_result()->ParseFromString(job.result);
   if (detail != JobDetail::kHistory) return out;
   for (const Transition& transition : job.history) {

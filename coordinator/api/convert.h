@@ -1,4 +1,5 @@
-// Between the wire (proto ll.v1) and the values the core and the planner work with. Pure functions, thread-safe.
+// Between the wire (proto ll.v1) and the values the core and the planner work with. Pure functions,
+// thread-safe.
 #pragma once
 
 #include <optional>
@@ -14,7 +15,8 @@
 
 namespace ll {
 
-// Keys have the same names and types on both sides (a test checks the table against the proto), so neither can fail.
+// Keys have the same names and types on both sides (a test checks the table against the proto), so
+// neither can fail.
 JobSpec SpecFromProto(const v1::JobSpec& wire);
 v1::JobSpec SpecToProto(const JobSpec& spec);
 
@@ -25,7 +27,8 @@ google::protobuf::Timestamp ToTimestamp(absl::Time time);
 
 // How much of a job goes onto the wire.
 enum class JobDetail {
-  kSummary,  // for lists: of the spec only what the scheduler reads; no resolved spec, result or history
+  kSummary,  // for lists: of the spec only what the scheduler reads; no resolved spec, result or
+             // history
   kFull,
   kHistory,  // full, with transitions
 };

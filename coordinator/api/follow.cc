@@ -13,11 +13,12 @@ JobSnapshot SnapshotOf(const Job& job, const Telemetry& telemetry) {
   return {std::make_shared<v1::Job>(JobToProto(job, newest, JobDetail::kHistory)), job.transitions};
 }
 
-absl::Status FollowHub::Add(const Scheduler& scheduler, const JobId& id, const std::shared_ptr<Follower>& follower) {
+absl::Status FollowHub::Add(const Scheduler& scheduler, const JobId& id,
+                            const std::shared_ptr<Follower>& follower) {
   const Job* job = scheduler.Find(id);
   if (job == nullptr) {
-    return FieldStatus(absl::StatusCode::kNotFound, "job_id", absl::StrCat("there is no job ", id.value()),
-                       "llctl list shows the jobs");
+    return FieldStatus(absl::StatusCode::kNotFound, "job_id",
+                       absl::StrCat("there is no job ", id.value()), "llctl list shows the jobs");
   }
   {
     absl::MutexLock lock(&mu_);
@@ -36,7 +37,9 @@ std::vector<std::shared_ptr<Follower>> FollowHub::FollowersOf(const JobId& job) 
   for (const auto& weak : list) {
     if (auto follower = weak.lock()) out.push_back(std::move(follower));
   }
-  list.erase(std::remove_if(list.begin(), list.end(), [](const auto& weak) { return weak.expired(); }), list.end());
+  list.erase(
+      std::remove_if(list.begin(), list.end(), [](const auto& weak) { return weak.expired(); }),
+      list.end());
   if (list.empty()) followers_.erase(it);
   return out;
 }

@@ -1,8 +1,8 @@
 // Streams that follow a job: Watch and Logs.
 //
-// A follower holds cursors, not data: when the job changes or telemetry arrives it is woken and pulls what is next from
-// the files, one message in flight. A slow reader therefore costs one message of memory; one that takes nothing for
-// kMaxStall is dropped.
+// A follower holds cursors, not data: when the job changes or telemetry arrives it is woken and
+// pulls what is next from the files, one message in flight. A slow reader therefore costs one
+// message of memory; one that takes nothing for kMaxStall is dropped.
 #pragma once
 
 #include <memory>
@@ -40,8 +40,10 @@ class FollowHub : public DriverListener {
  public:
   explicit FollowHub(const Telemetry& telemetry) : telemetry_(telemetry) {}
 
-  // On the driver's thread, so that no change falls between the first snapshot and the subscription. NotFound.
-  absl::Status Add(const Scheduler& scheduler, const JobId& job, const std::shared_ptr<Follower>& follower);
+  // On the driver's thread, so that no change falls between the first snapshot and the
+  // subscription. NotFound.
+  absl::Status Add(const Scheduler& scheduler, const JobId& job,
+                   const std::shared_ptr<Follower>& follower);
   void OnNews(const JobId& job);
 
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;

@@ -21,7 +21,8 @@ constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxReasonBytes = 1000;
 
 absl::Status NoSuchJob(const std::string& id) {
-  return FieldStatus(absl::StatusCode::kNotFound, "job_id", absl::StrCat("there is no job ", id.substr(0, 80)),
+  return FieldStatus(absl::StatusCode::kNotFound, "job_id",
+                     absl::StrCat("there is no job ", id.substr(0, 80)),
                      "llctl list shows the jobs");
 }
 
@@ -34,7 +35,8 @@ absl::Status CheckSubmit(const v1::SubmitRequest& request) {
     return MakeFieldError({"request_id", "printable characters without spaces", "others"});
   }
   if (request.spec().ByteSizeLong() > kMaxSpecBytes) {
-    return MakeFieldError({"spec", "at most 256 KiB", absl::StrCat(request.spec().ByteSizeLong(), " bytes")});
+    return MakeFieldError(
+        {"spec", "at most 256 KiB", absl::StrCat(request.spec().ByteSizeLong(), " bytes")});
   }
   return absl::OkStatus();
 }
@@ -48,7 +50,8 @@ v1::Job JobsService::ToProto(const Job& job, JobDetail detail) const {
 
 // ---- Submit
 
-void JobsService::AdmitThen(const v1::SubmitRequest& request, std::function<void(absl::StatusOr<Admitted>)> done) {
+void JobsService::AdmitThen(const v1::SubmitRequest& request,
+                            std::function<void(absl::StatusOr<Admitted>)> done) {
   AdmissionRequest admission;
   admission.spec = request.spec();
   admission.dry_run = request.dry_run();
@@ -57,26 +60,30 @@ void JobsService::AdmitThen(const v1::SubmitRequest& request, std::function<void
     return;
   }
   const JobId id(request.spec().job());
-  api_.driver->Read([this, admission, id, done](const absl::Status& status, const Scheduler* view) mutable {
-    if (!status.ok()) return done(status);
-    const Job* job = view->Find(id);
-    if (job == nullptr) {
-      return done(FieldStatus(absl::StatusCode::kNotFound, "job", absl::StrCat("there is no job ", id.value())));
-    }
-    v1::JobSpec resolved;
-    resolved.ParseFromString(job->payload->resolved_spec);
-    admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
-    done(Admit(admission, *api_.driver->cluster_view(), options_.admission));
-  });
+  api_.driver->Read(
+      [this, admission, id, done](const absl::Status& status, const Scheduler* view) mutable {
+        if (!status.ok()) return done(status);
+        const Job* job = view->Find(id);
+        if (job == nullptr) {
+          return done(FieldStatus(absl::StatusCode::kNotFound, "job",
+                                  absl::StrCat("there is no job ", id.value())));
+        }
+        v1::JobSpec resolved;
+        resolved.ParseFromString(job->payload->resolved_spec);
+        admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
+        done(Admit(admission, *api_.driver->cluster_view(), options_.admission));
+      });
 }
 
-grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* context, const v1::SubmitRequest* request,
+grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* context,
+                                              const v1::SubmitRequest* request,
                                               v1::SubmitResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Submit", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   if (absl::Status bad = CheckSubmit(*request); !bad.ok()) return call.Finish(bad);
   if (!request->dry_run() && FreeBytes(options_.data_dir) < options_.min_free_bytes) {
-    return call.Finish(absl::ResourceExhaustedError("the coordinator's disk is nearly full; free space and try again"));
+    return call.Finish(absl::ResourceExhaustedError(
+        "the coordinator's disk is nearly full; free space and try again"));
   }
   AdmitThen(*request, [this, call, request, response](absl::StatusOr<Admitted> admitted) {
     if (!admitted.ok()) return AnswerRefused(call, request, admitted.status(), response);
@@ -90,8 +97,8 @@ grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* conte
   return call.reactor();
 }
 
-void JobsService::SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* request, Admitted admitted,
-                                 v1::SubmitResponse* response) {
+void JobsService::SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* request,
+                                 Admitted admitted, v1::SubmitResponse* response) {
   SubmitEvent event;
   event.job = NewJobId(SystemRandom());
   event.request_id = request->request_id();
@@ -99,13 +106,14 @@ void JobsService::SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* reques
   event.user = call.caller().user;
   event.spec = std::move(admitted.core);
   event.payload = std::move(admitted.payload);
-  api_.driver->Request(std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
-    if (reply.status.ok()) {
-      *response->mutable_job() = ToProto(*view->Find(reply.job), JobDetail::kFull);
-      response->set_existed(reply.existed);
-    }
-    call.Finish(reply.status);
-  });
+  api_.driver->Request(
+      std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
+        if (reply.status.ok()) {
+          *response->mutable_job() = ToProto(*view->Find(reply.job), JobDetail::kFull);
+          response->set_existed(reply.existed);
+        }
+        call.Finish(reply.status);
+      });
 }
 
 void JobsService::AnswerRefused(UnaryCall call, const v1::SubmitRequest* request, absl::Status why,
@@ -114,41 +122,47 @@ void JobsService::AnswerRefused(UnaryCall call, const v1::SubmitRequest* request
     call.Finish(why);
     return;
   }
-  api_.driver->Read([this, call, request, why, response](const absl::Status& status, const Scheduler* view) {
-    if (!status.ok()) return (void)call.Finish(status);
-    const RequestRecord* known = view->FindRequest(call.caller().user, request->request_id());
-    const Job* job = known == nullptr ? nullptr : view->Find(known->job);
-    if (job == nullptr || known->body_sha256 != Sha256Hex(SerializeDeterministic(request->spec()))) {
-      return (void)call.Finish(why);
-    }
-    *response->mutable_job() = ToProto(*job, JobDetail::kFull);
-    response->set_existed(true);
-    call.Finish(absl::OkStatus());
-  });
+  api_.driver->Read(
+      [this, call, request, why, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const RequestRecord* known = view->FindRequest(call.caller().user, request->request_id());
+        const Job* job = known == nullptr ? nullptr : view->Find(known->job);
+        if (job == nullptr ||
+            known->body_sha256 != Sha256Hex(SerializeDeterministic(request->spec()))) {
+          return (void)call.Finish(why);
+        }
+        *response->mutable_job() = ToProto(*job, JobDetail::kFull);
+        response->set_existed(true);
+        call.Finish(absl::OkStatus());
+      });
 }
 
 // ---- reads
 
-grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
-                                           v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
+                                           const v1::GetRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Get", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read([this, call, request, response](const absl::Status& status, const Scheduler* view) {
-    if (!status.ok()) return (void)call.Finish(status);
-    const Job* job = view->Find(JobId(request->job_id()));
-    if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-    *response = ToProto(*job, JobDetail::kHistory);
-    if (!request->history()) return (void)call.Finish(absl::OkStatus());
-    // Reading a long history's file is not for the driver's thread; that of one caller waits for it.
-    std::thread([this, call, id = job->id, response] {
-      for (const StepFacts& step : api_.telemetry->Steps(id)) *response->add_steps() = StepToProto(step);
-      call.Finish(absl::OkStatus());
-    }).detach();
-  });
+  api_.driver->Read(
+      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const Job* job = view->Find(JobId(request->job_id()));
+        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
+        *response = ToProto(*job, JobDetail::kHistory);
+        if (!request->history()) return (void)call.Finish(absl::OkStatus());
+        // Reading a long history's file is not for the driver's thread; that of one caller waits
+        // for it.
+        std::thread([this, call, id = job->id, response] {
+          for (const StepFacts& step : api_.telemetry->Steps(id))
+            *response->add_steps() = StepToProto(step);
+          call.Finish(absl::OkStatus());
+        }).detach();
+      });
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context,
+                                            const v1::ListRequest* request,
                                             v1::ListResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/List", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
@@ -158,10 +172,13 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
   }
   ListQuery query;
   query.limit = static_cast<size_t>(size);
-  // A token is the sequence number of the last job shown: jobs that come or go do not shift the pages.
+  // A token is the sequence number of the last job shown: jobs that come or go do not shift the
+  // pages.
   if (!request->page_token().empty() &&
-      (!absl::SimpleAtoi(request->page_token(), &query.before_sequence) || query.before_sequence < 1)) {
-    return call.Finish(MakeFieldError({"page_token", "a token of the last answer", "something else"}));
+      (!absl::SimpleAtoi(request->page_token(), &query.before_sequence) ||
+       query.before_sequence < 1)) {
+    return call.Finish(
+        MakeFieldError({"page_token", "a token of the last answer", "something else"}));
   }
   for (int state : request->states()) {
     if (!v1::JobState_IsValid(state) || state == 0) {
@@ -169,35 +186,39 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
     }
     query.states.push_back(static_cast<JobState>(state));
   }
-  api_.driver->Read([this, call, query, response](const absl::Status& status, const Scheduler* view) {
-    if (!status.ok()) return (void)call.Finish(status);
-    const std::vector<const Job*> jobs = view->List(query);
-    for (const Job* job : jobs) *response->add_jobs() = ToProto(*job, JobDetail::kSummary);
-    if (jobs.size() == query.limit) response->set_next_page_token(absl::StrCat(jobs.back()->sequence));
-    call.Finish(absl::OkStatus());
-  });
+  api_.driver->Read(
+      [this, call, query, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const std::vector<const Job*> jobs = view->List(query);
+        for (const Job* job : jobs) *response->add_jobs() = ToProto(*job, JobDetail::kSummary);
+        if (jobs.size() == query.limit)
+          response->set_next_page_token(absl::StrCat(jobs.back()->sequence));
+        call.Finish(absl::OkStatus());
+      });
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context, const v1::WhyRequest* request,
+grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context,
+                                           const v1::WhyRequest* request,
                                            v1::WhyResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Why", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read([this, call, request, response](const absl::Status& status, const Scheduler* view) {
-    if (!status.ok()) return (void)call.Finish(status);
-    const Job* job = view->Find(JobId(request->job_id()));
-    if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-    response->set_sentence(view->Why(job->id).value_or(job->reason));
-    *response->mutable_job() = ToProto(*job, JobDetail::kFull);
-    call.Finish(absl::OkStatus());
-  });
+  api_.driver->Read(
+      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const Job* job = view->Find(JobId(request->job_id()));
+        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
+        response->set_sentence(view->Why(job->id).value_or(job->reason));
+        *response->mutable_job() = ToProto(*job, JobDetail::kFull);
+        call.Finish(absl::OkStatus());
+      });
   return call.reactor();
 }
 
-grpc::ServerWriteReactor<v1::WatchResponse>* JobsService::Watch(grpc::CallbackServerContext* context,
-                                                                const v1::WatchRequest* request) {
-  return WatchStream::Start<WatchStream>(api_, hub_, "/ll.v1.Jobs/Watch", context, JobId(request->job_id()),
-                                         request->from_step());
+grpc::ServerWriteReactor<v1::WatchResponse>* JobsService::Watch(
+    grpc::CallbackServerContext* context, const v1::WatchRequest* request) {
+  return WatchStream::Start<WatchStream>(api_, hub_, "/ll.v1.Jobs/Watch", context,
+                                         JobId(request->job_id()), request->from_step());
 }
 
 grpc::ServerWriteReactor<v1::LogsResponse>* JobsService::Logs(grpc::CallbackServerContext* context,
@@ -208,32 +229,35 @@ grpc::ServerWriteReactor<v1::LogsResponse>* JobsService::Logs(grpc::CallbackServ
 // ---- wishes
 
 void JobsService::RequestAndAnswer(UnaryCall call, Event event, v1::Job* response) {
-  api_.driver->Request(std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
-    if (reply.status.ok()) *response = ToProto(*view->Find(reply.job), JobDetail::kFull);
-    call.Finish(reply.status);
-  });
+  api_.driver->Request(std::move(event),
+                       [this, call, response](const Reply& reply, const Scheduler* view) {
+                         if (reply.status.ok())
+                           *response = ToProto(*view->Find(reply.job), JobDetail::kFull);
+                         call.Finish(reply.status);
+                       });
 }
 
-grpc::ServerUnaryReactor* JobsService::Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
-                                              v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::Cancel(grpc::CallbackServerContext* context,
+                                              const v1::CancelRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Cancel", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  RequestAndAnswer(call, CancelEvent{JobId(request->job_id()), call.caller().user,
-                                     request->reason().substr(0, kMaxReasonBytes)},
+  RequestAndAnswer(call,
+                   CancelEvent{JobId(request->job_id()), call.caller().user,
+                               request->reason().substr(0, kMaxReasonBytes)},
                    response);
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* JobsService::Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
-                                             v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::Pause(grpc::CallbackServerContext* context,
+                                             const v1::PauseRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Pause", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   RequestAndAnswer(call, PauseEvent{JobId(request->job_id()), call.caller().user}, response);
   return call.reactor();
 }
 
-grpc::ServerUnaryReactor* JobsService::Resume(grpc::CallbackServerContext* context, const v1::ResumeRequest* request,
-                                              v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::Resume(grpc::CallbackServerContext* context,
+                                              const v1::ResumeRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Resume", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   RequestAndAnswer(call, ResumeEvent{JobId(request->job_id()), call.caller().user}, response);

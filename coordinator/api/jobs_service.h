@@ -1,5 +1,6 @@
-// The service ll.v1.Jobs (proto/jobs.proto says what each method promises). Handlers check the caller and the request
-// on gRPC's threads, ask the driver, and answer from its thread; none blocks.
+// The service ll.v1.Jobs (proto/jobs.proto says what each method promises). Handlers check the
+// caller and the request on gRPC's threads, ask the driver, and answer from its thread; none
+// blocks.
 #pragma once
 
 #include "coordinator/api/admission.h"
@@ -13,7 +14,8 @@ namespace ll {
 struct JobsOptions {
   AdmissionOptions admission;
   std::string data_dir;
-  // Submits are refused where the disk of data_dir has less left, so that running jobs can still be written down.
+  // Submits are refused where the disk of data_dir has less left, so that running jobs can still be
+  // written down.
   int64_t min_free_bytes = 16 << 20;
 };
 
@@ -23,22 +25,24 @@ class JobsService : public v1::Jobs::CallbackService {
   JobsService(const ApiContext& api, FollowHub& hub, JobsOptions options)
       : api_(api), hub_(hub), options_(std::move(options)) {}
 
-  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const v1::SubmitRequest* request,
+  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
+                                   const v1::SubmitRequest* request,
                                    v1::SubmitResponse* response) override;
   grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
                                 v1::Job* response) override;
-  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
+                                 const v1::ListRequest* request,
                                  v1::ListResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchResponse>* Watch(grpc::CallbackServerContext* context,
                                                      const v1::WatchRequest* request) override;
   grpc::ServerWriteReactor<v1::LogsResponse>* Logs(grpc::CallbackServerContext* context,
                                                    const v1::LogsRequest* request) override;
-  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
-                                   v1::Job* response) override;
-  grpc::ServerUnaryReactor* Pause(grpc::CallbackServerContext* context, const v1::PauseRequest* request,
-                                  v1::Job* response) override;
-  grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context, const v1::ResumeRequest* request,
-                                   v1::Job* response) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
+                                   const v1::CancelRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* Pause(grpc::CallbackServerContext* context,
+                                  const v1::PauseRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context,
+                                   const v1::ResumeRequest* request, v1::Job* response) override;
   grpc::ServerUnaryReactor* Why(grpc::CallbackServerContext* context, const v1::WhyRequest* request,
                                 v1::WhyResponse* response) override;
 
@@ -49,7 +53,8 @@ class JobsService : public v1::Jobs::CallbackService {
   void SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* request, Admitted admitted,
                       v1::SubmitResponse* response);
   // A request id that is known keeps its answer, also when the job would not be admitted any more.
-  void AnswerRefused(UnaryCall call, const v1::SubmitRequest* request, absl::Status why, v1::SubmitResponse* response);
+  void AnswerRefused(UnaryCall call, const v1::SubmitRequest* request, absl::Status why,
+                     v1::SubmitResponse* response);
   void RequestAndAnswer(UnaryCall call, Event event, v1::Job* response);
   v1::Job ToProto(const Job& job, JobDetail detail) const;
 

@@ -1,4 +1,5 @@
-// Jobs.Logs: a rank's log by byte offset; with `follow` until the job has ended, going on to the next attempt's log.
+// Jobs.Logs: a rank's log by byte offset; with `follow` until the job has ended, going on to the
+// next attempt's log.
 #pragma once
 
 #include <string>
@@ -21,7 +22,9 @@ class LogsStream : public FollowStream<v1::LogsResponse> {
  private:
   Outcome Next(v1::LogsResponse* out) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeJob(JobSnapshot snapshot) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  TelemetryKey Key() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return {job_id_, epoch_, rank_, TelemetryStream::kLog}; }
+  TelemetryKey Key() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return {job_id_, epoch_, rank_, TelemetryStream::kLog};
+  }
 
   const int rank_;
   const bool follow_;
@@ -29,7 +32,8 @@ class LogsStream : public FollowStream<v1::LogsResponse> {
   int64_t epoch_ ABSL_GUARDED_BY(mu_);   // 0: not known yet
   int64_t offset_ ABSL_GUARDED_BY(mu_);  // negative: from the end, until the first read
   JobSnapshot snapshot_ ABSL_GUARDED_BY(mu_);
-  absl::Duration quiet_since_ ABSL_GUARDED_BY(mu_) = absl::InfiniteDuration();  // nothing came since, after the end
+  absl::Duration quiet_since_ ABSL_GUARDED_BY(mu_) =
+      absl::InfiniteDuration();  // nothing came since, after the end
 };
 
 }  // namespace ll

@@ -1,4 +1,5 @@
-// gRPC's reflection service comes with the library and knows nothing of tokens; this closes it to strangers.
+// gRPC's reflection service comes with the library and knows nothing of tokens; this closes it to
+// strangers.
 #pragma once
 
 #include <grpcpp/support/server_interceptor.h>
@@ -33,7 +34,8 @@ class ReflectionGuard : public grpc::experimental::Interceptor {
 class ReflectionGuardFactory : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
   explicit ReflectionGuardFactory(Authenticator& authenticator) : authenticator_(authenticator) {}
-  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* info) override {
     if (!absl::StartsWith(info->method(), "/grpc.reflection.")) return nullptr;
     return new ReflectionGuard(authenticator_, info);
   }

@@ -1,5 +1,5 @@
-// The common half of Watch and Logs: a server stream that is woken, asks its subclass for the next message, and writes
-// one at a time.
+// The common half of Watch and Logs: a server stream that is woken, asks its subclass for the next
+// message, and writes one at a time.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -14,8 +14,8 @@
 
 namespace ll {
 
-// Lives from the call's start until gRPC's OnDone. `Response` is the message type. Subclasses are guarded by mu_, which
-// is held in Next() and TakeJob().
+// Lives from the call's start until gRPC's OnDone. `Response` is the message type. Subclasses are
+// guarded by mu_, which is held in Next() and TakeJob().
 template <typename Response>
 class FollowStream : public grpc::ServerWriteReactor<Response>,
                      public Follower,
@@ -26,8 +26,10 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
 
   // Makes the stream, checks the caller and subscribes. The returned reactor owns itself.
   template <typename Stream, typename... Args>
-  static grpc::ServerWriteReactor<Response>* Start(const ApiContext& api, FollowHub& hub, const std::string& method,
-                                                   grpc::CallbackServerContext* context, Args&&... args) {
+  static grpc::ServerWriteReactor<Response>* Start(const ApiContext& api, FollowHub& hub,
+                                                   const std::string& method,
+                                                   grpc::CallbackServerContext* context,
+                                                   Args&&... args) {
     auto stream = std::make_shared<Stream>(api, method, std::forward<Args>(args)...);
     stream->self_ = stream;
     const auto caller = CheckCaller(api, method, *context);
@@ -85,8 +87,8 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
   absl::Mutex mu_;
 
  private:
-  // StartWrite and Finish are called with mu_ held, so that no write begins after the end; gRPC runs reactions later,
-  // never within these calls.
+  // StartWrite and Finish are called with mu_ held, so that no write begins after the end; gRPC
+  // runs reactions later, never within these calls.
   void Pump() {
     absl::MutexLock lock(&mu_);
     if (writing_ || ended_) return;

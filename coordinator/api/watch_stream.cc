@@ -13,7 +13,8 @@ bool IsEnd(v1::JobState state) { return IsTerminal(static_cast<JobState>(state))
 }  // namespace
 
 void WatchStream::TakeJob(JobSnapshot snapshot) {
-  if (IsEnd(snapshot.job->state()) && ended_at_ == absl::InfiniteDuration()) ended_at_ = api_.clock->Steady();
+  if (IsEnd(snapshot.job->state()) && ended_at_ == absl::InfiniteDuration())
+    ended_at_ = api_.clock->Steady();
   // A job that had ended before is not waited for.
   if (snapshot_.job == nullptr && IsEnd(snapshot.job->state())) ended_at_ = absl::ZeroDuration();
   snapshot_ = std::move(snapshot);
@@ -77,7 +78,8 @@ bool WatchStream::ReadMore() {
       if (piece->offset > offset_) partial_.clear();
       partial_ += piece->data;
       offset_ = piece->offset + static_cast<int64_t>(piece->data.size());
-      const size_t used = ForEachLine(partial_, [this](absl::string_view line) { lines_.emplace_back(line); });
+      const size_t used =
+          ForEachLine(partial_, [this](absl::string_view line) { lines_.emplace_back(line); });
       partial_.erase(0, used);
       return true;
     }

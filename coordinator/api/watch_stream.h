@@ -1,7 +1,9 @@
-// Jobs.Watch: the job, every change of its state, every step and every other event of rank 0, until it has ended.
+// Jobs.Watch: the job, every change of its state, every step and every other event of rank 0, until
+// it has ended.
 //
-// States come from the driver, events from the telemetry files. Between the two there is one rule: the last state waits
-// until the trainer's last event (`done` or `error`) is out, or two seconds have passed.
+// States come from the driver, events from the telemetry files. Between the two there is one rule:
+// the last state waits until the trainer's last event (`done` or `error`) is out, or two seconds
+// have passed.
 #pragma once
 
 #include <deque>
@@ -16,14 +18,17 @@ namespace ll {
 class WatchStream : public FollowStream<v1::WatchResponse> {
  public:
   WatchStream(const ApiContext& api, std::string method, JobId job, int64_t from_step)
-      : FollowStream(api, std::move(method), std::move(job)), from_step_(from_step), events_wanted_(from_step <= 0) {}
+      : FollowStream(api, std::move(method), std::move(job)),
+        from_step_(from_step),
+        events_wanted_(from_step <= 0) {}
 
  private:
   Outcome Next(v1::WatchResponse* out) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeJob(JobSnapshot snapshot) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool NextTransition(bool ended, v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool NextEvent(v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool FillFromLine(const std::string& line, v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool FillFromLine(const std::string& line, v1::WatchResponse* out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool ReadMore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const int64_t from_step_;

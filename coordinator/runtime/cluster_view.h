@@ -1,5 +1,5 @@
-// What admission needs to know about the cluster, as an immutable snapshot: so that requests are checked on their own
-// threads and the driver only decides.
+// What admission needs to know about the cluster, as an immutable snapshot: so that requests are
+// checked on their own threads and the driver only decides.
 #pragma once
 
 #include <map>

@@ -14,14 +14,18 @@ namespace ll {
 namespace {
 constexpr absl::Duration kWorkerMemory = absl::Hours(24 * 7);
 
-absl::Status StoppedError() { return absl::UnavailableError("the coordinator is stopping; try again"); }
+absl::Status StoppedError() {
+  return absl::UnavailableError("the coordinator is stopping; try again");
+}
 
-// What users see when a commit failed. A full disk is theirs to wait for or to report; anything else is ours.
+// What users see when a commit failed. A full disk is theirs to wait for or to report; anything
+// else is ours.
 absl::Status CommitError(const absl::Status& why) {
   if (why.code() == absl::StatusCode::kResourceExhausted) {
     return Annotate(why, "the coordinator could not write its store");
   }
-  return absl::UnavailableError(absl::StrCat("the coordinator could not write its store: ", why.message()));
+  return absl::UnavailableError(
+      absl::StrCat("the coordinator could not write its store: ", why.message()));
 }
 }  // namespace
 
@@ -60,7 +64,8 @@ bool Driver::Enqueue(Item item, bool bounded) {
 void Driver::Request(Event event, Answer answer) {
   if (Enqueue({std::move(event), answer, nullptr}, /*bounded=*/true)) return;
   Reply reply;
-  reply.status = serving() ? absl::ResourceExhaustedError("too many requests wait; try again") : StoppedError();
+  reply.status = serving() ? absl::ResourceExhaustedError("too many requests wait; try again")
+                           : StoppedError();
   answer(reply, nullptr);
 }
 
@@ -71,7 +76,9 @@ void Driver::AgentEvent(Event event, std::function<void()> done) {
 
 void Driver::Read(Reader reader) {
   if (Enqueue({reader, nullptr, nullptr}, /*bounded=*/true)) return;
-  reader(serving() ? absl::ResourceExhaustedError("too many requests wait; try again") : StoppedError(), nullptr);
+  reader(serving() ? absl::ResourceExhaustedError("too many requests wait; try again")
+                   : StoppedError(),
+         nullptr);
 }
 
 ClusterViewPtr Driver::cluster_view() const {
@@ -116,9 +123,11 @@ void Driver::Loop() {
 std::vector<Driver::Item> Driver::NextBatch() {
   std::vector<Item> batch;
   absl::MutexLock lock(&mu_);
-  // The clock may be a fake one, so it is looked at several times a tick rather than trusted as a wake-up time.
+  // The clock may be a fake one, so it is looked at several times a tick rather than trusted as a
+  // wake-up time.
   const absl::Duration poll = std::max(options_.tick / 4, absl::Milliseconds(5));
-  while (queue_.empty() && !stopping_ && clock_.Steady() < next_tick_) wake_.WaitWithTimeout(&mu_, poll);
+  while (queue_.empty() && !stopping_ && clock_.Steady() < next_tick_)
+    wake_.WaitWithTimeout(&mu_, poll);
   while (!queue_.empty() && !stopping_ && batch.size() < options_.max_batch) {
     Item& item = queue_.front();
     if (item.answer || std::holds_alternative<Reader>(item.what)) --waiting_requests_;
@@ -140,7 +149,8 @@ void Driver::RunBatch(std::vector<Item>& batch) {
   const bool tick = clock_.Steady() >= next_tick_;
   if (tick) next_tick_ = clock_.Steady() + options_.tick;
   if (!scheduler_.has_value()) {
-    absl::Status repaired = tick ? Rebuild() : absl::UnavailableError("the store could not be opened yet");
+    absl::Status repaired =
+        tick ? Rebuild() : absl::UnavailableError("the store could not be opened yet");
     if (!repaired.ok()) {
       if (tick) {
         LL_LOG(kError) << "the store is still unusable: " << repaired.message();
@@ -152,7 +162,8 @@ void Driver::RunBatch(std::vector<Item>& batch) {
 
   std::vector<Decided> decided;
   for (Item& item : batch) {
-    if (const Event* event = std::get_if<Event>(&item.what)) decided.push_back({StepTimed(*event), &item});
+    if (const Event* event = std::get_if<Event>(&item.what))
+      decided.push_back({StepTimed(*event), &item});
   }
   if (tick) decided.push_back({StepTimed(TickEvent{}), nullptr});
 
@@ -173,10 +184,13 @@ void Driver::RunBatch(std::vector<Item>& batch) {
     FailAll(batch, CommitError(committed));
     return;
   }
-  const bool registry_changed = std::any_of(records.begin(), records.end(), [](const Record& record) {
-    return std::holds_alternative<PutModel>(record) || std::holds_alternative<PutData>(record) ||
-           std::holds_alternative<PutWorker>(record) || std::holds_alternative<DeleteWorker>(record);
-  });
+  const bool registry_changed =
+      std::any_of(records.begin(), records.end(), [](const Record& record) {
+        return std::holds_alternative<PutModel>(record) ||
+               std::holds_alternative<PutData>(record) ||
+               std::holds_alternative<PutWorker>(record) ||
+               std::holds_alternative<DeleteWorker>(record);
+      });
   if (registry_changed) RefreshView();
   for (const Record& record : records) {
     const auto* deleted = std::get_if<DeleteJob>(&record);
@@ -185,7 +199,8 @@ void Driver::RunBatch(std::vector<Item>& batch) {
   }
   Publish(decided);
   for (Item& item : batch) {
-    if (const Reader* reader = std::get_if<Reader>(&item.what)) (*reader)(absl::OkStatus(), &*scheduler_);
+    if (const Reader* reader = std::get_if<Reader>(&item.what))
+      (*reader)(absl::OkStatus(), &*scheduler_);
   }
   if (tick) {
     for (DriverListener* listener : listeners_) listener->OnTick(*scheduler_);
@@ -228,7 +243,8 @@ absl::Status Driver::Rebuild() {
       LL_ASSIGN_OR_RETURN(store_, options_.open_store());
     }
     LL_ASSIGN_OR_RETURN(StoredState stored, store_->LoadAll());
-    LL_ASSIGN_OR_RETURN(Scheduler scheduler, Scheduler::Recover(std::move(stored), options_.scheduler, Now()));
+    LL_ASSIGN_OR_RETURN(Scheduler scheduler,
+                        Scheduler::Recover(std::move(stored), options_.scheduler, Now()));
     scheduler_.emplace(std::move(scheduler));
     return absl::OkStatus();
   };

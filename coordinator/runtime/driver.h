@@ -1,10 +1,10 @@
-// The coordinator's only loop: takes events from a queue, lets the scheduler decide, makes the decisions durable, and
-// only then sends orders and gives answers.
+// The coordinator's only loop: takes events from a queue, lets the scheduler decide, makes the
+// decisions durable, and only then sends orders and gives answers.
 //
-// Group commit: all events that wait are decided one after the other and written in one transaction. When the
-// transaction fails nobody has seen anything of it: every answer of that batch is the failure, the scheduler is thrown
-// away and built anew from the store, and all agent sessions end, so that agents come back and repeat what was not
-// acknowledged.
+// Group commit: all events that wait are decided one after the other and written in one
+// transaction. When the transaction fails nobody has seen anything of it: every answer of that
+// batch is the failure, the scheduler is thrown away and built anew from the store, and all agent
+// sessions end, so that agents come back and repeat what was not acknowledged.
 //
 // Reads go through the same queue and see only what is durable.
 #pragma once
@@ -35,7 +35,8 @@ class AgentGateway {
   virtual void EndAllSessions(const absl::Status& why) = 0;
 };
 
-// Who wants to know what happened, after it is durable. Called on the driver's thread; must not block.
+// Who wants to know what happened, after it is durable. Called on the driver's thread; must not
+// block.
 class DriverListener {
  public:
   virtual ~DriverListener() = default;
@@ -52,7 +53,8 @@ struct DriverOptions {
   // Opens the store; called again after a failure that poisoned it.
   std::function<absl::StatusOr<std::unique_ptr<Store>>()> open_store;
   absl::Duration tick = absl::Seconds(1);
-  // Users' requests that may wait; more are refused. Agents' events are bounded by one for each session.
+  // Users' requests that may wait; more are refused. Agents' events are bounded by one for each
+  // session.
   size_t max_waiting_requests = 4096;
   // Events decided before the next commit. More: better throughput under load, longer first answer.
   size_t max_batch = 256;
@@ -77,11 +79,11 @@ class Driver {
   // Answers what waits with UNAVAILABLE and joins the loop. Idempotent.
   void Stop();
 
-  // A user's event. `answer` is called exactly once, on the driver's thread or, when the request is refused at once
-  // (stopped, queue full), on the caller's.
+  // A user's event. `answer` is called exactly once, on the driver's thread or, when the request is
+  // refused at once (stopped, queue full), on the caller's.
   void Request(Event event, Answer answer);
-  // An agent's event; never refused while the driver runs. `done` is called once the event is decided and durable, or
-  // given up; may be null.
+  // An agent's event; never refused while the driver runs. `done` is called once the event is
+  // decided and durable, or given up; may be null.
   void AgentEvent(Event event, std::function<void()> done);
   void Read(Reader reader);
 

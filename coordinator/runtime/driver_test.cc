@@ -84,7 +84,8 @@ class DriverTest : public ::testing::Test {
 
   static Reply Ask(Driver& driver, Event event) {
     std::promise<Reply> promise;
-    driver.Request(std::move(event), [&](const Reply& reply, const Scheduler*) { promise.set_value(reply); });
+    driver.Request(std::move(event),
+                   [&](const Reply& reply, const Scheduler*) { promise.set_value(reply); });
     return promise.get_future().get();
   }
 
@@ -155,7 +156,8 @@ TEST_F(DriverTest, FullDiskFailsTheBatchAndForgetsIt) {
 TEST_F(DriverTest, PoisonedStoreIsOpenedAgain) {
   auto driver = Start();
   disk_.fail_with = static_cast<int>(absl::StatusCode::kInternal);
-  EXPECT_THAT(Ask(*driver, SubmitOf("job-1")).status, StatusIs(absl::StatusCode::kUnavailable, "could not write"));
+  EXPECT_THAT(Ask(*driver, SubmitOf("job-1")).status,
+              StatusIs(absl::StatusCode::kUnavailable, "could not write"));
   disk_.fail_with = 0;
   LL_EXPECT_OK(Ask(*driver, SubmitOf("job-2")).status);
   EXPECT_EQ(disk_.opened, 2);
@@ -203,7 +205,8 @@ TEST_F(DriverTest, TooManyWaitingRequestsAreRefusedAtOnce) {
 TEST_F(DriverTest, StoppingAnswersEverybody) {
   auto driver = Start();
   driver->Stop();
-  EXPECT_THAT(Ask(*driver, SubmitOf("job-1")).status, StatusIs(absl::StatusCode::kUnavailable, "stopping"));
+  EXPECT_THAT(Ask(*driver, SubmitOf("job-1")).status,
+              StatusIs(absl::StatusCode::kUnavailable, "stopping"));
 }
 
 }  // namespace

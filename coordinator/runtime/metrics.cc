@@ -6,20 +6,23 @@ namespace ll {
 namespace {
 constexpr absl::Duration kKeepAfterEnd = absl::Minutes(5);
 
-prometheus::Family<prometheus::Gauge>& GaugeOf(prometheus::Registry& registry, const char* name, const char* help) {
+prometheus::Family<prometheus::Gauge>& GaugeOf(prometheus::Registry& registry, const char* name,
+                                               const char* help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
 }
 prometheus::Family<prometheus::Counter>& CounterOf(prometheus::Registry& registry, const char* name,
                                                    const char* help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
 }
-prometheus::Family<prometheus::Histogram>& HistogramOf(prometheus::Registry& registry, const char* name,
-                                                       const char* help) {
+prometheus::Family<prometheus::Histogram>& HistogramOf(prometheus::Registry& registry,
+                                                       const char* name, const char* help) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
-const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000};
-const prometheus::Histogram::BucketBoundaries kWaitBuckets = {0.1, 1, 10, 60, 300, 1800, 3600, 14400, 86400};
+const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1,   3,
+                                                              10,   30,   100, 300, 1000};
+const prometheus::Histogram::BucketBoundaries kWaitBuckets = {0.1,  1,    10,    60,   300,
+                                                              1800, 3600, 14400, 86400};
 const prometheus::Histogram::BucketBoundaries kFastBuckets = {1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3,
                                                               1e-2, 3e-2, 0.1,  0.3,  1,    10};
 }  // namespace
@@ -28,24 +31,35 @@ Metrics::Metrics(Clock& clock)
     : clock_(clock),
       registry_(std::make_shared<prometheus::Registry>()),
       loss_(GaugeOf(*registry_, "ll_train_loss", "Training loss of the newest step.")),
-      tokens_per_second_(GaugeOf(*registry_, "ll_train_tokens_per_second", "Tokens trained per second, all ranks.")),
-      learning_rate_(GaugeOf(*registry_, "ll_train_learning_rate", "Learning rate of the newest step.")),
-      grad_norm_(GaugeOf(*registry_, "ll_train_grad_norm", "Global gradient norm before clipping.")),
-      mfu_(GaugeOf(*registry_, "ll_train_mfu_ratio", "Share of the device's peak FLOP/s that was used.")),
+      tokens_per_second_(GaugeOf(*registry_, "ll_train_tokens_per_second",
+                                 "Tokens trained per second, all ranks.")),
+      learning_rate_(
+          GaugeOf(*registry_, "ll_train_learning_rate", "Learning rate of the newest step.")),
+      grad_norm_(
+          GaugeOf(*registry_, "ll_train_grad_norm", "Global gradient norm before clipping.")),
+      mfu_(GaugeOf(*registry_, "ll_train_mfu_ratio",
+                   "Share of the device's peak FLOP/s that was used.")),
       peak_bytes_(GaugeOf(*registry_, "ll_train_peak_memory_bytes", "Peak memory of rank 0.")),
       step_(GaugeOf(*registry_, "ll_train_step", "Newest optimizer step.")),
-      perplexity_(GaugeOf(*registry_, "ll_eval_perplexity", "Perplexity of the newest evaluation.")),
-      tokens_(CounterOf(*registry_, "ll_train_tokens_total", "Tokens trained since the coordinator first saw the job.")),
-      step_seconds_(HistogramOf(*registry_, "ll_train_step_seconds", "Duration of optimizer steps, all jobs.")
-                        .Add({}, kStepBuckets)),
+      perplexity_(
+          GaugeOf(*registry_, "ll_eval_perplexity", "Perplexity of the newest evaluation.")),
+      tokens_(CounterOf(*registry_, "ll_train_tokens_total",
+                        "Tokens trained since the coordinator first saw the job.")),
+      step_seconds_(
+          HistogramOf(*registry_, "ll_train_step_seconds", "Duration of optimizer steps, all jobs.")
+              .Add({}, kStepBuckets)),
       jobs_(GaugeOf(*registry_, "ll_jobs", "Jobs by state.")),
-      job_wait_seconds_(HistogramOf(*registry_, "ll_job_wait_seconds", "From submission to the first start.")
-                            .Add({}, kWaitBuckets)),
-      scheduler_pass_seconds_(HistogramOf(*registry_, "ll_scheduler_pass_seconds", "Duration of one decision.")
-                                  .Add({}, kFastBuckets)),
+      job_wait_seconds_(
+          HistogramOf(*registry_, "ll_job_wait_seconds", "From submission to the first start.")
+              .Add({}, kWaitBuckets)),
+      scheduler_pass_seconds_(
+          HistogramOf(*registry_, "ll_scheduler_pass_seconds", "Duration of one decision.")
+              .Add({}, kFastBuckets)),
       worker_up_(GaugeOf(*registry_, "ll_worker_up", "1 while the worker's agent is in contact.")),
-      rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total", "Finished calls by method and status code.")),
-      rpc_seconds_(HistogramOf(*registry_, "ll_rpc_seconds", "Duration of unary calls by method.")) {}
+      rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total",
+                              "Finished calls by method and status code.")),
+      rpc_seconds_(
+          HistogramOf(*registry_, "ll_rpc_seconds", "Duration of unary calls by method.")) {}
 
 Metrics::JobSeries& Metrics::SeriesOf(const JobId& job) {
   auto [it, fresh] = series_.try_emplace(job);
@@ -160,7 +174,8 @@ void Metrics::OnTick(const Scheduler& scheduler) {
     auto next = std::next(it);
     const Job* job = scheduler.Find(it->first);
     const bool over = job == nullptr || IsTerminal(job->state);
-    if (over && it->second.remove_at == absl::InfiniteDuration()) it->second.remove_at = now + kKeepAfterEnd;
+    if (over && it->second.remove_at == absl::InfiniteDuration())
+      it->second.remove_at = now + kKeepAfterEnd;
     if (now >= it->second.remove_at) {
       RemoveSeries(it->second);
       series_.erase(it);
@@ -169,6 +184,8 @@ void Metrics::OnTick(const Scheduler& scheduler) {
   }
 }
 
-void Metrics::OnStep(absl::Duration took) { scheduler_pass_seconds_.Observe(absl::ToDoubleSeconds(took)); }
+void Metrics::OnStep(absl::Duration took) {
+  scheduler_pass_seconds_.Observe(absl::ToDoubleSeconds(took));
+}
 
 }  // namespace ll

@@ -1,7 +1,7 @@
 // Every metric of the coordinator (design §5, "Metrics"), in one place. Base units; prefix ll_.
 //
-// Series of one job carry the label job_id, appear with its first step and stay five minutes after its end. There is
-// no per-job histogram, so that a thousand jobs stay cheap to scrape.
+// Series of one job carry the label job_id, appear with its first step and stay five minutes after
+// its end. There is no per-job histogram, so that a thousand jobs stay cheap to scrape.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -54,7 +54,8 @@ class Metrics : public DriverListener {
   using GaugeFamily = prometheus::Family<prometheus::Gauge>;
   Clock& clock_;
   std::shared_ptr<prometheus::Registry> registry_;
-  GaugeFamily &loss_, &tokens_per_second_, &learning_rate_, &grad_norm_, &mfu_, &peak_bytes_, &step_, &perplexity_;
+  GaugeFamily &loss_, &tokens_per_second_, &learning_rate_, &grad_norm_, &mfu_, &peak_bytes_,
+      &step_, &perplexity_;
   prometheus::Family<prometheus::Counter>& tokens_;
   prometheus::Histogram& step_seconds_;
   GaugeFamily& jobs_;

@@ -12,7 +12,9 @@ using ::testing::Not;
 
 class MetricsTest : public ::testing::Test {
  protected:
-  std::string Text() { return prometheus::TextSerializer().Serialize(metrics_.registry()->Collect()); }
+  std::string Text() {
+    return prometheus::TextSerializer().Serialize(metrics_.registry()->Collect());
+  }
   Scheduler Empty() {
     auto scheduler = Scheduler::Recover({}, {}, {clock_.Steady(), clock_.Now()});
     EXPECT_TRUE(scheduler.ok());

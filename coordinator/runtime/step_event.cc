@@ -29,7 +29,8 @@ constexpr absl::string_view kPhaseSuffix = "_seconds";
 }  // namespace
 
 std::optional<nlohmann::json> ParseEvent(absl::string_view line) {
-  nlohmann::json event = nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json event =
+      nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
   if (!event.is_object()) return std::nullopt;
   return event;
 }
@@ -55,7 +56,8 @@ std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   out.time = TimeOf(event);
   for (const auto& [key, value] : event.items()) {
     const bool phase = key.size() > kPhaseSuffix.size() && key != "step_seconds" &&
-                       key.compare(key.size() - kPhaseSuffix.size(), kPhaseSuffix.size(), kPhaseSuffix.data()) == 0;
+                       key.compare(key.size() - kPhaseSuffix.size(), kPhaseSuffix.size(),
+                                   kPhaseSuffix.data()) == 0;
     if (phase && value.is_number()) {
       out.phases.emplace_back(key.substr(0, key.size() - kPhaseSuffix.size()), value.get<double>());
     }

@@ -26,13 +26,18 @@ constexpr int64_t kReadPiece = 1 << 20;
 constexpr int64_t kBlock = 4096;
 
 absl::Status CheckKey(const TelemetryKey& key) {
-  if (!LooksLikeJobId(key.job.value())) return MakeFieldError({"job_id", "a job id", "something else"});
-  if (key.epoch < 1 || key.epoch > kMaxEpoch) return MakeFieldError({"epoch", "1 to 999999", absl::StrCat(key.epoch)});
-  if (key.rank < 0 || key.rank > kMaxRank) return MakeFieldError({"rank", "0 to 4095", absl::StrCat(key.rank)});
+  if (!LooksLikeJobId(key.job.value()))
+    return MakeFieldError({"job_id", "a job id", "something else"});
+  if (key.epoch < 1 || key.epoch > kMaxEpoch)
+    return MakeFieldError({"epoch", "1 to 999999", absl::StrCat(key.epoch)});
+  if (key.rank < 0 || key.rank > kMaxRank)
+    return MakeFieldError({"rank", "0 to 4095", absl::StrCat(key.rank)});
   return absl::OkStatus();
 }
 
-std::string EpochDir(const std::string& job_dir, int64_t epoch) { return absl::StrFormat("%s/e%04d", job_dir, epoch); }
+std::string EpochDir(const std::string& job_dir, int64_t epoch) {
+  return absl::StrFormat("%s/e%04d", job_dir, epoch);
+}
 
 int64_t SizeOf(const std::string& path) {
   struct stat st;
@@ -63,7 +68,8 @@ std::vector<std::string> FilesOf(const std::string& job_dir) {
   for (const std::string& epoch : *epochs) {
     const auto names = ListDir(absl::StrCat(job_dir, "/", epoch));
     if (!names.ok()) continue;
-    for (const std::string& name : *names) out.push_back(absl::StrCat(job_dir, "/", epoch, "/", name));
+    for (const std::string& name : *names)
+      out.push_back(absl::StrCat(job_dir, "/", epoch, "/", name));
   }
   return out;
 }
@@ -72,8 +78,10 @@ std::vector<std::string> FilesOf(const std::string& job_dir) {
 
 bool LooksLikeJobId(absl::string_view text) {
   constexpr absl::string_view kPrefix = "job-";
-  if (text.size() < 8 || text.size() > 64 || text.substr(0, kPrefix.size()) != kPrefix) return false;
-  return text.substr(kPrefix.size()).find_first_not_of("0123456789abcdef") == absl::string_view::npos;
+  if (text.size() < 8 || text.size() > 64 || text.substr(0, kPrefix.size()) != kPrefix)
+    return false;
+  return text.substr(kPrefix.size()).find_first_not_of("0123456789abcdef") ==
+         absl::string_view::npos;
 }
 
 int64_t FreeBytes(const std::string& path) {
@@ -83,14 +91,16 @@ int64_t FreeBytes(const std::string& path) {
 }
 
 std::string Telemetry::PathOf(const TelemetryKey& key) const {
-  return absl::StrFormat("%s/%s/e%04d/rank-%02d.%s", options_.dir, key.job.value(), key.epoch, key.rank,
-                         key.stream == TelemetryStream::kEvents ? "events.jsonl" : "log");
+  return absl::StrFormat("%s/%s/e%04d/rank-%02d.%s", options_.dir, key.job.value(), key.epoch,
+                         key.rank, key.stream == TelemetryStream::kEvents ? "events.jsonl" : "log");
 }
 
-absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offset, absl::string_view data) {
+absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offset,
+                                          absl::string_view data) {
   LL_RETURN_IF_ERROR(CheckKey(key));
   if (FreeBytes(options_.dir) < options_.min_free_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("the disk of ", options_.dir, " is nearly full"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the disk of ", options_.dir, " is nearly full"));
   }
   TelemetryNews news;
   int64_t end;
@@ -103,7 +113,8 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
     end = offset + static_cast<int64_t>(data.size());
     if (end <= size) return size;
     data.remove_prefix(size - offset);
-    LL_RETURN_IF_ERROR(MakeDirs(EpochDir(absl::StrCat(options_.dir, "/", key.job.value()), key.epoch)));
+    LL_RETURN_IF_ERROR(
+        MakeDirs(EpochDir(absl::StrCat(options_.dir, "/", key.job.value()), key.epoch)));
     const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return ErrnoStatus(errno, "open", path);
     absl::Cleanup close_fd = [fd] { close(fd); };
@@ -131,9 +142,12 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
   return end;
 }
 
-int64_t Telemetry::Size(const TelemetryKey& key) const { return CheckKey(key).ok() ? SizeOf(PathOf(key)) : 0; }
+int64_t Telemetry::Size(const TelemetryKey& key) const {
+  return CheckKey(key).ok() ? SizeOf(PathOf(key)) : 0;
+}
 
-absl::StatusOr<Telemetry::Piece> Telemetry::Read(const TelemetryKey& key, int64_t offset, int64_t max_bytes) const {
+absl::StatusOr<Telemetry::Piece> Telemetry::Read(const TelemetryKey& key, int64_t offset,
+                                                 int64_t max_bytes) const {
   LL_RETURN_IF_ERROR(CheckKey(key));
   Piece piece;
   piece.offset = std::max<int64_t>(offset, 0);
@@ -159,7 +173,8 @@ std::vector<int64_t> Telemetry::Epochs(const JobId& job) const {
   const auto names = ListDir(absl::StrCat(options_.dir, "/", job.value()));
   if (!names.ok()) return out;
   for (const std::string& name : *names) {
-    if (name.size() > 1 && name[0] == 'e') out.push_back(std::strtoll(name.c_str() + 1, nullptr, 10));
+    if (name.size() > 1 && name[0] == 'e')
+      out.push_back(std::strtoll(name.c_str() + 1, nullptr, 10));
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -181,7 +196,8 @@ std::vector<StepFacts> Telemetry::Steps(const JobId& job) const {
         const auto event = ParseEvent(line);
         if (!event.has_value()) return;
         if (auto step = ParseStep(*event, epoch)) {
-          // A resumed attempt repeats what came after its checkpoint: those steps of the older one are void.
+          // A resumed attempt repeats what came after its checkpoint: those steps of the older one
+          // are void.
           by_step.erase(by_step.lower_bound(step->step), by_step.end());
           by_step.emplace(step->step, std::move(*step));
         }
@@ -220,9 +236,12 @@ Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
 void Telemetry::NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) {
   JobFacts& facts = facts_[key.job];
   for (const StepFacts& step : steps) {
-    if (facts.newest.has_value() && step.step <= facts.newest->step && step.epoch == facts.newest->epoch) continue;
+    if (facts.newest.has_value() && step.step <= facts.newest->step &&
+        step.epoch == facts.newest->epoch)
+      continue;
     if (facts.newest.has_value() && step.step != facts.newest->step + 1) {
-      // A resume went back, or lines are missing: count again. The files already hold the new lines.
+      // A resume went back, or lines are missing: count again. The files already hold the new
+      // lines.
       int64_t tokens = 0;
       for (const StepFacts& known : Steps(key.job)) {
         if (known.step < step.step) tokens += known.tokens;
@@ -253,7 +272,8 @@ void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
     const int64_t size = SizeOf(largest);
     const int64_t cut = (size - largest_bytes / 2) / kBlock * kBlock;
     if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, cut) != 0) {
-      LL_LOG(kWarning) << "telemetry of " << job << " is over its cap and this file system cannot punch holes";
+      LL_LOG(kWarning) << "telemetry of " << job
+                       << " is over its cap and this file system cannot punch holes";
       facts.bytes = 0;  // asked again after another cap's worth
       return;
     }

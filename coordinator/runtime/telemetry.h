@@ -1,12 +1,13 @@
-// What ranks tell while they work: events (JSON lines) and logs. Never part of a decision and never in the store's
-// transactions; a bounded copy so that logs and history outlive a worker.
+// What ranks tell while they work: events (JSON lines) and logs. Never part of a decision and never
+// in the store's transactions; a bounded copy so that logs and history outlive a worker.
 //
 //   DIR/JOB_ID/e0001/rank-00.events.jsonl      bytes exactly as in the agent's spool, same offsets
 //   DIR/JOB_ID/e0001/rank-00.log
 //
-// A file's size is the offset up to which the copy reaches, also after a restart: bytes are written before they are
-// acknowledged, but not synced (after a power cut the size says from where the agent sends again). When a job's copy
-// is larger than the cap the oldest half of its largest file is punched out; offsets stay.
+// A file's size is the offset up to which the copy reaches, also after a restart: bytes are written
+// before they are acknowledged, but not synced (after a power cut the size says from where the
+// agent sends again). When a job's copy is larger than the cap the oldest half of its largest file
+// is punched out; offsets stay.
 //
 // Readers pull at their own pace from the files, so a slow one costs no memory.
 #pragma once
@@ -60,16 +61,18 @@ class Telemetry {
   // Before the first Append.
   void AddListener(Listener listener) { listeners_.push_back(std::move(listener)); }
 
-  // Takes bytes that start at `offset` of the agent's spool and returns from where the agent is to go on: bytes already
-  // here are skipped; bytes beyond the end are not taken (the returned offset is smaller than `offset`).
-  // Errors: InvalidArgument (not a job id, epoch or rank out of range), ResourceExhausted, other I/O.
+  // Takes bytes that start at `offset` of the agent's spool and returns from where the agent is to
+  // go on: bytes already here are skipped; bytes beyond the end are not taken (the returned offset
+  // is smaller than `offset`). Errors: InvalidArgument (not a job id, epoch or rank out of range),
+  // ResourceExhausted, other I/O.
   absl::StatusOr<int64_t> Append(const TelemetryKey& key, int64_t offset, absl::string_view data);
 
   // The offset up to which the copy reaches; 0 where there is none.
   int64_t Size(const TelemetryKey& key) const;
 
   struct Piece {
-    int64_t offset = 0;  // of the first byte; later than asked for where the beginning was punched out
+    int64_t offset =
+        0;  // of the first byte; later than asked for where the beginning was punched out
     std::string data;
   };
   // At most `max_bytes` from `offset`; empty at the end.
@@ -97,7 +100,8 @@ class Telemetry {
 
   std::string PathOf(const TelemetryKey& key) const;
   JobFacts& FactsOf(const JobId& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EnforceCap(const JobId& job, JobFacts& facts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const TelemetryOptions options_;
@@ -110,7 +114,8 @@ class Telemetry {
 // Whether the text has the form of a job id; anything else must not become part of a path.
 bool LooksLikeJobId(absl::string_view text);
 
-// Free bytes for this process on the file system of `path`; a large number where that cannot be told.
+// Free bytes for this process on the file system of `path`; a large number where that cannot be
+// told.
 int64_t FreeBytes(const std::string& path);
 
 }  // namespace ll

@@ -11,8 +11,9 @@ namespace ll {
 namespace {
 
 std::string StepLine(int64_t step, double loss, int64_t tokens = 10) {
-  return absl::StrCat(R"({"event":"step","time":"2026-01-02T03:04:05Z","rank":0,"step":)", step, R"(,"loss":)", loss,
-                      R"(,"tokens":)", tokens, R"(,"step_seconds":0.5,"forward_seconds":0.2,"mfu":null})", "\n");
+  return absl::StrCat(R"({"event":"step","time":"2026-01-02T03:04:05Z","rank":0,"step":)", step,
+                      R"(,"loss":)", loss, R"(,"tokens":)", tokens,
+                      R"(,"step_seconds":0.5,"forward_seconds":0.2,"mfu":null})", "\n");
 }
 
 class TelemetryTest : public ::testing::Test {
@@ -25,7 +26,8 @@ class TelemetryTest : public ::testing::Test {
   }
   void TearDown() override { LL_EXPECT_OK(RemoveTree(dir_)); }
   void Reopen(int64_t cap = 64 << 20) {
-    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = dir_, .cap_bytes_per_job = cap, .min_free_bytes = 0});
+    telemetry_ = std::make_unique<Telemetry>(
+        TelemetryOptions{.dir = dir_, .cap_bytes_per_job = cap, .min_free_bytes = 0});
   }
   TelemetryKey Events(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kEvents}; }
   TelemetryKey Log(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kLog}; }
@@ -61,7 +63,8 @@ TEST_F(TelemetryTest, SurvivesARestart) {
 }
 
 TEST_F(TelemetryTest, AResumedAttemptReplacesTheStepsAfterItsCheckpoint) {
-  ASSERT_TRUE(telemetry_->Append(Events(1), 0, StepLine(1, 3) + StepLine(2, 2) + StepLine(3, 1)).ok());
+  ASSERT_TRUE(
+      telemetry_->Append(Events(1), 0, StepLine(1, 3) + StepLine(2, 2) + StepLine(3, 1)).ok());
   ASSERT_TRUE(telemetry_->Append(Events(2), 0, StepLine(2, 20)).ok());
   const auto steps = telemetry_->Steps(job_);
   ASSERT_EQ(steps.size(), 2u);
@@ -104,7 +107,8 @@ TEST_F(TelemetryTest, TheCapPunchesOutTheOldestBytesAndKeepsOffsets) {
 }
 
 TEST_F(TelemetryTest, NamesThatAreNotJobsNeverBecomePaths) {
-  for (const char* id : {"../../etc", "job-../x", "job-", "", "job-0123456789ab/..", "JOB-0123456789ab"}) {
+  for (const char* id :
+       {"../../etc", "job-../x", "job-", "", "job-0123456789ab/..", "JOB-0123456789ab"}) {
     const TelemetryKey key{JobId(id), 1, 0, TelemetryStream::kLog};
     EXPECT_FALSE(telemetry_->Append(key, 0, "x").ok()) << id;
   }
@@ -116,7 +120,8 @@ TEST_F(TelemetryTest, NamesThatAreNotJobsNeverBecomePaths) {
 
 TEST_F(TelemetryTest, RefusesWhenTheDiskIsNearlyFull) {
   Telemetry strict({.dir = dir_, .min_free_bytes = int64_t{1} << 60});
-  EXPECT_THAT(strict.Append(Log(), 0, "x"), StatusIs(absl::StatusCode::kResourceExhausted, "nearly full"));
+  EXPECT_THAT(strict.Append(Log(), 0, "x"),
+              StatusIs(absl::StatusCode::kResourceExhausted, "nearly full"));
 }
 
 TEST_F(TelemetryTest, RemovesWhatNoJobOwns) {

@@ -11,8 +11,9 @@
 
 namespace ll {
 
-// Serves at "HOST:PORT" (port 0: any). Driver and metrics must outlive the server. Errors as HttpServer::Start.
-absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address, const Driver& driver,
-                                                      const Metrics& metrics);
+// Serves at "HOST:PORT" (port 0: any). Driver and metrics must outlive the server. Errors as
+// HttpServer::Start.
+absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
+                                                      const Driver& driver, const Metrics& metrics);
 
 }  // namespace ll

@@ -18,7 +18,8 @@ absl::Status CheckName(absl::string_view field, const std::string& name) {
   if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos) {
     return absl::OkStatus();
   }
-  return MakeFieldError({field, "1 to 64 letters, digits, '.', '_' or '-'", absl::StrCat("\"", name.substr(0, 80), "\"")});
+  return MakeFieldError({field, "1 to 64 letters, digits, '.', '_' or '-'",
+                         absl::StrCat("\"", name.substr(0, 80), "\"")});
 }
 
 RankExit ExitFromProto(const v1::ExitReport& exit) {
@@ -100,17 +101,20 @@ struct ToMessage {
 
 absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t session) {
   if (hello.protocol_version() != kProtocolVersion) {
-    return MakeFieldError({"protocol_version", absl::StrCat(kProtocolVersion), absl::StrCat(hello.protocol_version()),
-                           "run ll-worker and ll-coordinator of one version"},
-                          absl::StatusCode::kFailedPrecondition);
+    return MakeFieldError(
+        {"protocol_version", absl::StrCat(kProtocolVersion), absl::StrCat(hello.protocol_version()),
+         "run ll-worker and ll-coordinator of one version"},
+        absl::StatusCode::kFailedPrecondition);
   }
   LL_RETURN_IF_ERROR(CheckName("name", hello.worker()));
   LL_RETURN_IF_ERROR(CheckName("incarnation", hello.incarnation()));
   if (hello.slots_size() > kMaxSlots) {
-    return MakeFieldError({"slots", absl::StrCat("at most ", kMaxSlots), absl::StrCat(hello.slots_size())});
+    return MakeFieldError(
+        {"slots", absl::StrCat("at most ", kMaxSlots), absl::StrCat(hello.slots_size())});
   }
   if (hello.gangs_size() > kMaxHeldGangs) {
-    return MakeFieldError({"gangs", absl::StrCat("at most ", kMaxHeldGangs), absl::StrCat(hello.gangs_size())});
+    return MakeFieldError(
+        {"gangs", absl::StrCat("at most ", kMaxHeldGangs), absl::StrCat(hello.gangs_size())});
   }
   AgentHelloEvent out;
   out.session = session;
@@ -122,7 +126,8 @@ absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t 
   out.http_address = hello.http_address();
   for (const v1::Slot& slot : hello.slots()) {
     if (slot.index() < 0 || slot.memory_bytes() < 0) {
-      return MakeFieldError({"slots", "an index and a size that are not negative", "a negative one"});
+      return MakeFieldError(
+          {"slots", "an index and a size that are not negative", "a negative one"});
     }
     out.slots.push_back({slot.index(), slot.kind(), slot.memory_bytes()});
   }
@@ -132,19 +137,23 @@ absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t 
     }
     HeldGang held{JobId(gang.job_id()), gang.epoch(), {}};
     for (const v1::RankState& rank : gang.ranks()) {
-      if (rank.rank() < 0 || rank.rank() >= kMaxRanks) return MakeFieldError({"rank", "0 to 4095", absl::StrCat(rank.rank())});
-      held.ranks.push_back({rank.rank(), rank.slot(), rank.exited(), ExitFromProto(rank.exit()), ResultOf(rank.exit())});
+      if (rank.rank() < 0 || rank.rank() >= kMaxRanks)
+        return MakeFieldError({"rank", "0 to 4095", absl::StrCat(rank.rank())});
+      held.ranks.push_back({rank.rank(), rank.slot(), rank.exited(), ExitFromProto(rank.exit()),
+                            ResultOf(rank.exit())});
     }
     out.gangs.push_back(std::move(held));
   }
   return out;
 }
 
-absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const WorkerId& worker, uint64_t session) {
+absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const WorkerId& worker,
+                                            uint64_t session) {
   ReportEvent out;
   out.worker = worker;
   out.session = session;
-  if (!LooksLikeJobId(report.job_id())) return MakeFieldError({"job_id", "a job id", "something else"});
+  if (!LooksLikeJobId(report.job_id()))
+    return MakeFieldError({"job_id", "a job id", "something else"});
   out.job = JobId(report.job_id());
   out.epoch = report.epoch();
   out.rank = report.rank();
@@ -167,7 +176,8 @@ absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const Work
       out.fact = ExitFact{ExitFromProto(report.exit()), ResultOf(report.exit())};
       return out;
     case v1::Report::kRefused:
-      out.fact = RefusedFact{{static_cast<FailureClass>(report.refused().failure_class()), report.refused().message()}};
+      out.fact = RefusedFact{{static_cast<FailureClass>(report.refused().failure_class()),
+                              report.refused().message()}};
       return out;
     case v1::Report::WHAT_NOT_SET:
       break;

@@ -11,10 +11,12 @@
 
 namespace ll {
 
-// Errors: protocol version (FailedPrecondition), name, slots or held gangs that make no sense (InvalidArgument).
+// Errors: protocol version (FailedPrecondition), name, slots or held gangs that make no sense
+// (InvalidArgument).
 absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t session);
 // InvalidArgument: no fact in it, or a job id that is none.
-absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const WorkerId& worker, uint64_t session);
+absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const WorkerId& worker,
+                                            uint64_t session);
 
 // Everything but the term and, in a Welcome, the telemetry offsets. Not for RejectHelloOrder.
 v1::CoordinatorMessage OrderToProto(const Send& send, const SchedulerOptions& options);

@@ -17,7 +17,8 @@ constexpr absl::Duration kHelloDeadline = absl::Seconds(10);
 constexpr absl::Duration kHeardAtMost = absl::Seconds(1);
 }  // namespace
 
-Session* Session::Start(const ApiContext& api, WorkerHub& hub, grpc::CallbackServerContext* context) {
+Session* Session::Start(const ApiContext& api, WorkerHub& hub,
+                        grpc::CallbackServerContext* context) {
   auto session = std::shared_ptr<Session>(new Session(api, hub));
   session->self_ = session;
   session->number_ = hub.Register(session);
@@ -58,11 +59,16 @@ void Session::OnReadDone(bool ok) {
     return;
   }
   switch (incoming_.what_case()) {
-    case v1::AgentMessage::kHello: return HandleHello(incoming_.hello());
-    case v1::AgentMessage::kHeartbeat: return HandleHeartbeat(incoming_.heartbeat());
-    case v1::AgentMessage::kReport: return HandleReport(incoming_.report());
-    case v1::AgentMessage::kTelemetry: return HandleTelemetry(incoming_.telemetry());
-    case v1::AgentMessage::WHAT_NOT_SET: return ReadNext();  // of a newer agent
+    case v1::AgentMessage::kHello:
+      return HandleHello(incoming_.hello());
+    case v1::AgentMessage::kHeartbeat:
+      return HandleHeartbeat(incoming_.heartbeat());
+    case v1::AgentMessage::kReport:
+      return HandleReport(incoming_.report());
+    case v1::AgentMessage::kTelemetry:
+      return HandleTelemetry(incoming_.telemetry());
+    case v1::AgentMessage::WHAT_NOT_SET:
+      return ReadNext();  // of a newer agent
   }
 }
 
@@ -71,14 +77,15 @@ void Session::HandleHello(const v1::Hello& hello) {
   if (!event.ok()) return End(event.status());
   const auto& names = caller_.certificate_names;
   if (!names.empty() && std::find(names.begin(), names.end(), hello.worker()) == names.end()) {
-    return End(FieldStatus(absl::StatusCode::kPermissionDenied, "name",
-                           absl::StrCat("the certificate is for ", names[0], ", not for worker ", hello.worker()),
-                           "give the agent the --name of its certificate"));
+    return End(FieldStatus(
+        absl::StatusCode::kPermissionDenied, "name",
+        absl::StrCat("the certificate is for ", names[0], ", not for worker ", hello.worker()),
+        "give the agent the --name of its certificate"));
   }
   if (hello.highest_term() > api_.driver->term()) {
-    return End(absl::FailedPreconditionError(
-        absl::StrCat("the worker has obeyed term ", hello.highest_term(), " and this coordinator is at ",
-                     api_.driver->term(), ": its data folder is older than the worker's orders")));
+    return End(absl::FailedPreconditionError(absl::StrCat(
+        "the worker has obeyed term ", hello.highest_term(), " and this coordinator is at ",
+        api_.driver->term(), ": its data folder is older than the worker's orders")));
   }
   {
     absl::MutexLock lock(&mu_);
@@ -122,8 +129,9 @@ bool Session::MayTell(const std::string& job, int64_t epoch) {
 }
 
 void Session::HandleTelemetry(const v1::Telemetry& telemetry) {
-  const TelemetryKey key{JobId(telemetry.job_id()), telemetry.epoch(), telemetry.rank(),
-                         telemetry.stream() == v1::Telemetry::LOG ? TelemetryStream::kLog : TelemetryStream::kEvents};
+  const TelemetryKey key{
+      JobId(telemetry.job_id()), telemetry.epoch(), telemetry.rank(),
+      telemetry.stream() == v1::Telemetry::LOG ? TelemetryStream::kLog : TelemetryStream::kEvents};
   absl::StatusOr<int64_t> end = absl::PermissionDeniedError("this worker was not given that gang");
   if (MayTell(telemetry.job_id(), telemetry.epoch())) {
     end = api_.telemetry->Append(key, telemetry.offset(), telemetry.data());
@@ -173,9 +181,11 @@ void Session::SendOrder(const Send& send, v1::CoordinatorMessage message) {
     absl::MutexLock lock(&mu_);
     if (const auto* welcome = std::get_if<WelcomeOrder>(&send.order)) {
       AddTelemetryOffsets(message.mutable_welcome());
-      // The report sequence shows that the gang was this agent's, also where it is to be killed now.
+      // The report sequence shows that the gang was this agent's, also where it is to be killed
+      // now.
       for (const Verdict& verdict : welcome->verdicts) {
-        if (verdict.keep || verdict.report_sequence > 0) gangs_.insert({verdict.job.value(), verdict.epoch});
+        if (verdict.keep || verdict.report_sequence > 0)
+          gangs_.insert({verdict.job.value(), verdict.epoch});
       }
     } else if (const auto* start = std::get_if<StartGangOrder>(&send.order)) {
       if (gangs_.size() >= kMaxRememberedGangs) gangs_.erase(gangs_.begin());

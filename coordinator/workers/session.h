@@ -1,6 +1,7 @@
-// One agent's stream (proto/workers.proto). What arrives is given to the driver one message at a time: the next is read
-// when the last is decided and durable, so an agent cannot run ahead of the store. What goes out waits in a bounded
-// outbox; an agent that does not take it is dropped and hears everything again when it comes back.
+// One agent's stream (proto/workers.proto). What arrives is given to the driver one message at a
+// time: the next is read when the last is decided and durable, so an agent cannot run ahead of the
+// store. What goes out waits in a bounded outbox; an agent that does not take it is dropped and
+// hears everything again when it comes back.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -24,7 +25,8 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
                 public std::enable_shared_from_this<Session> {
  public:
   // Checks the caller and begins to read. The returned reactor owns itself.
-  static Session* Start(const ApiContext& api, WorkerHub& hub, grpc::CallbackServerContext* context);
+  static Session* Start(const ApiContext& api, WorkerHub& hub,
+                        grpc::CallbackServerContext* context);
 
   // From the hub, on the driver's thread.
   void SendOrder(const Send& send, v1::CoordinatorMessage message);
@@ -39,7 +41,8 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   void OnDone() override;
 
  private:
-  Session(const ApiContext& api, WorkerHub& hub) : api_(api), hub_(hub), began_(api.clock->Steady()) {}
+  Session(const ApiContext& api, WorkerHub& hub)
+      : api_(api), hub_(hub), began_(api.clock->Steady()) {}
 
   void HandleHello(const v1::Hello& hello);
   void HandleHeartbeat(const v1::Heartbeat& heartbeat);
