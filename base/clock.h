@@ -1,5 +1,5 @@
-// Time, injected. Wall time is for stamps people read; steady time is for durations and leases, never goes back and
-// counts suspend (CLOCK_BOOTTIME). Thread-safe.
+// Time, injected. Wall time is for stamps people read; steady time is for durations and leases,
+// never goes back and counts suspend (CLOCK_BOOTTIME). Thread-safe.
 #pragma once
 
 #include "absl/time/time.h"

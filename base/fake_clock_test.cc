@@ -28,7 +28,8 @@ TEST(FakeClockTest, SleepWakesWhenTheClockIsAdvanced) {
   });
   clock.Advance(absl::Seconds(9));
   EXPECT_FALSE(woke);
-  // The sleeper may have started after the first advance, so 10 more seconds are enough in both cases.
+  // The sleeper may have started after the first advance, so 10 more seconds are enough in both
+  // cases.
   while (!woke) clock.Advance(absl::Seconds(10));
   sleeper.join();
 }

@@ -26,7 +26,8 @@ absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::s
 
 absl::Status MakeFieldError(const FieldError& error, absl::StatusCode code) {
   return FieldStatus(code, error.field,
-                     absl::StrCat("expected ", error.expected, ", found ", error.found), error.hint);
+                     absl::StrCat("expected ", error.expected, ", found ", error.found),
+                     error.hint);
 }
 
 std::string ErrorField(const absl::Status& status) { return Payload(status, kField); }
@@ -42,7 +43,8 @@ void SetErrorHint(absl::Status& status, absl::string_view hint) {
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   absl::Status out(status.code(), absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& value) { out.SetPayload(url, value); });
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& value) { out.SetPayload(url, value); });
   return out;
 }
 

@@ -1,7 +1,8 @@
 // Errors about input: which field, what was expected, what was found, and what to do.
 //
-// The parts travel as payloads of an absl::Status, so that the RPC edge can turn them into google.rpc.BadRequest and
-// llctl into {code, field, message, hint}. The message alone is already a complete one-line sentence.
+// The parts travel as payloads of an absl::Status, so that the RPC edge can turn them into
+// google.rpc.BadRequest and llctl into {code, field, message, hint}. The message alone is already a
+// complete one-line sentence.
 #pragma once
 
 #include <string>
@@ -12,10 +13,10 @@
 namespace ll {
 
 struct FieldError {
-  absl::string_view field;     // name as the user wrote it: a spec key, a flag or a path
-  absl::string_view expected;  // "a positive number of tokens"
-  absl::string_view found;     // "-1"
-  absl::string_view hint = {}; // what to do; may be empty
+  absl::string_view field;      // name as the user wrote it: a spec key, a flag or a path
+  absl::string_view expected;   // "a positive number of tokens"
+  absl::string_view found;      // "-1"
+  absl::string_view hint = {};  // what to do; may be empty
 };
 
 // "FIELD: expected EXPECTED, found FOUND; HINT", with `code` (InvalidArgument unless given).
@@ -29,7 +30,8 @@ absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::s
 // The parts carried by `status`; empty where there are none.
 std::string ErrorField(const absl::Status& status);
 std::string ErrorHint(const absl::Status& status);
-// Attaches field or hint to a status that has none yet (used when a status comes back over the wire).
+// Attaches field or hint to a status that has none yet (used when a status comes back over the
+// wire).
 void SetErrorField(absl::Status& status, absl::string_view field);
 void SetErrorHint(absl::Status& status, absl::string_view hint);
 

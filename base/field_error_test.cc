@@ -6,15 +6,18 @@ namespace ll {
 namespace {
 
 TEST(FieldErrorTest, MessageNamesFieldExpectedFoundAndHint) {
-  absl::Status s = MakeFieldError({"context_length", "a positive number of tokens", "-1", "give --ctx N"});
-  EXPECT_THAT(s, StatusIs(absl::StatusCode::kInvalidArgument,
-                          "context_length: expected a positive number of tokens, found -1; give --ctx N"));
+  absl::Status s =
+      MakeFieldError({"context_length", "a positive number of tokens", "-1", "give --ctx N"});
+  EXPECT_THAT(
+      s, StatusIs(absl::StatusCode::kInvalidArgument,
+                  "context_length: expected a positive number of tokens, found -1; give --ctx N"));
   EXPECT_EQ(ErrorField(s), "context_length");
   EXPECT_EQ(ErrorHint(s), "give --ctx N");
 }
 
 TEST(FieldErrorTest, AnnotateKeepsCodeAndPayloads) {
-  absl::Status s = Annotate(FieldStatus(absl::StatusCode::kNotFound, "model", "no such folder", "look"), "job.yaml");
+  absl::Status s = Annotate(
+      FieldStatus(absl::StatusCode::kNotFound, "model", "no such folder", "look"), "job.yaml");
   EXPECT_THAT(s, StatusIs(absl::StatusCode::kNotFound, "job.yaml: model: no such folder; look"));
   EXPECT_EQ(ErrorField(s), "model");
   EXPECT_TRUE(Annotate(absl::OkStatus(), "x").ok());

@@ -47,13 +47,21 @@ absl::Status SyncPath(const std::string& path, int flags) {
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view path) {
   absl::StatusCode code = absl::StatusCode::kInternal;
   switch (error) {
-    case ENOENT: code = absl::StatusCode::kNotFound; break;
+    case ENOENT:
+      code = absl::StatusCode::kNotFound;
+      break;
     case EACCES:
     case EPERM:
-    case EROFS: code = absl::StatusCode::kPermissionDenied; break;
+    case EROFS:
+      code = absl::StatusCode::kPermissionDenied;
+      break;
     case ENOSPC:
-    case EDQUOT: code = absl::StatusCode::kResourceExhausted; break;
-    case EEXIST: code = absl::StatusCode::kAlreadyExists; break;
+    case EDQUOT:
+      code = absl::StatusCode::kResourceExhausted;
+      break;
+    case EEXIST:
+      code = absl::StatusCode::kAlreadyExists;
+      break;
   }
   return FieldStatus(code, path, absl::StrCat(what, ": ", std::strerror(error)));
 }
@@ -100,7 +108,8 @@ absl::Status SyncDir(const std::string& path) { return SyncPath(path, O_RDONLY |
 absl::Status SyncFile(const std::string& path) { return SyncPath(path, O_RDONLY); }
 
 absl::Status RenameDurably(const std::string& from, const std::string& to) {
-  if (rename(from.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("cannot rename ", from, " to"), to);
+  if (rename(from.c_str(), to.c_str()) != 0)
+    return ErrnoStatus(errno, absl::StrCat("cannot rename ", from, " to"), to);
   return SyncDir(ParentOf(to));
 }
 

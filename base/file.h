@@ -11,12 +11,13 @@
 
 namespace ll {
 
-// "WHAT PATH: strerror"; ENOENT is NotFound, EACCES/EPERM PermissionDenied, ENOSPC/EDQUOT ResourceExhausted,
-// EEXIST AlreadyExists, everything else Internal. The path is the error's field.
+// "WHAT PATH: strerror"; ENOENT is NotFound, EACCES/EPERM PermissionDenied, ENOSPC/EDQUOT
+// ResourceExhausted, EEXIST AlreadyExists, everything else Internal. The path is the error's field.
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
-// Writes beside `path`, syncs, renames over it and syncs the folder: readers see the old or the new file, whole.
+// Writes beside `path`, syncs, renames over it and syncs the folder: readers see the old or the new
+// file, whole.
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view bytes, int mode = 0644);
 // Appends and, where `sync` is set, waits until the bytes are on the disk.
 absl::Status AppendFile(const std::string& path, absl::string_view bytes, bool sync);
@@ -33,8 +34,9 @@ bool FileExists(const std::string& path);
 bool IsDirectory(const std::string& path);
 absl::StatusOr<int64_t> FileSize(const std::string& path);
 
-// A file held open for appending whole records. Not thread-safe. After a failed write or sync the file is poisoned:
-// every later call returns that first error (a failed fsync leaves unknown pages behind).
+// A file held open for appending whole records. Not thread-safe. After a failed write or sync the
+// file is poisoned: every later call returns that first error (a failed fsync leaves unknown pages
+// behind).
 class AppendOnlyFile {
  public:
   static absl::StatusOr<AppendOnlyFile> Open(const std::string& path);
@@ -46,7 +48,8 @@ class AppendOnlyFile {
   int64_t size_bytes() const { return size_bytes_; }
 
  private:
-  AppendOnlyFile(int fd, std::string path, int64_t size) : fd_(fd), path_(std::move(path)), size_bytes_(size) {}
+  AppendOnlyFile(int fd, std::string path, int64_t size)
+      : fd_(fd), path_(std::move(path)), size_bytes_(size) {}
   int fd_;
   std::string path_;
   int64_t size_bytes_;

@@ -31,7 +31,8 @@ TEST_F(FileTest, AtomicWriteReplacesAndLeavesNoTemporary) {
 TEST_F(FileTest, ErrorsNameThePath) {
   EXPECT_THAT(ReadFile(dir_ + "/absent"), StatusIs(absl::StatusCode::kNotFound, "absent"));
   EXPECT_EQ(ErrorField(ReadFile(dir_ + "/absent").status()), dir_ + "/absent");
-  EXPECT_THAT(WriteFileAtomic(dir_ + "/no/such", "x"), StatusIs(absl::StatusCode::kNotFound, "/no/such"));
+  EXPECT_THAT(WriteFileAtomic(dir_ + "/no/such", "x"),
+              StatusIs(absl::StatusCode::kNotFound, "/no/such"));
 }
 
 TEST_F(FileTest, AppendKeepsWhatWasThereAndCountsBytes) {

@@ -12,7 +12,8 @@ std::string HumanBytes(int64_t bytes) {
     value /= 1000;
     ++unit;
   }
-  return unit == 0 ? absl::StrFormat("%d B", bytes) : absl::StrFormat("%.3g %s", value, units[unit]);
+  return unit == 0 ? absl::StrFormat("%d B", bytes)
+                   : absl::StrFormat("%.3g %s", value, units[unit]);
 }
 
 std::string HumanDuration(absl::Duration duration) {

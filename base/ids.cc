@@ -19,7 +19,8 @@ class KernelRandom : public Random {
 
 uint64_t Random::Below(uint64_t bound) {
   LL_CHECK(bound > 0);
-  // Rejection keeps the draw uniform: values past the last full multiple of `bound` are thrown away.
+  // Rejection keeps the draw uniform: values past the last full multiple of `bound` are thrown
+  // away.
   const uint64_t limit = UINT64_MAX - UINT64_MAX % bound;
   uint64_t value = Next();
   while (value >= limit) value = Next();

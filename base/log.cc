@@ -12,7 +12,8 @@ std::atomic<LogLevel> g_level = LogLevel::kInfo;
 
 void ToStderr(LogLevel level, const char*, int, const std::string& text) {
   static const char* names[] = {"debug", "info", "warning", "error"};
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  const std::string time =
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   std::fprintf(stderr, "%s %s %s\n", time.c_str(), names[static_cast<int>(level)], text.c_str());
 }
 

@@ -1,5 +1,5 @@
-// Logging for every process. Includes neither spdlog nor fmt, so that the trainer (whose torch headers bring another
-// fmt) can use it; the daemons install a spdlog sink at start. Thread-safe.
+// Logging for every process. Includes neither spdlog nor fmt, so that the trainer (whose torch
+// headers bring another fmt) can use it; the daemons install a spdlog sink at start. Thread-safe.
 //
 //   LL_LOG(kInfo) << "job " << id << " started";
 #pragma once
@@ -13,7 +13,8 @@ namespace ll {
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 // Receives every message at or above the level. `line` has no trailing newline.
-using LogSink = std::function<void(LogLevel level, const char* file, int line, const std::string& text)>;
+using LogSink =
+    std::function<void(LogLevel level, const char* file, int line, const std::string& text)>;
 
 // Replaces the sink (default: "time level text" on stderr). Call before threads start.
 void SetLogSink(LogSink sink);
@@ -22,7 +23,8 @@ LogLevel GetLogLevel();
 
 class LogMessage {
  public:
-  LogMessage(LogLevel level, const char* file, int line) : level_(level), file_(file), line_(line) {}
+  LogMessage(LogLevel level, const char* file, int line)
+      : level_(level), file_(file), line_(line) {}
   ~LogMessage();
   std::ostream& stream() { return stream_; }
 
@@ -35,7 +37,7 @@ class LogMessage {
 
 }  // namespace ll
 
-#define LL_LOG(level)                                            \
-  if (::ll::LogLevel::level < ::ll::GetLogLevel()) {             \
-  } else                                                         \
+#define LL_LOG(level)                                \
+  if (::ll::LogLevel::level < ::ll::GetLogLevel()) { \
+  } else                                             \
     ::ll::LogMessage(::ll::LogLevel::level, __FILE__, __LINE__).stream()

@@ -8,10 +8,10 @@
 #define LL_STATUS_CONCAT(a, b) LL_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr`, an absl::Status, is an error.
-#define LL_RETURN_IF_ERROR(expr)                    \
-  do {                                              \
-    absl::Status ll_status_ = (expr);               \
-    if (!ll_status_.ok()) return ll_status_;        \
+#define LL_RETURN_IF_ERROR(expr)             \
+  do {                                       \
+    absl::Status ll_status_ = (expr);        \
+    if (!ll_status_.ok()) return ll_status_; \
   } while (false)
 
 // LL_ASSIGN_OR_RETURN(auto x, F()) assigns the value of an absl::StatusOr or returns its error.

@@ -39,13 +39,16 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
   return out;
 }
 
-// Places the inherited descriptors at their child numbers and closes the rest. Only async-signal-safe calls: this
-// runs between fork and exec. `moved` has room for every inherited descriptor.
+// Places the inherited descriptors at their child numbers and closes the rest. Only
+// async-signal-safe calls: this runs between fork and exec. `moved` has room for every inherited
+// descriptor.
 void ArrangeDescriptors(const std::vector<std::pair<int, int>>& fds, int* moved, int report_fd) {
   int highest = report_fd;
   for (const auto& [child, parent] : fds) highest = std::max({highest, child, parent});
-  // First out of the way of every target, then into place, so that swaps cannot overwrite each other.
-  for (size_t i = 0; i < fds.size(); ++i) moved[i] = fcntl(fds[i].second, F_DUPFD_CLOEXEC, highest + 1);
+  // First out of the way of every target, then into place, so that swaps cannot overwrite each
+  // other.
+  for (size_t i = 0; i < fds.size(); ++i)
+    moved[i] = fcntl(fds[i].second, F_DUPFD_CLOEXEC, highest + 1);
   for (size_t i = 0; i < fds.size(); ++i) dup2(moved[i], fds[i].first);
 }
 
@@ -99,7 +102,8 @@ struct ChildPlan {
 absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   LL_CHECK(!options.argv.empty());
   int report[2];
-  if (pipe2(report, O_CLOEXEC) != 0) return ErrnoStatus(errno, "cannot make a pipe for", options.argv[0]);
+  if (pipe2(report, O_CLOEXEC) != 0)
+    return ErrnoStatus(errno, "cannot make a pipe for", options.argv[0]);
   std::vector<std::string> argv = options.argv;
   std::vector<std::string> env = EnvironmentWith(options.environment);
   std::vector<char*> argv_pointers = Pointers(argv), env_pointers = Pointers(env);
@@ -161,7 +165,8 @@ std::optional<ExitStatus> Subprocess::Poll() {
   if (exit_ || pid_ < 0) return exit_;
   int status = 0;
   if (waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
-  exit_ = WIFSIGNALED(status) ? ExitStatus{0, WTERMSIG(status)} : ExitStatus{WEXITSTATUS(status), 0};
+  exit_ =
+      WIFSIGNALED(status) ? ExitStatus{0, WTERMSIG(status)} : ExitStatus{WEXITSTATUS(status), 0};
   // Grandchildren must not outlive the child that the caller believes gone.
   if (group_) kill(-pid_, SIGKILL);
   return exit_;

@@ -45,7 +45,8 @@ class Subprocess {
   std::optional<ExitStatus> Poll();
   // Waits at most `timeout`; nullopt when the child still runs.
   std::optional<ExitStatus> Wait(absl::Duration timeout);
-  // Signals the child's process group (the child alone without one). A child that has ended is left alone.
+  // Signals the child's process group (the child alone without one). A child that has ended is left
+  // alone.
   void Signal(int signal);
 
  private:

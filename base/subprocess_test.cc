@@ -21,10 +21,10 @@ std::string ReadAll(int fd) {
 TEST(SubprocessTest, PassesDescriptorsEnvironmentAndExitCode) {
   int fds[2];
   ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  LL_ASSERT_OK_AND_ASSIGN(Subprocess child,
-                          Subprocess::Start({.argv = {"/bin/sh", "-c", "echo $GREETING >&5; exit 7"},
-                                             .environment = {{"GREETING", "hello"}},
-                                             .inherited_fds = {{5, fds[1]}}}));
+  LL_ASSERT_OK_AND_ASSIGN(
+      Subprocess child, Subprocess::Start({.argv = {"/bin/sh", "-c", "echo $GREETING >&5; exit 7"},
+                                           .environment = {{"GREETING", "hello"}},
+                                           .inherited_fds = {{5, fds[1]}}}));
   close(fds[1]);
   EXPECT_EQ(ReadAll(fds[0]), "hello\n");
   close(fds[0]);
@@ -42,8 +42,9 @@ TEST(SubprocessTest, MissingProgramIsNotFound) {
 TEST(SubprocessTest, SignalReachesTheWholeTree) {
   int fds[2];
   ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  LL_ASSERT_OK_AND_ASSIGN(Subprocess child, Subprocess::Start({.argv = {"/bin/sh", "-c", "sleep 600 & wait"},
-                                                               .inherited_fds = {{5, fds[1]}}}));
+  LL_ASSERT_OK_AND_ASSIGN(Subprocess child,
+                          Subprocess::Start({.argv = {"/bin/sh", "-c", "sleep 600 & wait"},
+                                             .inherited_fds = {{5, fds[1]}}}));
   close(fds[1]);
   EXPECT_FALSE(child.Wait(absl::Milliseconds(100)).has_value());
   child.Signal(SIGKILL);

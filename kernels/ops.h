@@ -1,8 +1,10 @@
-// The kernels as functions on tensors: what model/ and worker/trainer call. Each op's folder says what it computes and
-// holds its CPU kernel; `<op>_torch.cc` adapts tensors to it and divides the work among ATen's intra-op threads.
+// The kernels as functions on tensors: what model/ and worker/trainer call. Each op's folder says
+// what it computes and holds its CPU kernel; `<op>_torch.cc` adapts tensors to it and divides the
+// work among ATen's intra-op threads.
 //
-// Common rules: tensors are on one device, contiguous unless a comment says otherwise, float32 or bfloat16. A broken
-// rule is a programming error and aborts. Results do not depend on the number of threads.
+// Common rules: tensors are on one device, contiguous unless a comment says otherwise, float32 or
+// bfloat16. A broken rule is a programming error and aborts. Results do not depend on the number of
+// threads.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,31 +12,35 @@
 namespace ll {
 
 // y = rms_norm(x) * w; rstd [N] fp32. x, y [N, d]; w [d].
-void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y, at::Tensor& rstd);
+void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
+                    at::Tensor& rstd);
 // dresidual += gradient of x; dw (fp32 [d], may be undefined) += gradient of w.
-void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const at::Tensor& rstd,
-                     at::Tensor& dresidual, at::Tensor& dw);
+void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
+                     const at::Tensor& rstd, at::Tensor& dresidual, at::Tensor& dw);
 
-// Rotates, in place, the first `heads` heads of every row of x [N, >= heads * D] (row stride free). cos, sin fp32
+// Rotates, in place, the first `heads` heads of every row of x [N, >= heads * D] (row stride free).
+// cos, sin fp32
 // [>= N, D / 2].
-void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::Tensor& sin, bool backward);
+void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::Tensor& sin,
+                 bool backward);
 
 // out [N, F] = silu(gate) * up, gate_up [N, 2F].
 void SwigluForward(const at::Tensor& gate_up, at::Tensor& out);
 // gate_up becomes its own gradient; dout [N, F].
 void SwigluBackward(at::Tensor& gate_up, const at::Tensor& dout);
 
-// nll fp32 [N]; logits [N, V] become their gradient times grad_scale if write_grad. labels int64 [N], -100 or < V.
-void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double grad_scale, bool write_grad,
-                         at::Tensor& nll);
+// nll fp32 [N]; logits [N, V] become their gradient times grad_scale if write_grad. labels int64
+// [N], -100 or < V.
+void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double grad_scale,
+                         bool write_grad, at::Tensor& nll);
 
 // out [N, d] = table[tokens]; tokens int64 [N].
 void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Tensor& out);
 // grad fp32 [V, d] += scatter of dy [N, d].
 void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tensor& grad);
 
-// y [N, d] = x, each element zeroed with probability p or divided by 1 - p; the mask depends on (key, stream, row,
-// column) alone. y may be x.
+// y [N, d] = x, each element zeroed with probability p or divided by 1 - p; the mask depends on
+// (key, stream, row, column) alone. y may be x.
 void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
 
 // sum (fp32) += scale * x.
@@ -45,9 +51,10 @@ struct AdamWSettings {
   int64_t step = 1;       // counted from 1
   double grad_scale = 1;  // the clipping factor
 };
-// One step on fp32 master, m, v, grad of any equal shape; writes `compute` (bf16) too unless it is the master.
-void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m, at::Tensor& v, const at::Tensor& grad,
-               at::Tensor& compute);
+// One step on fp32 master, m, v, grad of any equal shape; writes `compute` (bf16) too unless it is
+// the master.
+void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m, at::Tensor& v,
+               const at::Tensor& grad, at::Tensor& compute);
 
 // Sum of squares of an fp32 tensor, added up in fp64.
 double SumSquares(const at::Tensor& x);

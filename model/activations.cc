@@ -9,8 +9,14 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
   const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.dtype); };
   const auto stats = [&](at::IntArrayRef shape) { return at::empty(shape, at::kFloat); };
-  return {rows(d), stats({tokens}), rows(q + 2 * kv), rows(q), stats({config_.num_attention_heads, tokens}), rows(d),
-          stats({tokens}), rows(2 * config_.intermediate_size)};
+  return {rows(d),
+          stats({tokens}),
+          rows(q + 2 * kv),
+          rows(q),
+          stats({config_.num_attention_heads, tokens}),
+          rows(d),
+          stats({tokens}),
+          rows(2 * config_.intermediate_size)};
 }
 
 void ActivationBuffers::Prepare(int64_t tokens, bool training) {
@@ -25,7 +31,8 @@ void ActivationBuffers::Prepare(int64_t tokens, bool training) {
     training_ = training;
 
     const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
-    const int64_t kv = config_.num_key_value_heads * config_.head_dim, f = config_.intermediate_size;
+    const int64_t kv = config_.num_key_value_heads * config_.head_dim,
+                  f = config_.intermediate_size;
     const auto rows = [&](int64_t width) { return at::empty({capacity_, width}, options_.dtype); };
     const LayerActivations shared = NewLayer(capacity_);
     const Recompute recompute = options_.recompute;
@@ -58,9 +65,10 @@ void ActivationBuffers::Prepare(int64_t tokens, bool training) {
   layers_.clear();
   for (const LayerActivations& l : full_layers_) {
     // lse is [H, N]: its view for a shorter row is a reshaped prefix, so that it stays contiguous.
-    const at::Tensor lse = l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
-    layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.attention), lse, view(l.x_mid), view(l.rstd_mid),
-                       view(l.gate_up)});
+    const at::Tensor lse =
+        l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
+    layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.attention), lse,
+                       view(l.x_mid), view(l.rstd_mid), view(l.gate_up)});
   }
   const Workspace& w = full_workspace_;
   workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),

@@ -1,4 +1,5 @@
-// The memory of one row's forward and backward pass: what each layer saves, and scratch that layers share.
+// The memory of one row's forward and backward pass: what each layer saves, and scratch that layers
+// share.
 #pragma once
 
 #include <vector>
@@ -9,17 +10,17 @@
 
 namespace ll {
 
-// What a layer's forward pass leaves for its backward pass. N tokens, d hidden, H / K query / KV heads of D, F
-// intermediate. Norm outputs and the MLP's product are cheap and computed again.
+// What a layer's forward pass leaves for its backward pass. N tokens, d hidden, H / K query / KV
+// heads of D, F intermediate. Norm outputs and the MLP's product are cheap and computed again.
 struct LayerActivations {
-  at::Tensor x;         // [N, d] the layer's input
-  at::Tensor rstd_in;   // fp32 [N] of the input norm
-  at::Tensor qkv;       // [N, (H + 2K) D], q and k rotated
-  at::Tensor attention; // [N, H D]
-  at::Tensor lse;       // fp32 [H, N]
-  at::Tensor x_mid;     // [N, d] after the attention's residual
-  at::Tensor rstd_mid;  // fp32 [N] of the post-attention norm
-  at::Tensor gate_up;   // [N, 2F]
+  at::Tensor x;          // [N, d] the layer's input
+  at::Tensor rstd_in;    // fp32 [N] of the input norm
+  at::Tensor qkv;        // [N, (H + 2K) D], q and k rotated
+  at::Tensor attention;  // [N, H D]
+  at::Tensor lse;        // fp32 [H, N]
+  at::Tensor x_mid;      // [N, d] after the attention's residual
+  at::Tensor rstd_mid;   // fp32 [N] of the post-attention norm
+  at::Tensor gate_up;    // [N, 2F]
 };
 
 // Scratch that every layer uses in turn.
@@ -33,19 +34,24 @@ struct Workspace {
   at::Tensor dx;          // [N, d] gradient on the residual stream
 };
 
-// Owns the buffers and hands out views for a row's length. They grow to the longest row seen and are then reused, so
-// that a step touches no fresh pages. Not thread-safe.
+// Owns the buffers and hands out views for a row's length. They grow to the longest row seen and
+// are then reused, so that a step touches no fresh pages. Not thread-safe.
 class ActivationBuffers {
  public:
-  ActivationBuffers(const LlamaConfig& config, const ModelOptions& options) : config_(config), options_(options) {}
+  ActivationBuffers(const LlamaConfig& config, const ModelOptions& options)
+      : config_(config), options_(options) {}
 
-  // Views for rows of `tokens`. With `training` every layer has buffers of its own as options.recompute says, and the
-  // workspace has gradients; without, all layers share one set. Earlier views become invalid.
+  // Views for rows of `tokens`. With `training` every layer has buffers of its own as
+  // options.recompute says, and the workspace has gradients; without, all layers share one set.
+  // Earlier views become invalid.
   void Prepare(int64_t tokens, bool training);
 
-  // Layer l's saved tensors. output(l) is where layer l writes the residual stream: the next layer's x.
+  // Layer l's saved tensors. output(l) is where layer l writes the residual stream: the next
+  // layer's x.
   LayerActivations& layer(int64_t l) { return layers_[l]; }
-  at::Tensor& output(int64_t l) { return l + 1 < static_cast<int64_t>(layers_.size()) ? layers_[l + 1].x : final_x_; }
+  at::Tensor& output(int64_t l) {
+    return l + 1 < static_cast<int64_t>(layers_.size()) ? layers_[l + 1].x : final_x_;
+  }
   at::Tensor& final_x() { return final_x_; }
   Workspace& workspace() { return workspace_; }
 

@@ -21,8 +21,9 @@ namespace ll {
 struct Llama::State {
   LlamaConfig config;
   ModelOptions options;
-  at::Tensor embedding, embedding_master, embedding_grad;  // [V, d]; masters and gradients where trained
-  at::Tensor head_weight, head_master, head_grad;          // the same tensors as the embedding's where tied
+  at::Tensor embedding, embedding_master,
+      embedding_grad;                              // [V, d]; masters and gradients where trained
+  at::Tensor head_weight, head_master, head_grad;  // the same tensors as the embedding's where tied
   std::vector<LlamaLayer> layers;
   std::optional<LlamaHead> head;
   std::optional<ActivationBuffers> buffers;
@@ -31,12 +32,12 @@ struct Llama::State {
   at::Tensor cos, sin;  // fp32 [longest row so far, D / 2]
 
   absl::Status Load(WeightSource& source);
-  absl::Status LoadTable(const std::string& name, bool trained, WeightSource& source, at::Tensor& table,
-                         at::Tensor& master, at::Tensor& grad);
+  absl::Status LoadTable(const std::string& name, bool trained, WeightSource& source,
+                         at::Tensor& table, at::Tensor& master, at::Tensor& grad);
   void CollectParameters();
   void PrepareRope(int64_t tokens);
-  absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention, at::Tensor& tokens,
-                                         at::Tensor& labels);
+  absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention,
+                                         at::Tensor& tokens, at::Tensor& labels);
   void Forward(const RowContext& context, const at::Tensor& tokens);
 };
 
@@ -58,10 +59,13 @@ class Stopwatch {
 
 absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options) {
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
-    return MakeFieldError({.field = "dtype", .expected = "float32 or bfloat16", .found = c10::toString(options.dtype)});
+    return MakeFieldError({.field = "dtype",
+                           .expected = "float32 or bfloat16",
+                           .found = c10::toString(options.dtype)});
   }
   if (!options.device.is_cpu()) {
-    return absl::UnimplementedError(absl::StrCat("device ", options.device.str(), ": this build computes on the CPU"));
+    return absl::UnimplementedError(
+        absl::StrCat("device ", options.device.str(), ": this build computes on the CPU"));
   }
   if (options.train_all && options.lora.rank > 0) {
     return MakeFieldError({.field = "lora.rank",
@@ -69,32 +73,40 @@ absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options
                            .found = absl::StrCat(options.lora.rank)});
   }
   if (options.lora.rank < 0 || options.lora.dropout < 0 || options.lora.dropout >= 1) {
-    return MakeFieldError({.field = "lora",
-                           .expected = "rank >= 0 and 0 <= dropout < 1",
-                           .found = absl::StrCat("rank ", options.lora.rank, ", dropout ", options.lora.dropout)});
+    return MakeFieldError(
+        {.field = "lora",
+         .expected = "rank >= 0 and 0 <= dropout < 1",
+         .found = absl::StrCat("rank ", options.lora.rank, ", dropout ", options.lora.dropout)});
   }
-  static const char* const kTargets[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  static const char* const kTargets[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                         "gate_proj", "up_proj", "down_proj"};
   for (const std::string& target : options.lora.target_modules) {
     if (std::find(std::begin(kTargets), std::end(kTargets), target) == std::end(kTargets)) {
-      return MakeFieldError({.field = "lora.target_modules",
-                             .expected = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj",
-                             .found = target});
+      return MakeFieldError(
+          {.field = "lora.target_modules",
+           .expected = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj",
+           .found = target});
     }
   }
   if (config.head_dim % 2 != 0 || config.num_key_value_heads < 1 ||
       config.num_attention_heads % config.num_key_value_heads != 0) {
-    return MakeFieldError({.field = "num_key_value_heads",
-                           .expected = "a divisor of num_attention_heads, and an even head_dim",
-                           .found = absl::StrCat(config.num_key_value_heads, " of ", config.num_attention_heads,
-                                                 ", head_dim ", config.head_dim)});
+    return MakeFieldError(
+        {.field = "num_key_value_heads",
+         .expected = "a divisor of num_attention_heads, and an even head_dim",
+         .found = absl::StrCat(config.num_key_value_heads, " of ", config.num_attention_heads,
+                               ", head_dim ", config.head_dim)});
   }
   return absl::OkStatus();
 }
 
 // `t` as contiguous int64, all in [0, vocab) or equal to `also`.
-absl::StatusOr<at::Tensor> CheckedIds(const at::Tensor& t, int64_t vocab, int64_t also, const char* field) {
-  if (t.dim() != 1 || t.size(0) < 1 || (t.scalar_type() != at::kLong && t.scalar_type() != at::kInt)) {
-    return MakeFieldError({.field = field, .expected = "a vector of at least one int32 or int64", .found = "something else"});
+absl::StatusOr<at::Tensor> CheckedIds(const at::Tensor& t, int64_t vocab, int64_t also,
+                                      const char* field) {
+  if (t.dim() != 1 || t.size(0) < 1 ||
+      (t.scalar_type() != at::kLong && t.scalar_type() != at::kInt)) {
+    return MakeFieldError({.field = field,
+                           .expected = "a vector of at least one int32 or int64",
+                           .found = "something else"});
   }
   const at::Tensor ids = t.to(at::kLong).contiguous();
   const int64_t* p = ids.const_data_ptr<int64_t>();
@@ -113,13 +125,13 @@ constexpr int64_t kNoTarget = -100;
 
 }  // namespace
 
-absl::Status Llama::State::LoadTable(const std::string& name, bool trained, WeightSource& source, at::Tensor& table,
-                                     at::Tensor& master, at::Tensor& grad) {
+absl::Status Llama::State::LoadTable(const std::string& name, bool trained, WeightSource& source,
+                                     at::Tensor& table, at::Tensor& master, at::Tensor& grad) {
   LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(name));
   if (w.sizes() != at::IntArrayRef({config.vocab_size, config.hidden_size})) {
-    return absl::FailedPreconditionError(absl::StrCat(name, ": expected shape [", config.vocab_size, ", ",
-                                                      config.hidden_size, "], found ", w.dim(), " dimensions and ",
-                                                      w.numel(), " elements"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(name, ": expected shape [", config.vocab_size, ", ", config.hidden_size,
+                     "], found ", w.dim(), " dimensions and ", w.numel(), " elements"));
   }
   table = w.to(options.dtype, /*non_blocking=*/false, /*copy=*/true).contiguous();
   if (!trained) return absl::OkStatus();
@@ -130,20 +142,23 @@ absl::Status Llama::State::LoadTable(const std::string& name, bool trained, Weig
 
 absl::Status Llama::State::Load(WeightSource& source) {
   const bool train_embedding = options.train_embedding || options.train_all;
-  LL_RETURN_IF_ERROR(LoadTable("model.embed_tokens.weight", train_embedding, source, embedding, embedding_master,
-                               embedding_grad));
+  LL_RETURN_IF_ERROR(LoadTable("model.embed_tokens.weight", train_embedding, source, embedding,
+                               embedding_master, embedding_grad));
   if (config.tie_word_embeddings) {
     head_weight = embedding;
     head_grad = embedding_grad;
   } else {
-    LL_RETURN_IF_ERROR(LoadTable("lm_head.weight", options.train_all, source, head_weight, head_master, head_grad));
+    LL_RETURN_IF_ERROR(LoadTable("lm_head.weight", options.train_all, source, head_weight,
+                                 head_master, head_grad));
   }
   for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
     LL_ASSIGN_OR_RETURN(LlamaLayer layer, LlamaLayer::Create(config, l, options, source));
     layers.push_back(std::move(layer));
   }
-  LL_ASSIGN_OR_RETURN(NormWeight norm, NormWeight::Create("model.norm.weight", config.hidden_size, options, source));
-  head.emplace(std::move(norm), config.rms_norm_eps, head_weight, head_grad, options.loss_chunk_tokens);
+  LL_ASSIGN_OR_RETURN(NormWeight norm,
+                      NormWeight::Create("model.norm.weight", config.hidden_size, options, source));
+  head.emplace(std::move(norm), config.rms_norm_eps, head_weight, head_grad,
+               options.loss_chunk_tokens);
   buffers.emplace(config, options);
   CollectParameters();
   return absl::OkStatus();
@@ -151,11 +166,13 @@ absl::Status Llama::State::Load(WeightSource& source) {
 
 void Llama::State::CollectParameters() {
   if (embedding_master.defined()) {
-    parameters.push_back({"model.embed_tokens.weight", embedding, embedding_master, embedding_grad, false, true});
+    parameters.push_back(
+        {"model.embed_tokens.weight", embedding, embedding_master, embedding_grad, false, true});
   }
   for (const LlamaLayer& layer : layers) layer.AppendParameters(parameters);
   head->norm().AppendParameters(parameters);
-  if (head_master.defined()) parameters.push_back({"lm_head.weight", head_weight, head_master, head_grad, false, false});
+  if (head_master.defined())
+    parameters.push_back({"lm_head.weight", head_weight, head_master, head_grad, false, false});
 }
 
 void Llama::State::PrepareRope(int64_t tokens) {
@@ -168,9 +185,10 @@ void Llama::State::PrepareRope(int64_t tokens) {
   FillCosSin(rope, tokens, cos.data_ptr<float>(), sin.data_ptr<float>());
 }
 
-absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const AttentionSpec& attention, at::Tensor& tokens,
-                                                     at::Tensor& labels) {
-  LL_ASSIGN_OR_RETURN(tokens, CheckedIds(row.tokens, config.vocab_size, -1 - config.vocab_size, "tokens"));
+absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const AttentionSpec& attention,
+                                                     at::Tensor& tokens, at::Tensor& labels) {
+  LL_ASSIGN_OR_RETURN(tokens,
+                      CheckedIds(row.tokens, config.vocab_size, -1 - config.vocab_size, "tokens"));
   if (row.labels.defined()) {
     LL_ASSIGN_OR_RETURN(labels, CheckedIds(row.labels, config.vocab_size, kNoTarget, "labels"));
     if (labels.numel() != tokens.numel()) {
@@ -180,7 +198,8 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
     }
   }
   RowContext context;
-  LL_ASSIGN_OR_RETURN(context.plan, MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
+  LL_ASSIGN_OR_RETURN(context.plan,
+                      MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
   PrepareRope(tokens.numel());
   context.cos = cos;
   context.sin = sin;
@@ -198,7 +217,8 @@ void Llama::State::Forward(const RowContext& context, const at::Tensor& tokens) 
 Llama::Llama(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Llama::~Llama() = default;
 
-absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config, WeightSource& source,
+absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config,
+                                                     WeightSource& source,
                                                      const ModelOptions& options) {
   LL_RETURN_IF_ERROR(CheckOptions(config, options));
   auto state = std::make_unique<State>();
@@ -211,10 +231,11 @@ absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config, 
   return std::unique_ptr<Llama>(new Llama(std::move(state)));
 }
 
-absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpec& attention, double grad_scale,
-                                              PhaseSeconds* seconds) {
+absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpec& attention,
+                                              double grad_scale, PhaseSeconds* seconds) {
   State& s = *state_;
-  if (!s.options.trainable) return absl::FailedPreconditionError("this model was made for inference only");
+  if (!s.options.trainable)
+    return absl::FailedPreconditionError("this model was made for inference only");
   double loss = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
@@ -248,7 +269,8 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
   return loss;
 }
 
-absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention, at::Tensor* per_token_nll) {
+absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention,
+                                  at::Tensor* per_token_nll) {
   State& s = *state_;
   double loss = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
@@ -273,7 +295,8 @@ absl::StatusOr<at::Tensor> Llama::Logits(const at::Tensor& tokens, const Attenti
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     at::Tensor ids, no_labels;
-    LL_ASSIGN_OR_RETURN(const RowContext context, s.MakeContext({tokens, {}, {}, 0}, attention, ids, no_labels));
+    LL_ASSIGN_OR_RETURN(const RowContext context,
+                        s.MakeContext({tokens, {}, {}, 0}, attention, ids, no_labels));
     s.buffers->Prepare(ids.numel(), /*training=*/false);
     s.Forward(context, ids);
     logits = s.head->Logits(s.buffers->final_x());
@@ -301,7 +324,8 @@ const ModelOptions& Llama::options() const { return state_->options; }
 
 absl::StatusOr<at::Tensor> Llama::Weight(const std::string& hf_name) const {
   if (hf_name == "model.embed_tokens.weight") return state_->embedding;
-  if (hf_name == "lm_head.weight" && !state_->config.tie_word_embeddings) return state_->head_weight;
+  if (hf_name == "lm_head.weight" && !state_->config.tie_word_embeddings)
+    return state_->head_weight;
   if (hf_name == state_->head->norm().name) return state_->head->norm().w;
   for (const LlamaLayer& layer : state_->layers) {
     if (at::Tensor w = layer.Weight(hf_name); w.defined()) return w;

@@ -1,12 +1,13 @@
 // A Llama-family transformer with a hand-written forward and backward pass.
 //
-// There is no autograd graph: the step calls GEMMs and the kernels of kernels/ in an order this library decides, so
-// memory is exactly what ModelOptions::recompute says and a frozen weight never gets a gradient. Reading order:
-// llama.h (this), llama.cc (weights, the row's forward and backward), llama_layer.cc (one decoder layer),
-// llama_head.cc (final norm, logits, loss), shifted_attention.h (S²-Attn).
+// There is no autograd graph: the step calls GEMMs and the kernels of kernels/ in an order this
+// library decides, so memory is exactly what ModelOptions::recompute says and a frozen weight never
+// gets a gradient. Reading order: llama.h (this), llama.cc (weights, the row's forward and
+// backward), llama_layer.cc (one decoder layer), llama_head.cc (final norm, logits, loss),
+// shifted_attention.h (S²-Attn).
 //
-// Thread-safety: none; one thread drives one Llama. The kernels use the intra-op threads of at::parallel_for. Results
-// are bit-identical from run to run for the same thread count.
+// Thread-safety: none; one thread drives one Llama. The kernels use the intra-op threads of
+// at::parallel_for. Results are bit-identical from run to run for the same thread count.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +24,12 @@
 
 namespace ll {
 
-// kS2: shifted sparse attention (training). kShort: groups without the shift (ablation). kFull: causal attention.
+// kS2: shifted sparse attention (training). kShort: groups without the shift (ablation). kFull:
+// causal attention.
 enum class AttentionKind { kS2, kShort, kFull };
-// kSplit: the shifted heads' first and last half groups stand alone, no token sees the future. kRoll: the LongLoRA
-// paper's pseudo-code, where those two halves share a group and the first G/2 tokens see the last G/2 (parity only).
+// kSplit: the shifted heads' first and last half groups stand alone, no token sees the future.
+// kRoll: the LongLoRA paper's pseudo-code, where those two halves share a group and the first G/2
+// tokens see the last G/2 (parity only).
 enum class WrapKind { kSplit, kRoll };
 
 struct AttentionSpec {
@@ -35,18 +38,21 @@ struct AttentionSpec {
   int64_t group_tokens = 0;  // G = floor(group_ratio * context_length); unused by kFull
 };
 
-// LoRA: y = x W^T + scale * (x A^T) B^T with scale = alpha / rank, or alpha / sqrt(rank) with use_rslora.
+// LoRA: y = x W^T + scale * (x A^T) B^T with scale = alpha / rank, or alpha / sqrt(rank) with
+// use_rslora.
 struct LoraSpec {
   int rank = 0;  // 0 = no LoRA
   double alpha = 16;
   double dropout = 0;  // probability of zeroing an element of x in front of A while training
-  std::vector<std::string> target_modules;  // of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
+  std::vector<std::string>
+      target_modules;  // of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
   bool use_rslora = false;
 };
 
-// What the forward pass keeps for the backward pass, a layer and a token (d hidden, F intermediate, in elements of the
-// compute dtype): kNone keeps everything but the cheap norms and activations, kSelective drops the MLP's gate and up
-// projections (2F) and computes them again, kFull keeps the layer's input alone (d).
+// What the forward pass keeps for the backward pass, a layer and a token (d hidden, F intermediate,
+// in elements of the compute dtype): kNone keeps everything but the cheap norms and activations,
+// kSelective drops the MLP's gate and up projections (2F) and computes them again, kFull keeps the
+// layer's input alone (d).
 enum class Recompute { kNone, kSelective, kFull };
 
 struct ModelOptions {
@@ -56,15 +62,17 @@ struct ModelOptions {
   bool train_embedding = false;  // with a tied head the trained embedding is the head too
   bool train_norm = false;
   bool train_all = false;  // method `full`: every weight is a Parameter; excludes lora
-  bool trainable = true;   // false: inference only. Parameters keep a master, to load an adapter, but no gradient
+  bool trainable =
+      true;  // false: inference only. Parameters keep a master, to load an adapter, but no gradient
   using Recompute = ll::Recompute;
   Recompute recompute = Recompute::kNone;
   int64_t loss_chunk_tokens = 0;  // rows of logits held at a time; 0 = automatic
   uint64_t seed = 0;              // of LoRA A's initialisation
 };
 
-// A trained weight. The optimizer reads grad and writes master; compute is the copy in ModelOptions::dtype that the
-// model reads. With dtype fp32 compute and master are the same storage.
+// A trained weight. The optimizer reads grad and writes master; compute is the copy in
+// ModelOptions::dtype that the model reads. With dtype fp32 compute and master are the same
+// storage.
 struct Parameter {
   // Hugging Face's or PEFT's name without prefix: "model.embed_tokens.weight",
   // "model.layers.0.self_attn.q_proj.lora_A.weight".
@@ -79,10 +87,12 @@ struct Parameter {
 // One training or evaluation row.
 struct Row {
   at::Tensor tokens;  // int64 or int32 [N]
-  at::Tensor labels;  // int64 or int32 [N], already shifted: labels[t] is the target of position t, -100 = none
-  std::vector<std::pair<int64_t, int64_t>> documents;  // [start, end) in order, covering the row; empty = one
-  // Names the dropout masks: the same key gives the same masks (a hash of seed, step and row in the global batch).
-  // 0 = no dropout.
+  at::Tensor labels;  // int64 or int32 [N], already shifted: labels[t] is the target of position t,
+                      // -100 = none
+  std::vector<std::pair<int64_t, int64_t>>
+      documents;  // [start, end) in order, covering the row; empty = one
+  // Names the dropout masks: the same key gives the same masks (a hash of seed, step and row in the
+  // global batch). 0 = no dropout.
   uint64_t dropout_key = 0;
 };
 
@@ -95,33 +105,40 @@ struct PhaseSeconds {
 
 class Llama {
  public:
-  // Reads every weight from `source` into ModelOptions::dtype. Errors: InvalidArgument naming the field for options
-  // that contradict the config or each other, FailedPrecondition for a weight of the wrong shape, and the source's own.
-  static absl::StatusOr<std::unique_ptr<Llama>> Create(const LlamaConfig& config, WeightSource& source,
+  // Reads every weight from `source` into ModelOptions::dtype. Errors: InvalidArgument naming the
+  // field for options that contradict the config or each other, FailedPrecondition for a weight of
+  // the wrong shape, and the source's own.
+  static absl::StatusOr<std::unique_ptr<Llama>> Create(const LlamaConfig& config,
+                                                       WeightSource& source,
                                                        const ModelOptions& options);
   ~Llama();
 
-  // The sum over the row's valid targets of the negative log-likelihood. Gradients of (sum * grad_scale) are ADDED to
-  // every Parameter's grad. Errors: InvalidArgument for a malformed row, ResourceExhausted for lack of memory.
-  absl::StatusOr<double> ForwardBackward(const Row& row, const AttentionSpec& attention, double grad_scale,
-                                         PhaseSeconds* seconds = nullptr);
+  // The sum over the row's valid targets of the negative log-likelihood. Gradients of (sum *
+  // grad_scale) are ADDED to every Parameter's grad. Errors: InvalidArgument for a malformed row,
+  // ResourceExhausted for lack of memory.
+  absl::StatusOr<double> ForwardBackward(const Row& row, const AttentionSpec& attention,
+                                         double grad_scale, PhaseSeconds* seconds = nullptr);
 
-  // The same sum without gradients. `per_token_nll`, if given, becomes fp32 [N], 0 where there is no target.
-  absl::StatusOr<double> Nll(const Row& row, const AttentionSpec& attention, at::Tensor* per_token_nll = nullptr);
+  // The same sum without gradients. `per_token_nll`, if given, becomes fp32 [N], 0 where there is
+  // no target.
+  absl::StatusOr<double> Nll(const Row& row, const AttentionSpec& attention,
+                             at::Tensor* per_token_nll = nullptr);
 
   // All logits, fp32 [N, V]: for tests and short generations.
   absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens, const AttentionSpec& attention);
 
-  // Trained weights in a fixed order: embedding, then layer by layer, then the final norm and an untied head.
+  // Trained weights in a fixed order: embedding, then layer by layer, then the final norm and an
+  // untied head.
   std::vector<Parameter>& parameters();
   void ZeroGrad();
-  // Copies every master to its compute tensor; to be called after the optimizer wrote masters itself.
+  // Copies every master to its compute tensor; to be called after the optimizer wrote masters
+  // itself.
   void CastMastersToCompute();
 
   const LlamaConfig& config() const;
   const ModelOptions& options() const;
-  // The weight (trained or frozen) as the model holds it, by its Hugging Face name; for saving and merging. NotFound
-  // for an unknown name. LoRA's contribution is not included.
+  // The weight (trained or frozen) as the model holds it, by its Hugging Face name; for saving and
+  // merging. NotFound for an unknown name. LoRA's contribution is not included.
   absl::StatusOr<at::Tensor> Weight(const std::string& hf_name) const;
 
  private:

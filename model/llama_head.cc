@@ -7,15 +7,17 @@
 namespace ll {
 namespace {
 
-// Bytes of logits held at a time where the caller does not say: larger chunks mean fewer passes over the fp32
-// gradient of the head.
+// Bytes of logits held at a time where the caller does not say: larger chunks mean fewer passes
+// over the fp32 gradient of the head.
 constexpr int64_t kChunkBytes = 96 << 20;
 
 }  // namespace
 
 int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
   int64_t chunk = chunk_tokens_;
-  if (chunk <= 0) chunk = std::max<int64_t>(64, kChunkBytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
+  if (chunk <= 0)
+    chunk =
+        std::max<int64_t>(64, kChunkBytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
   return std::min(chunk, tokens);
 }
 
@@ -30,7 +32,8 @@ void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& n
   at::Tensor rstd, unused;
   const at::Tensor h = Normed(x, rstd);
   const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
-  if (!logits_.defined() || logits_.size(0) < chunk) logits_ = at::empty({chunk, weight_.size(0)}, x.options());
+  if (!logits_.defined() || logits_.size(0) < chunk)
+    logits_ = at::empty({chunk, weight_.size(0)}, x.options());
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
     at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n);
@@ -39,19 +42,21 @@ void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& n
   }
 }
 
-void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale, at::Tensor& nll,
-                               at::Tensor& dx) {
+void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
+                               at::Tensor& nll, at::Tensor& dx) {
   at::Tensor rstd;
   const at::Tensor h = Normed(x, rstd);
   at::Tensor dh = at::empty_like(x);
   const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
-  if (!logits_.defined() || logits_.size(0) < chunk) logits_ = at::empty({chunk, weight_.size(0)}, x.options());
+  if (!logits_.defined() || logits_.size(0) < chunk)
+    logits_ = at::empty({chunk, weight_.size(0)}, x.options());
   const bool bf16_dw = dweight_.defined() && weight_.scalar_type() != at::kFloat;
   if (bf16_dw && !dw_chunk_.defined()) dw_chunk_ = at::empty_like(weight_);
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
     const at::Tensor h_chunk = h.narrow(0, t, n);
-    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n), dh_chunk = dh.narrow(0, t, n);
+    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n),
+               dh_chunk = dh.narrow(0, t, n);
     at::mm_out(logits, h_chunk, weight_.t());
     CrossEntropyInPlace(logits, labels.narrow(0, t, n), grad_scale, /*write_grad=*/true, nll_chunk);
     at::mm_out(dh_chunk, logits, weight_);

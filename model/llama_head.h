@@ -1,4 +1,5 @@
-// The end of the model: final norm, logits, loss. Logits exist for a chunk of tokens at a time only.
+// The end of the model: final norm, logits, loss. Logits exist for a chunk of tokens at a time
+// only.
 #pragma once
 
 #include <vector>
@@ -11,15 +12,22 @@ namespace ll {
 
 class LlamaHead {
  public:
-  // `weight` [V, d] is the head's matrix in the compute dtype (the embedding where tied); `dweight` fp32 [V, d] receives
-  // its gradient, undefined where it is frozen.
-  LlamaHead(NormWeight norm, double eps, at::Tensor weight, at::Tensor dweight, int64_t chunk_tokens)
-      : norm_(std::move(norm)), eps_(eps), weight_(weight), dweight_(dweight), chunk_tokens_(chunk_tokens) {}
+  // `weight` [V, d] is the head's matrix in the compute dtype (the embedding where tied); `dweight`
+  // fp32 [V, d] receives its gradient, undefined where it is frozen.
+  LlamaHead(NormWeight norm, double eps, at::Tensor weight, at::Tensor dweight,
+            int64_t chunk_tokens)
+      : norm_(std::move(norm)),
+        eps_(eps),
+        weight_(weight),
+        dweight_(dweight),
+        chunk_tokens_(chunk_tokens) {}
 
   // Writes nll fp32 [N] (0 where labels [N] int64 is -100).
   void Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll);
-  // The same, and overwrites dx [N, d] with the gradient of grad_scale * sum(nll) by x; adds dW and the norm's gradient.
-  void NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale, at::Tensor& nll, at::Tensor& dx);
+  // The same, and overwrites dx [N, d] with the gradient of grad_scale * sum(nll) by x; adds dW and
+  // the norm's gradient.
+  void NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
+                      at::Tensor& nll, at::Tensor& dx);
   // All logits, fp32 [N, V].
   at::Tensor Logits(const at::Tensor& x) const;
 

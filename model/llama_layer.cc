@@ -14,12 +14,13 @@ constexpr uint32_t kStreamsPerLayer = 16, kQkv = 0, kO = 4, kGateUp = 5, kDown =
 
 }  // namespace
 
-absl::StatusOr<NormWeight> NormWeight::Create(const std::string& name, int64_t width, const ModelOptions& options,
-                                              WeightSource& source) {
+absl::StatusOr<NormWeight> NormWeight::Create(const std::string& name, int64_t width,
+                                              const ModelOptions& options, WeightSource& source) {
   LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(name));
   if (w.dim() != 1 || w.size(0) != width) {
-    return absl::FailedPreconditionError(absl::StrCat(name, ": expected shape [", width, "], found ", w.dim(),
-                                                      " dimensions and ", w.numel(), " elements"));
+    return absl::FailedPreconditionError(absl::StrCat(name, ": expected shape [", width,
+                                                      "], found ", w.dim(), " dimensions and ",
+                                                      w.numel(), " elements"));
   }
   NormWeight norm{name, w.to(options.dtype, /*non_blocking=*/false, /*copy=*/true), {}, {}};
   if (options.train_norm || options.train_all) {
@@ -33,29 +34,37 @@ void NormWeight::AppendParameters(std::vector<Parameter>& parameters) const {
   if (master.defined()) parameters.push_back({name, w, master, grad, false, false});
 }
 
-absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t index, const ModelOptions& options,
-                                              WeightSource& source) {
+absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t index,
+                                              const ModelOptions& options, WeightSource& source) {
   LlamaLayer layer;
   layer.eps_ = config.rms_norm_eps;
   layer.rotated_heads_ = config.num_attention_heads + config.num_key_value_heads;
   layer.stream_ = static_cast<uint32_t>(index) * kStreamsPerLayer;
   const int64_t d = config.hidden_size, f = config.intermediate_size;
-  const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;
+  const int64_t q = config.num_attention_heads * config.head_dim,
+                kv = config.num_key_value_heads * config.head_dim;
   const std::string prefix = absl::StrCat("model.layers.", index, ".");
   const auto part = [&](const std::string& block, const std::string& name, int64_t rows) {
     const auto& targets = options.lora.target_modules;
     const bool lora = std::find(targets.begin(), targets.end(), name) != targets.end();
     return Projection::PartSpec{prefix + block + "." + name, rows, lora};
   };
-  LL_ASSIGN_OR_RETURN(layer.input_norm_, NormWeight::Create(prefix + "input_layernorm.weight", d, options, source));
-  LL_ASSIGN_OR_RETURN(layer.qkv_, Projection::Create({part("self_attn", "q_proj", q), part("self_attn", "k_proj", kv),
-                                                      part("self_attn", "v_proj", kv)}, d, options, source));
-  LL_ASSIGN_OR_RETURN(layer.o_, Projection::Create({part("self_attn", "o_proj", d)}, q, options, source));
-  LL_ASSIGN_OR_RETURN(layer.post_norm_,
-                      NormWeight::Create(prefix + "post_attention_layernorm.weight", d, options, source));
-  LL_ASSIGN_OR_RETURN(layer.gate_up_, Projection::Create({part("mlp", "gate_proj", f), part("mlp", "up_proj", f)}, d,
-                                                         options, source));
-  LL_ASSIGN_OR_RETURN(layer.down_, Projection::Create({part("mlp", "down_proj", d)}, f, options, source));
+  LL_ASSIGN_OR_RETURN(layer.input_norm_,
+                      NormWeight::Create(prefix + "input_layernorm.weight", d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.qkv_, Projection::Create({part("self_attn", "q_proj", q),
+                                                      part("self_attn", "k_proj", kv),
+                                                      part("self_attn", "v_proj", kv)},
+                                                     d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.o_,
+                      Projection::Create({part("self_attn", "o_proj", d)}, q, options, source));
+  LL_ASSIGN_OR_RETURN(
+      layer.post_norm_,
+      NormWeight::Create(prefix + "post_attention_layernorm.weight", d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.gate_up_,
+                      Projection::Create({part("mlp", "gate_proj", f), part("mlp", "up_proj", f)},
+                                         d, options, source));
+  LL_ASSIGN_OR_RETURN(layer.down_,
+                      Projection::Create({part("mlp", "down_proj", d)}, f, options, source));
   return layer;
 }
 
@@ -72,14 +81,16 @@ void LlamaLayer::GateUp(const RowContext& row, LayerActivations& s, Workspace& w
   gate_up_.Forward(w.normed, KeyOf(row, kGateUp), s.gate_up);
 }
 
-void LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w, at::Tensor& x_out) const {
+void LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
+                         at::Tensor& x_out) const {
   AttentionBlock(row, s, w);
   GateUp(row, s, w);
   SwigluForward(s.gate_up, w.product);
   down_.ForwardAdd(w.product, s.x_mid, KeyOf(row, kDown), x_out);
 }
 
-void LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s, Workspace& w) const {
+void LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
+                         Workspace& w) const {
   if (recompute == Recompute::kNone) return;
   if (recompute == Recompute::kFull) AttentionBlock(row, s, w);
   GateUp(row, s, w);

@@ -18,8 +18,8 @@ struct NormWeight {
   std::string name;
   at::Tensor w, master, grad;
 
-  static absl::StatusOr<NormWeight> Create(const std::string& name, int64_t width, const ModelOptions& options,
-                                           WeightSource& source);
+  static absl::StatusOr<NormWeight> Create(const std::string& name, int64_t width,
+                                           const ModelOptions& options, WeightSource& source);
   void AppendParameters(std::vector<Parameter>& parameters) const;
 };
 
@@ -32,15 +32,15 @@ struct RowContext {
 
 class LlamaLayer {
  public:
-  static absl::StatusOr<LlamaLayer> Create(const LlamaConfig& config, int64_t index, const ModelOptions& options,
-                                           WeightSource& source);
+  static absl::StatusOr<LlamaLayer> Create(const LlamaConfig& config, int64_t index,
+                                           const ModelOptions& options, WeightSource& source);
 
   // Reads s.x, fills the rest of s and writes x_out [N, d].
   void Forward(const RowContext& row, LayerActivations& s, Workspace& w, at::Tensor& x_out) const;
   // Fills again, from s.x, what `recompute` did not keep for this layer.
   void Restore(const RowContext& row, Recompute recompute, LayerActivations& s, Workspace& w) const;
-  // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what is trained. Leaves
-  // s.gate_up overwritten.
+  // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what
+  // is trained. Leaves s.gate_up overwritten.
   void Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
 
   void AppendParameters(std::vector<Parameter>& parameters) const;
@@ -51,7 +51,9 @@ class LlamaLayer {
   void GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   void BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
-  DropoutKey KeyOf(const RowContext& row, uint32_t projection) const { return {row.dropout_key, stream_ + projection}; }
+  DropoutKey KeyOf(const RowContext& row, uint32_t projection) const {
+    return {row.dropout_key, stream_ + projection};
+  }
 
   double eps_ = 0;
   int64_t rotated_heads_ = 0;  // query and key heads

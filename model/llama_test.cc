@@ -1,5 +1,5 @@
-// The hand-written forward and backward pass against an obvious one: dense masked attention, transposed heads, libtorch's
-// autograd. Every trained weight's gradient is compared in fp32.
+// The hand-written forward and backward pass against an obvious one: dense masked attention,
+// transposed heads, libtorch's autograd. Every trained weight's gradient is compared in fp32.
 #include "model/llama.h"
 
 #include <cmath>
@@ -30,7 +30,8 @@ class Reference {
     at::Tensor x = W("model.embed_tokens.weight").index_select(0, row.tokens);
     for (int64_t l = 0; l < config_.num_hidden_layers; ++l) x = Layer(x, l, Mask(row, spec));
     x = Norm(x, "model.norm.weight");
-    const at::Tensor head = W(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    const at::Tensor head =
+        W(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
     const at::Tensor log_p = at::log_softmax(x.matmul(head.t()), 1);
     const at::Tensor valid = row.labels.ge(0);
     const at::Tensor picked = log_p.gather(1, row.labels.clamp_min(0).view({n, 1})).view({n});
@@ -52,12 +53,17 @@ class Reference {
     at::Tensor y = x.matmul(W(name + ".weight").t());
     if (!leaves_.contains(name + ".lora_A.weight")) return y;
     const LoraSpec& lora = options_.lora;
-    const double scale = lora.use_rslora ? lora.alpha / std::sqrt(lora.rank) : lora.alpha / lora.rank;
+    const double scale =
+        lora.use_rslora ? lora.alpha / std::sqrt(lora.rank) : lora.alpha / lora.rank;
     at::Tensor mask = at::ones_like(x.detach());
     if (lora.dropout > 0 && dropout_key_ != 0) {
-      Dropout(at::ones_like(x.detach()), lora.dropout, dropout_key_, static_cast<uint32_t>(layer * 16 + stream), mask);
+      Dropout(at::ones_like(x.detach()), lora.dropout, dropout_key_,
+              static_cast<uint32_t>(layer * 16 + stream), mask);
     }
-    return y + (x * mask).matmul(W(name + ".lora_A.weight").t()).matmul(W(name + ".lora_B.weight").t()) * scale;
+    return y + (x * mask)
+                       .matmul(W(name + ".lora_A.weight").t())
+                       .matmul(W(name + ".lora_B.weight").t()) *
+                   scale;
   }
   at::Tensor Rope(const at::Tensor& x) {  // [H, N, D]
     const int64_t n = x.size(1), half = x.size(2) / 2;
@@ -83,10 +89,13 @@ class Reference {
           if (spec.wrap == WrapKind::kRoll) return ((t - g / 2) % n + n) % n / g;
           return (t + g - g / 2) / g;
         };
-        const auto order = [&](int64_t t) { return shifted && spec.wrap == WrapKind::kRoll ? ((t - g / 2) % n + n) % n : t; };
+        const auto order = [&](int64_t t) {
+          return shifted && spec.wrap == WrapKind::kRoll ? ((t - g / 2) % n + n) % n : t;
+        };
         for (int64_t t = start; t < end; ++t) {
           for (int64_t u = start; u < end; ++u) {
-            m[head][t][u] = group(t - start) == group(u - start) && order(u - start) <= order(t - start);
+            m[head][t][u] =
+                group(t - start) == group(u - start) && order(u - start) <= order(t - start);
           }
         }
       }
@@ -95,18 +104,24 @@ class Reference {
   }
   at::Tensor Layer(const at::Tensor& x, int64_t l, const at::Tensor& mask) {
     const std::string p = "model.layers." + std::to_string(l) + ".";
-    const int64_t n = x.size(0), h = config_.num_attention_heads, k = config_.num_key_value_heads, d = config_.head_dim;
-    const auto heads = [&](const at::Tensor& t, int64_t count) { return t.view({n, count, d}).transpose(0, 1); };
+    const int64_t n = x.size(0), h = config_.num_attention_heads, k = config_.num_key_value_heads,
+                  d = config_.head_dim;
+    const auto heads = [&](const at::Tensor& t, int64_t count) {
+      return t.view({n, count, d}).transpose(0, 1);
+    };
     const at::Tensor a = Norm(x, p + "input_layernorm.weight");
     const at::Tensor q = Rope(heads(Linear(a, p + "self_attn.q_proj", l, 0), h));
-    const at::Tensor key = Rope(heads(Linear(a, p + "self_attn.k_proj", l, 1), k)).repeat_interleave(h / k, 0);
-    const at::Tensor v = heads(Linear(a, p + "self_attn.v_proj", l, 2), k).repeat_interleave(h / k, 0);
+    const at::Tensor key =
+        Rope(heads(Linear(a, p + "self_attn.k_proj", l, 1), k)).repeat_interleave(h / k, 0);
+    const at::Tensor v =
+        heads(Linear(a, p + "self_attn.v_proj", l, 2), k).repeat_interleave(h / k, 0);
     const at::Tensor scores = q.matmul(key.transpose(1, 2)) / std::sqrt(static_cast<double>(d));
     const at::Tensor weights = at::softmax(scores.masked_fill(mask.logical_not(), -INFINITY), 2);
     const at::Tensor attention = weights.matmul(v).transpose(0, 1).reshape({n, h * d});
     const at::Tensor mid = x + Linear(attention, p + "self_attn.o_proj", l, 4);
     const at::Tensor b = Norm(mid, p + "post_attention_layernorm.weight");
-    const at::Tensor gate = Linear(b, p + "mlp.gate_proj", l, 5), up = Linear(b, p + "mlp.up_proj", l, 6);
+    const at::Tensor gate = Linear(b, p + "mlp.gate_proj", l, 5),
+                     up = Linear(b, p + "mlp.up_proj", l, 6);
     return mid + Linear(at::silu(gate) * up, p + "mlp.down_proj", l, 8);
   }
 
@@ -138,7 +153,8 @@ LlamaConfig SmallConfig(const Case& c) {
   config.num_key_value_heads = c.kv_heads;
   config.head_dim = c.head_dim;
   config.max_position_embeddings = 64;
-  config.initializer_range = 0.2;  // large enough that attention and activations are far from linear
+  config.initializer_range =
+      0.2;  // large enough that attention and activations are far from linear
   config.tie_word_embeddings = c.tied;
   return config;
 }
@@ -156,7 +172,8 @@ std::unique_ptr<Llama> MakeModel(const Case& c, uint64_t seed, at::ScalarType dt
   RandomWeights weights(seed, config);
   auto model = Llama::Create(config, weights, options);
   if (!model.ok()) ADD_FAILURE() << model.status();
-  // LoRA's B starts at zero and norms at one: move every trained weight so that each gradient matters.
+  // LoRA's B starts at zero and norms at one: move every trained weight so that each gradient
+  // matters.
   at::manual_seed(seed);
   for (Parameter& p : (*model)->parameters()) p.master.add_(at::randn(p.master.sizes()), 0.05);
   (*model)->CastMastersToCompute();
@@ -197,8 +214,10 @@ TEST_P(LlamaParity, LossAndEveryGradientMatchAutograd) {
     const at::Tensor expected = reference.Gradient(p.name);
     ASSERT_TRUE(expected.defined()) << p.name;
     const double scale = std::max(expected.abs().max().item<double>(), 1e-3);
-    EXPECT_GT(expected.abs().max().item<double>(), 1e-7) << p.name << ": the test does not exercise this weight";
-    EXPECT_LT((p.grad - expected).abs().max().item<double>(), 1e-5 * scale + 1e-6) << p.name << " of size " << scale;
+    EXPECT_GT(expected.abs().max().item<double>(), 1e-7)
+        << p.name << ": the test does not exercise this weight";
+    EXPECT_LT((p.grad - expected).abs().max().item<double>(), 1e-5 * scale + 1e-6)
+        << p.name << " of size " << scale;
   }
   // The evaluation path gives the same sum, and gradients add up.
   if (row.dropout_key == 0) {
@@ -211,9 +230,12 @@ TEST_P(LlamaParity, LossAndEveryGradientMatchAutograd) {
   EXPECT_TRUE(at::allclose(model->parameters().back().grad, once * 2, 1e-5, 1e-6));
 }
 
-AttentionSpec S2(int64_t group, WrapKind wrap = WrapKind::kSplit) { return {AttentionKind::kS2, wrap, group}; }
+AttentionSpec S2(int64_t group, WrapKind wrap = WrapKind::kSplit) {
+  return {AttentionKind::kS2, wrap, group};
+}
 
-const LoraSpec kAllLinear = {4, 4, 0, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, true};
+const LoraSpec kAllLinear = {
+    4, 4, 0, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, true};
 const LoraSpec kWithDropout = {4, 4, 0.3, {"q_proj", "v_proj", "up_proj", "down_proj"}, false};
 
 INSTANTIATE_TEST_SUITE_P(
@@ -227,34 +249,60 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "s2_h64_k8", .heads = 64, .kv_heads = 8, .head_dim = 2, .attention = S2(8)},
         Case{.name = "s2_odd", .heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9)},
         Case{.name = "s2_below_half_group", .tokens = 8, .attention = S2(16)},
-        Case{.name = "s2_documents", .heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9), .documents = {{0, 1}, {1, 12}, {12, 37}}},
-        Case{.name = "short", .tokens = 37, .attention = {AttentionKind::kShort, WrapKind::kSplit, 9}},
+        Case{.name = "s2_documents",
+             .heads = 9,
+             .kv_heads = 3,
+             .tokens = 37,
+             .attention = S2(9),
+             .documents = {{0, 1}, {1, 12}, {12, 37}}},
+        Case{.name = "short",
+             .tokens = 37,
+             .attention = {AttentionKind::kShort, WrapKind::kSplit, 9}},
         Case{.name = "full_documents", .tokens = 37, .documents = {{0, 30}, {30, 37}}},
         Case{.name = "roll", .attention = S2(8, WrapKind::kRoll)},
-        Case{.name = "roll_gqa_cut", .heads = 9, .kv_heads = 3, .attention = S2(8, WrapKind::kRoll)},
+        Case{
+            .name = "roll_gqa_cut", .heads = 9, .kv_heads = 3, .attention = S2(8, WrapKind::kRoll)},
         Case{.name = "selective", .attention = S2(8), .recompute = Recompute::kSelective},
         Case{.name = "recompute_full", .attention = S2(8), .recompute = Recompute::kFull},
         Case{.name = "untied", .attention = S2(8), .tied = false},
-        Case{.name = "all_linear", .attention = S2(8), .recompute = Recompute::kSelective, .lora = kAllLinear},
+        Case{.name = "all_linear",
+             .attention = S2(8),
+             .recompute = Recompute::kSelective,
+             .lora = kAllLinear},
         Case{.name = "lora_only", .attention = S2(8), .embed_norm = false},
-        Case{.name = "dropout", .attention = S2(8), .recompute = Recompute::kFull, .lora = kWithDropout},
+        Case{.name = "dropout",
+             .attention = S2(8),
+             .recompute = Recompute::kFull,
+             .lora = kWithDropout},
         Case{.name = "train_all_tied", .attention = S2(8), .train_all = true},
-        Case{.name = "train_all_untied", .attention = S2(8), .recompute = Recompute::kSelective, .tied = false, .train_all = true},
+        Case{.name = "train_all_untied",
+             .attention = S2(8),
+             .recompute = Recompute::kSelective,
+             .tied = false,
+             .train_all = true},
         Case{.name = "chunked_head", .tokens = 37, .attention = S2(9), .chunk = 5}),
     [](const auto& info) { return info.param.name; });
 
-// bf16 has no exact reference: it must stay within a few of its own roundings of the fp32 result, as a whole vector.
+// bf16 has no exact reference: it must stay within a few of its own roundings of the fp32 result,
+// as a whole vector.
 TEST(Llama, Bfloat16GradientsFollowFloat32) {
-  const Case c{.heads = 9, .kv_heads = 3, .head_dim = 32, .tokens = 96, .attention = S2(24), .recompute = Recompute::kSelective};
+  const Case c{.heads = 9,
+               .kv_heads = 3,
+               .head_dim = 32,
+               .tokens = 96,
+               .attention = S2(24),
+               .recompute = Recompute::kSelective};
   const auto fp32 = MakeModel(c, 5), bf16 = MakeModel(c, 5, at::kBFloat16);
   const Row row = MakeRow(c, 5);
   for (size_t i = 0; i < fp32->parameters().size(); ++i) {
     fp32->parameters()[i].master.copy_(bf16->parameters()[i].compute);
   }
-  const double a = *fp32->ForwardBackward(row, c.attention, 1.0), b = *bf16->ForwardBackward(row, c.attention, 1.0);
+  const double a = *fp32->ForwardBackward(row, c.attention, 1.0),
+               b = *bf16->ForwardBackward(row, c.attention, 1.0);
   EXPECT_NEAR(b, a, 0.02 * a);
   for (size_t i = 0; i < fp32->parameters().size(); ++i) {
-    const at::Tensor x = fp32->parameters()[i].grad.flatten(), y = bf16->parameters()[i].grad.flatten();
+    const at::Tensor x = fp32->parameters()[i].grad.flatten(),
+                     y = bf16->parameters()[i].grad.flatten();
     const double cosine = (x.dot(y) / (x.norm() * y.norm())).item<double>();
     EXPECT_GT(cosine, 0.98) << fp32->parameters()[i].name;
     EXPECT_NEAR((y.norm() / x.norm()).item<double>(), 1.0, 0.1) << fp32->parameters()[i].name;
@@ -306,10 +354,12 @@ TEST(Llama, RefusesMalformedInput) {
   const auto model = MakeModel(c, 1);
   Row row = MakeRow(c, 1);
   row.tokens[3] = 61;
-  EXPECT_THAT(std::string(model->ForwardBackward(row, c.attention, 1).status().message()), testing::HasSubstr("position 3"));
+  EXPECT_THAT(std::string(model->ForwardBackward(row, c.attention, 1).status().message()),
+              testing::HasSubstr("position 3"));
   row = MakeRow(c, 1);
   row.labels = row.labels.narrow(0, 0, 5);
-  EXPECT_EQ(model->ForwardBackward(row, c.attention, 1).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(model->ForwardBackward(row, c.attention, 1).status().code(),
+            absl::StatusCode::kInvalidArgument);
   row = MakeRow(c, 1);
   row.documents = {{0, 5}, {6, 32}};
   EXPECT_EQ(model->Nll(row, c.attention).status().code(), absl::StatusCode::kInvalidArgument);
@@ -317,7 +367,8 @@ TEST(Llama, RefusesMalformedInput) {
   ModelOptions options;
   options.lora = {8, 16, 0, {"qproj"}, false};
   RandomWeights weights(1, SmallConfig(c));
-  EXPECT_THAT(std::string(Llama::Create(SmallConfig(c), weights, options).status().message()), testing::HasSubstr("qproj"));
+  EXPECT_THAT(std::string(Llama::Create(SmallConfig(c), weights, options).status().message()),
+              testing::HasSubstr("qproj"));
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
-// Times ForwardBackward and an AdamW step on SmolLM2-135M's shape with random weights (speed does not depend on their
-// values) and prints one JSON object. `ll-trainer` on a real folder runs the same code with data and checkpoints.
+// Times ForwardBackward and an AdamW step on SmolLM2-135M's shape with random weights (speed does
+// not depend on their values) and prints one JSON object. `ll-trainer` on a real folder runs the
+// same code with data and checkpoints.
 //
-//   model_bench [--tokens N] [--steps N] [--attention s2|full] [--recompute none|selective|full] [--dtype bf16|fp32]
+//   model_bench [--tokens N] [--steps N] [--attention s2|full] [--recompute none|selective|full]
+//   [--dtype bf16|fp32]
 #include <sys/resource.h>
 
 #include <chrono>
@@ -52,9 +54,12 @@ int Run(const std::map<std::string, std::string>& flags) {
   options.lora = {8, 16, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
   options.train_embedding = options.train_norm = true;
   const std::string recompute = flag("recompute", "selective");
-  options.recompute = recompute == "none" ? Recompute::kNone : recompute == "full" ? Recompute::kFull : Recompute::kSelective;
+  options.recompute = recompute == "none"   ? Recompute::kNone
+                      : recompute == "full" ? Recompute::kFull
+                                            : Recompute::kSelective;
   const bool s2 = flag("attention", "s2") == "s2";
-  const AttentionSpec attention{s2 ? AttentionKind::kS2 : AttentionKind::kFull, WrapKind::kSplit, tokens / 4};
+  const AttentionSpec attention{s2 ? AttentionKind::kS2 : AttentionKind::kFull, WrapKind::kSplit,
+                                tokens / 4};
   const LlamaConfig config = SmolLm2();
   RandomWeights weights(1, config);
   auto model = Llama::Create(config, weights, options);
@@ -63,9 +68,13 @@ int Run(const std::map<std::string, std::string>& flags) {
     return 1;
   }
   std::vector<std::pair<at::Tensor, at::Tensor>> moments;
-  for (const Parameter& p : (*model)->parameters()) moments.push_back({at::zeros_like(p.master), at::zeros_like(p.master)});
+  for (const Parameter& p : (*model)->parameters())
+    moments.push_back({at::zeros_like(p.master), at::zeros_like(p.master)});
   at::manual_seed(0);
-  const Row row{at::randint(0, config.vocab_size, {tokens}, at::kLong), at::randint(0, config.vocab_size, {tokens}, at::kLong), {}, 0};
+  const Row row{at::randint(0, config.vocab_size, {tokens}, at::kLong),
+                at::randint(0, config.vocab_size, {tokens}, at::kLong),
+                {},
+                0};
   for (int64_t step = 1; step <= steps; ++step) {
     const double start = Seconds(), user = UserSeconds();
     PhaseSeconds phases;
@@ -78,7 +87,8 @@ int Run(const std::map<std::string, std::string>& flags) {
     const double computed = Seconds();
     double squares = 0;
     for (const Parameter& p : (*model)->parameters()) squares += SumSquares(p.grad);
-    AdamWSettings adamw{.lr = 2e-5, .step = step, .grad_scale = std::min(1.0, 1.0 / std::sqrt(squares))};
+    AdamWSettings adamw{
+        .lr = 2e-5, .step = step, .grad_scale = std::min(1.0, 1.0 / std::sqrt(squares))};
     for (size_t i = 0; i < moments.size(); ++i) {
       Parameter& p = (*model)->parameters()[i];
       AdamWStep(adamw, p.master, moments[i].first, moments[i].second, p.grad, p.compute);
@@ -86,10 +96,14 @@ int Run(const std::map<std::string, std::string>& flags) {
     const double end = Seconds();
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    std::printf("{\"step\": %lld, \"loss\": %.5f, \"seconds\": %.3f, \"tokens_per_second\": %.1f, \"user_seconds\": %.3f, "
-                "\"forward\": %.3f, \"head\": %.3f, \"backward\": %.3f, \"optimizer\": %.3f, \"peak_rss_bytes\": %lld}\n",
-                static_cast<long long>(step), *loss / tokens, end - start, tokens / (end - start), UserSeconds() - user,
-                phases.forward, phases.head, phases.backward, end - computed, usage.ru_maxrss * 1024LL);
+    std::printf(
+        "{\"step\": %lld, \"loss\": %.5f, \"seconds\": %.3f, \"tokens_per_second\": %.1f, "
+        "\"user_seconds\": %.3f, "
+        "\"forward\": %.3f, \"head\": %.3f, \"backward\": %.3f, \"optimizer\": %.3f, "
+        "\"peak_rss_bytes\": %lld}\n",
+        static_cast<long long>(step), *loss / tokens, end - start, tokens / (end - start),
+        UserSeconds() - user, phases.forward, phases.head, phases.backward, end - computed,
+        usage.ru_maxrss * 1024LL);
     std::fflush(stdout);
   }
   return 0;

@@ -28,8 +28,8 @@ at::Tensor MasterOf(const at::Tensor& compute) {
 
 }  // namespace
 
-absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts, int64_t in, const ModelOptions& options,
-                                              WeightSource& source) {
+absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts, int64_t in,
+                                              const ModelOptions& options, WeightSource& source) {
   Projection p;
   p.in_ = in;
   const LoraSpec& lora = options.lora;
@@ -46,8 +46,9 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
   for (const Part& part : p.parts_) {
     LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(part.name + ".weight"));
     if (w.sizes() != at::IntArrayRef({part.rows, in})) {
-      return absl::FailedPreconditionError(absl::StrCat(part.name, ".weight: expected shape [", part.rows, ", ", in,
-                                                        "], found [", absl::StrJoin(w.sizes(), ", "), "]"));
+      return absl::FailedPreconditionError(absl::StrCat(part.name, ".weight: expected shape [",
+                                                        part.rows, ", ", in, "], found [",
+                                                        absl::StrJoin(w.sizes(), ", "), "]"));
     }
     p.weight_.narrow(0, part.row, part.rows).copy_(w);
   }
@@ -61,7 +62,8 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
   p.dropout_p_ = lora.dropout;
   p.lora_a_master_ = at::empty({p.rank_, in}, at::kFloat);
   if (options.trainable) p.lora_a_grad_ = at::zeros({p.rank_, in}, at::kFloat);
-  const double bound = 1.0 / std::sqrt(static_cast<double>(in));  // PEFT: Kaiming uniform with a = sqrt(5)
+  const double bound =
+      1.0 / std::sqrt(static_cast<double>(in));  // PEFT: Kaiming uniform with a = sqrt(5)
   for (Part& part : p.parts_) {
     if (part.rank_row < 0) continue;
     at::Generator generator = NamedGenerator(options.seed, part.name + ".lora_A.weight");
@@ -91,7 +93,8 @@ at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
     if (parts_[i].rank_row < 0) continue;
     const int64_t rank = parts_[i].b.size(1);
     Dropout(x, dropout_p_, dropout.key, dropout.stream + static_cast<uint32_t>(i), dropped);
-    t.narrow(1, parts_[i].rank_row, rank).copy_(at::mm(dropped, lora_a_.narrow(0, parts_[i].rank_row, rank).t()));
+    t.narrow(1, parts_[i].rank_row, rank)
+        .copy_(at::mm(dropped, lora_a_.narrow(0, parts_[i].rank_row, rank).t()));
   }
   return t;
 }
@@ -101,16 +104,19 @@ void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y)
   if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
 }
 
-void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout, at::Tensor& y) const {
+void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
+                            at::Tensor& y) const {
   at::addmm_out(y, residual, x, weight_.t());
   if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
 }
 
-void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, at::Tensor& dx) const {
+void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+                              at::Tensor& dx) const {
   const at::Tensor b = StackedB();
   const at::Tensor dt = at::mm(dy, b);  // [N, R]
   if (lora_a_grad_.defined()) {
-    // One GEMM for all parts; the blocks off the diagonal are another part's products and are dropped.
+    // One GEMM for all parts; the blocks off the diagonal are another part's products and are
+    // dropped.
     const at::Tensor db = at::mm(dy.t(), Down(x, dropout)).to(at::kFloat);
     for (const Part& part : parts_) {
       if (part.rank_row < 0) continue;
@@ -142,7 +148,8 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
   }
 }
 
-void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, at::Tensor& dx) const {
+void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+                          at::Tensor& dx) const {
   at::mm_out(dx, dy, weight_);
   if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
   if (dweight_.defined()) {
@@ -152,17 +159,22 @@ void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey 
 }
 
 void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
-  const auto rows = [](const at::Tensor& t, int64_t first, int64_t n) { return t.defined() ? t.narrow(0, first, n) : t; };
+  const auto rows = [](const at::Tensor& t, int64_t first, int64_t n) {
+    return t.defined() ? t.narrow(0, first, n) : t;
+  };
   for (const Part& part : parts_) {
     if (master_.defined()) {
       parameters.push_back({part.name + ".weight", rows(weight_, part.row, part.rows),
-                            rows(master_, part.row, part.rows), rows(dweight_, part.row, part.rows), false, false});
+                            rows(master_, part.row, part.rows), rows(dweight_, part.row, part.rows),
+                            false, false});
     }
     if (part.rank_row < 0) continue;
     const int64_t rank = part.b.size(1);
     parameters.push_back({part.name + ".lora_A.weight", rows(lora_a_, part.rank_row, rank),
-                          rows(lora_a_master_, part.rank_row, rank), rows(lora_a_grad_, part.rank_row, rank), true, false});
-    parameters.push_back({part.name + ".lora_B.weight", part.b, part.b_master, part.b_grad, true, false});
+                          rows(lora_a_master_, part.rank_row, rank),
+                          rows(lora_a_grad_, part.rank_row, rank), true, false});
+    parameters.push_back(
+        {part.name + ".lora_B.weight", part.b, part.b_master, part.b_grad, true, false});
   }
 }
 

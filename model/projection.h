@@ -1,5 +1,6 @@
-// A linear layer whose weight is several Hugging Face weights stacked over their output rows (q, k, v; or gate, up), so
-// that one GEMM serves them, with LoRA adapters on any of them. Forward and backward by hand.
+// A linear layer whose weight is several Hugging Face weights stacked over their output rows (q, k,
+// v; or gate, up), so that one GEMM serves them, with LoRA adapters on any of them. Forward and
+// backward by hand.
 #pragma once
 
 #include <optional>
@@ -28,43 +29,49 @@ class Projection {
   };
 
   // Reads the parts' weights, [rows, in] each, from `source`.
-  static absl::StatusOr<Projection> Create(const std::vector<PartSpec>& parts, int64_t in, const ModelOptions& options,
-                                           WeightSource& source);
+  static absl::StatusOr<Projection> Create(const std::vector<PartSpec>& parts, int64_t in,
+                                           const ModelOptions& options, WeightSource& source);
 
   // y [N, out] = x W^T + LoRA.
   void Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // y = residual + x W^T + LoRA. y may be residual.
-  void ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout, at::Tensor& y) const;
-  // dx [N, in] is overwritten; gradients are added to the trained parameters. x may be undefined unless NeedsInput().
-  void Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, at::Tensor& dx) const;
+  void ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
+                  at::Tensor& y) const;
+  // dx [N, in] is overwritten; gradients are added to the trained parameters. x may be undefined
+  // unless NeedsInput().
+  void Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+                at::Tensor& dx) const;
 
   // True if Backward reads x: something here is trained.
   bool NeedsInput() const { return dweight_.defined() || lora_a_.defined(); }
 
   // Appends this projection's trained weights.
   void AppendParameters(std::vector<Parameter>& parameters) const;
-  // The rows of one part in the compute dtype, by its Hugging Face name with ".weight"; undefined if not here.
+  // The rows of one part in the compute dtype, by its Hugging Face name with ".weight"; undefined
+  // if not here.
   at::Tensor Weight(const std::string& hf_name) const;
 
  private:
   struct Part {
     std::string name;
-    int64_t row = 0, rows = 0;  // its slice of the output
-    int64_t rank_row = -1;      // its slice of the stacked A matrices; -1 = no LoRA
+    int64_t row = 0, rows = 0;       // its slice of the output
+    int64_t rank_row = -1;           // its slice of the stacked A matrices; -1 = no LoRA
     at::Tensor b, b_master, b_grad;  // [rows, rank]
   };
 
-  // The scaled B matrices, block-diagonal [out, R], so that y += t B^T serves all parts in one GEMM.
+  // The scaled B matrices, block-diagonal [out, R], so that y += t B^T serves all parts in one
+  // GEMM.
   at::Tensor StackedB() const;
   // t [N, R] = x A^T, with each part's own dropout of x.
   at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
-  void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, at::Tensor& dx) const;
+  void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+                    at::Tensor& dx) const;
 
   int64_t in_ = 0, out_ = 0, rank_ = 0;
   double scale_ = 0, dropout_p_ = 0;
   std::vector<Part> parts_;
-  at::Tensor weight_;                             // [out, in], compute dtype
-  at::Tensor master_, dweight_;                   // fp32 [out, in], only where the weight itself is trained
+  at::Tensor weight_;            // [out, in], compute dtype
+  at::Tensor master_, dweight_;  // fp32 [out, in], only where the weight itself is trained
   at::Tensor lora_a_, lora_a_master_, lora_a_grad_;  // [R, in], the parts' A stacked
 };
 

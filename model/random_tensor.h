@@ -1,4 +1,5 @@
-// Random streams named by (seed, name), so that a value does not depend on what was drawn before it.
+// Random streams named by (seed, name), so that a value does not depend on what was drawn before
+// it.
 #pragma once
 
 #include <string>

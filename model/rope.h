@@ -15,8 +15,8 @@ struct RopeTable {
 // The frequencies for a sequence of `tokens` (only dynamic NTK depends on it).
 RopeTable MakeRopeTable(const LlamaConfig& config, int64_t tokens);
 
-// Fills cos, sin [tokens, head_dim / 2] row-major, for positions 0 … tokens - 1. The angle is a product in fp32, as
-// transformers': models were trained with that rounding.
+// Fills cos, sin [tokens, head_dim / 2] row-major, for positions 0 … tokens - 1. The angle is a
+// product in fp32, as transformers': models were trained with that rounding.
 void FillCosSin(const RopeTable& table, int64_t tokens, float* cos, float* sin);
 
 }  // namespace ll

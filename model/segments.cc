@@ -16,15 +16,17 @@ std::vector<int64_t> SegmentBoundaries(int64_t length, int64_t group, bool shift
   return bounds;
 }
 
-std::vector<Segment> RowSegments(int64_t tokens, const std::vector<std::pair<int64_t, int64_t>>& documents,
+std::vector<Segment> RowSegments(int64_t tokens,
+                                 const std::vector<std::pair<int64_t, int64_t>>& documents,
                                  int64_t group, bool shifted) {
   std::vector<std::pair<int64_t, int64_t>> whole = {{0, tokens}};
   std::vector<Segment> segments;
   for (const auto& [start, end] : documents.empty() ? whole : documents) {
     if (end == start) continue;
-    const std::vector<int64_t> bounds = SegmentBoundaries(end - start, group > 0 ? group : end - start,
-                                                          group > 0 && shifted);
-    for (size_t i = 0; i + 1 < bounds.size(); ++i) segments.push_back({start + bounds[i], start + bounds[i + 1]});
+    const std::vector<int64_t> bounds =
+        SegmentBoundaries(end - start, group > 0 ? group : end - start, group > 0 && shifted);
+    for (size_t i = 0; i + 1 < bounds.size(); ++i)
+      segments.push_back({start + bounds[i], start + bounds[i + 1]});
   }
   return segments;
 }

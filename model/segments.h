@@ -7,10 +7,11 @@
 
 namespace ll {
 
-// Boundaries b0 = 0 < b1 < … < bn = length of the groups of `group` tokens: attention is causal inside [b_i, b_i+1).
-// Shifted: the first group has only floor(group / 2) tokens, so the others straddle the unshifted boundaries. The tail
-// is one more, shorter group. length >= 1, group >= 1.
-//   SegmentBoundaries(16, 4, false) = 0 4 8 12 16      SegmentBoundaries(16, 4, true) = 0 2 6 10 14 16
+// Boundaries b0 = 0 < b1 < … < bn = length of the groups of `group` tokens: attention is causal
+// inside [b_i, b_i+1). Shifted: the first group has only floor(group / 2) tokens, so the others
+// straddle the unshifted boundaries. The tail is one more, shorter group. length >= 1, group >= 1.
+//   SegmentBoundaries(16, 4, false) = 0 4 8 12 16      SegmentBoundaries(16, 4, true) = 0 2 6 10 14
+//   16
 std::vector<int64_t> SegmentBoundaries(int64_t length, int64_t group, bool shifted);
 
 struct Segment {
@@ -19,12 +20,14 @@ struct Segment {
   bool operator==(const Segment&) const = default;
 };
 
-// The segments of a row of documents [start, end): the group grid restarts at each document. group 0 = no groups,
-// each document is one segment. No documents = the whole row is one.
-std::vector<Segment> RowSegments(int64_t tokens, const std::vector<std::pair<int64_t, int64_t>>& documents,
+// The segments of a row of documents [start, end): the group grid restarts at each document. group
+// 0 = no groups, each document is one segment. No documents = the whole row is one.
+std::vector<Segment> RowSegments(int64_t tokens,
+                                 const std::vector<std::pair<int64_t, int64_t>>& documents,
                                  int64_t group, bool shifted);
 
-// Segments of one length whose starts are evenly spaced: one strided batch for a dense attention call.
+// Segments of one length whose starts are evenly spaced: one strided batch for a dense attention
+// call.
 struct SegmentBatch {
   int64_t begin = 0;   // start of the first segment
   int64_t stride = 0;  // from one start to the next, in tokens
@@ -33,8 +36,8 @@ struct SegmentBatch {
   bool operator==(const SegmentBatch&) const = default;
 };
 
-// Packs segments into few batches. S² on a row of 8k tokens with ratio 1/4 gives three in all: the four unshifted
-// groups; the three whole shifted ones; and the first and last half groups.
+// Packs segments into few batches. S² on a row of 8k tokens with ratio 1/4 gives three in all: the
+// four unshifted groups; the three whole shifted ones; and the first and last half groups.
 std::vector<SegmentBatch> BatchSegments(const std::vector<Segment>& segments);
 
 }  // namespace ll

@@ -23,7 +23,8 @@ TEST(SegmentBoundaries, OddGroupStartsWithItsFloorHalf) {
   EXPECT_THAT(SegmentBoundaries(3, 1, true), ElementsAre(0, 1, 2, 3));
 }
 
-// Whatever the numbers: strictly increasing, from 0 to the length, no segment longer than the group.
+// Whatever the numbers: strictly increasing, from 0 to the length, no segment longer than the
+// group.
 TEST(SegmentBoundaries, HoldsForRandomLengths) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(seed);
@@ -41,9 +42,11 @@ TEST(SegmentBoundaries, HoldsForRandomLengths) {
 }
 
 TEST(RowSegments, RestartsTheGridAtEachDocument) {
-  EXPECT_THAT(RowSegments(12, {{0, 5}, {5, 12}}, 4, true),
-              ElementsAre(Segment{0, 2}, Segment{2, 5}, Segment{5, 7}, Segment{7, 11}, Segment{11, 12}));
-  EXPECT_THAT(RowSegments(12, {{0, 5}, {5, 12}}, 0, true), ElementsAre(Segment{0, 5}, Segment{5, 12}));
+  EXPECT_THAT(
+      RowSegments(12, {{0, 5}, {5, 12}}, 4, true),
+      ElementsAre(Segment{0, 2}, Segment{2, 5}, Segment{5, 7}, Segment{7, 11}, Segment{11, 12}));
+  EXPECT_THAT(RowSegments(12, {{0, 5}, {5, 12}}, 0, true),
+              ElementsAre(Segment{0, 5}, Segment{5, 12}));
 }
 
 TEST(BatchSegments, ThreeCallsForQuarterGroups) {
@@ -53,10 +56,12 @@ TEST(BatchSegments, ThreeCallsForQuarterGroups) {
 }
 
 TEST(BatchSegments, CoversEverySegmentOnce) {
-  const std::vector<Segment> segments = RowSegments(40, {{0, 3}, {3, 17}, {17, 20}, {20, 40}}, 6, true);
+  const std::vector<Segment> segments =
+      RowSegments(40, {{0, 3}, {3, 17}, {17, 20}, {20, 40}}, 6, true);
   std::vector<Segment> seen;
   for (const SegmentBatch& b : BatchSegments(segments)) {
-    for (int64_t i = 0; i < b.count; ++i) seen.push_back({b.begin + i * b.stride, b.begin + i * b.stride + b.length});
+    for (int64_t i = 0; i < b.count; ++i)
+      seen.push_back({b.begin + i * b.stride, b.begin + i * b.stride + b.length});
   }
   EXPECT_THAT(seen, testing::UnorderedElementsAreArray(segments));
 }

@@ -10,7 +10,8 @@
 namespace ll {
 namespace {
 
-absl::Status CheckDocuments(int64_t tokens, const std::vector<std::pair<int64_t, int64_t>>& documents) {
+absl::Status CheckDocuments(int64_t tokens,
+                            const std::vector<std::pair<int64_t, int64_t>>& documents) {
   int64_t covered = 0;
   for (const auto& [start, end] : documents) {
     if (start != covered || end < start) {
@@ -21,22 +22,27 @@ absl::Status CheckDocuments(int64_t tokens, const std::vector<std::pair<int64_t,
     covered = end;
   }
   if (!documents.empty() && covered != tokens) {
-    return MakeFieldError({.field = "documents",
-                           .expected = absl::StrCat("documents that cover the row's ", tokens, " tokens"),
-                           .found = absl::StrCat("an end at ", covered)});
+    return MakeFieldError(
+        {.field = "documents",
+         .expected = absl::StrCat("documents that cover the row's ", tokens, " tokens"),
+         .found = absl::StrCat("an end at ", covered)});
   }
   return absl::OkStatus();
 }
 
-// Heads [first, first + heads) of a [N, …] row tensor, in the segments of `batch`: [count, heads, length, D].
-at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim, const SegmentBatch& batch) {
+// Heads [first, first + heads) of a [N, …] row tensor, in the segments of `batch`: [count, heads,
+// length, D].
+at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim,
+                       const SegmentBatch& batch) {
   const int64_t ld = rows.stride(0);
-  return rows.as_strided({batch.count, heads, batch.length, head_dim}, {batch.stride * ld, head_dim, ld, 1},
+  return rows.as_strided({batch.count, heads, batch.length, head_dim},
+                         {batch.stride * ld, head_dim, ld, 1},
                          rows.storage_offset() + batch.begin * ld + first * head_dim);
 }
 
 // The same for log-sum-exp [H, N]: [count, heads, length].
-at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads, const SegmentBatch& batch) {
+at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
+                      const SegmentBatch& batch) {
   const int64_t n = lse.stride(0);
   return lse.as_strided({batch.count, heads, batch.length}, {batch.stride, n, 1},
                         lse.storage_offset() + first * n + batch.begin);
@@ -47,14 +53,19 @@ struct RunTensors {
   at::Tensor qkv, out, lse, dout, dqkv;
 };
 
-// One call for each batch of a run's segments. Nothing is copied: calls read and write views of the row tensors.
+// One call for each batch of a run's segments. Nothing is copied: calls read and write views of the
+// row tensors.
 void AppendForwardCalls(const AttentionPlan& plan, const HeadRun& run, const RunTensors& t,
                         std::vector<FlashAttentionForwardCall>& calls) {
-  const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin, d = plan.head_dim;
-  const int64_t k_first = plan.heads + run.kv_begin, v_first = plan.heads + plan.kv_heads + run.kv_begin;
+  const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin,
+                d = plan.head_dim;
+  const int64_t k_first = plan.heads + run.kv_begin,
+                v_first = plan.heads + plan.kv_heads + run.kv_begin;
   for (const SegmentBatch& batch : BatchSegments(plan.segments[run.shifted])) {
-    calls.push_back({SegmentView(t.qkv, run.q_begin, q_heads, d, batch), SegmentView(t.qkv, k_first, kv, d, batch),
-                     SegmentView(t.qkv, v_first, kv, d, batch), SegmentView(t.out, run.q_begin, q_heads, d, batch),
+    calls.push_back({SegmentView(t.qkv, run.q_begin, q_heads, d, batch),
+                     SegmentView(t.qkv, k_first, kv, d, batch),
+                     SegmentView(t.qkv, v_first, kv, d, batch),
+                     SegmentView(t.out, run.q_begin, q_heads, d, batch),
                      SegmentLse(t.lse, run.q_begin, q_heads, batch)});
   }
 }
@@ -63,15 +74,18 @@ void AppendBackwardCalls(const AttentionPlan& plan, const HeadRun& run, const Ru
                          std::vector<FlashAttentionBackwardCall>& calls) {
   std::vector<FlashAttentionForwardCall> forward;
   AppendForwardCalls(plan, run, t, forward);
-  const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin, d = plan.head_dim;
-  const int64_t k_first = plan.heads + run.kv_begin, v_first = plan.heads + plan.kv_heads + run.kv_begin;
+  const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin,
+                d = plan.head_dim;
+  const int64_t k_first = plan.heads + run.kv_begin,
+                v_first = plan.heads + plan.kv_heads + run.kv_begin;
   const std::vector<SegmentBatch> batches = BatchSegments(plan.segments[run.shifted]);
   for (size_t i = 0; i < batches.size(); ++i) {
     const FlashAttentionForwardCall& f = forward[i];
-    calls.push_back({f.q, f.k, f.v, f.out, f.lse, SegmentView(t.dout, run.q_begin, q_heads, d, batches[i]),
+    calls.push_back({f.q, f.k, f.v, f.out, f.lse,
+                     SegmentView(t.dout, run.q_begin, q_heads, d, batches[i]),
                      SegmentView(t.dqkv, run.q_begin, q_heads, d, batches[i]),
-                     SegmentView(t.dqkv, k_first, kv, d, batches[i]), SegmentView(t.dqkv, v_first, kv, d, batches[i]),
-                     run.add_kv});
+                     SegmentView(t.dqkv, k_first, kv, d, batches[i]),
+                     SegmentView(t.dqkv, v_first, kv, d, batches[i]), run.add_kv});
   }
 }
 
@@ -79,10 +93,12 @@ void AppendBackwardCalls(const AttentionPlan& plan, const HeadRun& run, const Ru
 void RunForward(const AttentionPlan& plan, const std::vector<FlashAttentionForwardCall>& calls) {
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q)) {
-    return FlashAttentionForward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)), /*causal=*/true);
+    return FlashAttentionForward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
+                                 /*causal=*/true);
   }
   for (const FlashAttentionForwardCall& c : calls) {
-    const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(c.q, c.k, c.v, 0.0, /*is_causal=*/true);
+    const auto [out, lse] =
+        at::_scaled_dot_product_flash_attention_for_cpu(c.q, c.k, c.v, 0.0, /*is_causal=*/true);
     c.out.copy_(out);
     c.lse.copy_(lse);
   }
@@ -92,7 +108,8 @@ void RunForward(const AttentionPlan& plan, const std::vector<FlashAttentionForwa
 void RunBackward(const AttentionPlan& plan, const std::vector<FlashAttentionBackwardCall>& calls) {
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q)) {
-    return FlashAttentionBackward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)), /*causal=*/true);
+    return FlashAttentionBackward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
+                                  /*causal=*/true);
   }
   for (const FlashAttentionBackwardCall& c : calls) {
     const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -109,7 +126,8 @@ std::vector<HeadRun> MakeHeadRuns(int64_t heads, int64_t kv_heads, bool halves) 
   LL_CHECK(kv_heads > 0 && heads % kv_heads == 0);
   const int64_t ratio = heads / kv_heads, half = heads / 2;
   if (!halves || half == 0) return {{0, heads, 0, kv_heads, halves, false}};
-  const int64_t cut = half / ratio;  // the KV head that the half cuts, or the first one of the shifted heads
+  const int64_t cut =
+      half / ratio;  // the KV head that the half cuts, or the first one of the shifted heads
   std::vector<HeadRun> runs;
   if (cut > 0) runs.push_back({0, cut * ratio, 0, cut, false, false});
   if (half % ratio == 0) {
@@ -118,12 +136,14 @@ std::vector<HeadRun> MakeHeadRuns(int64_t heads, int64_t kv_heads, bool halves) 
   }
   runs.push_back({cut * ratio, half, cut, cut + 1, false, false});
   runs.push_back({half, (cut + 1) * ratio, cut, cut + 1, true, true});
-  if (cut + 1 < kv_heads) runs.push_back({(cut + 1) * ratio, heads, cut + 1, kv_heads, true, false});
+  if (cut + 1 < kv_heads)
+    runs.push_back({(cut + 1) * ratio, heads, cut + 1, kv_heads, true, false});
   return runs;
 }
 
-absl::StatusOr<AttentionPlan> MakeAttentionPlan(const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
-                                                const std::vector<std::pair<int64_t, int64_t>>& documents) {
+absl::StatusOr<AttentionPlan> MakeAttentionPlan(
+    const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
+    const std::vector<std::pair<int64_t, int64_t>>& documents) {
   if (absl::Status status = CheckDocuments(tokens, documents); !status.ok()) return status;
   const bool grouped = spec.kind != AttentionKind::kFull, shifts = spec.kind == AttentionKind::kS2;
   if (grouped && spec.group_tokens < 1) {
@@ -139,7 +159,8 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(const LlamaConfig& config, const
                            .found = "roll",
                            .hint = "roll exists only for parity with the paper's pseudo-code"});
   }
-  AttentionPlan plan{tokens, config.num_attention_heads, config.num_key_value_heads, config.head_dim, {}, {}, 0};
+  AttentionPlan plan{
+      tokens, config.num_attention_heads, config.num_key_value_heads, config.head_dim, {}, {}, 0};
   plan.runs = MakeHeadRuns(plan.heads, plan.kv_heads, shifts);
   const int64_t group = grouped ? spec.group_tokens : 0;
   plan.segments[0] = RowSegments(tokens, documents, group, false);
@@ -148,7 +169,8 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(const LlamaConfig& config, const
   return plan;
 }
 
-void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out, at::Tensor& lse) {
+void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out,
+                      at::Tensor& lse) {
   const RunTensors plain{qkv, out, lse, {}, {}};
   RunTensors rolled;
   if (plan.roll_tokens > 0) {
@@ -162,26 +184,30 @@ void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tens
   if (plan.roll_tokens == 0) return;
   for (const HeadRun& run : plan.runs) {
     if (!run.shifted) continue;
-    const int64_t heads = run.q_end - run.q_begin, first = run.q_begin * plan.head_dim, width = heads * plan.head_dim;
+    const int64_t heads = run.q_end - run.q_begin, first = run.q_begin * plan.head_dim,
+                  width = heads * plan.head_dim;
     out.narrow(1, first, width).copy_(rolled.out.narrow(1, first, width).roll(plan.roll_tokens, 0));
-    lse.narrow(0, run.q_begin, heads).copy_(rolled.lse.narrow(0, run.q_begin, heads).roll(plan.roll_tokens, 1));
+    lse.narrow(0, run.q_begin, heads)
+        .copy_(rolled.lse.narrow(0, run.q_begin, heads).roll(plan.roll_tokens, 1));
   }
 }
 
-void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out, const at::Tensor& lse,
-                       const at::Tensor& dout, at::Tensor& dqkv) {
+void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out,
+                       const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv) {
   const int64_t r = plan.roll_tokens;
   const RunTensors plain{qkv, out, lse, dout, dqkv};
   RunTensors rolled;
   if (r > 0) {
     // Rotated and plain gradients of a KV head that both halves read are summed at the end.
     dqkv.zero_();
-    rolled = {qkv.roll(-r, 0), out.roll(-r, 0), lse.roll(-r, 1), dout.roll(-r, 0), at::zeros_like(dqkv)};
+    rolled = {qkv.roll(-r, 0), out.roll(-r, 0), lse.roll(-r, 1), dout.roll(-r, 0),
+              at::zeros_like(dqkv)};
   }
   std::vector<FlashAttentionBackwardCall> calls, adding_calls;
   for (HeadRun run : plan.runs) {
     if (r > 0) run.add_kv = false;
-    AppendBackwardCalls(plan, run, run.shifted && r > 0 ? rolled : plain, run.add_kv ? adding_calls : calls);
+    AppendBackwardCalls(plan, run, run.shifted && r > 0 ? rolled : plain,
+                        run.add_kv ? adding_calls : calls);
   }
   RunBackward(plan, calls);
   RunBackward(plan, adding_calls);

@@ -1,9 +1,11 @@
-// S²-Attn (LongLoRA's shifted sparse attention), short and full causal attention, forward and backward.
+// S²-Attn (LongLoRA's shifted sparse attention), short and full causal attention, forward and
+// backward.
 //
-// The first floor(H/2) query heads attend inside groups of G tokens, the others inside groups shifted by half a group.
-// With `split` nothing wraps around: the shifted heads' first and last half groups stand alone, so no token sees the
-// future. That needs no shift and no copy of q, k, v: a head's groups are segments of the row, and segments of one
-// length at even distances are one strided batch (three dense calls for ratio 1/4, see BatchSegments).
+// The first floor(H/2) query heads attend inside groups of G tokens, the others inside groups
+// shifted by half a group. With `split` nothing wraps around: the shifted heads' first and last
+// half groups stand alone, so no token sees the future. That needs no shift and no copy of q, k, v:
+// a head's groups are segments of the row, and segments of one length at even distances are one
+// strided batch (three dense calls for ratio 1/4, see BatchSegments).
 #pragma once
 
 #include <utility>
@@ -17,9 +19,10 @@
 
 namespace ll {
 
-// Consecutive query heads that attend in the same segments: heads [q_begin, q_end) read KV heads [kv_begin, kv_end),
-// an equal number of query heads for each. Where the half of the heads cuts a KV group (9 query heads on 3 KV heads)
-// a KV head belongs to two runs; the later one has add_kv set and adds its dK, dV to the earlier one's.
+// Consecutive query heads that attend in the same segments: heads [q_begin, q_end) read KV heads
+// [kv_begin, kv_end), an equal number of query heads for each. Where the half of the heads cuts a
+// KV group (9 query heads on 3 KV heads) a KV head belongs to two runs; the later one has add_kv
+// set and adds its dK, dV to the earlier one's.
 struct HeadRun {
   int64_t q_begin = 0, q_end = 0;
   int64_t kv_begin = 0, kv_end = 0;
@@ -35,21 +38,26 @@ std::vector<HeadRun> MakeHeadRuns(int64_t heads, int64_t kv_heads, bool halves);
 struct AttentionPlan {
   int64_t tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
   std::vector<HeadRun> runs;
-  std::vector<Segment> segments[2];       // [shifted]
-  int64_t roll_tokens = 0;                // wrap: roll — shifted runs see the row rotated left by this many tokens
+  std::vector<Segment> segments[2];  // [shifted]
+  int64_t roll_tokens =
+      0;  // wrap: roll — shifted runs see the row rotated left by this many tokens
 };
 
-// Errors: InvalidArgument for documents that do not cover the row in order, a group below 1 token, or `roll` with
-// several documents.
-absl::StatusOr<AttentionPlan> MakeAttentionPlan(const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
-                                                const std::vector<std::pair<int64_t, int64_t>>& documents);
+// Errors: InvalidArgument for documents that do not cover the row in order, a group below 1 token,
+// or `roll` with several documents.
+absl::StatusOr<AttentionPlan> MakeAttentionPlan(
+    const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
+    const std::vector<std::pair<int64_t, int64_t>>& documents);
 
-// out [N, H*D] = attention of qkv [N, (H + 2K)*D] (rows: all query heads, key heads, value heads; scaled by
-// 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward pass. out and lse are written.
-void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out, at::Tensor& lse);
+// out [N, H*D] = attention of qkv [N, (H + 2K)*D] (rows: all query heads, key heads, value heads;
+// scaled by 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward
+// pass. out and lse are written.
+void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out,
+                      at::Tensor& lse);
 
-// dqkv [N, (H + 2K)*D] is overwritten with the gradient, given dout [N, H*D] and the forward's out and lse.
-void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out, const at::Tensor& lse,
-                       const at::Tensor& dout, at::Tensor& dqkv);
+// dqkv [N, (H + 2K)*D] is overwritten with the gradient, given dout [N, H*D] and the forward's out
+// and lse.
+void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out,
+                       const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv);
 
 }  // namespace ll

@@ -19,7 +19,8 @@ std::vector<int64_t> ShapeOf(const LlamaConfig& c, absl::string_view name) {
   if (ends("q_proj.weight")) return {q, c.hidden_size};
   if (ends("k_proj.weight") || ends("v_proj.weight")) return {kv, c.hidden_size};
   if (ends("o_proj.weight")) return {c.hidden_size, q};
-  if (ends("gate_proj.weight") || ends("up_proj.weight")) return {c.intermediate_size, c.hidden_size};
+  if (ends("gate_proj.weight") || ends("up_proj.weight"))
+    return {c.intermediate_size, c.hidden_size};
   if (ends("down_proj.weight")) return {c.hidden_size, c.intermediate_size};
   return {};
 }
@@ -28,7 +29,8 @@ std::vector<int64_t> ShapeOf(const LlamaConfig& c, absl::string_view name) {
 
 absl::StatusOr<at::Tensor> RandomWeights::Get(const std::string& hf_name) {
   const std::vector<int64_t> shape = ShapeOf(config_, hf_name);
-  if (shape.empty()) return absl::NotFoundError(absl::StrCat("a Llama model has no weight ", hf_name));
+  if (shape.empty())
+    return absl::NotFoundError(absl::StrCat("a Llama model has no weight ", hf_name));
   if (shape.size() == 1) return at::ones(shape, at::kFloat);
   at::Generator generator = NamedGenerator(seed_, hf_name);
   return at::empty(shape, at::kFloat).normal_(0.0, config_.initializer_range, generator);

@@ -1,5 +1,5 @@
-// Where a model's weights come from: a Hugging Face folder (model/weights), or random values for tests and
-// pre-training from scratch.
+// Where a model's weights come from: a Hugging Face folder (model/weights), or random values for
+// tests and pre-training from scratch.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,15 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  // The weight named as in a Hugging Face checkpoint ("model.layers.0.self_attn.q_proj.weight", [out, in]), on the CPU
-  // in any floating dtype. The tensor may alias memory that the source owns (a mapped file) and must not be
-  // written. NotFound where there is no such weight.
+  // The weight named as in a Hugging Face checkpoint ("model.layers.0.self_attn.q_proj.weight",
+  // [out, in]), on the CPU in any floating dtype. The tensor may alias memory that the source owns
+  // (a mapped file) and must not be written. NotFound where there is no such weight.
   virtual absl::StatusOr<at::Tensor> Get(const std::string& hf_name) = 0;
 };
 
-// Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every norm, fp32. A weight
-// depends on the seed and its name alone, so the order of the calls does not matter.
+// Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every
+// norm, fp32. A weight depends on the seed and its name alone, so the order of the calls does not
+// matter.
 class RandomWeights : public WeightSource {
  public:
   RandomWeights(uint64_t seed, const LlamaConfig& config) : seed_(seed), config_(config) {}

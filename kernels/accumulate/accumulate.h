@@ -1,4 +1,5 @@
-// sum += scale * x, where x is in the compute dtype and the sum in fp32: adds a GEMM's result to a gradient.
+// sum += scale * x, where x is in the compute dtype and the sum in fp32: adds a GEMM's result to a
+// gradient.
 #pragma once
 
 #include "kernels/common/dispatch.h"

@@ -11,7 +11,9 @@ void Elements(const AccumulateParams& p, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(p.x) + begin;
   ForVectors(
       end - begin, [&](int64_t i) { Store(sum + i, Load(sum + i) + Load(x + i) * p.scale); },
-      [&](int64_t i, int64_t n) { StorePart(sum + i, LoadPart(sum + i, n) + LoadPart(x + i, n) * p.scale, n); });
+      [&](int64_t i, int64_t n) {
+        StorePart(sum + i, LoadPart(sum + i, n) + LoadPart(x + i, n) * p.scale, n);
+      });
 }
 
 }  // namespace

@@ -11,8 +11,9 @@
 
 namespace ll {
 
-// Flat arrays of the same length. `compute` is null where the model reads the master itself (fp32 training).
-// grad_scale carries the clipping factor. bias_correction_i = 1 - beta_i^step, step counted from 1.
+// Flat arrays of the same length. `compute` is null where the model reads the master itself (fp32
+// training). grad_scale carries the clipping factor. bias_correction_i = 1 - beta_i^step, step
+// counted from 1.
 struct AdamWParams {
   float* master;
   float* m;

@@ -35,7 +35,8 @@ void AdamW(const AdamWParams& p, int64_t begin, int64_t end) {
       end - begin,
       [&](int64_t k) {
         const int64_t i = begin + k;
-        const Step s = Update(p, Load(p.master + i), Load(p.m + i), Load(p.v + i), Load(p.grad + i));
+        const Step s =
+            Update(p, Load(p.master + i), Load(p.m + i), Load(p.v + i), Load(p.grad + i));
         Store(p.master + i, s.w);
         Store(p.m + i, s.m);
         Store(p.v + i, s.v);
@@ -43,8 +44,8 @@ void AdamW(const AdamWParams& p, int64_t begin, int64_t end) {
       },
       [&](int64_t k, int64_t n) {
         const int64_t i = begin + k;
-        const Step s = Update(p, LoadPart(p.master + i, n), LoadPart(p.m + i, n), LoadPart(p.v + i, n),
-                              LoadPart(p.grad + i, n));
+        const Step s = Update(p, LoadPart(p.master + i, n), LoadPart(p.m + i, n),
+                              LoadPart(p.v + i, n), LoadPart(p.grad + i, n));
         StorePart(p.master + i, s.w, n);
         StorePart(p.m + i, s.m, n);
         StorePart(p.v + i, s.v, n);

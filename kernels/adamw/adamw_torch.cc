@@ -6,10 +6,11 @@
 
 namespace ll {
 
-void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m, at::Tensor& v, const at::Tensor& grad,
-               at::Tensor& compute) {
-  for (const at::Tensor* t : {static_cast<const at::Tensor*>(&master), static_cast<const at::Tensor*>(&m),
-                              static_cast<const at::Tensor*>(&v), &grad, static_cast<const at::Tensor*>(&compute)}) {
+void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m, at::Tensor& v,
+               const at::Tensor& grad, at::Tensor& compute) {
+  for (const at::Tensor* t :
+       {static_cast<const at::Tensor*>(&master), static_cast<const at::Tensor*>(&m),
+        static_cast<const at::Tensor*>(&v), &grad, static_cast<const at::Tensor*>(&compute)}) {
     CheckOperand(*t);
     LL_CHECK(t->numel() == master.numel());
   }

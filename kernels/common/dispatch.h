@@ -1,7 +1,8 @@
 // Picks the instruction set for kernels compiled several times (common/simd.h).
 //
-// LL_SIMD_KERNEL(Name, Params) declares Name(params, begin, end), which works on items [begin, end) serially: the
-// caller divides the work among threads, with a division that does not depend on their number.
+// LL_SIMD_KERNEL(Name, Params) declares Name(params, begin, end), which works on items [begin, end)
+// serially: the caller divides the work among threads, with a division that does not depend on
+// their number.
 #pragma once
 
 #include <cstdint>
@@ -10,28 +11,33 @@ namespace ll {
 
 enum class Isa { kGeneric, kAvx2, kAvx512 };
 
-// The best instruction set of this CPU. LL_CPU_ISA=generic|avx2 in the environment lowers it (tests, comparisons).
+// The best instruction set of this CPU. LL_CPU_ISA=generic|avx2 in the environment lowers it
+// (tests, comparisons).
 Isa CpuIsa();
 
-// True where AMX bf16 tiles can be used: the CPU has them, and the kernel granted this process their state.
+// True where AMX bf16 tiles can be used: the CPU has them, and the kernel granted this process
+// their state.
 bool CpuHasAmx();
 
 }  // namespace ll
 
-#define LL_SIMD_KERNEL(Name, Params)                                                               \
-  namespace simd_generic {                                                                         \
-  void Name(const Params& p, int64_t begin, int64_t end);                                          \
-  }                                                                                                \
-  namespace simd_avx2 {                                                                            \
-  void Name(const Params& p, int64_t begin, int64_t end);                                          \
-  }                                                                                                \
-  namespace simd_avx512 {                                                                          \
-  void Name(const Params& p, int64_t begin, int64_t end);                                          \
-  }                                                                                                \
-  inline void Name(const Params& p, int64_t begin, int64_t end) {                                  \
-    switch (CpuIsa()) {                                                                            \
-      case Isa::kAvx512: return simd_avx512::Name(p, begin, end);                                  \
-      case Isa::kAvx2: return simd_avx2::Name(p, begin, end);                                      \
-      case Isa::kGeneric: return simd_generic::Name(p, begin, end);                                \
-    }                                                                                              \
+#define LL_SIMD_KERNEL(Name, Params)                              \
+  namespace simd_generic {                                        \
+  void Name(const Params& p, int64_t begin, int64_t end);         \
+  }                                                               \
+  namespace simd_avx2 {                                           \
+  void Name(const Params& p, int64_t begin, int64_t end);         \
+  }                                                               \
+  namespace simd_avx512 {                                         \
+  void Name(const Params& p, int64_t begin, int64_t end);         \
+  }                                                               \
+  inline void Name(const Params& p, int64_t begin, int64_t end) { \
+    switch (CpuIsa()) {                                           \
+      case Isa::kAvx512:                                          \
+        return simd_avx512::Name(p, begin, end);                  \
+      case Isa::kAvx2:                                            \
+        return simd_avx2::Name(p, begin, end);                    \
+      case Isa::kGeneric:                                         \
+        return simd_generic::Name(p, begin, end);                 \
+    }                                                             \
   }

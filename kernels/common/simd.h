@@ -1,9 +1,11 @@
-// Sixteen floats at a time, written once with GCC's vector types and compiled for several instruction sets.
+// Sixteen floats at a time, written once with GCC's vector types and compiled for several
+// instruction sets.
 //
-// A kernel source (`<op>_cpu.cc`) is compiled once per instruction set with LL_SIMD naming the namespace (simd_generic,
-// simd_avx2, simd_avx512); common/dispatch.h picks one at run time. Such a source must include only this header, plain
-// C headers and its own params struct: an inline function of the standard library compiled here with AVX-512 could
-// become the one copy that the linker keeps for the whole program.
+// A kernel source (`<op>_cpu.cc`) is compiled once per instruction set with LL_SIMD naming the
+// namespace (simd_generic, simd_avx2, simd_avx512); common/dispatch.h picks one at run time. Such a
+// source must include only this header, plain C headers and its own params struct: an inline
+// function of the standard library compiled here with AVX-512 could become the one copy that the
+// linker keeps for the whole program.
 #pragma once
 
 #include <cstdint>
@@ -82,8 +84,9 @@ static inline float MaxOf(F v) {
   return m;
 }
 
-// e^x by Cody-Waite reduction and a degree-6 Taylor polynomial on [-ln2/2, ln2/2]; relative error below 2e-7. Below -87
-// the result is e^-87 (1.6e-38), above 88 e^88. NaN gives an unspecified finite value.
+// e^x by Cody-Waite reduction and a degree-6 Taylor polynomial on [-ln2/2, ln2/2]; relative error
+// below 2e-7. Below -87 the result is e^-87 (1.6e-38), above 88 e^88. NaN gives an unspecified
+// finite value.
 static inline F Exp(F x) {
   x = Min(Max(x, Splat(-87.0f)), Splat(88.0f));
   const F magic = Splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer

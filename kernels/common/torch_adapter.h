@@ -1,5 +1,5 @@
-// What the thin torch files share: dtype mapping, checks, and a division of work that is the same for every number of
-// threads where the result depends on it.
+// What the thin torch files share: dtype mapping, checks, and a division of work that is the same
+// for every number of threads where the result depends on it.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -22,6 +22,8 @@ inline void CheckOperand(const at::Tensor& t) {
 }
 
 // Items a thread takes at least, so that starting a thread costs little beside its work.
-inline int64_t Grain(int64_t item_elements) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, item_elements)); }
+inline int64_t Grain(int64_t item_elements) {
+  return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, item_elements));
+}
 
 }  // namespace ll

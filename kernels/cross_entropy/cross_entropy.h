@@ -8,8 +8,9 @@
 
 namespace ll {
 
-// logits [rows, vocab]; labels [rows], -100 = no target: its nll and gradient are 0. nll [rows] fp32 is written. With
-// write_grad the logits are overwritten with dz, otherwise they stay. Labels must be -100 or in [0, vocab).
+// logits [rows, vocab]; labels [rows], -100 = no target: its nll and gradient are 0. nll [rows]
+// fp32 is written. With write_grad the logits are overwritten with dz, otherwise they stay. Labels
+// must be -100 or in [0, vocab).
 struct CrossEntropyParams {
   void* logits;
   const int64_t* labels;

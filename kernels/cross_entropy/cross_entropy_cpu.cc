@@ -51,11 +51,14 @@ void Rows(const CrossEntropyParams& p, int64_t begin, int64_t end) {
     const float log_sum = max + logf(RowSumExp(z, p.vocab, max));
     p.nll[row] = log_sum - ToFloat(z[label]);
     if (!p.write_grad) continue;
-    // The label's own element in fp32 before it is rounded: softmax - 1 cancels where the model is sure.
+    // The label's own element in fp32 before it is rounded: softmax - 1 cancels where the model is
+    // sure.
     const float at_label = p.grad_scale * (expf(ToFloat(z[label]) - log_sum) - 1.0f);
     ForVectors(
         p.vocab, [&](int64_t i) { Store(z + i, Exp(Load(z + i) - log_sum) * p.grad_scale); },
-        [&](int64_t i, int64_t n) { StorePart(z + i, Exp(LoadPart(z + i, n) - log_sum) * p.grad_scale, n); });
+        [&](int64_t i, int64_t n) {
+          StorePart(z + i, Exp(LoadPart(z + i, n) - log_sum) * p.grad_scale, n);
+        });
     StorePart(z + label, Splat(at_label), 1);
   }
 }

@@ -13,9 +13,11 @@ TEST(CrossEntropy, LossAndGradientMatchAutograd) {
       at::Tensor labels = at::randint(0, vocab, {6}, at::kLong);
       labels[2] = -100;
       const at::Tensor leaf = Leaf(logits);
-      const at::Tensor picked = -at::log_softmax(leaf, 1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+      const at::Tensor picked =
+          -at::log_softmax(leaf, 1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
       const at::Tensor expected = picked * labels.ge(0);
-      at::Tensor nll = at::empty({6}, at::kFloat), untouched = logits.clone(), grad = logits.clone();
+      at::Tensor nll = at::empty({6}, at::kFloat), untouched = logits.clone(),
+                 grad = logits.clone();
       CrossEntropyInPlace(untouched, labels, 0.5, /*write_grad=*/false, nll);
       EXPECT_TRUE(at::equal(untouched, logits));
       ExpectClose(nll, expected);

@@ -4,15 +4,18 @@
 
 namespace ll {
 
-void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double grad_scale, bool write_grad,
-                         at::Tensor& nll) {
+void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double grad_scale,
+                         bool write_grad, at::Tensor& nll) {
   CheckOperand(logits);
   CheckOperand(labels);
   CheckOperand(nll);
   LL_CHECK(logits.size(0) == labels.numel() && nll.numel() == labels.numel());
-  const CrossEntropyParams p{logits.data_ptr(), labels.const_data_ptr<int64_t>(), nll.data_ptr<float>(),
-                             logits.size(1), static_cast<float>(grad_scale), write_grad, DTypeOf(logits)};
-  at::parallel_for(0, logits.size(0), Grain(logits.size(1)), [&](int64_t b, int64_t e) { CrossEntropy(p, b, e); });
+  const CrossEntropyParams p{
+      logits.data_ptr(), labels.const_data_ptr<int64_t>(), nll.data_ptr<float>(),
+      logits.size(1),    static_cast<float>(grad_scale),   write_grad,
+      DTypeOf(logits)};
+  at::parallel_for(0, logits.size(0), Grain(logits.size(1)),
+                   [&](int64_t b, int64_t e) { CrossEntropy(p, b, e); });
 }
 
 }  // namespace ll

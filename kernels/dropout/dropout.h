@@ -1,6 +1,7 @@
-// Dropout whose mask is a function of (key, stream, row, column) alone: y = x / (1 - p) where kept, else 0. The
-// backward pass applies the same function to dy, so no mask is stored and a mask does not depend on threads, ranks or
-// the order of calls. The mask is Philox-4x32-10 (Salmon et al. 2011), four columns a call.
+// Dropout whose mask is a function of (key, stream, row, column) alone: y = x / (1 - p) where kept,
+// else 0. The backward pass applies the same function to dy, so no mask is stored and a mask does
+// not depend on threads, ranks or the order of calls. The mask is Philox-4x32-10 (Salmon et al.
+// 2011), four columns a call.
 #pragma once
 
 #include "kernels/common/dispatch.h"
@@ -8,7 +9,8 @@
 
 namespace ll {
 
-// x, y [rows, width] contiguous, may be the same. The counter is (column / 4, row, stream). Items are rows.
+// x, y [rows, width] contiguous, may be the same. The counter is (column / 4, row, stream). Items
+// are rows.
 struct DropoutParams {
   const void* x;
   void* y;

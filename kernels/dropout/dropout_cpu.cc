@@ -13,7 +13,8 @@ inline Words Philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   Words c{{c0, c1, c2, 0}};
   for (int round = 0; round < 10; ++round) {
-    const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * c.w[0], b = static_cast<uint64_t>(0xCD9E8D57u) * c.w[2];
+    const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * c.w[0],
+                   b = static_cast<uint64_t>(0xCD9E8D57u) * c.w[2];
     c = {{static_cast<uint32_t>(b >> 32) ^ c.w[1] ^ k0, static_cast<uint32_t>(b),
           static_cast<uint32_t>(a >> 32) ^ c.w[3] ^ k1, static_cast<uint32_t>(a)}};
     k0 += 0x9E3779B9u;
@@ -33,7 +34,8 @@ void Rows(const DropoutParams& p, int64_t begin, int64_t end) {
       const int64_t n = p.width - i < kLanes ? p.width - i : kLanes;
       F scale;
       for (int lane = 0; lane < kLanes; lane += 4) {
-        const Words r = Philox(p.key, static_cast<uint32_t>((i + lane) / 4), static_cast<uint32_t>(row), p.stream);
+        const Words r = Philox(p.key, static_cast<uint32_t>((i + lane) / 4),
+                               static_cast<uint32_t>(row), p.stream);
         for (int k = 0; k < 4; ++k) scale[lane + k] = r.w[k] < threshold ? 0.0f : keep;
       }
       StorePart(y + i, LoadPart(x + i, n) * scale, n);

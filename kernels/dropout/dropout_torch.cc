@@ -8,8 +8,10 @@ void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::T
   CheckOperand(x);
   CheckOperand(y);
   LL_CHECK(x.sizes() == y.sizes() && p >= 0 && p < 1);
-  const DropoutParams params{x.const_data_ptr(), y.data_ptr(), x.size(1), key, stream, static_cast<float>(p), DTypeOf(x)};
-  at::parallel_for(0, x.size(0), Grain(x.size(1)), [&](int64_t b, int64_t e) { Dropout(params, b, e); });
+  const DropoutParams params{x.const_data_ptr(),    y.data_ptr(), x.size(1), key, stream,
+                             static_cast<float>(p), DTypeOf(x)};
+  at::parallel_for(0, x.size(0), Grain(x.size(1)),
+                   [&](int64_t b, int64_t e) { Dropout(params, b, e); });
 }
 
 }  // namespace ll

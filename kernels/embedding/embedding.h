@@ -1,7 +1,8 @@
 // Embedding lookup and its gradient.
 //
-// The gradient sums rows of dy by token in position order, whoever computes it: positions are grouped by token first
-// (a stable sort), and one thread owns a token. So repeated tokens add up in the same order every time.
+// The gradient sums rows of dy by token in position order, whoever computes it: positions are
+// grouped by token first (a stable sort), and one thread owns a token. So repeated tokens add up in
+// the same order every time.
 #pragma once
 
 #include "kernels/common/dispatch.h"
@@ -9,9 +10,9 @@
 
 namespace ll {
 
-// Adds dy [positions, width] to grad [vocab, width] fp32. order [positions]: positions sorted by token, stable;
-// group_starts [groups + 1]: where each token's positions begin in `order`; tokens[order[i]] is the group's token.
-// Items are groups.
+// Adds dy [positions, width] to grad [vocab, width] fp32. order [positions]: positions sorted by
+// token, stable; group_starts [groups + 1]: where each token's positions begin in `order`;
+// tokens[order[i]] is the group's token. Items are groups.
 struct EmbeddingBackwardParams {
   const void* dy;
   float* grad;

@@ -13,7 +13,9 @@ void Groups(const EmbeddingBackwardParams& p, int64_t begin, int64_t end) {
       const T* dy = static_cast<const T*>(p.dy) + p.order[k] * p.width;
       ForVectors(
           p.width, [&](int64_t i) { Store(grad + i, Load(grad + i) + Load(dy + i)); },
-          [&](int64_t i, int64_t n) { StorePart(grad + i, LoadPart(grad + i, n) + LoadPart(dy + i, n), n); });
+          [&](int64_t i, int64_t n) {
+            StorePart(grad + i, LoadPart(grad + i, n) + LoadPart(dy + i, n), n);
+          });
     }
   }
 }

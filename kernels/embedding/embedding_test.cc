@@ -15,7 +15,8 @@ TEST(Embedding, ForwardGathersAndBackwardSumsRepeatedTokens) {
       EmbeddingForward(table, tokens, out);
       EXPECT_TRUE(at::equal(out, table.index_select(0, tokens)));
       EmbeddingBackward(dy, tokens, grad);
-      const at::Tensor expected = at::ones({11, width}, at::kDouble).index_add(0, tokens, dy.to(at::kDouble));
+      const at::Tensor expected =
+          at::ones({11, width}, at::kDouble).index_add(0, tokens, dy.to(at::kDouble));
       EXPECT_LT((grad - expected).abs().max().item<double>(), 1e-5);
     }
   }

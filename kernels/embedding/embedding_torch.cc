@@ -18,7 +18,8 @@ void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Ten
   char* to = static_cast<char*>(out.data_ptr());
   const int64_t* ids = tokens.const_data_ptr<int64_t>();
   at::parallel_for(0, tokens.numel(), Grain(table.size(1)), [&](int64_t b, int64_t e) {
-    for (int64_t t = b; t < e; ++t) std::memcpy(to + t * row_bytes, from + ids[t] * row_bytes, row_bytes);
+    for (int64_t t = b; t < e; ++t)
+      std::memcpy(to + t * row_bytes, from + ids[t] * row_bytes, row_bytes);
   });
 }
 
@@ -30,16 +31,19 @@ void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tenso
   const int64_t* ids = tokens.const_data_ptr<int64_t>();
   std::vector<int64_t> order(tokens.numel());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
   std::vector<int64_t> starts;
   for (size_t i = 0; i < order.size(); ++i) {
     if (i == 0 || ids[order[i]] != ids[order[i - 1]]) starts.push_back(static_cast<int64_t>(i));
   }
   const int64_t groups = static_cast<int64_t>(starts.size());
   starts.push_back(static_cast<int64_t>(order.size()));
-  const EmbeddingBackwardParams p{dy.const_data_ptr(), grad.data_ptr<float>(), ids, order.data(), starts.data(),
-                                  dy.size(1), DTypeOf(dy)};
-  at::parallel_for(0, groups, Grain(dy.size(1)), [&](int64_t b, int64_t e) { EmbeddingBackward(p, b, e); });
+  const EmbeddingBackwardParams p{dy.const_data_ptr(), grad.data_ptr<float>(), ids,
+                                  order.data(),        starts.data(),          dy.size(1),
+                                  DTypeOf(dy)};
+  at::parallel_for(0, groups, Grain(dy.size(1)),
+                   [&](int64_t b, int64_t e) { EmbeddingBackward(p, b, e); });
 }
 
 }  // namespace ll

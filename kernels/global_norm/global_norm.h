@@ -1,5 +1,5 @@
-// Sum of squares of a flat fp32 array, for clipping by the global norm. Blocks of a fixed size are summed in fp64, so
-// the result does not depend on the number of threads.
+// Sum of squares of a flat fp32 array, for clipping by the global norm. Blocks of a fixed size are
+// summed in fp64, so the result does not depend on the number of threads.
 #pragma once
 
 #include "kernels/common/dispatch.h"

@@ -1,6 +1,8 @@
-// Root-mean-square norm (Llama): y = w * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps), computed in fp32.
+// Root-mean-square norm (Llama): y = w * x * rstd, rstd = 1 / sqrt(mean(x^2) + eps), computed in
+// fp32.
 //
-// Backward, with xhat = x * rstd and g = dy * w:  dx = rstd * (g - xhat * mean(g * xhat)),  dw = sum_rows dy * xhat.
+// Backward, with xhat = x * rstd and g = dy * w:  dx = rstd * (g - xhat * mean(g * xhat)),  dw =
+// sum_rows dy * xhat.
 #pragma once
 
 #include "kernels/common/dispatch.h"
@@ -8,7 +10,8 @@
 
 namespace ll {
 
-// Rows are contiguous: x, y [rows, width], w [width], all of `dtype`; rstd [rows] fp32 is written. y may be x.
+// Rows are contiguous: x, y [rows, width], w [width], all of `dtype`; rstd [rows] fp32 is written.
+// y may be x.
 struct RmsNormForwardParams {
   const void* x;
   const void* w;
@@ -20,12 +23,13 @@ struct RmsNormForwardParams {
 };
 LL_SIMD_KERNEL(RmsNormForward, RmsNormForwardParams)
 
-// Rows per partial sum of dw. A fixed block, so that the sum's order does not depend on the number of threads.
+// Rows per partial sum of dw. A fixed block, so that the sum's order does not depend on the number
+// of threads.
 constexpr int64_t kRmsNormBlockRows = 128;
 
-// dresidual [rows, width] += dx, in place: the gradient that arrived over the residual connection. dy and x [rows,
-// width]; rstd as the forward wrote it. dw_blocks [ceil(rows / 128), width] fp32 is overwritten with the blocks' sums,
-// or null when w is frozen. Items are blocks of 128 rows.
+// dresidual [rows, width] += dx, in place: the gradient that arrived over the residual connection.
+// dy and x [rows, width]; rstd as the forward wrote it. dw_blocks [ceil(rows / 128), width] fp32 is
+// overwritten with the blocks' sums, or null when w is frozen. Items are blocks of 128 rows.
 struct RmsNormBackwardParams {
   const void* dy;
   const void* x;

@@ -14,13 +14,22 @@ void ForwardRows(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
     T* y = static_cast<T*>(p.y) + row * p.width;
     F sum{};
     ForVectors(
-        p.width, [&](int64_t i) { const F v = Load(x + i); sum += v * v; },
-        [&](int64_t i, int64_t n) { const F v = LoadPart(x + i, n); sum += v * v; });
+        p.width,
+        [&](int64_t i) {
+          const F v = Load(x + i);
+          sum += v * v;
+        },
+        [&](int64_t i, int64_t n) {
+          const F v = LoadPart(x + i, n);
+          sum += v * v;
+        });
     const float rstd = 1.0f / sqrtf(Sum(sum) / p.width + p.eps);
     p.rstd[row] = rstd;
     ForVectors(
         p.width, [&](int64_t i) { Store(y + i, Load(x + i) * rstd * Load(w + i)); },
-        [&](int64_t i, int64_t n) { StorePart(y + i, LoadPart(x + i, n) * rstd * LoadPart(w + i, n), n); });
+        [&](int64_t i, int64_t n) {
+          StorePart(y + i, LoadPart(x + i, n) * rstd * LoadPart(w + i, n), n);
+        });
   }
 }
 
@@ -34,7 +43,9 @@ void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
   F dot{};
   ForVectors(
       p.width, [&](int64_t i) { dot += Load(dy + i) * Load(w + i) * Load(x + i); },
-      [&](int64_t i, int64_t n) { dot += LoadPart(dy + i, n) * LoadPart(w + i, n) * LoadPart(x + i, n); });
+      [&](int64_t i, int64_t n) {
+        dot += LoadPart(dy + i, n) * LoadPart(w + i, n) * LoadPart(x + i, n);
+      });
   const float c = Sum(dot) * rstd * rstd / p.width;  // mean(g * xhat) * rstd
   ForVectors(
       p.width,
@@ -53,7 +64,8 @@ void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
 }  // namespace
 
 void RmsNormForward(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
-  p.dtype == DType::kFloat32 ? ForwardRows<float>(p, begin, end) : ForwardRows<BFloat16>(p, begin, end);
+  p.dtype == DType::kFloat32 ? ForwardRows<float>(p, begin, end)
+                             : ForwardRows<BFloat16>(p, begin, end);
 }
 
 void RmsNormBackward(const RmsNormBackwardParams& p, int64_t begin, int64_t end) {
@@ -63,7 +75,8 @@ void RmsNormBackward(const RmsNormBackwardParams& p, int64_t begin, int64_t end)
     const int64_t first = block * kRmsNormBlockRows;
     const int64_t last = first + kRmsNormBlockRows < p.rows ? first + kRmsNormBlockRows : p.rows;
     for (int64_t row = first; row < last; ++row) {
-      p.dtype == DType::kFloat32 ? BackwardRow<float>(p, row, dw) : BackwardRow<BFloat16>(p, row, dw);
+      p.dtype == DType::kFloat32 ? BackwardRow<float>(p, row, dw)
+                                 : BackwardRow<BFloat16>(p, row, dw);
     }
   }
 }

@@ -1,4 +1,5 @@
-// Rotary position embedding in place, in Hugging Face's "rotate half" order: with x1 = x[:D/2], x2 = x[D/2:],
+// Rotary position embedding in place, in Hugging Face's "rotate half" order: with x1 = x[:D/2], x2
+// = x[D/2:],
 //   y1 = x1 cos - x2 sin,  y2 = x2 cos + x1 sin.
 // The backward pass is the transposed rotation: the same with -sin.
 #pragma once
@@ -8,8 +9,8 @@
 
 namespace ll {
 
-// x: token t's head h starts at x + t * token_stride + h * head_dim (elements). cos, sin [tokens, head_dim / 2] fp32.
-// Items are tokens; head_dim is even.
+// x: token t's head h starts at x + t * token_stride + h * head_dim (elements). cos, sin [tokens,
+// head_dim / 2] fp32. Items are tokens; head_dim is even.
 struct RopeParams {
   void* x;
   const float* cos;

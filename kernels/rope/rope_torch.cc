@@ -4,15 +4,23 @@
 
 namespace ll {
 
-void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::Tensor& sin, bool backward) {
+void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::Tensor& sin,
+                 bool backward) {
   CheckOperand(cos);
   CheckOperand(sin);
   LL_CHECK(x.device().is_cpu() && x.dim() == 2 && x.stride(1) == 1 && cos.size(0) >= x.size(0));
   const int64_t head_dim = cos.size(1) * 2;
   LL_CHECK(heads * head_dim <= x.size(1));
-  const RopeParams p{x.data_ptr(), cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), x.stride(0), heads,
-                     head_dim, backward, DTypeOf(x)};
-  at::parallel_for(0, x.size(0), Grain(heads * head_dim), [&](int64_t b, int64_t e) { Rope(p, b, e); });
+  const RopeParams p{x.data_ptr(),
+                     cos.const_data_ptr<float>(),
+                     sin.const_data_ptr<float>(),
+                     x.stride(0),
+                     heads,
+                     head_dim,
+                     backward,
+                     DTypeOf(x)};
+  at::parallel_for(0, x.size(0), Grain(heads * head_dim),
+                   [&](int64_t b, int64_t e) { Rope(p, b, e); });
 }
 
 }  // namespace ll

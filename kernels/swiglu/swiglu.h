@@ -8,7 +8,8 @@
 
 namespace ll {
 
-// gate_up [rows, 2 * width]: a row holds the gate projection, then the up projection. out [rows, width].
+// gate_up [rows, 2 * width]: a row holds the gate projection, then the up projection. out [rows,
+// width].
 struct SwigluForwardParams {
   const void* gate_up;
   void* out;

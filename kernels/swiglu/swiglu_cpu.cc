@@ -15,7 +15,10 @@ void ForwardRows(const SwigluForwardParams& p, int64_t begin, int64_t end) {
     T* out = static_cast<T*>(p.out) + row * p.width;
     ForVectors(
         p.width,
-        [&](int64_t i) { const F g = Load(gate + i); Store(out + i, g * Sigmoid(g) * Load(up + i)); },
+        [&](int64_t i) {
+          const F g = Load(gate + i);
+          Store(out + i, g * Sigmoid(g) * Load(up + i));
+        },
         [&](int64_t i, int64_t n) {
           const F g = LoadPart(gate + i, n);
           StorePart(out + i, g * Sigmoid(g) * LoadPart(up + i, n), n);
@@ -37,7 +40,8 @@ void BackwardRows(const SwigluBackwardParams& p, int64_t begin, int64_t end) {
           Store(up + i, d * g * s);
         },
         [&](int64_t i, int64_t n) {
-          const F g = LoadPart(gate + i, n), u = LoadPart(up + i, n), d = LoadPart(dout + i, n), s = Sigmoid(g);
+          const F g = LoadPart(gate + i, n), u = LoadPart(up + i, n), d = LoadPart(dout + i, n),
+                  s = Sigmoid(g);
           StorePart(gate + i, d * u * s * (1.0f + g * (1.0f - s)), n);
           StorePart(up + i, d * g * s, n);
         });
@@ -47,11 +51,13 @@ void BackwardRows(const SwigluBackwardParams& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void SwigluForward(const SwigluForwardParams& p, int64_t begin, int64_t end) {
-  p.dtype == DType::kFloat32 ? ForwardRows<float>(p, begin, end) : ForwardRows<BFloat16>(p, begin, end);
+  p.dtype == DType::kFloat32 ? ForwardRows<float>(p, begin, end)
+                             : ForwardRows<BFloat16>(p, begin, end);
 }
 
 void SwigluBackward(const SwigluBackwardParams& p, int64_t begin, int64_t end) {
-  p.dtype == DType::kFloat32 ? BackwardRows<float>(p, begin, end) : BackwardRows<BFloat16>(p, begin, end);
+  p.dtype == DType::kFloat32 ? BackwardRows<float>(p, begin, end)
+                             : BackwardRows<BFloat16>(p, begin, end);
 }
 
 }  // namespace ll::LL_SIMD

@@ -1,8 +1,8 @@
 // The architecture of a Llama-family model as its Hugging Face folder's config.json states it.
 //
-// Plain values without torch, so that the planner, llctl and the trainer read one definition. Reading accepts the
-// spellings of transformers 4 (`rope_scaling`, top-level `rope_theta`, `torch_dtype`) and 5 (`rope_parameters`,
-// `dtype`); writing gives a file both can read.
+// Plain values without torch, so that the planner, llctl and the trainer read one definition.
+// Reading accepts the spellings of transformers 4 (`rope_scaling`, top-level `rope_theta`,
+// `torch_dtype`) and 5 (`rope_parameters`, `dtype`); writing gives a file both can read.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@
 
 namespace ll {
 
-// Rotary position scaling. `kNone` is plain RoPE; `kLinear` is Position Interpolation (angle = m / factor * inv_freq).
+// Rotary position scaling. `kNone` is plain RoPE; `kLinear` is Position Interpolation (angle = m /
+// factor * inv_freq).
 struct RopeScaling {
   enum class Type { kNone, kLinear, kNtk, kDynamicNtk, kYarn, kLlama3 };
   Type type = Type::kNone;
@@ -53,42 +54,46 @@ struct LlamaConfig {
 
   // Number of weights, the tied head counted once.
   int64_t ParameterCount() const;
-  // Context the weights were first trained for: `original_max_position_embeddings` where the file states it; else
-  // max_position_embeddings divided by the scaling factor.
+  // Context the weights were first trained for: `original_max_position_embeddings` where the file
+  // states it; else max_position_embeddings divided by the scaling factor.
   int64_t OriginalContext() const;
-  // Tokens the model reaches as configured: max_position_embeddings, or original length times factor where that is
-  // more (some folders raise only the factor).
+  // Tokens the model reaches as configured: max_position_embeddings, or original length times
+  // factor where that is more (some folders raise only the factor).
   int64_t Reach() const;
 };
 
-// Name and shape of every weight of a Hugging Face folder of this model, in file order; no lm_head where it is tied.
+// Name and shape of every weight of a Hugging Face folder of this model, in file order; no lm_head
+// where it is tied.
 struct WeightShape {
   std::string name;
   std::vector<int64_t> shape;
 };
 std::vector<WeightShape> WeightShapes(const LlamaConfig& config);
 
-// Parses and checks the text of a config.json. A model this project cannot run (another architecture, attention
-// bias, an activation other than SiLU, heads not divisible by KV heads, …) is an InvalidArgument naming the field.
+// Parses and checks the text of a config.json. A model this project cannot run (another
+// architecture, attention bias, an activation other than SiLU, heads not divisible by KV heads, …)
+// is an InvalidArgument naming the field.
 absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text);
 
-// Reads DIR/config.json, or the file itself where `path` is one. Errors name the path: NotFound, and those of
-// ParseLlamaConfig.
+// Reads DIR/config.json, or the file itself where `path` is one. Errors name the path: NotFound,
+// and those of ParseLlamaConfig.
 absl::StatusOr<LlamaConfig> ReadLlamaConfig(const std::string& path);
 
 // The file's JSON with this struct's values written into it, in both spellings of the rope fields.
 nlohmann::json LlamaConfigToJson(const LlamaConfig& config);
 
 // The config for reading `target_context` tokens with Position Interpolation (or `type`): factor =
-// ceil(target / original), composing with a factor already there (design §5, "Extending what was extended").
-// `original_context_override` > 0 replaces the original length read from the file. A target within the model's
-// reach leaves the scaling as it is. A Llama-3 scaling stays one: asked for kLinear, its factor grows. Errors: target not
-// positive; a scaling of another type that cannot be composed with.
-absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t target_context, RopeScaling::Type type,
+// ceil(target / original), composing with a factor already there (design §5, "Extending what was
+// extended"). `original_context_override` > 0 replaces the original length read from the file. A
+// target within the model's reach leaves the scaling as it is. A Llama-3 scaling stays one: asked
+// for kLinear, its factor grows. Errors: target not positive; a scaling of another type that cannot
+// be composed with.
+absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t target_context,
+                                          RopeScaling::Type type,
                                           int64_t original_context_override = 0);
 
-// Whether a model may be trained at `context_length`: positive and not below the original context (the config's, or
-// the override where that is > 0).
+// Whether a model may be trained at `context_length`: positive and not below the original context
+// (the config's, or the override where that is > 0).
 absl::Status CheckContextLength(const LlamaConfig& config, int64_t context_length,
                                 int64_t original_context_override = 0);
 

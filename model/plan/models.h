@@ -10,8 +10,8 @@
 
 namespace ll {
 
-// "7b", "13b" or "70b": Llama-2 (context 4096, vocabulary 32000). nullopt for any other name. The weights themselves
-// are an operator's to register.
+// "7b", "13b" or "70b": Llama-2 (context 4096, vocabulary 32000). nullopt for any other name. The
+// weights themselves are an operator's to register.
 std::optional<LlamaConfig> BuiltInModel(absl::string_view name);
 std::vector<std::string> BuiltInModelNames();
 

@@ -1,9 +1,10 @@
-// What a job is, as one flat set of keys that YAML files, flags (`--set key=value`) and proto/job.proto share.
+// What a job is, as one flat set of keys that YAML files, flags (`--set key=value`) and
+// proto/job.proto share.
 //
-// Every key is optional: absent means "not given". Resolve() fills in the defaults of the method, of the recipe and of
-// the model, so a resolved spec holds every value that has an effect and can be stored and compared. Meaning, range
-// and default of each key stand in one table, spec_fields.cc. Reading order: job_spec.h, spec_fields.cc, parse.cc,
-// resolve.cc.
+// Every key is optional: absent means "not given". Resolve() fills in the defaults of the method,
+// of the recipe and of the model, so a resolved spec holds every value that has an effect and can
+// be stored and compared. Meaning, range and default of each key stand in one table,
+// spec_fields.cc. Reading order: job_spec.h, spec_fields.cc, parse.cc, resolve.cc.
 //
 // Units: lengths in tokens, durations in seconds. Plain values; functions are thread-safe.
 #pragma once
@@ -33,7 +34,8 @@ struct JobSpec {
   std::optional<int64_t> lora_rank;
   std::optional<double> lora_alpha, lora_dropout;
   std::vector<std::string> target_modules;  // empty: not given
-  std::vector<std::string> trainable;       // embed, norm; {"none"}: explicitly nothing; empty: not given
+  std::vector<std::string>
+      trainable;  // embed, norm; {"none"}: explicitly nothing; empty: not given
 
   std::optional<double> learning_rate, adam_beta1, adam_beta2, weight_decay, max_grad_norm;
   std::optional<int64_t> warmup_steps;
@@ -59,7 +61,8 @@ struct JobSpec {
 
   bool operator==(const JobSpec&) const = default;
 
-  // Whether the input embedding / the norms train beside LoRA (key `trainable`). Method `full` trains everything.
+  // Whether the input embedding / the norms train beside LoRA (key `trainable`). Method `full`
+  // trains everything.
   bool TrainsEmbedding() const;
   bool TrainsNorm() const;
 };
@@ -70,12 +73,13 @@ struct ModelFacts {
   int64_t max_position_embeddings = 0;  // default of context_length
 };
 
-// Parses YAML or JSON (text that starts with '{'): one mapping of keys to values. Accepts LongQLoRA's `train_args`
-// names as aliases; keys of such files that have no meaning here (report_to, deepspeed, …) are left out, each with a
-// sentence in `notes`. Does not check ranges: Validate does.
-// Errors (InvalidArgument, with the line where known): not a mapping, unknown key (naming the nearest known one),
-// duplicate key, wrong type.
-absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::string>* notes = nullptr);
+// Parses YAML or JSON (text that starts with '{'): one mapping of keys to values. Accepts
+// LongQLoRA's `train_args` names as aliases; keys of such files that have no meaning here
+// (report_to, deepspeed, …) are left out, each with a sentence in `notes`. Does not check ranges:
+// Validate does. Errors (InvalidArgument, with the line where known): not a mapping, unknown key
+// (naming the nearest known one), duplicate key, wrong type.
+absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text,
+                                     std::vector<std::string>* notes = nullptr);
 
 // Sets one key from its text, as `--set key=value` and flags give it: "0.25", "true", "embed,norm",
 // "team=nlp,run=7". An empty value takes the key away. Errors: unknown key, wrong type.
@@ -85,12 +89,13 @@ absl::Status SetField(JobSpec& spec, absl::string_view key, absl::string_view va
 nlohmann::ordered_json ToJson(const JobSpec& spec);
 std::string ToYaml(const JobSpec& spec);
 
-// Checks every given value against its range and against the others; the error names the key, what was expected and
-// what was found. An unresolved spec may lack any key.
+// Checks every given value against its range and against the others; the error names the key, what
+// was expected and what was found. An unresolved spec may lack any key.
 absl::Status Validate(const JobSpec& spec);
 
-// `spec` with every key that has an effect for its kind set. Given values stay. Idempotent: resolving a resolved spec
-// changes nothing. Errors: those of Validate; a key without a default is missing (model, context_length, data, …).
+// `spec` with every key that has an effect for its kind set. Given values stay. Idempotent:
+// resolving a resolved spec changes nothing. Errors: those of Validate; a key without a default is
+// missing (model, context_length, data, …).
 absl::StatusOr<JobSpec> Resolve(const JobSpec& spec, const ModelFacts& facts = {});
 
 // One line per key that differs, "max_steps: 100 -> 200"; "(not given)" stands for absence.

@@ -1,4 +1,5 @@
-// The table of a job's keys: one row per key, from which parsing, --set, help, validation and printing all work.
+// The table of a job's keys: one row per key, from which parsing, --set, help, validation and
+// printing all work.
 #pragma once
 
 #include <limits>
@@ -17,7 +18,8 @@ using SpecMember =
                  std::vector<std::string> JobSpec::*, std::vector<int64_t> JobSpec::*,
                  std::map<std::string, std::string> JobSpec::*>;
 
-// DescribeType names both ends of a range up to this maximum; larger ones are only stated when they are broken.
+// DescribeType names both ends of a range up to this maximum; larger ones are only stated when they
+// are broken.
 inline constexpr double kMaxPrintedRange = 1e6;
 
 struct SpecField {

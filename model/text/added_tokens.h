@@ -1,4 +1,5 @@
-// Tokens that are found in the text as they stand, before any BPE: special tokens and user-defined words.
+// Tokens that are found in the text as they stand, before any BPE: special tokens and user-defined
+// words.
 #pragma once
 
 #include <array>
@@ -16,8 +17,8 @@ struct AddedToken {
   int32_t id = 0;
   std::string content;
   bool special = false;
-  bool normalized = true;   // looked for in the normalised text rather than in the raw one
-  bool single_word = false; // only where no word character touches it
+  bool normalized = true;    // looked for in the normalised text rather than in the raw one
+  bool single_word = false;  // only where no word character touches it
   bool lstrip = false, rstrip = false;  // takes the white space beside it
 };
 

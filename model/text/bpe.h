@@ -1,6 +1,6 @@
-// Byte-pair encoding of one piece (Sennrich et al. 2016): start from characters, merge the pair of lowest rank until
-// none is left. A heap of candidate pairs over a linked list of symbols makes a piece of n characters O(n log n).
-// Immutable after parsing, thread-safe.
+// Byte-pair encoding of one piece (Sennrich et al. 2016): start from characters, merge the pair of
+// lowest rank until none is left. A heap of candidate pairs over a linked list of symbols makes a
+// piece of n characters O(n log n). Immutable after parsing, thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@ class Bpe {
   // Parses the `model` section of a tokenizer.json.
   static absl::StatusOr<Bpe> Parse(const nlohmann::json& section);
 
-  // Appends the ids of `piece` (valid UTF-8). A character that is not in the vocabulary becomes its <0xXX> bytes
-  // (byte_fallback), else the unknown token (once for a run of them with fuse_unk), else nothing.
+  // Appends the ids of `piece` (valid UTF-8). A character that is not in the vocabulary becomes its
+  // <0xXX> bytes (byte_fallback), else the unknown token (once for a run of them with fuse_unk),
+  // else nothing.
   void Encode(absl::string_view piece, std::vector<int32_t>& out) const;
 
   const absl::flat_hash_map<std::string, int32_t>& vocab() const { return vocab_; }

@@ -10,8 +10,8 @@
 
 namespace ll {
 
-// Rewrites the list of token texts; the decoded text is the list's concatenation after the last step.
-// Known types: ByteLevel ByteFallback Fuse Metaspace Replace Strip Sequence.
+// Rewrites the list of token texts; the decoded text is the list's concatenation after the last
+// step. Known types: ByteLevel ByteFallback Fuse Metaspace Replace Strip Sequence.
 using DecoderStep = std::function<void(std::vector<std::string>&)>;
 absl::StatusOr<std::vector<DecoderStep>> ParseDecoder(const nlohmann::json& section);
 

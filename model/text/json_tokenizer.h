@@ -1,5 +1,6 @@
-// A tokenizer.json with a BPE model. The pipeline of Encode, in the order of the `tokenizers` library:
-// added tokens in the raw text → normalizer → added tokens in the normalised text → pre_tokenizer → BPE.
+// A tokenizer.json with a BPE model. The pipeline of Encode, in the order of the `tokenizers`
+// library: added tokens in the raw text → normalizer → added tokens in the normalised text →
+// pre_tokenizer → BPE.
 #pragma once
 
 #include <memory>
@@ -34,8 +35,11 @@ class JsonTokenizer : public Tokenizer {
   };
   using Cache = absl::flat_hash_map<std::string, std::vector<int32_t>>;
   JsonTokenizer(Bpe bpe, std::vector<AddedToken> raw, std::vector<AddedToken> normalized)
-      : bpe_(std::move(bpe)), raw_added_(std::move(raw)), normalized_added_(std::move(normalized)) {}
-  absl::Status EncodeNormalized(absl::string_view text, bool first, Cache& cache, std::vector<int32_t>& out) const;
+      : bpe_(std::move(bpe)),
+        raw_added_(std::move(raw)),
+        normalized_added_(std::move(normalized)) {}
+  absl::Status EncodeNormalized(absl::string_view text, bool first, Cache& cache,
+                                std::vector<int32_t>& out) const;
 
   Bpe bpe_;
   AddedTokenMatcher raw_added_, normalized_added_;

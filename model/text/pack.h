@@ -11,8 +11,9 @@
 
 namespace ll {
 
-// Where a document ends. kFile: each file is one. kBlankLine: at one or more empty lines. kJsonLines: each line is an
-// object whose member "text" is the document (LongQLoRA's pre-training data).
+// Where a document ends. kFile: each file is one. kBlankLine: at one or more empty lines.
+// kJsonLines: each line is an object whose member "text" is the document (LongQLoRA's pre-training
+// data).
 enum class DocumentSplit { kFile, kBlankLine, kJsonLines };
 
 struct PackOptions {
@@ -27,8 +28,8 @@ struct PackResult {
   int64_t tokens = 0, documents = 0, text_bytes = 0;
 };
 
-// Writes `output` and its sidecar, or nothing. Errors: an input that cannot be read or has no text, a wanted BOS or
-// EOS the tokenizer does not have, a JSON line without text (with its number).
+// Writes `output` and its sidecar, or nothing. Errors: an input that cannot be read or has no text,
+// a wanted BOS or EOS the tokenizer does not have, a JSON line without text (with its number).
 absl::StatusOr<PackResult> PackText(const PackOptions& options, const Tokenizer& tokenizer);
 
 }  // namespace ll

@@ -1,4 +1,5 @@
-// A text on its way through the pipeline: pieces that point into the text, or into strings made on the way.
+// A text on its way through the pipeline: pieces that point into the text, or into strings made on
+// the way.
 #pragma once
 
 #include <deque>

@@ -1,7 +1,8 @@
 // The `normalizer` and `pre_tokenizer` sections of a tokenizer.json as lists of steps.
 //
-// Semantics follow the `tokenizers` library (huggingface/tokenizers); a step it has and this project does not know is
-// an error when the file is opened, never a silent difference. Steps are immutable and thread-safe.
+// Semantics follow the `tokenizers` library (huggingface/tokenizers); a step it has and this
+// project does not know is an error when the file is opened, never a silent difference. Steps are
+// immutable and thread-safe.
 #pragma once
 
 #include <array>
@@ -21,7 +22,8 @@ namespace ll {
 using NormalizerStep = std::function<absl::StatusOr<std::string>(std::string)>;
 absl::StatusOr<std::vector<NormalizerStep>> ParseNormalizer(const nlohmann::json& section);
 
-// Splits (and may rewrite) every piece. Known types: ByteLevel Digits Split Metaspace WhitespaceSplit Sequence.
+// Splits (and may rewrite) every piece. Known types: ByteLevel Digits Split Metaspace
+// WhitespaceSplit Sequence.
 using PreTokenizerStep = std::function<absl::Status(Pieces&)>;
 absl::StatusOr<std::vector<PreTokenizerStep>> ParsePreTokenizer(const nlohmann::json& section);
 

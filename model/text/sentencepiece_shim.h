@@ -1,7 +1,8 @@
 // The SentencePiece library behind standard types only.
 //
-// Its headers declare a string_view in namespace absl of their own, which clashes with Abseil's: only
-// sentencepiece_shim.cc includes them, and that file includes no Abseil. Errors are texts; empty means success.
+// Its headers declare a string_view in namespace absl of their own, which clashes with Abseil's:
+// only sentencepiece_shim.cc includes them, and that file includes no Abseil. Errors are texts;
+// empty means success.
 #pragma once
 
 #include <cstdint>

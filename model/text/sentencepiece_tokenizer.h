@@ -15,7 +15,8 @@ namespace ll {
 class SentencePieceTokenizer : public Tokenizer {
  public:
   // `serialized` is the whole .model file. Errors do not name the file: the caller annotates.
-  static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Parse(const std::string& serialized);
+  static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Parse(
+      const std::string& serialized);
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override;
   std::string Decode(absl::Span<const int32_t> ids) const override;
@@ -32,12 +33,12 @@ struct SentencePieceTraining {
   std::vector<std::string> inputs;  // text files, one sentence a line
   std::string output;               // the .model file to write
   int64_t vocab_size = 0;
-  std::string type = "bpe";         // or "unigram"
-  bool byte_fallback = true;        // no text is unknown, as Llama-2's tokenizer
+  std::string type = "bpe";   // or "unigram"
+  bool byte_fallback = true;  // no text is unknown, as Llama-2's tokenizer
   int threads = 1;
 };
-// Reproducible for one thread. Ids as Llama-2's: 0 <unk>, 1 <s>, 2 </s>; digits apart. Errors: an input that cannot
-// be read, a vocabulary larger than the text gives.
+// Reproducible for one thread. Ids as Llama-2's: 0 <unk>, 1 <s>, 2 </s>; digits apart. Errors: an
+// input that cannot be read, a vocabulary larger than the text gives.
 absl::Status TrainSentencePiece(const SentencePieceTraining& training);
 
 }  // namespace ll

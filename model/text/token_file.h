@@ -1,8 +1,9 @@
-// Token files: a flat run of little-endian token ids with no header, as LongLoRA's validation.bin, and beside F.bin
-// the sidecar F.bin.json:
-//   {"dtype": "uint16", "token_count": 12, "vocab_size": 49152, "tokenizer_hash": "…", "documents": [[0, 5], [5, 12]]}
-// dtype is uint16 or uint32; documents are [start, end) in tokens; only dtype is required. A file without a sidecar is
-// read as uint16.
+// Token files: a flat run of little-endian token ids with no header, as LongLoRA's validation.bin,
+// and beside F.bin the sidecar F.bin.json:
+//   {"dtype": "uint16", "token_count": 12, "vocab_size": 49152, "tokenizer_hash": "…", "documents":
+//   [[0, 5], [5, 12]]}
+// dtype is uint16 or uint32; documents are [start, end) in tokens; only dtype is required. A file
+// without a sidecar is read as uint16.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,10 @@ namespace ll {
 // A mapped token file. Immutable, thread-safe.
 class TokenFile {
  public:
-  // Checks the size against the sidecar and, where vocab_size > 0, every id against it (one pass over the file).
-  // Errors name the path, what was expected and what was found.
-  static absl::StatusOr<std::shared_ptr<const TokenFile>> Open(const std::string& path, int64_t vocab_size);
+  // Checks the size against the sidecar and, where vocab_size > 0, every id against it (one pass
+  // over the file). Errors name the path, what was expected and what was found.
+  static absl::StatusOr<std::shared_ptr<const TokenFile>> Open(const std::string& path,
+                                                               int64_t vocab_size);
   ~TokenFile();
   TokenFile(const TokenFile&) = delete;
   TokenFile& operator=(const TokenFile&) = delete;
@@ -30,7 +32,8 @@ class TokenFile {
   int64_t size() const { return size_; }  // tokens
   // Copies tokens [begin, begin + out.size()), which must lie within the file.
   void Read(int64_t begin, absl::Span<int32_t> out) const;
-  // [start, end) of every document, rising, covering no more than the file; empty where the sidecar has none.
+  // [start, end) of every document, rising, covering no more than the file; empty where the sidecar
+  // has none.
   const std::vector<std::pair<int64_t, int64_t>>& documents() const { return documents_; }
   // Of the tokenizer that made the file; empty where not known.
   const std::string& tokenizer_hash() const { return tokenizer_hash_; }
@@ -50,8 +53,8 @@ class TokenFile {
   std::string tokenizer_hash_;
 };
 
-// Writes a token file document by document. Not thread-safe. The file appears whole and synced with Finish(); without
-// it nothing is left behind.
+// Writes a token file document by document. Not thread-safe. The file appears whole and synced with
+// Finish(); without it nothing is left behind.
 class TokenFileWriter {
  public:
   // ids are uint16 where vocab_size <= 65,536, else uint32.

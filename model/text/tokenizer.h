@@ -1,8 +1,9 @@
 // Text <-> token ids.
 //
-// Two kinds are read: SentencePiece models (`tokenizer.model`, through the library) and the BPE models of
-// `tokenizer.json` (byte-level as GPT-2, SmolLM2 and Llama-3; byte fallback as Llama-2). Reading order: tokenizer.h,
-// json_tokenizer.h (the pipeline), bpe.h, pre_tokenizer.h, sentencepiece_tokenizer.h; then token_file.h and pack.h.
+// Two kinds are read: SentencePiece models (`tokenizer.model`, through the library) and the BPE
+// models of `tokenizer.json` (byte-level as GPT-2, SmolLM2 and Llama-3; byte fallback as Llama-2).
+// Reading order: tokenizer.h, json_tokenizer.h (the pipeline), bpe.h, pre_tokenizer.h,
+// sentencepiece_tokenizer.h; then token_file.h and pack.h.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +23,11 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // The ids of `text`, without a leading BOS or a closing EOS. Text that spells a special token becomes that token
-  // (tokenizer.json only). Bytes that are not UTF-8 are read as U+FFFD.
+  // The ids of `text`, without a leading BOS or a closing EOS. Text that spells a special token
+  // becomes that token (tokenizer.json only). Bytes that are not UTF-8 are read as U+FFFD.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const = 0;
-  // The text of the ids, special tokens left out; ids outside the vocabulary are skipped. Always valid UTF-8.
+  // The text of the ids, special tokens left out; ids outside the vocabulary are skipped. Always
+  // valid UTF-8.
   virtual std::string Decode(absl::Span<const int32_t> ids) const = 0;
 
   // Largest id + 1.
@@ -37,8 +39,9 @@ class Tokenizer {
   std::optional<int32_t> bos_id, eos_id;
 };
 
-// Opens the tokenizer of a model folder (tokenizer.json, else tokenizer.model), or the given file. Errors name the
-// path: NotFound; InvalidArgument for a broken file or for a step of the pipeline this project does not know.
+// Opens the tokenizer of a model folder (tokenizer.json, else tokenizer.model), or the given file.
+// Errors name the path: NotFound; InvalidArgument for a broken file or for a step of the pipeline
+// this project does not know.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& path);
 
 }  // namespace ll

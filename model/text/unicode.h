@@ -8,7 +8,8 @@
 
 namespace ll {
 
-// Bytes of the UTF-8 character that starts with `lead`, which must be the first byte of a valid one.
+// Bytes of the UTF-8 character that starts with `lead`, which must be the first byte of a valid
+// one.
 inline int Utf8Length(char lead) {
   const auto b = static_cast<unsigned char>(lead);
   return b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;

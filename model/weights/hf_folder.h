@@ -1,5 +1,6 @@
-// The weights of a Hugging Face folder as a WeightSource: views of the mapped files, checked against the config when
-// the folder is opened, so that a bad folder fails before anything else is built.
+// The weights of a Hugging Face folder as a WeightSource: views of the mapped files, checked
+// against the config when the folder is opened, so that a bad folder fails before anything else is
+// built.
 #pragma once
 
 #include <memory>
@@ -15,7 +16,8 @@ namespace ll {
 class HfFolder : public WeightSource {
  public:
   // Errors name file and tensor: missing weight, wrong shape, a dtype other than F32, BF16 and F16.
-  static absl::StatusOr<std::unique_ptr<HfFolder>> Open(const std::string& folder, const LlamaConfig& config);
+  static absl::StatusOr<std::unique_ptr<HfFolder>> Open(const std::string& folder,
+                                                        const LlamaConfig& config);
 
   absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override;
 

@@ -1,7 +1,9 @@
-// The safetensors file format: 8 bytes of header length (little-endian), a JSON header, then the tensors' bytes.
+// The safetensors file format: 8 bytes of header length (little-endian), a JSON header, then the
+// tensors' bytes.
 //
-// Reading maps the file; nothing is copied. Every length and offset is checked before it is used, so a truncated or
-// hostile file gives an error and never a wild read. Torch-free; tensor_io.h makes at::Tensor views of these.
+// Reading maps the file; nothing is copied. Every length and offset is checked before it is used,
+// so a truncated or hostile file gives an error and never a wild read. Torch-free; tensor_io.h
+// makes at::Tensor views of these.
 #pragma once
 
 #include <cstddef>
@@ -36,14 +38,17 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;  // `__metadata__`
 };
 
-// Parses the header's JSON for a file with `data_bytes` after it. The tensors must cover those bytes without gap or
-// overlap. Errors are InvalidArgument without the file's name (the caller annotates).
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_text, int64_t data_bytes);
+// Parses the header's JSON for a file with `data_bytes` after it. The tensors must cover those
+// bytes without gap or overlap. Errors are InvalidArgument without the file's name (the caller
+// annotates).
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_text,
+                                                         int64_t data_bytes);
 
 // A mapped file. Immutable, thread-safe. The file must not be truncated while it is mapped.
 class SafetensorsFile {
  public:
-  // Errors name the path: NotFound, InvalidArgument (with expected and found bytes where the file is truncated).
+  // Errors name the path: NotFound, InvalidArgument (with expected and found bytes where the file
+  // is truncated).
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
@@ -67,19 +72,22 @@ class SafetensorsFile {
   const std::byte* data_ = nullptr;  // first byte after the header
 };
 
-// Writes one file, tensor by tensor, so that no more than one tensor need be in memory. Not thread-safe. The file
-// appears under its name, whole and synced, with Finish(); without it nothing is left behind.
+// Writes one file, tensor by tensor, so that no more than one tensor need be in memory. Not
+// thread-safe. The file appears under its name, whole and synced, with Finish(); without it nothing
+// is left behind.
 class SafetensorsWriter {
  public:
-  // `tensors` gives name, dtype and shape in the order the bytes will come; begin and size_bytes are computed. The
-  // metadata gets "format": "pt", which transformers wants.
-  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, std::vector<TensorInfo> tensors,
+  // `tensors` gives name, dtype and shape in the order the bytes will come; begin and size_bytes
+  // are computed. The metadata gets "format": "pt", which transformers wants.
+  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path,
+                                                  std::vector<TensorInfo> tensors,
                                                   std::map<std::string, std::string> metadata = {});
   SafetensorsWriter(SafetensorsWriter&& other) noexcept;
   SafetensorsWriter& operator=(SafetensorsWriter&&) = delete;
   ~SafetensorsWriter();
 
-  // The next tensor's bytes, or a part of them. More than the header promised is an InvalidArgument.
+  // The next tensor's bytes, or a part of them. More than the header promised is an
+  // InvalidArgument.
   absl::Status Append(const void* data, int64_t size_bytes);
   absl::Status Finish();
 

@@ -1,5 +1,5 @@
-// A model's weights that may lie in several safetensors files: `model.safetensors`, or the shards that
-// `model.safetensors.index.json` lists. Torch-free. Immutable, thread-safe.
+// A model's weights that may lie in several safetensors files: `model.safetensors`, or the shards
+// that `model.safetensors.index.json` lists. Torch-free. Immutable, thread-safe.
 #pragma once
 
 #include <map>
@@ -14,8 +14,9 @@ namespace ll {
 
 class ShardedSafetensors {
  public:
-  // Errors name file and field: no weights in the folder (with a hint where it holds pickles), a missing or corrupt
-  // shard, a tensor the index promises and the shard lacks, a tensor in two shards.
+  // Errors name file and field: no weights in the folder (with a hint where it holds pickles), a
+  // missing or corrupt shard, a tensor the index promises and the shard lacks, a tensor in two
+  // shards.
   static absl::StatusOr<ShardedSafetensors> Open(const std::string& folder);
 
   struct Entry {

@@ -3,8 +3,8 @@
 // that started it.
 //
 // Environment: LL_BIN (folder of ll-coordinator and ll-worker), LL_TRAINER (another trainer than
-// the stand-in), LL_SPEC (a file with a JSON object of spec keys that replace those of TrainSpec, for
-// a trainer that wants a real model), LL_SEED (repeats a run; every test prints its seed).
+// the stand-in), LL_SPEC (a file with a JSON object of spec keys that replace those of TrainSpec,
+// for a trainer that wants a real model), LL_SEED (repeats a run; every test prints its seed).
 #pragma once
 
 #include <grpcpp/channel.h>

@@ -1,7 +1,8 @@
 // parity_driver FOLDER IN.safetensors OPTIONS.json OUT.safetensors
 //
-// Loads a Hugging Face folder in fp32, sets the trained weights found in IN, and writes logits, the per-token NLL and
-// every gradient for IN's `tokens` and `labels`. check_parity.py makes the input and compares.
+// Loads a Hugging Face folder in fp32, sets the trained weights found in IN, and writes logits, the
+// per-token NLL and every gradient for IN's `tokens` and `labels`. check_parity.py makes the input
+// and compares.
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -34,20 +35,26 @@ ModelOptions OptionsFrom(const nlohmann::json& j) {
   options.train_all = j.at("method") == "full";
   options.train_embedding = options.train_norm = j.at("method") == "longlora";
   if (!options.train_all) {
-    options.lora = {j.at("rank"), j.at("alpha"), 0, j.at("targets").get<std::vector<std::string>>(), j.at("rslora")};
+    options.lora = {j.at("rank"), j.at("alpha"), 0, j.at("targets").get<std::vector<std::string>>(),
+                    j.at("rslora")};
   }
   const std::string recompute = j.at("recompute");
-  options.recompute = recompute == "full" ? Recompute::kFull : recompute == "selective" ? Recompute::kSelective : Recompute::kNone;
+  options.recompute = recompute == "full"        ? Recompute::kFull
+                      : recompute == "selective" ? Recompute::kSelective
+                                                 : Recompute::kNone;
   return options;
 }
 
 AttentionSpec AttentionFrom(const nlohmann::json& j) {
   const std::string kind = j.at("attention");
-  return {kind == "s2" ? AttentionKind::kS2 : kind == "short" ? AttentionKind::kShort : AttentionKind::kFull,
+  return {kind == "s2"      ? AttentionKind::kS2
+          : kind == "short" ? AttentionKind::kShort
+                            : AttentionKind::kFull,
           j.at("wrap") == "roll" ? WrapKind::kRoll : WrapKind::kSplit, j.at("group_tokens")};
 }
 
-absl::Status Run(const std::string& folder, const std::string& in, const std::string& options_path, const std::string& out) {
+absl::Status Run(const std::string& folder, const std::string& in, const std::string& options_path,
+                 const std::string& out) {
   std::ifstream options_file(options_path);
   const nlohmann::json j = nlohmann::json::parse(options_file);
   LL_ASSIGN_OR_RETURN(LlamaConfig config, ReadLlamaConfig(folder));
@@ -55,7 +62,8 @@ absl::Status Run(const std::string& folder, const std::string& in, const std::st
   LL_ASSIGN_OR_RETURN(auto model, Llama::Create(config, *source, OptionsFrom(j)));
   LL_ASSIGN_OR_RETURN(Tensors input, ReadAll(in));
   for (Parameter& p : model->parameters()) {
-    if (!input.contains(p.name)) return absl::NotFoundError("the reference does not train " + p.name);
+    if (!input.contains(p.name))
+      return absl::NotFoundError("the reference does not train " + p.name);
     p.master.copy_(input.at(p.name));
   }
   model->CastMastersToCompute();

@@ -72,9 +72,9 @@ absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
     if (!reflection->HasField(spec, field)) continue;
     const std::string given = reflection->GetString(spec, field);
     const bool is_text = absl::StartsWith(absl::StripLeadingAsciiWhitespace(given), "{");
-    if (absl::string_view(key) == "model_config" && is_text) continue;  // the config itself, not a path
-    LL_ASSIGN_OR_RETURN(std::string real,
-                        ResolveBeneath(roots, key, given));
+    if (absl::string_view(key) == "model_config" && is_text)
+      continue;  // the config itself, not a path
+    LL_ASSIGN_OR_RETURN(std::string real, ResolveBeneath(roots, key, given));
     reflection->SetString(&spec, field, real);
   }
   return absl::OkStatus();

@@ -21,7 +21,9 @@ std::atomic<bool> stop_requested = false;
 std::atomic<bool> checkpoint_requested = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers store into these");
 
-void OnSignal(int signal) { (signal == SIGTERM ? stop_requested : checkpoint_requested).store(true); }
+void OnSignal(int signal) {
+  (signal == SIGTERM ? stop_requested : checkpoint_requested).store(true);
+}
 
 void ExitBecauseAgentDied() {
   LL_LOG(kError) << "the control descriptor was closed: the agent is gone, so this rank ends";
@@ -100,8 +102,8 @@ absl::StatusOr<std::string> ControlChannel::WaitForRendezvous(absl::Duration tim
     return !rendezvous_.empty() || !malformed_.empty();
   };
   if (!mu_.AwaitWithTimeout(absl::Condition(&arrived), timeout)) {
-    return absl::DeadlineExceededError(absl::StrCat("rendezvous: the agent sent no address of rank 0 within ",
-                                                    absl::FormatDuration(timeout)));
+    return absl::DeadlineExceededError(absl::StrCat(
+        "rendezvous: the agent sent no address of rank 0 within ", absl::FormatDuration(timeout)));
   }
   if (rendezvous_.empty()) {
     return absl::InvalidArgumentError(

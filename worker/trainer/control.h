@@ -1,4 +1,5 @@
-// What reaches a running trainer from outside: two signals, and JSON lines on the control descriptor.
+// What reaches a running trainer from outside: two signals, and JSON lines on the control
+// descriptor.
 //
 //   SIGTERM  checkpoint at the next step boundary and exit     SIGUSR1  checkpoint and go on
 //   {"rendezvous":"host:port"}   where rank 0 listens; sent once to the other ranks
@@ -14,22 +15,24 @@
 
 namespace ll {
 
-// Signals as seen by this process since InstallSignalHandlers. Async-signal-safe inside; the readers are thread-safe.
+// Signals as seen by this process since InstallSignalHandlers. Async-signal-safe inside; the
+// readers are thread-safe.
 void InstallSignalHandlers();
-bool StopRequested();            // SIGTERM arrived
-bool TakeCheckpointRequest();    // SIGUSR1 arrived since the last call
+bool StopRequested();          // SIGTERM arrived
+bool TakeCheckpointRequest();  // SIGUSR1 arrived since the last call
 
 // Reads the control descriptor on a thread of its own. Thread-safe.
 class ControlChannel {
  public:
-  // `fd` is the caller's and must outlive this object; -1 = there is no agent. `on_agent_death` runs on the reading
-  // thread at end of file; the default ends the process.
+  // `fd` is the caller's and must outlive this object; -1 = there is no agent. `on_agent_death`
+  // runs on the reading thread at end of file; the default ends the process.
   explicit ControlChannel(int fd, void (*on_agent_death)() = nullptr);
   ~ControlChannel();
   ControlChannel(const ControlChannel&) = delete;
   ControlChannel& operator=(const ControlChannel&) = delete;
 
-  // Waits for the rendezvous line. DeadlineExceeded after `timeout`, InvalidArgument for a malformed line.
+  // Waits for the rendezvous line. DeadlineExceeded after `timeout`, InvalidArgument for a
+  // malformed line.
   absl::StatusOr<std::string> WaitForRendezvous(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:

@@ -8,28 +8,39 @@
 namespace ll {
 namespace {
 constexpr char kClassPayload[] = "ll.error_class";
-constexpr ErrorClass kAllClasses[] = {ErrorClass::kUser, ErrorClass::kInfrastructure, ErrorClass::kCapacity,
-                                      ErrorClass::kOutOfMemory, ErrorClass::kNotANumber};
+constexpr ErrorClass kAllClasses[] = {ErrorClass::kUser, ErrorClass::kInfrastructure,
+                                      ErrorClass::kCapacity, ErrorClass::kOutOfMemory,
+                                      ErrorClass::kNotANumber};
 }  // namespace
 
 absl::string_view ErrorClassName(ErrorClass error_class) {
   switch (error_class) {
-    case ErrorClass::kUser: return "user";
-    case ErrorClass::kInfrastructure: return "infrastructure";
-    case ErrorClass::kCapacity: return "capacity";
-    case ErrorClass::kOutOfMemory: return "oom";
-    case ErrorClass::kNotANumber: return "nan";
+    case ErrorClass::kUser:
+      return "user";
+    case ErrorClass::kInfrastructure:
+      return "infrastructure";
+    case ErrorClass::kCapacity:
+      return "capacity";
+    case ErrorClass::kOutOfMemory:
+      return "oom";
+    case ErrorClass::kNotANumber:
+      return "nan";
   }
   return "infrastructure";
 }
 
 int ExitCodeOf(ErrorClass error_class) {
   switch (error_class) {
-    case ErrorClass::kUser: return 20;
-    case ErrorClass::kInfrastructure: return 30;
-    case ErrorClass::kCapacity: return 31;
-    case ErrorClass::kOutOfMemory: return 40;
-    case ErrorClass::kNotANumber: return 50;
+    case ErrorClass::kUser:
+      return 20;
+    case ErrorClass::kInfrastructure:
+      return 30;
+    case ErrorClass::kCapacity:
+      return 31;
+    case ErrorClass::kOutOfMemory:
+      return 40;
+    case ErrorClass::kNotANumber:
+      return 50;
   }
   return 30;
 }

@@ -1,4 +1,5 @@
-// Why the trainer ends, as the agent understands it: the class in the `error` event and the exit code.
+// Why the trainer ends, as the agent understands it: the class in the `error` event and the exit
+// code.
 #pragma once
 
 #include "absl/status/status.h"
@@ -18,8 +19,8 @@ int ExitCodeOf(ErrorClass error_class);
 
 // Says so on the status where its code alone would mean another class.
 absl::Status WithErrorClass(absl::Status status, ErrorClass error_class);
-// The class given by WithErrorClass, else the code's: what the caller wrote is kUser, lack of memory kOutOfMemory, all
-// else kInfrastructure. `status` is not OK.
+// The class given by WithErrorClass, else the code's: what the caller wrote is kUser, lack of
+// memory kOutOfMemory, all else kInfrastructure. `status` is not OK.
 ErrorClass ErrorClassOf(const absl::Status& status);
 
 }  // namespace ll

@@ -53,7 +53,9 @@ void EventSink::Phase(absl::string_view phase, nlohmann::ordered_json fields) {
   Emit("phase", event);
 }
 
-void EventSink::Warning(absl::string_view message) { Emit("warning", {{"message", std::string(message)}}); }
+void EventSink::Warning(absl::string_view message) {
+  Emit("warning", {{"message", std::string(message)}});
+}
 
 void EventSink::Error(const absl::Status& status) { Emit("error", ErrorToJson(status)); }
 

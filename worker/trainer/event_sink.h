@@ -1,5 +1,5 @@
-// The trainer's voice: one JSON object a line, for the agent (an inherited descriptor) or, stand-alone, for a person
-// (standard output) and for the record (OUT/events.jsonl).
+// The trainer's voice: one JSON object a line, for the agent (an inherited descriptor) or,
+// stand-alone, for a person (standard output) and for the record (OUT/events.jsonl).
 #pragma once
 
 #include <memory>
@@ -15,20 +15,23 @@
 
 namespace ll {
 
-// Thread-safe: the checkpoint thread reports too. A line is written with one write(2) where the pipe takes it whole.
-// An event that cannot be written (the reader is gone, the disk is full) is lost; training does not depend on it.
+// Thread-safe: the checkpoint thread reports too. A line is written with one write(2) where the
+// pipe takes it whole. An event that cannot be written (the reader is gone, the disk is full) is
+// lost; training does not depend on it.
 class EventSink {
  public:
   // Writes to `fd`, which stays the caller's.
   EventSink(Clock& clock, int rank, int fd);
   // Writes to `fd` and appends to `path`. Errors: the file cannot be opened.
-  static absl::StatusOr<std::unique_ptr<EventSink>> WithFile(Clock& clock, int rank, int fd, const std::string& path);
+  static absl::StatusOr<std::unique_ptr<EventSink>> WithFile(Clock& clock, int rank, int fd,
+                                                             const std::string& path);
 
   // Emits {"event": name, "time": RFC 3339, "rank": r, ...fields}. NaN and infinity become null.
   void Emit(absl::string_view name, const nlohmann::ordered_json& fields) ABSL_LOCKS_EXCLUDED(mu_);
 
   // load, rendezvous, train, eval, checkpoint.
-  void Phase(absl::string_view phase, nlohmann::ordered_json fields = nlohmann::ordered_json::object());
+  void Phase(absl::string_view phase,
+             nlohmann::ordered_json fields = nlohmann::ordered_json::object());
   void Warning(absl::string_view message);
   // `error` with the class, field, message and hint that `status` carries.
   void Error(const absl::Status& status);

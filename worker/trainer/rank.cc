@@ -42,7 +42,8 @@ absl::Status LockFolder(const std::string& out) {
   // Held until the process ends, however it ends.
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     close(fd);
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "--out", absl::StrCat(out, " is used by another ll-trainer"),
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "--out",
+                       absl::StrCat(out, " is used by another ll-trainer"),
                        "wait for it, or give another folder");
   }
   return absl::OkStatus();
@@ -56,8 +57,8 @@ absl::Status OpenOutput(Session& session) {
   LL_RETURN_IF_ERROR(MakeDirs(flags.out));
   LL_RETURN_IF_ERROR(LockFolder(flags.out));
   if (flags.events_fd >= 0) return absl::OkStatus();
-  LL_ASSIGN_OR_RETURN(session.events,
-                      EventSink::WithFile(RealClock(), flags.rank, STDOUT_FILENO, flags.out + "/events.jsonl"));
+  LL_ASSIGN_OR_RETURN(session.events, EventSink::WithFile(RealClock(), flags.rank, STDOUT_FILENO,
+                                                          flags.out + "/events.jsonl"));
   return absl::OkStatus();
 }
 
@@ -107,7 +108,8 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
-  LL_ASSIGN_OR_RETURN(const PerplexityResult result, EvaluatePerplexity(request, *comm, *session.events));
+  LL_ASSIGN_OR_RETURN(const PerplexityResult result,
+                      EvaluatePerplexity(request, *comm, *session.events));
   if (session.flags.rank == 0) {
     session.events->Emit("eval", ToJson(result));
     session.events->Emit("done", {{"result", ToJson(result)}});
@@ -126,15 +128,16 @@ absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
     const std::string text = error.what();
     return absl::InternalError(text.substr(0, text.find('\n')));
   }
-  return FieldStatus(absl::StatusCode::kUnimplemented, "kind", absl::StrCat(kind, " is not available in this version"),
-                     "use train or eval");
+  return FieldStatus(absl::StatusCode::kUnimplemented, "kind",
+                     absl::StrCat(kind, " is not available in this version"), "use train or eval");
 }
 
 }  // namespace
 
 void SetThreads(int threads, int local_ranks) {
   if (threads <= 0 && std::getenv("OMP_NUM_THREADS") == nullptr) {
-    threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, local_ranks));
+    threads = std::max(
+        1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, local_ranks));
   }
   if (threads > 0) at::set_num_threads(threads);
 }
@@ -151,8 +154,8 @@ int RunRank(const JobSpec& spec, const RankFlags& flags) {
   SetThreads(flags.threads, flags.world_size);
   InstallSignalHandlers();
   Session session{flags};
-  session.events = std::make_unique<EventSink>(RealClock(), flags.rank,
-                                               flags.events_fd >= 0 ? flags.events_fd : STDOUT_FILENO);
+  session.events = std::make_unique<EventSink>(
+      RealClock(), flags.rank, flags.events_fd >= 0 ? flags.events_fd : STDOUT_FILENO);
   session.control = std::make_unique<ControlChannel>(flags.control_fd);
   const absl::StatusOr<int> exit_code = RunKind(spec, session);
   if (exit_code.ok()) return *exit_code;

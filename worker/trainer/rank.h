@@ -1,4 +1,5 @@
-// One rank process from its flags to its exit code: events, control channel, rendezvous, then the job by its kind.
+// One rank process from its flags to its exit code: events, control channel, rendezvous, then the
+// job by its kind.
 #pragma once
 
 #include <cstdint>
@@ -12,20 +13,20 @@ struct RankFlags {
   std::string out;
   int rank = 0;
   int world_size = 1;
-  int64_t epoch = 0;        // the job's attempt
-  std::string nonce;        // prefix in the rendezvous store, the attempt's own
-  int events_fd = -1;       // -1: standard output, and rank 0 appends to OUT/events.jsonl
-  int control_fd = -1;      // -1: there is no agent
+  int64_t epoch = 0;    // the job's attempt
+  std::string nonce;    // prefix in the rendezvous store, the attempt's own
+  int events_fd = -1;   // -1: standard output, and rank 0 appends to OUT/events.jsonl
+  int control_fd = -1;  // -1: there is no agent
   std::string listen_host = "127.0.0.1";
-  std::string rendezvous;   // host:port of rank 0 where it is known beforehand
+  std::string rendezvous;  // host:port of rank 0 where it is known beforehand
   std::string resume_from, resume_manifest_sha256;
-  int threads = 0;          // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
-  double peak_tflops = 0;   // of the device, for mfu; 0: not known
+  int threads = 0;         // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
+  double peak_tflops = 0;  // of the device, for mfu; 0: not known
   double collective_timeout_seconds = 1800;
 };
 
-// Runs `spec` (not resolved), reports everything as events and returns the exit code of design §1. An error is also one
-// line on standard error.
+// Runs `spec` (not resolved), reports everything as events and returns the exit code of design §1.
+// An error is also one line on standard error.
 int RunRank(const JobSpec& spec, const RankFlags& flags);
 
 // Sets the intra-op threads as RankFlags::threads says.

@@ -16,11 +16,13 @@ namespace ll {
 // What determinism depends on besides spec and seed: stored with a checkpoint, compared on resume.
 nlohmann::json PlanOf(const Training& training, const Comm& comm);
 
-// Finds the checkpoint (TrainOptions::resume_from, else the newest good one below TrainOptions::out), restores model and
-// optimizer, and returns its state; a fresh state with step 0 where there is none. Collective. What was skipped, and what
-// makes the continuation differ from an uninterrupted run, become warnings. Errors: the job is not the one that wrote the
-// checkpoint (user); an ordered checkpoint that does not verify (infrastructure).
-absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model, AdamWOptimizer& optimizer, Comm& comm,
-                                           EventSink& events, const TrainOptions& options);
+// Finds the checkpoint (TrainOptions::resume_from, else the newest good one below
+// TrainOptions::out), restores model and optimizer, and returns its state; a fresh state with step
+// 0 where there is none. Collective. What was skipped, and what makes the continuation differ from
+// an uninterrupted run, become warnings. Errors: the job is not the one that wrote the checkpoint
+// (user); an ordered checkpoint that does not verify (infrastructure).
+absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
+                                           AdamWOptimizer& optimizer, Comm& comm, EventSink& events,
+                                           const TrainOptions& options);
 
 }  // namespace ll

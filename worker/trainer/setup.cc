@@ -19,19 +19,26 @@
 namespace ll {
 namespace {
 
-absl::Status NotSupported(absl::string_view field, absl::string_view found, absl::string_view hint) {
-  return FieldStatus(absl::StatusCode::kUnimplemented, field, absl::StrCat(found, " is not available in this version"),
-                     hint);
+absl::Status NotSupported(absl::string_view field, absl::string_view found,
+                          absl::string_view hint) {
+  return FieldStatus(absl::StatusCode::kUnimplemented, field,
+                     absl::StrCat(found, " is not available in this version"), hint);
 }
 
 absl::Status CheckSupported(const JobSpec& spec) {
   if (*spec.method == "qlora" || *spec.method == "longqlora") {
     return NotSupported("method", *spec.method, "use lora or longlora");
   }
-  if (*spec.sft) return NotSupported("sft", "training on instruction pairs", "train on a token file");
-  if (spec.adapter) return NotSupported("adapter", "training on top of an adapter", "merge it into the model first");
-  if (!spec.stages.empty()) return NotSupported("stages", "training in stages", "submit one job per length");
-  if (!spec.data) return MakeFieldError({"data", "a token file", "nothing", "give data: FILE (ll-trainer pack makes one)"});
+  if (*spec.sft)
+    return NotSupported("sft", "training on instruction pairs", "train on a token file");
+  if (spec.adapter)
+    return NotSupported("adapter", "training on top of an adapter",
+                        "merge it into the model first");
+  if (!spec.stages.empty())
+    return NotSupported("stages", "training in stages", "submit one job per length");
+  if (!spec.data)
+    return MakeFieldError(
+        {"data", "a token file", "nothing", "give data: FILE (ll-trainer pack makes one)"});
   return absl::OkStatus();
 }
 
@@ -47,8 +54,8 @@ absl::StatusOr<LlamaConfig> ReadInlineConfig(const std::string& text_or_path) {
 
 std::vector<std::string> TokenizerFiles(const std::string& folder) {
   std::vector<std::string> found;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "generation_config.json"}) {
     const std::string path = folder + "/" + name;
     if (FileExists(path)) found.push_back(path);
   }
@@ -61,8 +68,8 @@ AttentionSpec AttentionOf(const JobSpec& spec) {
                    : *spec.attention == "short" ? AttentionKind::kShort
                                                 : AttentionKind::kFull;
   attention.wrap = *spec.wrap == "roll" ? WrapKind::kRoll : WrapKind::kSplit;
-  attention.group_tokens =
-      static_cast<int64_t>(std::floor(*spec.group_ratio * static_cast<double>(*spec.context_length)));
+  attention.group_tokens = static_cast<int64_t>(
+      std::floor(*spec.group_ratio * static_cast<double>(*spec.context_length)));
   return attention;
 }
 
@@ -116,7 +123,8 @@ int64_t ProcKilobytes(const char* path, const std::string& name) {
   std::string key;
   int64_t kilobytes = 0;
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind(name, 0) == 0 && absl::SimpleAtoi(line.substr(name.size(), line.find("kB") - name.size()), &kilobytes)) {
+    if (line.rfind(name, 0) == 0 &&
+        absl::SimpleAtoi(line.substr(name.size(), line.find("kB") - name.size()), &kilobytes)) {
       return kilobytes * 1024;
     }
   }
@@ -125,7 +133,8 @@ int64_t ProcKilobytes(const char* path, const std::string& name) {
 
 }  // namespace
 
-absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings) {
+absl::StatusOr<JobSpec> ReadSpec(const std::string& path,
+                                 const std::vector<std::string>& settings) {
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto spec = ParseJobSpec(text);
   if (!spec.ok()) return Annotate(spec.status(), path);
@@ -140,16 +149,18 @@ absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std:
 absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder) {
   const std::string path = folder + "/config.json";
   if (!FileExists(path)) {
-    return MakeFieldError({"model", "a Hugging Face folder with config.json", folder,
-                           IsDirectory(folder) ? "the folder has no config.json" : "there is no such folder"},
-                          absl::StatusCode::kNotFound);
+    return MakeFieldError(
+        {"model", "a Hugging Face folder with config.json", folder,
+         IsDirectory(folder) ? "the folder has no config.json" : "there is no such folder"},
+        absl::StatusCode::kNotFound);
   }
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto config = ParseLlamaConfig(text);
   return config.ok() ? config : Annotate(config.status(), path);
 }
 
-absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path, const std::string& field,
+absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path,
+                                                               const std::string& field,
                                                                int64_t vocab_size) {
   auto file = TokenFile::Open(path, vocab_size);
   if (!file.ok()) return Annotate(file.status(), field);
@@ -178,16 +189,20 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
   } else if (given.model) {
     LL_ASSIGN_OR_RETURN(base, ReadModelConfig(*given.model));
   }
-  LL_ASSIGN_OR_RETURN(training.spec, Resolve(given, {base.ParameterCount(), base.max_position_embeddings}));
+  LL_ASSIGN_OR_RETURN(training.spec,
+                      Resolve(given, {base.ParameterCount(), base.max_position_embeddings}));
   JobSpec& spec = training.spec;
   LL_RETURN_IF_ERROR(CheckSupported(spec));
   if (*spec.precision == "auto") spec.precision = "bf16";
   const int64_t original_override = spec.original_context_length.value_or(0);
   LL_RETURN_IF_ERROR(CheckContextLength(base, *spec.context_length, original_override));
-  LL_ASSIGN_OR_RETURN(training.config,
-                      ExtendContext(base, *spec.context_length, RopeTypeFromName(*spec.rope), original_override));
-  // A `full` checkpoint holds the model itself, in the compute type; an adapter's base keeps its own.
-  if (*spec.method == "full") training.config.dtype = *spec.precision == "fp32" ? "float32" : "bfloat16";
+  LL_ASSIGN_OR_RETURN(
+      training.config,
+      ExtendContext(base, *spec.context_length, RopeTypeFromName(*spec.rope), original_override));
+  // A `full` checkpoint holds the model itself, in the compute type; an adapter's base keeps its
+  // own.
+  if (*spec.method == "full")
+    training.config.dtype = *spec.precision == "fp32" ? "float32" : "bfloat16";
   training.base_parameters = base.ParameterCount();
   training.attention = AttentionOf(spec);
   training.options = OptionsOf(spec);
@@ -210,9 +225,11 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
 int64_t AvailableMemoryBytes() {
   int64_t available = ProcKilobytes("/proc/meminfo", "MemAvailable:");
   if (available < 0) available = std::numeric_limits<int64_t>::max();
-  const auto limit = ReadFile("/sys/fs/cgroup/memory.max"), current = ReadFile("/sys/fs/cgroup/memory.current");
+  const auto limit = ReadFile("/sys/fs/cgroup/memory.max"),
+             current = ReadFile("/sys/fs/cgroup/memory.current");
   int64_t limit_bytes = 0, current_bytes = 0;
-  if (limit.ok() && current.ok() && absl::SimpleAtoi(*limit, &limit_bytes) && absl::SimpleAtoi(*current, &current_bytes)) {
+  if (limit.ok() && current.ok() && absl::SimpleAtoi(*limit, &limit_bytes) &&
+      absl::SimpleAtoi(*current, &current_bytes)) {
     available = std::min(available, limit_bytes - current_bytes);
   }
   return available;

@@ -1,5 +1,5 @@
-// From a job's spec to the things a training step works on. Everything a user can get wrong is checked here, before
-// anything is written.
+// From a job's spec to the things a training step works on. Everything a user can get wrong is
+// checked here, before anything is written.
 #pragma once
 
 #include <memory>
@@ -22,7 +22,8 @@ absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std:
 absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder);
 
 // Opens a token file; errors carry `field` ("data", "eval_data").
-absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path, const std::string& field,
+absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path,
+                                                               const std::string& field,
                                                                int64_t vocab_size);
 
 // Cheap identity of a token file's content: SHA-256 of its length and of its first and last MiB.
@@ -42,8 +43,8 @@ struct Training {
   int64_t base_parameters = 0;
 };
 
-// Everything but the model itself: spec resolved against the model's config, files opened, options chosen.
-// `local_ranks` share this host's memory. Errors name the key.
+// Everything but the model itself: spec resolved against the model's config, files opened, options
+// chosen. `local_ranks` share this host's memory. Errors name the key.
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks);
 
 // Bytes this process may still allocate: what the host has left and the control group allows.

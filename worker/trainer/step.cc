@@ -24,8 +24,8 @@ class Timer {
   const absl::Duration start_;
 };
 
-// The dropout masks of a row are named by the job's seed, the step and the row in the global batch, never by the rank
-// that happens to run it. splitmix64's finaliser; 0 means no dropout.
+// The dropout masks of a row are named by the job's seed, the step and the row in the global batch,
+// never by the rank that happens to run it. splitmix64's finaliser; 0 means no dropout.
 uint64_t DropoutKey(uint64_t seed, int64_t row_index) {
   uint64_t z = seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(row_index) + 1;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -34,7 +34,8 @@ uint64_t DropoutKey(uint64_t seed, int64_t row_index) {
   return z == 0 ? 1 : z;
 }
 
-// Large gradients are summed in place, small ones packed into one flat tensor: few messages, no copy of the embedding.
+// Large gradients are summed in place, small ones packed into one flat tensor: few messages, no
+// copy of the embedding.
 absl::Status ReduceGradients(std::vector<Parameter>& parameters, Comm& comm) {
   if (comm.world_size() == 1) return absl::OkStatus();
   constexpr int64_t kLarge = 1 << 20;  // elements
@@ -59,8 +60,8 @@ absl::Status ReduceGradients(std::vector<Parameter>& parameters, Comm& comm) {
 }
 
 // This rank's rows, forward and backward. Returns the sum of their losses.
-absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& training, Llama& model, const Comm& comm,
-                                  StepReport& report) {
+absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& training, Llama& model,
+                                  const Comm& comm, StepReport& report) {
   const int64_t batch = *training.spec.global_batch_size;
   double loss_sum = 0;
   for (int64_t i = comm.rank(); i < batch; i += comm.world_size()) {
@@ -70,8 +71,10 @@ absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& tra
       Timer timer(report.data_seconds);
       row = training.loader->Load(index);
     }
-    if (training.options.lora.dropout > 0) row.dropout_key = DropoutKey(training.options.seed, index);
-    LL_ASSIGN_OR_RETURN(const double loss, model.ForwardBackward(row, training.attention, grad_scale, &report.model));
+    if (training.options.lora.dropout > 0)
+      row.dropout_key = DropoutKey(training.options.seed, index);
+    LL_ASSIGN_OR_RETURN(const double loss,
+                        model.ForwardBackward(row, training.attention, grad_scale, &report.model));
     loss_sum += loss;
   }
   return loss_sum;
@@ -86,8 +89,9 @@ absl::Status NotFinite(const char* what, int64_t step, double value) {
 
 }  // namespace
 
-absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Training& training, Llama& model,
-                                   AdamWOptimizer& optimizer, const Schedule& schedule, Comm& comm) {
+absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Training& training,
+                                   Llama& model, AdamWOptimizer& optimizer,
+                                   const Schedule& schedule, Comm& comm) {
   StepReport report;
   const absl::Duration start = RealClock().Steady();
   const int64_t batch = *training.spec.global_batch_size;
@@ -99,9 +103,11 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
   const double scale = targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0;
 
   model.ZeroGrad();
-  LL_ASSIGN_OR_RETURN(const double loss_sum, Accumulate(step, scale, training, model, comm, report));
+  LL_ASSIGN_OR_RETURN(const double loss_sum,
+                      Accumulate(step, scale, training, model, comm, report));
 
-  at::Tensor shared = at::zeros({3}, at::kDouble);  // loss sum, ranks that want to stop, ranks that want a checkpoint
+  at::Tensor shared = at::zeros(
+      {3}, at::kDouble);  // loss sum, ranks that want to stop, ranks that want a checkpoint
   shared[0] = loss_sum;
   shared[1] = wishes.stop ? 1.0 : 0.0;
   shared[2] = wishes.checkpoint ? 1.0 : 0.0;
@@ -119,7 +125,8 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
     report.grad_norm = GlobalGradNorm(model.parameters());
     if (!std::isfinite(report.grad_norm)) return NotFinite("grad_norm", step, report.grad_norm);
     report.learning_rate = schedule.At(step);
-    optimizer.Step(step + 1, report.learning_rate, ClipFactor(report.grad_norm, *training.spec.max_grad_norm));
+    optimizer.Step(step + 1, report.learning_rate,
+                   ClipFactor(report.grad_norm, *training.spec.max_grad_norm));
   }
   report.step_seconds = absl::ToDoubleSeconds(RealClock().Steady() - start);
   return report;

@@ -24,8 +24,8 @@ namespace {
 
 // ---- what a checkpoint holds
 
-// The snapshot shares one copy of each master between the optimizer's file and the adapter's. With `copy` false it is no
-// copy at all: training has ended, nothing changes the tensors any more.
+// The snapshot shares one copy of each master between the optimizer's file and the adapter's. With
+// `copy` false it is no copy at all: training has ended, nothing changes the tensors any more.
 CheckpointContents Snapshot(const Training& training, Llama& model, AdamWOptimizer& optimizer,
                             const TrainerState& state, bool copy) {
   CheckpointContents contents;
@@ -44,8 +44,10 @@ CheckpointContents Snapshot(const Training& training, Llama& model, AdamWOptimiz
     for (size_t i = 0; i < frozen.size(); ++i) frozen[i].master = optimizer_tensors[3 * i].second;
     weights = PeftTensors(frozen, tied);
     contents.text_files.emplace_back(
-        kAdapterConfigFile, PeftConfig(training.options.lora, training.options.train_embedding,
-                                       training.options.train_norm, tied, training.spec.model.value_or("")).dump(1));
+        kAdapterConfigFile,
+        PeftConfig(training.options.lora, training.options.train_embedding,
+                   training.options.train_norm, tied, training.spec.model.value_or(""))
+            .dump(1));
   }
   contents.tensor_files.emplace_back(full ? "model.safetensors" : kAdapterFile, std::move(weights));
   contents.tensor_files.emplace_back(kOptimizerFile, std::move(optimizer_tensors));
@@ -62,8 +64,8 @@ void ReportCheckpoint(EventSink& events, const WrittenCheckpoint& written) {
                                {"bytes", written.sealed->size_bytes},
                                {"seconds", written.seconds}});
   } else {
-    events.Warning(absl::StrCat("checkpoint of step ", written.step, " could not be written: ",
-                                written.sealed.status().message()));
+    events.Warning(absl::StrCat("checkpoint of step ", written.step,
+                                " could not be written: ", written.sealed.status().message()));
   }
 }
 
@@ -72,7 +74,11 @@ void ReportCheckpoint(EventSink& events, const WrittenCheckpoint& written) {
 class Loop {
  public:
   Loop(Training& training, Comm& comm, EventSink& events, const TrainOptions& options)
-      : training_(training), spec_(training.spec), comm_(comm), events_(events), options_(options) {}
+      : training_(training),
+        spec_(training.spec),
+        comm_(comm),
+        events_(events),
+        options_(options) {}
 
   absl::StatusOr<TrainOutcome> Run();
 
@@ -105,11 +111,15 @@ class Loop {
 
 absl::Status Loop::Load() {
   events_.Phase("load");
-  LL_ASSIGN_OR_RETURN(model_, Llama::Create(training_.config, *training_.weights, training_.options));
-  training_.weights.reset();  // the model holds what it needs; files stay mapped where it views them
+  LL_ASSIGN_OR_RETURN(model_,
+                      Llama::Create(training_.config, *training_.weights, training_.options));
+  training_.weights
+      .reset();  // the model holds what it needs; files stay mapped where it views them
   optimizer_ = std::make_unique<AdamWOptimizer>(
-      model_->parameters(), AdamWOptions{*spec_.adam_beta1, *spec_.adam_beta2, 1e-8, *spec_.weight_decay});
-  LL_ASSIGN_OR_RETURN(state_, ResumeOrStart(training_, *model_, *optimizer_, comm_, events_, options_));
+      model_->parameters(),
+      AdamWOptions{*spec_.adam_beta1, *spec_.adam_beta2, 1e-8, *spec_.weight_decay});
+  LL_ASSIGN_OR_RETURN(state_,
+                      ResumeOrStart(training_, *model_, *optimizer_, comm_, events_, options_));
   first_step_ = state_.step;
   if (state_.step > 0 && options_.resume_from.empty()) checkpoint_step_ = state_.step;
   if (comm_.rank() != 0) return absl::OkStatus();
@@ -117,7 +127,8 @@ absl::Status Loop::Load() {
   LL_RETURN_IF_ERROR(MakeDirs(root));
   PruneCheckpoints(root, 0, 0).IgnoreError();  // what a killed run left half-written
   writer_ = std::make_unique<CheckpointWriter>(
-      root, *spec_.save_total_limit, [this](const WrittenCheckpoint& written) { ReportCheckpoint(events_, written); });
+      root, *spec_.save_total_limit,
+      [this](const WrittenCheckpoint& written) { ReportCheckpoint(events_, written); });
   return absl::OkStatus();
 }
 
@@ -125,14 +136,17 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
   for (const std::string& warning : training_.warnings) events_.Warning(warning);
   LL_RETURN_IF_ERROR(Load());
   LL_ASSIGN_OR_RETURN(const Schedule schedule,
-                      Schedule::Create(*spec_.lr_schedule, *spec_.learning_rate, *spec_.warmup_steps, *spec_.max_steps));
-  events_.Phase("train", {{"step", state_.step}, {"max_steps", *spec_.max_steps}, {"recompute", *spec_.recompute},
+                      Schedule::Create(*spec_.lr_schedule, *spec_.learning_rate,
+                                       *spec_.warmup_steps, *spec_.max_steps));
+  events_.Phase("train", {{"step", state_.step},
+                          {"max_steps", *spec_.max_steps},
+                          {"recompute", *spec_.recompute},
                           {"threads", at::get_num_threads()}});
   const auto due = [this](int64_t every) { return every > 0 && state_.step % every == 0; };
   while (state_.step < *spec_.max_steps) {
     const StepWishes mine{options_.stop_requested(), options_.take_checkpoint_request()};
-    LL_ASSIGN_OR_RETURN(const StepReport report,
-                        RunStep(state_.step, mine, training_, *model_, *optimizer_, schedule, comm_));
+    LL_ASSIGN_OR_RETURN(const StepReport report, RunStep(state_.step, mine, training_, *model_,
+                                                         *optimizer_, schedule, comm_));
     state_.step += 1;
     state_.rows_consumed += *spec_.global_batch_size;
     state_.tokens_consumed += report.tokens;
@@ -159,34 +173,39 @@ void Loop::ReportStep(const StepReport& report) {
   seconds_here_ += report.step_seconds;
   const bool last = state_.step == *spec_.max_steps;
   if (comm_.rank() != 0 || (state_.step % *spec_.logging_steps != 0 && !last)) return;
-  events_.Emit("step", {{"step", state_.step},
-                        {"loss", report.loss},
-                        {"grad_norm", report.grad_norm},
-                        {"learning_rate", report.learning_rate},
-                        {"tokens", report.tokens},
-                        {"tokens_total", state_.tokens_consumed},
-                        {"step_seconds", report.step_seconds},
-                        {"tokens_per_second", static_cast<double>(report.tokens) / report.step_seconds},
-                        {"mfu", Mfu(report)},
-                        {"peak_bytes", PeakMemoryBytes()},
-                        {"max_steps", *spec_.max_steps},
-                        {"data_seconds", report.data_seconds},
-                        {"forward_seconds", report.model.forward},
-                        {"head_seconds", report.model.head},
-                        {"backward_seconds", report.model.backward},
-                        {"reduce_seconds", report.reduce_seconds},
-                        {"optimizer_seconds", report.optimizer_seconds}});
+  events_.Emit("step",
+               {{"step", state_.step},
+                {"loss", report.loss},
+                {"grad_norm", report.grad_norm},
+                {"learning_rate", report.learning_rate},
+                {"tokens", report.tokens},
+                {"tokens_total", state_.tokens_consumed},
+                {"step_seconds", report.step_seconds},
+                {"tokens_per_second", static_cast<double>(report.tokens) / report.step_seconds},
+                {"mfu", Mfu(report)},
+                {"peak_bytes", PeakMemoryBytes()},
+                {"max_steps", *spec_.max_steps},
+                {"data_seconds", report.data_seconds},
+                {"forward_seconds", report.model.forward},
+                {"head_seconds", report.model.head},
+                {"backward_seconds", report.model.backward},
+                {"reduce_seconds", report.reduce_seconds},
+                {"optimizer_seconds", report.optimizer_seconds}});
 }
 
-// (4 P T + 3.5 A) / (t peak), 6 P T for `full`; A = exact causal forward FLOPs of attention. null without a known peak.
+// (4 P T + 3.5 A) / (t peak), 6 P T for `full`; A = exact causal forward FLOPs of attention. null
+// without a known peak.
 nlohmann::ordered_json Loop::Mfu(const StepReport& report) const {
   if (options_.peak_flops <= 0) return nullptr;
   const double tokens = static_cast<double>(report.tokens);
-  const double weights = (training_.options.train_all ? 6.0 : 4.0) * static_cast<double>(training_.base_parameters);
+  const double weights =
+      (training_.options.train_all ? 6.0 : 4.0) * static_cast<double>(training_.base_parameters);
   const double rows = tokens / static_cast<double>(*spec_.max_seq_length);
-  const double attention = rows * CausalAttentionFlops(training_.config, *spec_.max_seq_length, *spec_.attention,
-                                                       training_.attention.group_tokens);
-  return (weights * tokens + 3.5 * attention) / (report.step_seconds * options_.peak_flops * comm_.world_size());
+  const double attention =
+      rows * CausalAttentionFlops(training_.config, *spec_.max_seq_length, *spec_.attention,
+                                  training_.attention.group_tokens);
+  return (weights * tokens + 3.5 * attention) /
+         (report.step_seconds * options_.peak_flops * comm_.world_size());
 }
 
 absl::Status Loop::Evaluate() {
@@ -194,8 +213,10 @@ absl::Status Loop::Evaluate() {
   PerplexityOptions options;
   options.seq_len = spec_.eval_seq_len.value_or(*spec_.context_length);
   options.sliding_window = spec_.eval_sliding_window.value_or(options.seq_len);
-  options.mode = spec_.eval_mode.value_or("exact") == "official" ? WindowMode::kOfficial : WindowMode::kExact;
-  LL_ASSIGN_OR_RETURN(const PerplexityResult result, Perplexity(*model_, *training_.eval_file, options, comm_));
+  options.mode =
+      spec_.eval_mode.value_or("exact") == "official" ? WindowMode::kOfficial : WindowMode::kExact;
+  LL_ASSIGN_OR_RETURN(const PerplexityResult result,
+                      Perplexity(*model_, *training_.eval_file, options, comm_));
   if (comm_.rank() == 0) {
     nlohmann::ordered_json fields = {{"step", state_.step}};
     fields.update(ToJson(result));
@@ -218,30 +239,34 @@ absl::Status Loop::FinishCheckpoint() {
   at::Tensor failed = at::full({1}, written.ok() ? 0.0 : 1.0, at::kDouble);
   const absl::Status told = comm_.Broadcast(failed);
   if (!written.ok()) {
-    return WithErrorClass(Annotate(written, "the final checkpoint could not be written"), ErrorClass::kInfrastructure);
+    return WithErrorClass(Annotate(written, "the final checkpoint could not be written"),
+                          ErrorClass::kInfrastructure);
   }
   LL_RETURN_IF_ERROR(told);
   if (failed[0].item<double>() > 0) {
-    return FieldStatus(absl::StatusCode::kUnavailable, "checkpoint", "rank 0 could not write the final checkpoint");
+    return FieldStatus(absl::StatusCode::kUnavailable, "checkpoint",
+                       "rank 0 could not write the final checkpoint");
   }
   return absl::OkStatus();
 }
 
 void Loop::Done() {
   if (comm_.rank() != 0) return;
-  events_.Emit("done", {{"result",
-                         {{"loss", state_.last_loss},
-                          {"steps", state_.step},
-                          {"first_step", first_step_},
-                          {"tokens", state_.tokens_consumed},
-                          {"tokens_per_second", seconds_here_ > 0 ? tokens_here_ / seconds_here_ : 0.0},
-                          {"peak_bytes", PeakMemoryBytes()},
-                          {"checkpoint", options_.out + "/checkpoints/" + CheckpointName(state_.step)}}}});
+  events_.Emit("done",
+               {{"result",
+                 {{"loss", state_.last_loss},
+                  {"steps", state_.step},
+                  {"first_step", first_step_},
+                  {"tokens", state_.tokens_consumed},
+                  {"tokens_per_second", seconds_here_ > 0 ? tokens_here_ / seconds_here_ : 0.0},
+                  {"peak_bytes", PeakMemoryBytes()},
+                  {"checkpoint", options_.out + "/checkpoints/" + CheckpointName(state_.step)}}}});
 }
 
 }  // namespace
 
-absl::StatusOr<TrainOutcome> Train(Training& training, Comm& comm, EventSink& events, const TrainOptions& options) {
+absl::StatusOr<TrainOutcome> Train(Training& training, Comm& comm, EventSink& events,
+                                   const TrainOptions& options) {
   return Loop(training, comm, events, options).Run();
 }
 

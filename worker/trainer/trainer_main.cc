@@ -1,5 +1,6 @@
-// ll-trainer: training, evaluation and data preparation in one process per GPU. A complete tool by itself; ll-worker starts it
-// with `run`. Reading order: cli/train.cc, rank.cc, setup.cc, train_loop.cc, step.cc, then model/llama.h.
+// ll-trainer: training, evaluation and data preparation in one process per GPU. A complete tool by
+// itself; ll-worker starts it with `run`. Reading order: cli/train.cc, rank.cc, setup.cc,
+// train_loop.cc, step.cc, then model/llama.h.
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -18,7 +19,8 @@ namespace {
 constexpr int kUsage = 20;  // a wrong flag is the user's error
 
 int Main(int argc, char** argv) {
-  CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them", "ll-trainer");
+  CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them",
+                   "ll-trainer");
   program.require_subcommand(1);
   Command run;
   AddTrain(program, run);
@@ -26,12 +28,13 @@ int Main(int argc, char** argv) {
   AddInit(program, run);
   AddPack(program, run);
   AddRun(program, run);
-  program.add_subcommand("version", "Prints the versions of this program and of LibTorch")->callback([&run] {
-    run = [] {
-      std::printf("ll-trainer %s (LibTorch %s)\n", LL_VERSION, TORCH_VERSION);
-      return 0;
-    };
-  });
+  program.add_subcommand("version", "Prints the versions of this program and of LibTorch")
+      ->callback([&run] {
+        run = [] {
+          std::printf("ll-trainer %s (LibTorch %s)\n", LL_VERSION, TORCH_VERSION);
+          return 0;
+        };
+      });
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

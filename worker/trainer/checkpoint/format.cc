@@ -24,10 +24,12 @@ absl::Status Damaged(absl::string_view file, absl::string_view expected, absl::s
   return MakeFieldError({file, expected, found}, absl::StatusCode::kFailedPrecondition);
 }
 
-absl::Status VerifyFile(const std::string& folder, const std::string& name, const nlohmann::json& entry) {
+absl::Status VerifyFile(const std::string& folder, const std::string& name,
+                        const nlohmann::json& entry) {
   const std::string path = folder + "/" + name;
-  if (!entry.is_object() || !entry.contains("size_bytes") || !entry["size_bytes"].is_number_integer() ||
-      !entry.contains("sha256") || !entry["sha256"].is_string() || name.find('/') != std::string::npos) {
+  if (!entry.is_object() || !entry.contains("size_bytes") ||
+      !entry["size_bytes"].is_number_integer() || !entry.contains("sha256") ||
+      !entry["sha256"].is_string() || name.find('/') != std::string::npos) {
     return Damaged(kManifestFile, "size_bytes and sha256 of every file", entry.dump());
   }
   const auto size = FileSize(path);
@@ -42,7 +44,8 @@ absl::Status VerifyFile(const std::string& folder, const std::string& name, cons
   return absl::OkStatus();
 }
 
-// Out of sight under another name first: a removal cut short leaves nothing that looks like a checkpoint.
+// Out of sight under another name first: a removal cut short leaves nothing that looks like a
+// checkpoint.
 absl::Status RemoveCheckpoint(const std::string& root, const std::string& name) {
   const std::string doomed = absl::StrCat(root, "/", kRemoving, name);
   LL_RETURN_IF_ERROR(RemoveTree(doomed));
@@ -56,12 +59,13 @@ std::string CheckpointName(int64_t step) { return absl::StrFormat("step-%06d", s
 
 std::optional<int64_t> CheckpointStep(absl::string_view name) {
   int64_t step = 0;
-  if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step) || step < 0) return std::nullopt;
+  if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step) || step < 0)
+    return std::nullopt;
   return step;
 }
 
-absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_folder, const std::string& root,
-                                                int64_t step) {
+absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_folder,
+                                                const std::string& root, int64_t step) {
   SealedCheckpoint sealed;
   nlohmann::ordered_json files;
   LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(temporary_folder));
@@ -72,10 +76,12 @@ absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_fol
     files[name] = {{"size_bytes", size}, {"sha256", sha256}};
     sealed.size_bytes += size;
   }
-  const std::string manifest = nlohmann::ordered_json{{"version", 1}, {"step", step}, {"files", files}}.dump(1) + "\n";
+  const std::string manifest =
+      nlohmann::ordered_json{{"version", 1}, {"step", step}, {"files", files}}.dump(1) + "\n";
   sealed.manifest_sha256 = Sha256Hex(manifest);
   LL_RETURN_IF_ERROR(WriteFileAtomic(temporary_folder + "/" + kManifestFile, manifest));
-  LL_RETURN_IF_ERROR(WriteFileAtomic(temporary_folder + "/" + kCompleteFile, sealed.manifest_sha256 + "\n"));
+  LL_RETURN_IF_ERROR(
+      WriteFileAtomic(temporary_folder + "/" + kCompleteFile, sealed.manifest_sha256 + "\n"));
   sealed.path = root + "/" + CheckpointName(step);
   if (FileExists(sealed.path)) LL_RETURN_IF_ERROR(RemoveCheckpoint(root, CheckpointName(step)));
   LL_RETURN_IF_ERROR(RenameDurably(temporary_folder, sealed.path));
@@ -89,7 +95,8 @@ absl::Status VerifyCheckpoint(const std::string& folder, const std::string& mani
   if (!manifest.ok()) return Damaged(kManifestFile, "a file", "none");
   const std::string sha256 = Sha256Hex(*manifest);
   if (sha256 != absl::StripSuffix(*complete, "\n")) {
-    return Damaged(kManifestFile, absl::StrCat("sha256 ", absl::StripSuffix(*complete, "\n")), sha256);
+    return Damaged(kManifestFile, absl::StrCat("sha256 ", absl::StripSuffix(*complete, "\n")),
+                   sha256);
   }
   if (!manifest_sha256.empty() && sha256 != manifest_sha256) {
     return Damaged(kManifestFile, "sha256 " + manifest_sha256 + " as ordered", sha256);
@@ -98,7 +105,8 @@ absl::Status VerifyCheckpoint(const std::string& folder, const std::string& mani
   if (!json.is_object() || !json.contains("files") || !json["files"].is_object()) {
     return Damaged(kManifestFile, "a JSON object with \"files\"", "something else");
   }
-  for (const auto& [name, entry] : json["files"].items()) LL_RETURN_IF_ERROR(VerifyFile(folder, name, entry));
+  for (const auto& [name, entry] : json["files"].items())
+    LL_RETURN_IF_ERROR(VerifyFile(folder, name, entry));
   return absl::OkStatus();
 }
 

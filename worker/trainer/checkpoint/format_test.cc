@@ -50,12 +50,14 @@ TEST_F(CheckpointFormat, SealedFolderVerifiesAndIsFound) {
   EXPECT_TRUE(found.skipped.empty());
 }
 
-// R9: whichever file of the newest checkpoint is damaged in whichever way, the one before it is taken, with a reason.
+// R9: whichever file of the newest checkpoint is damaged in whichever way, the one before it is
+// taken, with a reason.
 TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
   Write(1);
-  for (const std::string& name : {std::string("weights"), std::string("state"), std::string(kManifestFile),
-                                  std::string(kCompleteFile)}) {
-    for (const std::string& damage : {std::string("flip"), std::string("truncate"), std::string("remove")}) {
+  for (const std::string& name : {std::string("weights"), std::string("state"),
+                                  std::string(kManifestFile), std::string(kCompleteFile)}) {
+    for (const std::string& damage :
+         {std::string("flip"), std::string("truncate"), std::string("remove")}) {
       SCOPED_TRACE(name + " " + damage);
       const std::string path = Write(2).path + "/" + name;
       LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(path));

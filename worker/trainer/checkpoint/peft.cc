@@ -22,8 +22,8 @@ constexpr absl::string_view kWeight = ".weight";
 
 }  // namespace
 
-std::vector<std::pair<std::string, at::Tensor>> PeftTensors(const std::vector<Parameter>& parameters,
-                                                            bool tied_head) {
+std::vector<std::pair<std::string, at::Tensor>> PeftTensors(
+    const std::vector<Parameter>& parameters, bool tied_head) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const Parameter& parameter : parameters) {
     tensors.emplace_back(absl::StrCat(kPeftPrefix, parameter.name), parameter.master);
@@ -34,12 +34,13 @@ std::vector<std::pair<std::string, at::Tensor>> PeftTensors(const std::vector<Pa
   return tensors;
 }
 
-nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bool train_norm, bool tied_head,
-                                  const std::string& base_model) {
+nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bool train_norm,
+                                  bool tied_head, const std::string& base_model) {
   nlohmann::ordered_json modules_to_save = nlohmann::ordered_json::array();
   if (train_embedding) modules_to_save.push_back("embed_tokens");
   if (train_norm) {
-    for (const char* norm : {"input_layernorm", "post_attention_layernorm", "norm"}) modules_to_save.push_back(norm);
+    for (const char* norm : {"input_layernorm", "post_attention_layernorm", "norm"})
+      modules_to_save.push_back(norm);
   }
   nlohmann::ordered_json config = {
       {"peft_type", "LORA"},
@@ -59,18 +60,22 @@ nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bo
   return config;
 }
 
-absl::StatusOr<std::unique_ptr<AdaptedWeights>> AdaptedWeights::Open(WeightSource& base,
-                                                                     const std::string& adapter_folder) {
+absl::StatusOr<std::unique_ptr<AdaptedWeights>> AdaptedWeights::Open(
+    WeightSource& base, const std::string& adapter_folder) {
   const std::string config_path = adapter_folder + "/" + kAdapterConfigFile;
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
   const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object() || config.value("peft_type", "") != "LORA" || !config.contains("r") ||
-      !config["r"].is_number() || !config.contains("lora_alpha") || !config["lora_alpha"].is_number()) {
-    return MakeFieldError({config_path, "a LoRA adapter's config with peft_type, r and lora_alpha", "something else"});
+      !config["r"].is_number() || !config.contains("lora_alpha") ||
+      !config["lora_alpha"].is_number()) {
+    return MakeFieldError({config_path, "a LoRA adapter's config with peft_type, r and lora_alpha",
+                           "something else"});
   }
   for (const char* unsupported : {"rank_pattern", "alpha_pattern"}) {
-    if (config.contains(unsupported) && config[unsupported].is_object() && !config[unsupported].empty()) {
-      return MakeFieldError({config_path, absl::StrCat("no ", unsupported), config[unsupported].dump()});
+    if (config.contains(unsupported) && config[unsupported].is_object() &&
+        !config[unsupported].empty()) {
+      return MakeFieldError(
+          {config_path, absl::StrCat("no ", unsupported), config[unsupported].dump()});
     }
   }
   const double rank = config["r"].get<double>(), alpha = config["lora_alpha"].get<double>();
@@ -79,7 +84,8 @@ absl::StatusOr<std::unique_ptr<AdaptedWeights>> AdaptedWeights::Open(WeightSourc
   LL_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(adapter_folder + "/" + kAdapterFile));
   for (const TensorInfo& tensor : file->tensors()) {
     if (!absl::StartsWith(tensor.name, kPeftPrefix) || !absl::EndsWith(tensor.name, kWeight)) {
-      return MakeFieldError({file->path(), "LoRA matrices and weights trained in full", tensor.name});
+      return MakeFieldError(
+          {file->path(), "LoRA matrices and weights trained in full", tensor.name});
     }
   }
   const double scale = alpha / (rslora ? std::sqrt(rank) : rank);
@@ -100,9 +106,10 @@ absl::StatusOr<at::Tensor> AdaptedWeights::Get(const std::string& hf_name) {
   LL_ASSIGN_OR_RETURN(const at::Tensor a, Find(module + ".lora_A.weight"));
   if (!a.defined()) return weight;
   LL_ASSIGN_OR_RETURN(const at::Tensor b, Find(module + ".lora_B.weight"));
-  if (!b.defined() || a.dim() != 2 || b.dim() != 2 || a.size(0) != b.size(1) || b.size(0) != weight.size(0) ||
-      a.size(1) != weight.size(1)) {
-    return MakeFieldError({file_->path(), absl::StrCat("lora_A and lora_B that fit ", hf_name), "other shapes"});
+  if (!b.defined() || a.dim() != 2 || b.dim() != 2 || a.size(0) != b.size(1) ||
+      b.size(0) != weight.size(0) || a.size(1) != weight.size(1)) {
+    return MakeFieldError(
+        {file_->path(), absl::StrCat("lora_A and lora_B that fit ", hf_name), "other shapes"});
   }
   at::Tensor merged;
   LL_RETURN_IF_ERROR(TorchTry([&] {

@@ -14,21 +14,25 @@
 
 namespace ll {
 
-// The trained tensors under PEFT's names ("base_model.model." + the model's name), without copying them: masters in
-// fp32. With a tied head and a trained embedding PEFT wants the embedding a second time, as lm_head's weight.
-std::vector<std::pair<std::string, at::Tensor>> PeftTensors(const std::vector<Parameter>& parameters,
-                                                            bool tied_head);
+// The trained tensors under PEFT's names ("base_model.model." + the model's name), without copying
+// them: masters in fp32. With a tied head and a trained embedding PEFT wants the embedding a second
+// time, as lm_head's weight.
+std::vector<std::pair<std::string, at::Tensor>> PeftTensors(
+    const std::vector<Parameter>& parameters, bool tied_head);
 
 // adapter_config.json: `base_model` is what the adapter was trained on, a folder or a name.
-nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bool train_norm, bool tied_head,
-                                  const std::string& base_model);
+nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bool train_norm,
+                                  bool tied_head, const std::string& base_model);
 
-// A base model with an adapter folder merged into it, weight by weight as they are asked for: W + scale * B A in fp32
-// for LoRA's targets, the adapter's own weight for what was trained in full. Not thread-safe.
+// A base model with an adapter folder merged into it, weight by weight as they are asked for: W +
+// scale * B A in fp32 for LoRA's targets, the adapter's own weight for what was trained in full.
+// Not thread-safe.
 class AdaptedWeights : public WeightSource {
  public:
-  // `base` must outlive this. Errors: the folder lacks a file, its config is not LoRA's, a tensor has no use.
-  static absl::StatusOr<std::unique_ptr<AdaptedWeights>> Open(WeightSource& base, const std::string& adapter_folder);
+  // `base` must outlive this. Errors: the folder lacks a file, its config is not LoRA's, a tensor
+  // has no use.
+  static absl::StatusOr<std::unique_ptr<AdaptedWeights>> Open(WeightSource& base,
+                                                              const std::string& adapter_folder);
   absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override;
 
  private:

@@ -16,7 +16,8 @@ absl::Status CopyFrom(const std::shared_ptr<const SafetensorsFile>& file, const 
   if (info == nullptr) return MakeFieldError({file->path(), "tensor " + name, "none"});
   LL_ASSIGN_OR_RETURN(const at::Tensor source, TensorView(file, *info));
   if (source.sizes() != destination.sizes() || source.scalar_type() != destination.scalar_type()) {
-    return MakeFieldError({file->path(), absl::StrCat(name, " as this job's spec makes it"), "another shape or dtype"});
+    return MakeFieldError({file->path(), absl::StrCat(name, " as this job's spec makes it"),
+                           "another shape or dtype"});
   }
   destination.copy_(source);
   return absl::OkStatus();
@@ -28,10 +29,12 @@ std::string TrainerStateToText(const TrainerState& state) {
   const nlohmann::ordered_json json = {
       {"version", 1},
       {"step", state.step},
-      {"data_position", {{"rows_consumed", state.rows_consumed}, {"tokens_consumed", state.tokens_consumed}}},
+      {"data_position",
+       {{"rows_consumed", state.rows_consumed}, {"tokens_consumed", state.tokens_consumed}}},
       {"last_loss", state.last_loss},
       {"seed", state.spec.seed.value_or(0)},
-      {"schedule", {{"lr_schedule", state.spec.lr_schedule.value_or("")}, {"next_step", state.step}}},
+      {"schedule",
+       {{"lr_schedule", state.spec.lr_schedule.value_or("")}, {"next_step", state.step}}},
       {"data_fingerprint", state.data_fingerprint},
       {"plan", state.plan},
       {"build", state.build},
@@ -41,7 +44,8 @@ std::string TrainerStateToText(const TrainerState& state) {
 
 absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return MakeFieldError({kTrainerStateFile, "a JSON object", "something else"});
+  if (!json.is_object())
+    return MakeFieldError({kTrainerStateFile, "a JSON object", "something else"});
   TrainerState state;
   try {
     state.step = json.at("step").get<int64_t>();
@@ -53,7 +57,8 @@ absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
     state.build = json.at("build");
     LL_ASSIGN_OR_RETURN(state.spec, ParseJobSpec(json.at("spec").dump()));
   } catch (const nlohmann::json::exception& error) {
-    return MakeFieldError({kTrainerStateFile, "step, data_position, plan, build and spec", error.what()});
+    return MakeFieldError(
+        {kTrainerStateFile, "step, data_position, plan, build and spec", error.what()});
   }
   return state;
 }
@@ -65,7 +70,8 @@ absl::StatusOr<TrainerState> ReadTrainerState(const std::string& checkpoint) {
   return state;
 }
 
-NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer, bool copy) {
+NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer,
+                              bool copy) {
   const auto held = [copy](const at::Tensor& t) { return copy ? t.clone() : t; };
   NamedTensors tensors;
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -76,7 +82,8 @@ NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOpt
   return tensors;
 }
 
-absl::Status RestoreTensors(const std::string& checkpoint, Llama& model, AdamWOptimizer& optimizer) {
+absl::Status RestoreTensors(const std::string& checkpoint, Llama& model,
+                            AdamWOptimizer& optimizer) {
   LL_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(checkpoint + "/" + kOptimizerFile));
   const absl::Status copied = TorchTry([&]() -> absl::Status {
     std::vector<Parameter>& parameters = model.parameters();

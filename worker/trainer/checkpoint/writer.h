@@ -1,4 +1,5 @@
-// Writes checkpoints while training goes on: the step loop hands over a snapshot, a background thread makes it durable.
+// Writes checkpoints while training goes on: the step loop hands over a snapshot, a background
+// thread makes it durable.
 #pragma once
 
 #include <functional>
@@ -20,9 +21,9 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // Everything a checkpoint holds. The tensors are the snapshot: nobody writes them any more.
 struct CheckpointContents {
   int64_t step = 0;
-  std::vector<std::pair<std::string, NamedTensors>> tensor_files;      // file name, tensors
-  std::vector<std::pair<std::string, std::string>> text_files;         // file name, content
-  std::vector<std::string> copied_files;                               // paths of small files to put beside them
+  std::vector<std::pair<std::string, NamedTensors>> tensor_files;  // file name, tensors
+  std::vector<std::pair<std::string, std::string>> text_files;     // file name, content
+  std::vector<std::string> copied_files;  // paths of small files to put beside them
 };
 
 struct WrittenCheckpoint {
@@ -34,9 +35,10 @@ struct WrittenCheckpoint {
 // Not thread-safe; one write is in flight at a time.
 class CheckpointWriter {
  public:
-  // Writes below `root`, keeping the newest `keep` (0 = all). `on_written` runs on the writing thread after each
-  // attempt, good or bad; it must be thread-safe.
-  CheckpointWriter(std::string root, int64_t keep, std::function<void(const WrittenCheckpoint&)> on_written);
+  // Writes below `root`, keeping the newest `keep` (0 = all). `on_written` runs on the writing
+  // thread after each attempt, good or bad; it must be thread-safe.
+  CheckpointWriter(std::string root, int64_t keep,
+                   std::function<void(const WrittenCheckpoint&)> on_written);
   ~CheckpointWriter();  // waits for the write in flight
 
   // Waits for the write in flight, then starts this one.

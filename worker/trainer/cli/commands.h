@@ -1,5 +1,5 @@
-// The subcommands of ll-trainer. Each Add* declares its flags on the program and, when its subcommand was given, sets
-// `run` to what main is to call; `run` returns the exit code.
+// The subcommands of ll-trainer. Each Add* declares its flags on the program and, when its
+// subcommand was given, sets `run` to what main is to call; `run` returns the exit code.
 #pragma once
 
 #include <functional>

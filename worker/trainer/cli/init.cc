@@ -28,9 +28,12 @@ absl::Status Init(const InitFlags& flags) {
   if (!flags.dtype.empty()) config.dtype = flags.dtype;
   const std::string config_path = flags.out + "/config.json";
   if (FileExists(config_path)) {
-    return MakeFieldError({"--out", "a folder without a model", flags.out}, absl::StatusCode::kAlreadyExists);
+    return MakeFieldError({"--out", "a folder without a model", flags.out},
+                          absl::StatusCode::kAlreadyExists);
   }
-  const at::ScalarType dtype = config.dtype == "float32" ? at::kFloat : config.dtype == "float16" ? at::kHalf : at::kBFloat16;
+  const at::ScalarType dtype = config.dtype == "float32"   ? at::kFloat
+                               : config.dtype == "float16" ? at::kHalf
+                                                           : at::kBFloat16;
   RandomWeights weights(flags.seed, config);
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const WeightShape& shape : WeightShapes(config)) {
@@ -41,8 +44,9 @@ absl::Status Init(const InitFlags& flags) {
   LL_RETURN_IF_ERROR(WriteSafetensors(flags.out + "/model.safetensors", tensors));
   // Last, so that a folder with a config is complete.
   LL_RETURN_IF_ERROR(WriteFileAtomic(config_path, LlamaConfigToJson(config).dump(2) + "\n"));
-  std::printf("%s: %s parameters, %s, seed %llu\n", flags.out.c_str(), HumanCount(config.ParameterCount()).c_str(),
-              config.dtype.c_str(), static_cast<unsigned long long>(flags.seed));
+  std::printf("%s: %s parameters, %s, seed %llu\n", flags.out.c_str(),
+              HumanCount(config.ParameterCount()).c_str(), config.dtype.c_str(),
+              static_cast<unsigned long long>(flags.seed));
   return absl::OkStatus();
 }
 
@@ -51,7 +55,9 @@ absl::Status Init(const InitFlags& flags) {
 void AddInit(CLI::App& program, Command& run) {
   auto flags = std::make_shared<InitFlags>();
   CLI::App* command = program.add_subcommand("init", "Writes a model folder with random weights");
-  command->add_option("--config", flags->config, "config.json of the shape")->required()->type_name("FILE");
+  command->add_option("--config", flags->config, "config.json of the shape")
+      ->required()
+      ->type_name("FILE");
   command->add_option("--out", flags->out, "Folder to write")->required()->type_name("DIR");
   command->add_option("--seed", flags->seed, "Seed of the weights")->capture_default_str();
   command->add_option("--dtype", flags->dtype, "Type of the weights; default: what the config says")

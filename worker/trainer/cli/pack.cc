@@ -34,7 +34,8 @@ absl::Status Pack(PackFlags& flags) {
   if (flags.tokenizer.empty()) {
     return MakeFieldError({"--tokenizer", "a model folder or a tokenizer file", "nothing"});
   }
-  if (flags.pack.output.empty()) return MakeFieldError({"--out", "the token file to write", "nothing"});
+  if (flags.pack.output.empty())
+    return MakeFieldError({"--out", "the token file to write", "nothing"});
   LL_ASSIGN_OR_RETURN(const auto tokenizer, OpenTokenizer(flags.tokenizer));
   flags.pack.add_eos = !flags.no_eos;
   flags.pack.split = flags.documents == "blank-line"   ? DocumentSplit::kBlankLine
@@ -55,20 +56,30 @@ absl::Status Pack(PackFlags& flags) {
 void AddPack(CLI::App& program, Command& run) {
   auto flags = std::make_shared<PackFlags>();
   CLI::App* command = program.add_subcommand("pack", "Turns text into a token file");
-  command->add_option("inputs", flags->pack.inputs, "Text files, UTF-8")->required()->type_name("FILE");
-  command->add_option("--out", flags->pack.output, "Token file to write; FILE.json is written beside it")
+  command->add_option("inputs", flags->pack.inputs, "Text files, UTF-8")
+      ->required()
       ->type_name("FILE");
-  command->add_option("--tokenizer", flags->tokenizer, "Model folder, tokenizer.json or tokenizer.model")
+  command
+      ->add_option("--out", flags->pack.output,
+                   "Token file to write; FILE.json is written beside it")
+      ->type_name("FILE");
+  command
+      ->add_option("--tokenizer", flags->tokenizer,
+                   "Model folder, tokenizer.json or tokenizer.model")
       ->type_name("PATH");
   command->add_option("--documents", flags->documents, "Where a document ends")
-      ->capture_default_str()->check(CLI::IsMember({"file", "blank-line", "json-lines"}));
+      ->capture_default_str()
+      ->check(CLI::IsMember({"file", "blank-line", "json-lines"}));
   command->add_flag("--bos", flags->pack.add_bos, "Puts the begin token in front of each document");
   command->add_flag("--no-eos", flags->no_eos, "Leaves out the end token after each document");
-  CLI::Option* train = command->add_option("--train-tokenizer", flags->train_tokenizer,
-                                           "First trains a SentencePiece model on the inputs and writes it here")
-                           ->type_name("FILE");
+  CLI::Option* train =
+      command
+          ->add_option("--train-tokenizer", flags->train_tokenizer,
+                       "First trains a SentencePiece model on the inputs and writes it here")
+          ->type_name("FILE");
   command->add_option("--vocab-size", flags->vocab_size, "Vocabulary of the tokenizer to train")
-      ->check(CLI::PositiveNumber)->needs(train);
+      ->check(CLI::PositiveNumber)
+      ->needs(train);
   command->callback([flags, &run] {
     run = [flags] {
       const absl::Status status = Pack(*flags);

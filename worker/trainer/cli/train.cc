@@ -21,10 +21,15 @@ int Execute(const TrainFlags& flags) {
 
 void AddCommonFlags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--spec", flags.spec, "Job spec, YAML or JSON")->required()->type_name("FILE");
-  command.add_option("--out", flags.rank.out, "Folder for checkpoints and events")->required()->type_name("DIR");
-  command.add_option("--set", flags.settings, "Overrides one key of the spec; may be repeated")->type_name("KEY=VALUE");
-  command.add_option("--threads", flags.rank.threads, "CPU threads; default: OMP_NUM_THREADS, else the host's cores");
-  command.add_option("--peak-tflops", flags.rank.peak_tflops, "The device's peak, for mfu; without it mfu is null");
+  command.add_option("--out", flags.rank.out, "Folder for checkpoints and events")
+      ->required()
+      ->type_name("DIR");
+  command.add_option("--set", flags.settings, "Overrides one key of the spec; may be repeated")
+      ->type_name("KEY=VALUE");
+  command.add_option("--threads", flags.rank.threads,
+                     "CPU threads; default: OMP_NUM_THREADS, else the host's cores");
+  command.add_option("--peak-tflops", flags.rank.peak_tflops,
+                     "The device's peak, for mfu; without it mfu is null");
 }
 
 }  // namespace
@@ -32,7 +37,8 @@ void AddCommonFlags(CLI::App& command, TrainFlags& flags) {
 void AddTrain(CLI::App& program, Command& run) {
   auto flags = std::make_shared<TrainFlags>();
   CLI::App* command = program.add_subcommand(
-      "train", "Trains by itself; run again with the same --out it resumes from the newest good checkpoint");
+      "train",
+      "Trains by itself; run again with the same --out it resumes from the newest good checkpoint");
   AddCommonFlags(*command, *flags);
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
 }
@@ -42,18 +48,30 @@ void AddRun(CLI::App& program, Command& run) {
   RankFlags& rank = flags->rank;
   CLI::App* command = program.add_subcommand("run", "Runs one rank of a job; ll-worker calls this");
   AddCommonFlags(*command, *flags);
-  command->add_option("--rank", rank.rank, "This process's rank")->required()->check(CLI::NonNegativeNumber);
-  command->add_option("--world", rank.world_size, "Ranks of the job")->required()->check(CLI::PositiveNumber);
+  command->add_option("--rank", rank.rank, "This process's rank")
+      ->required()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--world", rank.world_size, "Ranks of the job")
+      ->required()
+      ->check(CLI::PositiveNumber);
   command->add_option("--epoch", rank.epoch, "The job's attempt");
   command->add_option("--nonce", rank.nonce, "Prefix in the rendezvous store");
-  command->add_option("--events-fd", rank.events_fd, "Inherited descriptor for events; default: standard output");
+  command->add_option("--events-fd", rank.events_fd,
+                      "Inherited descriptor for events; default: standard output");
   command->add_option("--control-fd", rank.control_fd, "Inherited descriptor for control lines");
-  command->add_option("--listen-host", rank.listen_host, "This host's address for its peers")->capture_default_str();
-  command->add_option("--rendezvous", rank.rendezvous, "Rank 0's address; default: told on the control descriptor")
+  command->add_option("--listen-host", rank.listen_host, "This host's address for its peers")
+      ->capture_default_str();
+  command
+      ->add_option("--rendezvous", rank.rendezvous,
+                   "Rank 0's address; default: told on the control descriptor")
       ->type_name("HOST:PORT");
-  command->add_option("--resume-from", rank.resume_from, "Checkpoint folder to start from")->type_name("DIR");
-  command->add_option("--resume-manifest", rank.resume_manifest_sha256, "SHA-256 its MANIFEST.json must have");
-  command->add_option("--collective-timeout-s", rank.collective_timeout_seconds, "Seconds to wait for a slow rank")
+  command->add_option("--resume-from", rank.resume_from, "Checkpoint folder to start from")
+      ->type_name("DIR");
+  command->add_option("--resume-manifest", rank.resume_manifest_sha256,
+                      "SHA-256 its MANIFEST.json must have");
+  command
+      ->add_option("--collective-timeout-s", rank.collective_timeout_seconds,
+                   "Seconds to wait for a slow rank")
       ->capture_default_str();
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
 }

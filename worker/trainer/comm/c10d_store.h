@@ -22,8 +22,8 @@ class C10dStore : public RendezvousStore {
   c10::intrusive_ptr<c10d::Store> store_;
 };
 
-// Runs a c10d call; what it throws becomes Unavailable (a peer or the network failed) with `what` in front. Inline
-// because libll_cuda.so needs it too.
+// Runs a c10d call; what it throws becomes Unavailable (a peer or the network failed) with `what`
+// in front. Inline because libll_cuda.so needs it too.
 template <typename Call>
 absl::Status C10dTry(const std::string& what, Call&& call) {
   try {

@@ -11,7 +11,10 @@ class GlooComm : public Comm {
  public:
   GlooComm(std::unique_ptr<RendezvousStore> store, c10::intrusive_ptr<c10d::ProcessGroupGloo> group,
            const CommOptions& options)
-      : store_(std::move(store)), group_(std::move(group)), rank_(options.rank), world_size_(options.world_size) {}
+      : store_(std::move(store)),
+        group_(std::move(group)),
+        rank_(options.rank),
+        world_size_(options.world_size) {}
 
   int rank() const override { return rank_; }
   int world_size() const override { return world_size_; }
@@ -42,15 +45,20 @@ class GlooComm : public Comm {
 
 absl::StatusOr<std::unique_ptr<Comm>> MakeGlooComm(std::unique_ptr<RendezvousStore> store,
                                                    const CommOptions& options) {
-  const auto milliseconds = [](absl::Duration d) { return std::chrono::milliseconds(absl::ToInt64Milliseconds(d)); };
+  const auto milliseconds = [](absl::Duration d) {
+    return std::chrono::milliseconds(absl::ToInt64Milliseconds(d));
+  };
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group;
-  LL_RETURN_IF_ERROR(C10dTry(absl::StrCat("rendezvous: rank ", options.rank, " of ", options.world_size), [&] {
-    auto gloo_options = c10d::ProcessGroupGloo::Options::create(milliseconds(options.rendezvous_timeout));
-    gloo_options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(options.host)};
-    group = c10::make_intrusive<c10d::ProcessGroupGloo>(static_cast<C10dStore&>(*store).store(), options.rank,
-                                                        options.world_size, gloo_options);
-    group->setTimeout(milliseconds(options.collective_timeout));
-  }));
+  LL_RETURN_IF_ERROR(
+      C10dTry(absl::StrCat("rendezvous: rank ", options.rank, " of ", options.world_size), [&] {
+        auto gloo_options =
+            c10d::ProcessGroupGloo::Options::create(milliseconds(options.rendezvous_timeout));
+        gloo_options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(options.host)};
+        group = c10::make_intrusive<c10d::ProcessGroupGloo>(static_cast<C10dStore&>(*store).store(),
+                                                            options.rank, options.world_size,
+                                                            gloo_options);
+        group->setTimeout(milliseconds(options.collective_timeout));
+      }));
   return std::make_unique<GlooComm>(std::move(store), std::move(group), options);
 }
 

@@ -55,15 +55,18 @@ class NcclComm : public Comm {
 }  // namespace
 }  // namespace ll
 
-extern "C" __attribute__((visibility("default"))) absl::StatusOr<std::unique_ptr<ll::Comm>> ll_make_nccl_comm(
-    std::unique_ptr<ll::RendezvousStore> store, const ll::CommOptions& options, int device_index) {
+extern "C" __attribute__((visibility("default"))) absl::StatusOr<std::unique_ptr<ll::Comm>>
+ll_make_nccl_comm(std::unique_ptr<ll::RendezvousStore> store, const ll::CommOptions& options,
+                  int device_index) {
   c10::intrusive_ptr<c10d::ProcessGroupNCCL> group;
   LL_RETURN_IF_ERROR(ll::C10dTry("rendezvous: NCCL", [&] {
     const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device_index));
     auto nccl_options = c10d::ProcessGroupNCCL::Options::create();
-    nccl_options->timeout = std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
-    group = c10::make_intrusive<c10d::ProcessGroupNCCL>(static_cast<ll::C10dStore&>(*store).store(), options.rank,
-                                                        options.world_size, nccl_options);
+    nccl_options->timeout =
+        std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
+    group =
+        c10::make_intrusive<c10d::ProcessGroupNCCL>(static_cast<ll::C10dStore&>(*store).store(),
+                                                    options.rank, options.world_size, nccl_options);
   }));
   return std::make_unique<ll::NcclComm>(std::move(store), std::move(group), options, device_index);
 }

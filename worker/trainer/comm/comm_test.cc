@@ -27,9 +27,11 @@ void RunGang(int world_size, Body body) {
     ranks.emplace_back([&, rank] {
       std::unique_ptr<RendezvousStore> store = rank == 0 ? std::move(store0) : nullptr;
       if (rank > 0) {
-        LL_ASSERT_OK_AND_ASSIGN(store, RendezvousStore::Connect(Options(rank, world_size), address));
+        LL_ASSERT_OK_AND_ASSIGN(store,
+                                RendezvousStore::Connect(Options(rank, world_size), address));
       }
-      LL_ASSERT_OK_AND_ASSIGN(const auto comm, MakeGlooComm(std::move(store), Options(rank, world_size)));
+      LL_ASSERT_OK_AND_ASSIGN(const auto comm,
+                              MakeGlooComm(std::move(store), Options(rank, world_size)));
       body(*comm);
     });
   }
@@ -65,7 +67,8 @@ TEST(GlooComm, MissingPeerIsAnErrorWithinTheDeadline) {
   options.rendezvous_timeout = absl::Seconds(1);
   std::string address;
   LL_ASSERT_OK_AND_ASSIGN(auto store, RendezvousStore::Listen(options, &address));
-  EXPECT_THAT(MakeGlooComm(std::move(store), options), StatusIs(absl::StatusCode::kUnavailable, "rendezvous"));
+  EXPECT_THAT(MakeGlooComm(std::move(store), options),
+              StatusIs(absl::StatusCode::kUnavailable, "rendezvous"));
 }
 
 TEST(Rendezvous, MalformedAddress) {

@@ -26,11 +26,14 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(std::shared_ptr<const Tok
                                                        const LoaderOptions& options) {
   LL_CHECK(options.row_tokens >= 2);
   const int64_t tokens = file->size();
-  if (tokens < 2) return MakeFieldError({"data", "at least 2 tokens", absl::StrCat(tokens, " in ", file->path())});
+  if (tokens < 2)
+    return MakeFieldError(
+        {"data", "at least 2 tokens", absl::StrCat(tokens, " in ", file->path())});
   std::set<int64_t> boundaries;
   if (options.document_boundaries) {
     if (file->documents().empty()) {
-      return MakeFieldError({"document_boundaries", absl::StrCat("documents in ", file->path(), ".json"), "none",
+      return MakeFieldError({"document_boundaries",
+                             absl::StrCat("documents in ", file->path(), ".json"), "none",
                              "pack the text again, or set document_boundaries: false"});
     }
     for (const auto& [start, end] : file->documents()) {
@@ -38,11 +41,12 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(std::shared_ptr<const Tok
       boundaries.insert(end);
     }
   }
-  // The tail becomes a shorter row: what padding it with -100 labels would compute, without the padding.
+  // The tail becomes a shorter row: what padding it with -100 labels would compute, without the
+  // padding.
   const int64_t tail = tokens % options.row_tokens;
   const int64_t rows = tokens / options.row_tokens + (tail >= 2 ? 1 : 0);
-  return std::unique_ptr<Loader>(
-      new Loader(std::move(file), options, rows, std::vector<int64_t>(boundaries.begin(), boundaries.end())));
+  return std::unique_ptr<Loader>(new Loader(
+      std::move(file), options, rows, std::vector<int64_t>(boundaries.begin(), boundaries.end())));
 }
 
 Loader::Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options, int64_t rows,

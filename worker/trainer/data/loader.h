@@ -1,7 +1,8 @@
-// Training rows out of a token file: row r is tokens [r N, (r + 1) N), the last one shorter, visited in RowOrder's order.
+// Training rows out of a token file: row r is tokens [r N, (r + 1) N), the last one shorter,
+// visited in RowOrder's order.
 //
-// Row i of training (counted over all steps) goes to data rank i mod D. Content and labels depend on the index alone, so
-// a resumed run needs nothing but the number of rows consumed.
+// Row i of training (counted over all steps) goes to data rank i mod D. Content and labels depend
+// on the index alone, so a resumed run needs nothing but the number of rows consumed.
 #pragma once
 
 #include <cstdint>
@@ -16,27 +17,31 @@
 
 namespace ll {
 
-// Tokens [begin, end) of the file as one document, int64, each labelled with its successor in the range.
+// Tokens [begin, end) of the file as one document, int64, each labelled with its successor in the
+// range.
 Row ReadRow(const TokenFile& file, int64_t begin, int64_t end);
 
 struct LoaderOptions {
   int64_t row_tokens = 0;  // N, at least 2
   uint64_t seed = 0;
   bool shuffle = true;
-  // Cuts attention at documents and gives a document's first token no target; needs the file's sidecar.
+  // Cuts attention at documents and gives a document's first token no target; needs the file's
+  // sidecar.
   bool document_boundaries = false;
 };
 
 // Not thread-safe.
 class Loader {
  public:
-  // Errors name the field: a file shorter than two tokens, no documents in the sidecar where their boundaries are wanted.
+  // Errors name the field: a file shorter than two tokens, no documents in the sidecar where their
+  // boundaries are wanted.
   static absl::StatusOr<std::unique_ptr<Loader>> Create(std::shared_ptr<const TokenFile> file,
                                                         const LoaderOptions& options);
 
   // Rows in one pass. A tail of a single token, which has no target, is left out.
   int64_t rows() const { return order_.rows(); }
-  // Tokens and targets (predictions that count) of the index-th row of training, without reading it.
+  // Tokens and targets (predictions that count) of the index-th row of training, without reading
+  // it.
   int64_t TokensOf(int64_t index);
   int64_t TargetsOf(int64_t index);
   Row Load(int64_t index);

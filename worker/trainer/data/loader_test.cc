@@ -83,7 +83,8 @@ TEST(Loader, ShufflingVisitsEveryTokenOnceAPass) {
 }
 
 TEST(Loader, TooShortAFileIsRefused) {
-  EXPECT_THAT(Loader::Create(MakeFile({1}), {4, 1, false}), StatusIs(absl::StatusCode::kInvalidArgument, "data"));
+  EXPECT_THAT(Loader::Create(MakeFile({1}), {4, 1, false}),
+              StatusIs(absl::StatusCode::kInvalidArgument, "data"));
 }
 
 }  // namespace

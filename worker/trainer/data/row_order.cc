@@ -8,7 +8,8 @@
 
 namespace ll {
 
-RowOrder::RowOrder(int64_t rows, uint64_t seed, bool shuffle) : rows_(rows), seed_(seed), shuffle_(shuffle) {
+RowOrder::RowOrder(int64_t rows, uint64_t seed, bool shuffle)
+    : rows_(rows), seed_(seed), shuffle_(shuffle) {
   LL_CHECK(rows > 0);
 }
 

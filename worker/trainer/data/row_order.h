@@ -1,5 +1,6 @@
-// In which order the rows of a token file are visited: a seeded permutation per pass over the data, so that the row at
-// any point of training follows from (seed, index) alone and a resumed run needs no state but the index.
+// In which order the rows of a token file are visited: a seeded permutation per pass over the data,
+// so that the row at any point of training follows from (seed, index) alone and a resumed run needs
+// no state but the index.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,8 @@ namespace {
 
 TEST(Windows, OfficialCountIsThatOfLongLora) {
   for (const int64_t tokens : {2600, 4096, 5000, 10240}) {
-    LL_ASSERT_OK_AND_ASSIGN(const auto starts, WindowStarts(tokens, 2048, 256, WindowMode::kOfficial));
+    LL_ASSERT_OK_AND_ASSIGN(const auto starts,
+                            WindowStarts(tokens, 2048, 256, WindowMode::kOfficial));
     EXPECT_EQ(static_cast<int64_t>(starts.size()), (tokens - 2048 + 255) / 256 - 1) << tokens;
     EXPECT_EQ(starts[1], 256);
   }
@@ -21,7 +22,8 @@ TEST(Windows, ExactKeepsTheLast) {
 }
 
 TEST(Windows, NoWindowIsAnErrorThatSaysHowManyTokensAreNeeded) {
-  EXPECT_THAT(WindowStarts(3, 4, 1, WindowMode::kExact), StatusIs(absl::StatusCode::kInvalidArgument, "at least 4"));
+  EXPECT_THAT(WindowStarts(3, 4, 1, WindowMode::kExact),
+              StatusIs(absl::StatusCode::kInvalidArgument, "at least 4"));
   EXPECT_THAT(WindowStarts(2300, 2048, 256, WindowMode::kOfficial),
               StatusIs(absl::StatusCode::kInvalidArgument, "at least 2305"));
 }

@@ -12,18 +12,20 @@
 namespace ll {
 namespace {
 
-// Follows `adapter` to what it is: a whole model (checkpoint of method full) becomes the model; an adapter without a
-// model given names its base.
+// Follows `adapter` to what it is: a whole model (checkpoint of method full) becomes the model; an
+// adapter without a model given names its base.
 absl::Status ResolveFolders(EvalRequest& request) {
   if (request.adapter.empty()) return absl::OkStatus();
   const std::string config_path = request.adapter + "/" + kAdapterConfigFile;
   if (!IsDirectory(request.adapter)) {
-    return MakeFieldError({"adapter", "an adapter folder", request.adapter, "there is no such folder"},
-                          absl::StatusCode::kNotFound);
+    return MakeFieldError(
+        {"adapter", "an adapter folder", request.adapter, "there is no such folder"},
+        absl::StatusCode::kNotFound);
   }
   if (!FileExists(config_path)) {
     if (!FileExists(request.adapter + "/config.json")) {
-      return MakeFieldError({"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
+      return MakeFieldError(
+          {"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
     }
     request.model = request.adapter;
     request.adapter.clear();
@@ -32,7 +34,8 @@ absl::Status ResolveFolders(EvalRequest& request) {
   if (!request.model.empty()) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
   const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (config.is_object() && config.contains("base_model_name_or_path") && config["base_model_name_or_path"].is_string()) {
+  if (config.is_object() && config.contains("base_model_name_or_path") &&
+      config["base_model_name_or_path"].is_string()) {
     request.model = config["base_model_name_or_path"].get<std::string>();
   }
   return absl::OkStatus();
@@ -40,9 +43,12 @@ absl::Status ResolveFolders(EvalRequest& request) {
 
 absl::StatusOr<LlamaConfig> ConfigFor(const EvalRequest& request) {
   const bool scaled = !request.adapter.empty() && FileExists(request.adapter + "/config.json");
-  LL_ASSIGN_OR_RETURN(const LlamaConfig config, ReadModelConfig(scaled ? request.adapter : request.model));
-  const int64_t context = request.context_size > 0 ? request.context_size : request.perplexity.seq_len;
-  return ExtendContext(config, context, RopeTypeFromName(request.rope), request.original_context_length);
+  LL_ASSIGN_OR_RETURN(const LlamaConfig config,
+                      ReadModelConfig(scaled ? request.adapter : request.model));
+  const int64_t context =
+      request.context_size > 0 ? request.context_size : request.perplexity.seq_len;
+  return ExtendContext(config, context, RopeTypeFromName(request.rope),
+                       request.original_context_length);
 }
 
 }  // namespace
@@ -54,7 +60,8 @@ absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& spec) {
   if (request.model.empty() && request.adapter.empty()) {
     return MakeFieldError({"model", "a model folder or an adapter folder", "nothing"});
   }
-  if (!spec.eval_data) return MakeFieldError({"eval_data", "a token file", "nothing", "give data: FILE"});
+  if (!spec.eval_data)
+    return MakeFieldError({"eval_data", "a token file", "nothing", "give data: FILE"});
   request.data = *spec.eval_data;
   request.context_size = spec.eval_context_size.value_or(0);
   request.rope = spec.rope.value_or("linear");
@@ -66,15 +73,17 @@ absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& spec) {
   return request;
 }
 
-absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& given, Comm& comm, EventSink& events) {
+absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& given, Comm& comm,
+                                                    EventSink& events) {
   EvalRequest request = given;
   events.Phase("load");
   LL_RETURN_IF_ERROR(ResolveFolders(request));
   LL_ASSIGN_OR_RETURN(const LlamaConfig config, ConfigFor(request));
   LL_ASSIGN_OR_RETURN(const auto data, OpenTokenFile(request.data, "data", config.vocab_size));
   // Before the model is loaded: a file too short is an error in a millisecond.
-  LL_RETURN_IF_ERROR(WindowStarts(data->size(), request.perplexity.seq_len, request.perplexity.sliding_window,
-                                  request.perplexity.mode).status());
+  LL_RETURN_IF_ERROR(WindowStarts(data->size(), request.perplexity.seq_len,
+                                  request.perplexity.sliding_window, request.perplexity.mode)
+                         .status());
   LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(request.model));
   LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(request.model, base_config));
   std::unique_ptr<AdaptedWeights> adapted;

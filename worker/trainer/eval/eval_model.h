@@ -12,9 +12,10 @@
 namespace ll {
 
 struct EvalRequest {
-  std::string model;    // folder; may be empty where the adapter folder names its base or is a whole model
-  std::string adapter;  // adapter folder or checkpoint; may be empty
-  std::string data;     // token file
+  std::string
+      model;  // folder; may be empty where the adapter folder names its base or is a whole model
+  std::string adapter;                  // adapter folder or checkpoint; may be empty
+  std::string data;                     // token file
   int64_t context_size = 0;             // context the positions are scaled to; 0 = seq_len
   std::string rope = "linear";          // how
   int64_t original_context_length = 0;  // overrides what the config states; 0 = does not
@@ -25,8 +26,10 @@ struct EvalRequest {
 // From a resolved spec of kind eval. Errors name the key.
 absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& resolved);
 
-// Loads model and adapter (merged into it) and measures. The config is the adapter folder's where it has one, so that
-// the scaling it was trained with stays; reaching further extends it. Collective.
-absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& request, Comm& comm, EventSink& events);
+// Loads model and adapter (merged into it) and measures. The config is the adapter folder's where
+// it has one, so that the scaling it was trained with stays; reaching further extends it.
+// Collective.
+absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& request, Comm& comm,
+                                                    EventSink& events);
 
 }  // namespace ll

@@ -19,7 +19,8 @@ struct PerplexityOptions {
 };
 
 struct PerplexityResult {
-  double nll = 0;         // mean over all predictions; all windows have seq_len - 1, so also the mean of means
+  double nll =
+      0;  // mean over all predictions; all windows have seq_len - 1, so also the mean of means
   double perplexity = 0;  // exp(nll)
   int64_t windows = 0;
   int64_t tokens = 0;  // predictions scored, seq_len - 1 a window
@@ -27,10 +28,10 @@ struct PerplexityResult {
 };
 nlohmann::ordered_json ToJson(const PerplexityResult& result);
 
-// Window w is computed by rank w mod world; each window's value is then summed in window order on every rank, so the
-// result has the same bits for every number of ranks. Collective. Errors: no window fits, a
-// non-finite loss (class nan).
-absl::StatusOr<PerplexityResult> Perplexity(Llama& model, const TokenFile& file, const PerplexityOptions& options,
-                                            Comm& comm);
+// Window w is computed by rank w mod world; each window's value is then summed in window order on
+// every rank, so the result has the same bits for every number of ranks. Collective. Errors: no
+// window fits, a non-finite loss (class nan).
+absl::StatusOr<PerplexityResult> Perplexity(Llama& model, const TokenFile& file,
+                                            const PerplexityOptions& options, Comm& comm);
 
 }  // namespace ll

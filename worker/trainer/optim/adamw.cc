@@ -23,7 +23,8 @@ void AdamWOptimizer::Step(int64_t step, double learning_rate, double grad_scale)
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = parameters_[i];
     settings.weight_decay = parameter.master.dim() > 1 ? options_.weight_decay : 0.0;
-    AdamWStep(settings, parameter.master, exp_avg_[i], exp_avg_sq_[i], parameter.grad, parameter.compute);
+    AdamWStep(settings, parameter.master, exp_avg_[i], exp_avg_sq_[i], parameter.grad,
+              parameter.compute);
   }
 }
 

@@ -1,5 +1,5 @@
-// AdamW (Loshchilov & Hutter 2019) over the model's trained parameters: fp32 masters and moments, bias-corrected as
-// torch.optim.AdamW, the compute copies written in the same pass.
+// AdamW (Loshchilov & Hutter 2019) over the model's trained parameters: fp32 masters and moments,
+// bias-corrected as torch.optim.AdamW, the compute copies written in the same pass.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,8 @@ class AdamWOptimizer {
   // One update with every gradient multiplied by `grad_scale` (clipping). `step` counts from 1.
   void Step(int64_t step, double learning_rate, double grad_scale);
 
-  // First and second moments, fp32, in the parameters' order; a checkpoint reads and a resume writes them.
+  // First and second moments, fp32, in the parameters' order; a checkpoint reads and a resume
+  // writes them.
   std::vector<at::Tensor>& exp_avg() { return exp_avg_; }
   std::vector<at::Tensor>& exp_avg_sq() { return exp_avg_sq_; }
 

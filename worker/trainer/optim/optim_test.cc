@@ -20,7 +20,8 @@ Parameter MakeParameter(std::vector<int64_t> shape, uint64_t seed, bool bf16) {
 
 // The formula of torch.optim.AdamW in fp64, step by step.
 TEST(AdamWOptimizer, FollowsTheFormula) {
-  std::vector<Parameter> parameters = {MakeParameter({33, 17}, 1, true), MakeParameter({19}, 2, false)};
+  std::vector<Parameter> parameters = {MakeParameter({33, 17}, 1, true),
+                                       MakeParameter({19}, 2, false)};
   const AdamWOptions options{0.9, 0.95, 1e-8, 0.1};
   AdamWOptimizer optimizer(parameters, options);
   std::vector<at::Tensor> w, m, v;
@@ -51,7 +52,8 @@ TEST(AdamWOptimizer, FollowsTheFormula) {
 }
 
 TEST(GradNorm, IsGlobalAndClipsAsTorch) {
-  std::vector<Parameter> parameters = {MakeParameter({200, 777}, 3, false), MakeParameter({5}, 4, false)};
+  std::vector<Parameter> parameters = {MakeParameter({200, 777}, 3, false),
+                                       MakeParameter({5}, 4, false)};
   double sum = 0;
   for (const Parameter& p : parameters) sum += p.grad.to(at::kDouble).pow(2).sum().item<double>();
   const double norm = GlobalGradNorm(parameters);

@@ -7,8 +7,8 @@
 
 namespace ll {
 
-absl::StatusOr<Schedule> Schedule::Create(absl::string_view name, double learning_rate, int64_t warmup_steps,
-                                          int64_t max_steps) {
+absl::StatusOr<Schedule> Schedule::Create(absl::string_view name, double learning_rate,
+                                          int64_t warmup_steps, int64_t max_steps) {
   Kind kind;
   if (name == "constant_with_warmup") {
     kind = Kind::kConstant;
@@ -23,7 +23,8 @@ absl::StatusOr<Schedule> Schedule::Create(absl::string_view name, double learnin
 }
 
 double Schedule::At(int64_t step) const {
-  if (step < warmup_steps_) return learning_rate_ * static_cast<double>(step) / static_cast<double>(warmup_steps_);
+  if (step < warmup_steps_)
+    return learning_rate_ * static_cast<double>(step) / static_cast<double>(warmup_steps_);
   if (kind_ == Kind::kConstant) return learning_rate_;
   const double decay_steps = static_cast<double>(std::max<int64_t>(1, max_steps_ - warmup_steps_));
   const double progress = static_cast<double>(step - warmup_steps_) / decay_steps;

@@ -6,7 +6,8 @@ namespace ll {
 namespace {
 
 TEST(Schedule, WarmupStartsAtZeroAndIsLinear) {
-  LL_ASSERT_OK_AND_ASSIGN(const Schedule s, Schedule::Create("constant_with_warmup", 2e-5, 20, 1000));
+  LL_ASSERT_OK_AND_ASSIGN(const Schedule s,
+                          Schedule::Create("constant_with_warmup", 2e-5, 20, 1000));
   EXPECT_EQ(s.At(0), 0.0);
   EXPECT_DOUBLE_EQ(s.At(1), 1e-6);
   EXPECT_DOUBLE_EQ(s.At(19), 1.9e-5);
@@ -14,7 +15,8 @@ TEST(Schedule, WarmupStartsAtZeroAndIsLinear) {
   EXPECT_DOUBLE_EQ(s.At(999), 2e-5);
 }
 
-// Values of transformers.get_linear_schedule_with_warmup and get_cosine_schedule_with_warmup(warmup 10, total 110).
+// Values of transformers.get_linear_schedule_with_warmup and get_cosine_schedule_with_warmup(warmup
+// 10, total 110).
 TEST(Schedule, LinearAndCosineDecayToZeroAtMaxSteps) {
   LL_ASSERT_OK_AND_ASSIGN(const Schedule linear, Schedule::Create("linear", 1.0, 10, 110));
   EXPECT_DOUBLE_EQ(linear.At(5), 0.5);
