@@ -10,6 +10,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/field_error.h"
 #include "base/sha256.h"
@@ -120,6 +121,7 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
 
   std::vector<std::string> states, events;
   std::vector<int64_t> steps;
+  absl::Notification watching;
   std::thread watcher([&] {
     grpc::ClientContext context;
     SetDeadline(context);
@@ -129,12 +131,15 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
     v1::WatchResponse message;
     while (stream->Read(&message)) {
       if (message.has_job()) states.push_back(v1::JobState_Name(message.job().state()));
+      if (!watching.HasBeenNotified()) watching.Notify();
       if (message.has_step()) steps.push_back(message.step().step());
       if (message.has_event())
         events.push_back(message.event().fields().at("event").string_value());
     }
     EXPECT_TRUE(stream->Finish().ok());
   });
+  // A watcher that comes later hears of fewer transitions.
+  ASSERT_TRUE(watching.WaitForNotificationWithTimeout(kTestPatience));
 
   const v1::StartGang gang = agent->TakeStart();
   EXPECT_EQ(gang.job_id(), id);

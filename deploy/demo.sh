@@ -60,9 +60,11 @@ endpoint() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys
 export LLCTL_COORDINATOR LL_DATA_DIR="$WORK/coordinator"
 LLCTL_COORDINATOR=$(endpoint grpc)
 HTTP=$(endpoint http)
+# Two agents on one host share its cores; each by itself would take all of them.
+THREADS=$(($(nproc) / 2)); [ "$THREADS" -ge 1 ] || THREADS=1
 for n in 1 2; do
   ll-worker --coordinator "$LLCTL_COORDINATOR" --http 127.0.0.1:0 --work-dir "$WORK/worker-$n" --name "worker-$n" \
-    --cpu-slots 1 --trainer "$ROOT/build/bin/ll-trainer" --job-store "$WORK/jobs" > "$WORK/worker-$n.log" 2>&1 &
+    --cpu-slots 1 --trainer-threads "$THREADS" --trainer "$ROOT/build/bin/ll-trainer" --job-store "$WORK/jobs" > "$WORK/worker-$n.log" 2>&1 &
   PIDS="$PIDS $!"
 done
 say "demo: coordinator on $LLCTL_COORDINATOR, metrics on http://$HTTP/metrics, workers worker-1 and worker-2"

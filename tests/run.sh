@@ -72,7 +72,7 @@ if [[ $tier != quick ]]; then
   for preset in asan tsan; do
     if build "$preset"; then
       ASAN_OPTIONS=detect_leaks=1:halt_on_error=1 \
-        TSAN_OPTIONS=halt_on_error=1:suppressions="$PWD/tests/tsan.supp" \
+        TSAN_OPTIONS=halt_on_error=1:suppressions="$PWD/tests/tsan/tsan.supp" \
         run_tests "$preset" "build/$preset" '^quick$'
     fi
   done

@@ -1,7 +1,7 @@
 // Tells ThreadSanitizer what absl::Mutex orders. The distribution's absl is not instrumented, so
 // that without this every value under an absl::Mutex looks like a data race. Preloaded by
-// tests/run.sh: each function stands before the library's one of that name, calls it, and marks
-// that an acquire or a release of the mutex happened.
+// cmake/LlBuild.cmake: each function stands before the library's one of that name, calls it, marks
+// that the mutex was acquired or released.
 //
 // In a process without ThreadSanitizer (the shell, Python) the marks are absent and nothing
 // changes.
