@@ -2,6 +2,7 @@
 // strangers.
 #pragma once
 
+#include <grpcpp/server_context.h>
 #include <grpcpp/support/server_interceptor.h>
 
 #include <string>

@@ -46,18 +46,17 @@ def is_heavy(tree, name, seen):
 
 
 def flags_by_folder(build):
-    """Include and define flags of any source of a folder, from compile_commands.json."""
+    """Include and define flags of a folder's sources, all of them together, from compile_commands.json."""
     flags = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         words = shlex.split(entry["command"])
-        kept = []
+        kept = flags.setdefault(str(pathlib.Path(entry["file"]).parent), {})
         for index, word in enumerate(words):
             if word.startswith(("-I", "-D", "-std")):
-                kept.append(word)
+                kept[(word,)] = None
             elif word == "-isystem":
-                kept += [word, words[index + 1]]
-        flags.setdefault(str(pathlib.Path(entry["file"]).parent), kept)
-    return flags
+                kept[(word, words[index + 1])] = None
+    return {folder: [word for option in kept for word in option] for folder, kept in flags.items()}
 
 
 def check_headers(tree, build):
