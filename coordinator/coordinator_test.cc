@@ -459,6 +459,29 @@ TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
 }
 
+TEST_F(CoordinatorTest, TheStandardHealthServiceAnswers) {
+  Start();
+  grpc::GenericStub generic(under_test_.Channel());
+  grpc::ClientContext context;
+  SetDeadline(context);
+  grpc::CompletionQueue queue;
+  const grpc::Slice nothing("", 0);
+  const grpc::ByteBuffer no_fields(&nothing, 1);
+  auto call = generic.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", no_fields, &queue);
+  call->StartCall();
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+  call->Finish(&answer, &status, &queue);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  grpc::Slice bytes;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&bytes).ok());
+  // HealthCheckResponse{status: SERVING}
+  EXPECT_EQ(std::string(bytes.begin(), bytes.end()), "\x08\x01");
+}
+
 TEST_F(CoordinatorTest, TooLargeAMessageIsRefused) {
   Start();
   v1::SubmitRequest request = Request();

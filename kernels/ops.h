@@ -11,7 +11,7 @@
 
 namespace ll {
 
-// y = rms_norm(x) * w; rstd [N] fp32. x, y [N, d]; w [d].
+// y = rms_norm(x) * w; rstd [N] fp32. x, y [N, d]; w fp32 [d].
 void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
                     at::Tensor& rstd);
 // dresidual += gradient of x; dw (fp32 [d], may be undefined) += gradient of w.

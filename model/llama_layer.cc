@@ -22,9 +22,9 @@ absl::StatusOr<NormWeight> NormWeight::Create(const std::string& name, int64_t w
                                                       "], found ", w.dim(), " dimensions and ",
                                                       w.numel(), " elements"));
   }
-  NormWeight norm{name, w.to(options.dtype, /*non_blocking=*/false, /*copy=*/true), {}, {}};
+  NormWeight norm{name, w.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), {}, {}};
   if (options.train_norm || options.train_all) {
-    norm.master = options.dtype == at::kFloat ? norm.w : norm.w.to(at::kFloat);
+    norm.master = norm.w;
     if (options.trainable) norm.grad = at::zeros({width}, at::kFloat);
   }
   return norm;

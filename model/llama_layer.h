@@ -16,7 +16,7 @@ namespace ll {
 // A norm's weight [d]; grad is undefined where the norm is frozen.
 struct NormWeight {
   std::string name;
-  at::Tensor w, master, grad;
+  at::Tensor w, master, grad;  // fp32; trained, w is its own master
 
   static absl::StatusOr<NormWeight> Create(const std::string& name, int64_t width,
                                            const ModelOptions& options, WeightSource& source);

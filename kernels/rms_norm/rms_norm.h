@@ -10,11 +10,12 @@
 
 namespace ll {
 
-// Rows are contiguous: x, y [rows, width], w [width], all of `dtype`; rstd [rows] fp32 is written.
-// y may be x.
+// Rows are contiguous: x, y [rows, width] of `dtype`; rstd [rows] fp32 is written. y may be x.
+// w [width] is fp32 whatever the dtype: weights lie near 1, where bf16's steps of 2^-7 would
+// swallow hundreds of optimizer steps.
 struct RmsNormForwardParams {
   const void* x;
-  const void* w;
+  const float* w;
   void* y;
   float* rstd;
   int64_t width;
@@ -33,7 +34,7 @@ constexpr int64_t kRmsNormBlockRows = 128;
 struct RmsNormBackwardParams {
   const void* dy;
   const void* x;
-  const void* w;
+  const float* w;
   const float* rstd;
   void* dresidual;
   float* dw_blocks;

@@ -8,7 +8,7 @@ namespace {
 
 template <typename T>
 void ForwardRows(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
-  const T* w = static_cast<const T*>(p.w);
+  const float* w = p.w;
   for (int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(p.x) + row * p.width;
     T* y = static_cast<T*>(p.y) + row * p.width;
@@ -37,7 +37,7 @@ template <typename T>
 void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
   const T* dy = static_cast<const T*>(p.dy) + row * p.width;
   const T* x = static_cast<const T*>(p.x) + row * p.width;
-  const T* w = static_cast<const T*>(p.w);
+  const float* w = p.w;
   T* dr = static_cast<T*>(p.dresidual) + row * p.width;
   const float rstd = p.rstd[row];
   F dot{};

@@ -6,19 +6,25 @@ namespace ll {
 
 void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
                     at::Tensor& rstd) {
-  for (const at::Tensor* t : {&x, &w, static_cast<const at::Tensor*>(&y)}) CheckOperand(*t);
+  for (const at::Tensor* t : {&x, static_cast<const at::Tensor*>(&y)}) CheckOperand(*t);
+  LL_CHECK(w.is_contiguous());
   const int64_t width = w.numel();
   LL_CHECK(x.size(-1) == width && y.sizes() == x.sizes() && rstd.numel() * width == x.numel());
-  const RmsNormForwardParams p{
-      x.const_data_ptr(),      w.const_data_ptr(), y.data_ptr(), rstd.data_ptr<float>(), width,
-      static_cast<float>(eps), DTypeOf(x)};
+  const RmsNormForwardParams p{x.const_data_ptr(),
+                               w.const_data_ptr<float>(),
+                               y.data_ptr(),
+                               rstd.data_ptr<float>(),
+                               width,
+                               static_cast<float>(eps),
+                               DTypeOf(x)};
   at::parallel_for(0, rstd.numel(), Grain(width),
                    [&](int64_t b, int64_t e) { RmsNormForward(p, b, e); });
 }
 
 void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
                      const at::Tensor& rstd, at::Tensor& dresidual, at::Tensor& dw) {
-  for (const at::Tensor* t : {&dy, &x, &w, static_cast<const at::Tensor*>(&dresidual)})
+  LL_CHECK(w.is_contiguous());
+  for (const at::Tensor* t : {&dy, &x, static_cast<const at::Tensor*>(&dresidual)})
     CheckOperand(*t);
   const int64_t width = w.numel(), rows = rstd.numel();
   const int64_t blocks = (rows + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
@@ -26,7 +32,7 @@ void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor
   if (dw.defined()) dw_blocks = at::empty({blocks, width}, dw.options());
   const RmsNormBackwardParams p{dy.const_data_ptr(),
                                 x.const_data_ptr(),
-                                w.const_data_ptr(),
+                                w.const_data_ptr<float>(),
                                 rstd.const_data_ptr<float>(),
                                 dresidual.data_ptr(),
                                 dw.defined() ? dw_blocks.data_ptr<float>() : nullptr,

@@ -6,6 +6,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 BIN = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/bin").resolve()
 TINY_LLAMA = {
@@ -191,6 +194,29 @@ class CliTest(unittest.TestCase):
             measured = median_ms(*arguments)
             print(f"llctl {name}: {measured:.1f} ms (target {target} ms)")
             self.assertLess(measured, target * SLACK)
+
+    def test_metrics_and_health_over_http(self):
+        self.register()
+        self.submit("--model", "tiny", "--ctx", "1024")
+        endpoints = json.loads((self.data_dir / "endpoints.json").read_text())
+
+        def get(path):
+            with urllib.request.urlopen(f"http://{endpoints['http']}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+
+        self.assertEqual(get("/healthz")[0], 200)
+        status, text = get("/metrics")
+        self.assertEqual(status, 200)
+        for line in text.splitlines():  # the text format of Prometheus
+            self.assertRegex(line, r'^(# (HELP|TYPE) \w+ .+|\w+(\{.*\})? \S+)$')
+        deadline = time.monotonic() + 10  # gauges follow once a second
+        while not re.search(r'(?m)^ll_jobs\{state="QUEUED"\} [1-9]', text) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            text = get("/metrics")[1]
+        self.assertRegex(text, r'(?m)^ll_jobs\{state="QUEUED"\} [1-9]')
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            get("/jobs")
+        self.assertEqual(refused.exception.code, 404)
 
     def test_a_port_in_use_is_one_line(self):
         run = subprocess.run([BIN / "ll-coordinator", "--listen", self.coordinator.address, "--http", "127.0.0.1:0",
