@@ -309,6 +309,30 @@ TEST(Llama, Bfloat16GradientsFollowFloat32) {
   }
 }
 
+// A job may resume on a machine with less memory: what is computed again is what was kept.
+TEST(Llama, EveryRecomputeSettingGivesTheSameBits) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    Case c{.heads = 9,
+           .kv_heads = 3,
+           .head_dim = 16,
+           .tokens = 77,
+           .attention = S2(20),
+           .lora = kWithDropout};
+    const Row row = MakeRow(c, 6);
+    const auto kept = MakeModel(c, 6, dtype);
+    const double loss = *kept->ForwardBackward(row, c.attention, 1.0);
+    for (const auto recompute : {Recompute::kSelective, Recompute::kFull}) {
+      c.recompute = recompute;
+      const auto model = MakeModel(c, 6, dtype);
+      EXPECT_EQ(*model->ForwardBackward(row, c.attention, 1.0), loss);
+      for (size_t i = 0; i < kept->parameters().size(); ++i) {
+        EXPECT_TRUE(at::equal(kept->parameters()[i].grad, model->parameters()[i].grad))
+            << kept->parameters()[i].name;
+      }
+    }
+  }
+}
+
 // Claim: no token changes an earlier position's output, at any depth, with wrap: split.
 TEST(Llama, SplitNeverLooksAhead) {
   const Case c{.heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9)};
