@@ -76,7 +76,7 @@ class RealCoordinator : public Coordinator {
       : options_(options),
         clock_(clock),
         scheduler_(SchedulerOptionsOf(options)),
-        hub_(scheduler_),
+        hub_(scheduler_, clock),
         metrics_(clock) {
     DriverOptions driver;
     driver.scheduler = scheduler_;
@@ -158,7 +158,7 @@ class RealCoordinator : public Coordinator {
                                      .shared_job_store = options_.shared_job_store};
     jobs_ = std::make_unique<JobsService>(
         api_, *follow_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
-    admin_ = std::make_unique<AdminService>(api_, admission);
+    admin_ = std::make_unique<AdminService>(api_, hub_, admission);
     workers_ = std::make_unique<WorkersService>(api_, hub_);
   }
 

@@ -406,7 +406,7 @@ TEST_F(CoordinatorTest, RegistriesAreChecked) {
   add.set_name("tiny");
   LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added,
                           CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
-  EXPECT_TRUE(model_added.verified());
+  EXPECT_FALSE(model_added.verified());  // no worker has looked
   v1::AddDataRequest add_data;
   add_data.set_name("bible");
   add_data.set_path(data());
@@ -457,6 +457,48 @@ TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
   call->Finish(&status, &queue);
   queue.Next(&tag, &ok);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(CoordinatorTest, WhatIsRegisteredIsCheckedOnEveryWorker) {
+  Start();
+  auto w1 = Agent("w1", 1), w2 = Agent("w2", 1);
+  for (auto* agent : {w1.get(), w2.get()}) {
+    agent->SayHello();
+    agent->TakeWelcome();
+  }
+  const auto asked = [](ScriptedAgent& agent) {
+    return agent.Take([](const auto& m) { return m.has_check(); }, "check").check();
+  };
+  const auto answer = [](ScriptedAgent& agent, const v1::CheckPath& check,
+                         const std::string& refused) {
+    v1::AgentMessage message;
+    message.mutable_checked()->set_id(check.id());
+    message.mutable_checked()->set_refused(refused);
+    agent.Send(message);
+  };
+  v1::AddModelRequest add;
+  add.set_name("tiny");
+  add.set_path(model());
+  std::thread refusing([&] {
+    answer(*w1, asked(*w1), "");
+    const v1::CheckPath check = asked(*w2);
+    EXPECT_EQ(check.kind(), v1::CheckPath::MODEL);
+    EXPECT_EQ(check.path(), model());
+    answer(*w2, check, "no such folder here");
+  });
+  EXPECT_THAT(CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "worker w2: no such folder here"));
+  refusing.join();
+  // A worker that leaves is not waited for.
+  std::thread agreeing([&] {
+    answer(*w1, asked(*w1), "");
+    asked(*w2);
+    w2->Hang();
+  });
+  LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added,
+                          CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
+  agreeing.join();
+  EXPECT_TRUE(model_added.verified());
 }
 
 TEST_F(CoordinatorTest, TheStandardHealthServiceAnswers) {

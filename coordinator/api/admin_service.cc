@@ -39,16 +39,19 @@ v1::Data DataToProto(const DataRecord& record) {
   return out;
 }
 
-// The record to register. A built-in name keeps its shape: other weights under that name are
-// refused.
-absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request,
-                                       const AdmissionOptions& options) {
+// What can be said before a worker has looked.
+absl::StatusOr<ModelRecord> NewRecord(const v1::AddModelRequest& request,
+                                      const AdmissionOptions& options) {
   LL_RETURN_IF_ERROR(CheckName(request.name()));
   LL_RETURN_IF_ERROR(CheckPath("path", request.path(), options));
   ModelRecord record{request.name(), request.path(), /*verified=*/false, request.config_json()};
   LL_ASSIGN_OR_RETURN(const std::string seen, ConfigOfFolder(request.path(), options));
   if (!seen.empty()) record.config_json = seen;
-  record.verified = !seen.empty();
+  return record;
+}
+
+// A built-in name keeps its shape: other weights under that name are refused.
+absl::Status CheckShape(const v1::AddModelRequest& request, ModelRecord& record) {
   const auto known = BuiltInModel(request.name());
   if (!record.config_json.empty()) {
     auto config = ParseLlamaConfig(record.config_json);
@@ -66,7 +69,7 @@ absl::StatusOr<ModelRecord> CheckModel(const v1::AddModelRequest& request,
   } else if (known) {
     record.config_json = LlamaConfigToJson(*known).dump();
   }
-  return record;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -91,11 +94,21 @@ grpc::ServerUnaryReactor* AdminService::AddModel(grpc::CallbackServerContext* co
                                                  v1::Model* response) {
   UnaryCall call(api_, "/ll.v1.Admin/AddModel", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  auto record = CheckModel(*request, options_);
+  auto record = NewRecord(*request, options_);
   if (!record.ok()) return call.Finish(record.status());
-  *response = ModelToProto(*record);
-  api_.driver->Request(AddModelEvent{*std::move(record)},
-                       [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+  workers_.Check(
+      v1::CheckPath::MODEL, request->path(),
+      [this, call, request, response, record = *std::move(record)](PathFindings findings) mutable {
+        if (!findings.config_json.empty()) record.config_json = findings.config_json;
+        record.verified = findings.workers > 0;
+        absl::Status status = findings.status;
+        if (status.ok()) status = CheckShape(*request, record);
+        if (!status.ok()) return (void)call.Finish(status);
+        *response = ModelToProto(record);
+        api_.driver->Request(
+            AddModelEvent{std::move(record)},
+            [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+      });
   return call.reactor();
 }
 
@@ -122,10 +135,15 @@ grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* con
   if (absl::Status bad = CheckName(request->name()); !bad.ok()) return call.Finish(bad);
   if (absl::Status bad = CheckPath("path", request->path(), options_); !bad.ok())
     return call.Finish(bad);
-  DataRecord record{request->name(), request->path(), request->is_default()};
-  *response = DataToProto(record);
-  api_.driver->Request(AddDataEvent{std::move(record)},
+  workers_.Check(v1::CheckPath::DATA, request->path(),
+                 [this, call, request, response](PathFindings findings) {
+                   if (!findings.status.ok()) return (void)call.Finish(findings.status);
+                   DataRecord record{request->name(), request->path(), request->is_default()};
+                   *response = DataToProto(record);
+                   api_.driver->Request(
+                       AddDataEvent{std::move(record)},
                        [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+                 });
   return call.reactor();
 }
 

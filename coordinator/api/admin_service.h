@@ -3,13 +3,15 @@
 
 #include "coordinator/api/admission.h"
 #include "coordinator/api/call.h"
+#include "coordinator/api/path_check.h"
 #include "proto/admin.grpc.pb.h"
 
 namespace ll {
 
 class AdminService : public v1::Admin::CallbackService {
  public:
-  AdminService(const ApiContext& api, AdmissionOptions options) : api_(api), options_(options) {}
+  AdminService(const ApiContext& api, PathChecker& workers, AdmissionOptions options)
+      : api_(api), workers_(workers), options_(options) {}
 
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
                                         const v1::ListWorkersRequest* request,
@@ -31,6 +33,7 @@ class AdminService : public v1::Admin::CallbackService {
 
  private:
   const ApiContext& api_;
+  PathChecker& workers_;
   const AdmissionOptions options_;
 };
 

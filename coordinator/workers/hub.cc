@@ -4,6 +4,9 @@
 #include "coordinator/workers/session.h"
 
 namespace ll {
+namespace {
+constexpr absl::Duration kPathCheckDeadline = absl::Seconds(5);
+}  // namespace
 
 uint64_t WorkerHub::Register(const std::shared_ptr<Session>& session) {
   absl::MutexLock lock(&mu_);
@@ -12,6 +15,7 @@ uint64_t WorkerHub::Register(const std::shared_ptr<Session>& session) {
 }
 
 void WorkerHub::Forget(uint64_t session) {
+  path_checks_.OnSessionEnd(session);
   absl::MutexLock lock(&mu_);
   sessions_.erase(session);
   for (auto it = current_.begin(); it != current_.end();) {
@@ -66,6 +70,28 @@ void WorkerHub::EndAllSessions(const absl::Status& why) {
 
 void WorkerHub::OnTick(const Scheduler& scheduler) {
   for (const auto& session : All()) session->CheckHelloDeadline();
+  path_checks_.OnTime(clock_.Steady());
+}
+
+void WorkerHub::Check(v1::CheckPath::Kind kind, const std::string& path,
+                      std::function<void(PathFindings)> done) {
+  const int64_t id = path_checks_.Begin(clock_.Steady() + kPathCheckDeadline, std::move(done));
+  std::vector<uint64_t> welcomed;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [worker, session] : current_) welcomed.push_back(session);
+  }
+  for (const uint64_t number : welcomed) {
+    const std::shared_ptr<Session> session = Find(number);
+    if (session == nullptr) continue;
+    path_checks_.Ask(id, number);
+    v1::CoordinatorMessage message;
+    message.mutable_check()->set_id(id);
+    message.mutable_check()->set_kind(kind);
+    message.mutable_check()->set_path(path);
+    session->Post(std::move(message));
+  }
+  path_checks_.Asked(id);
 }
 
 }  // namespace ll

@@ -7,15 +7,18 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "base/clock.h"
+#include "coordinator/api/path_check.h"
 #include "coordinator/runtime/driver.h"
+#include "coordinator/workers/path_checks.h"
 
 namespace ll {
 
 class Session;
 
-class WorkerHub : public AgentGateway, public DriverListener {
+class WorkerHub : public AgentGateway, public DriverListener, public PathChecker {
  public:
-  explicit WorkerHub(SchedulerOptions options) : options_(std::move(options)) {}
+  WorkerHub(SchedulerOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
 
   // A number for a new stream; never reused within this process.
   uint64_t Register(const std::shared_ptr<Session>& session);
@@ -26,14 +29,20 @@ class WorkerHub : public AgentGateway, public DriverListener {
   // AgentGateway
   void Deliver(const Send& send, int64_t term) override;
   void EndAllSessions(const absl::Status& why) override;
-  // DriverListener: drops streams that never said Hello.
+  // DriverListener: drops streams that never said Hello and ends questions that nobody answers.
   void OnTick(const Scheduler& scheduler) override;
+  // PathChecker
+  void Check(v1::CheckPath::Kind kind, const std::string& path,
+             std::function<void(PathFindings)> done) override;
+  PathChecks& path_checks() { return path_checks_; }
 
  private:
   std::shared_ptr<Session> Find(uint64_t session);
   std::vector<std::shared_ptr<Session>> All();
 
   const SchedulerOptions options_;
+  Clock& clock_;
+  PathChecks path_checks_;
   absl::Mutex mu_;
   uint64_t last_session_ ABSL_GUARDED_BY(mu_) = 0;
   absl::flat_hash_map<uint64_t, std::weak_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);

@@ -67,6 +67,8 @@ void Session::OnReadDone(bool ok) {
       return HandleReport(incoming_.report());
     case v1::AgentMessage::kTelemetry:
       return HandleTelemetry(incoming_.telemetry());
+    case v1::AgentMessage::kChecked:
+      return HandleChecked(incoming_.checked());
     case v1::AgentMessage::WHAT_NOT_SET:
       return ReadNext();  // of a newer agent
   }
@@ -121,6 +123,16 @@ void Session::HandleReport(const v1::Report& report) {
   auto event = ReportFromProto(report, worker, number_);
   if (!event.ok()) return End(event.status());
   api_.driver->AgentEvent(*std::move(event), [self = shared_from_this()] { self->ReadNext(); });
+}
+
+void Session::HandleChecked(const v1::PathChecked& checked) {
+  WorkerId worker;
+  {
+    absl::MutexLock lock(&mu_);
+    worker = worker_;
+  }
+  hub_.path_checks().OnAnswer(number_, worker.value(), checked);
+  ReadNext();
 }
 
 bool Session::MayTell(const std::string& job, int64_t epoch) {

@@ -33,6 +33,8 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   // Ends the stream with `status`; what is in the outbox is not sent. Only the first call counts.
   void End(const absl::Status& status);
   void CheckHelloDeadline();
+  // Puts a message into the outbox; on any thread.
+  void Post(v1::CoordinatorMessage message);
 
   // gRPC's reactions.
   void OnReadDone(bool ok) override;
@@ -49,7 +51,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   void HandleReport(const v1::Report& report);
   void HandleTelemetry(const v1::Telemetry& telemetry);
   void ReadNext();
-  void Post(v1::CoordinatorMessage message);
+  void HandleChecked(const v1::PathChecked& checked);
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether this agent was given the gang, so may tell of it.
   bool MayTell(const std::string& job, int64_t epoch);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "worker/agent/path_check.h"
 #include "worker/agent/process_marker.h"
 
 namespace ll {
@@ -199,6 +200,11 @@ void Agent::OnMessage(const v1::CoordinatorMessage& message) {
   if (message.has_rendezvous()) {
     const auto& order = message.rendezvous();
     if (Gang* gang = Find(order.job_id(), order.epoch())) gang->SendRendezvous(order.address());
+  }
+  if (message.has_check()) {
+    v1::AgentMessage answer;
+    *answer.mutable_checked() = CheckRegisteredPath(options_.roots, message.check());
+    link_.Send(std::move(answer));
   }
   if (message.has_release()) {
     const auto& order = message.release();

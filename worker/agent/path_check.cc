@@ -1,0 +1,102 @@
+#include "worker/agent/path_check.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+namespace {
+
+constexpr int64_t kMaxJsonBytes = 64 << 20;
+constexpr char kIndex[] = "model.safetensors.index.json";
+
+// Bytes of a plain file; a FIFO or a device would hang whoever reads it.
+absl::StatusOr<int64_t> PlainFileBytes(const std::string& path) {
+  struct stat st;
+  if (stat(path.c_str(), &st) != 0) return ErrnoStatus(errno, "cannot open", path);
+  if (!S_ISREG(st.st_mode)) return MakeFieldError({"path", "a file", path});
+  if (st.st_size == 0) return MakeFieldError({"path", "a file with content", path});
+  return st.st_size;
+}
+
+absl::StatusOr<nlohmann::json> ReadObject(const std::string& path) {
+  LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(path));
+  if (bytes > kMaxJsonBytes) {
+    return MakeFieldError({path, "at most 64 MiB", absl::StrCat(bytes, " bytes")});
+  }
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return MakeFieldError({path, "a JSON object", "something else"});
+  return json;
+}
+
+absl::Status CheckWeights(const std::string& folder) {
+  const std::string index = absl::StrCat(folder, "/", kIndex);
+  if (!FileExists(index)) {
+    const auto bytes = PlainFileBytes(absl::StrCat(folder, "/model.safetensors"));
+    if (bytes.ok()) return absl::OkStatus();
+    return MakeFieldError({"path", absl::StrCat("model.safetensors or ", kIndex),
+                           absl::StrCat("neither in ", folder)},
+                          absl::StatusCode::kNotFound);
+  }
+  LL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadObject(index));
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object() || map->empty())
+    return MakeFieldError({index, "a weight_map", "none"});
+  std::set<std::string> shards;
+  for (const auto& [weight, shard] : map->items()) {
+    if (!shard.is_string() || shard.get<std::string>().find('/') != std::string::npos)
+      return MakeFieldError({index, "names of files in the same folder", shard.dump()});
+    shards.insert(shard.get<std::string>());
+  }
+  for (const std::string& shard : shards)
+    LL_RETURN_IF_ERROR(PlainFileBytes(absl::StrCat(folder, "/", shard)).status());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> CheckModel(const std::string& folder) {
+  if (!IsDirectory(folder)) {
+    return MakeFieldError({"path", "a Hugging Face folder", absl::StrCat("no folder ", folder)},
+                          absl::StatusCode::kNotFound);
+  }
+  LL_ASSIGN_OR_RETURN(const nlohmann::json config,
+                      ReadObject(absl::StrCat(folder, "/config.json")));
+  LL_RETURN_IF_ERROR(CheckWeights(folder));
+  return config.dump();
+}
+
+absl::Status CheckTokens(const std::string& file) {
+  LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(file));
+  if (bytes % 2 == 0) return absl::OkStatus();
+  return MakeFieldError({"path", "a token file, of 2 or 4 bytes a token",
+                         absl::StrCat(file, " of ", bytes, " bytes")});
+}
+
+}  // namespace
+
+v1::PathChecked CheckRegisteredPath(const Roots& roots, const v1::CheckPath& check) {
+  v1::PathChecked out;
+  out.set_id(check.id());
+  absl::StatusOr<std::string> path =
+      roots.empty() ? check.path() : ResolveBeneath(roots, "path", check.path());
+  absl::Status status = path.status();
+  if (status.ok() && check.kind() == v1::CheckPath::MODEL) {
+    auto config = CheckModel(*path);
+    if (config.ok()) out.set_config_json(*std::move(config));
+    status = config.status();
+  } else if (status.ok()) {
+    status = CheckTokens(*path);
+  }
+  if (!status.ok()) out.set_refused(std::string(status.message()));
+  return out;
+}
+
+}  // namespace ll

@@ -1,0 +1,75 @@
+#include "worker/agent/path_check.h"
+
+#include "base/file.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+using ::testing::HasSubstr;
+
+class PathCheckTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "/path_check.XXXXXX";
+    dir_ = mkdtemp(pattern.data());
+  }
+  void TearDown() override { LL_ASSERT_OK(RemoveTree(dir_)); }
+  void Write(const std::string& name, const std::string& text) {
+    LL_ASSERT_OK(WriteFileAtomic(dir_ + "/" + name, text));
+  }
+  v1::PathChecked Check(v1::CheckPath::Kind kind, const std::string& path,
+                        const Roots& roots = {}) {
+    v1::CheckPath check;
+    check.set_id(7);
+    check.set_kind(kind);
+    check.set_path(path);
+    v1::PathChecked checked = CheckRegisteredPath(roots, check);
+    EXPECT_EQ(checked.id(), 7);
+    return checked;
+  }
+  std::string dir_;
+};
+
+TEST_F(PathCheckTest, AModelHasItsConfigAndEveryWeightFile) {
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_ + "/none").refused(), HasSubstr("no folder"));
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("config.json"));
+  Write("config.json", "[]");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("JSON object"));
+  Write("config.json", R"({"hidden_size": 8})");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("model.safetensors"));
+  Write("model.safetensors.index.json",
+        R"({"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}})");
+  Write("part-1.safetensors", "weights");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("part-2.safetensors"));
+  Write("part-2.safetensors", "");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("with content"));
+  Write("part-2.safetensors", "weights");
+  const v1::PathChecked good = Check(v1::CheckPath::MODEL, dir_);
+  EXPECT_EQ(good.refused(), "");
+  EXPECT_EQ(good.config_json(), R"({"hidden_size":8})");
+  Write("model.safetensors.index.json", R"({"weight_map": {"a": "../../etc/passwd"}})");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("same folder"));
+}
+
+TEST_F(PathCheckTest, ATokenFileHoldsWholeTokens) {
+  Write("tokens.bin", "0123");
+  EXPECT_EQ(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin").refused(), "");
+  Write("tokens.bin", "012");
+  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin").refused(), HasSubstr("3 bytes"));
+  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_).refused(), HasSubstr("a file"));
+  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/none").refused(), HasSubstr("none"));
+}
+
+TEST_F(PathCheckTest, NothingOutsideTheRootsIsTold) {
+  Write("tokens.bin", "0123");
+  LL_ASSERT_OK(MakeDirs(dir_ + "/root"));
+  Roots roots;
+  LL_ASSERT_OK(AddRoot("data=" + dir_ + "/root", roots));
+  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin", roots).refused(),
+              HasSubstr("roots"));
+  EXPECT_THAT(Check(v1::CheckPath::DATA, "data/../tokens.bin", roots).refused(),
+              HasSubstr("roots"));
+}
+
+}  // namespace
+}  // namespace ll
