@@ -9,6 +9,9 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
+#include <vector>
+
 namespace ll {
 
 // y = rms_norm(x) * w; rstd [N] fp32. x, y [N, d]; w fp32 [d].
@@ -55,6 +58,23 @@ struct AdamWSettings {
 // the master.
 void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m, at::Tensor& v,
                const at::Tensor& grad, at::Tensor& compute);
+
+// A matrix in NF4 with double quantisation (kernels/nf4/nf4.h): 4.127 bits an element.
+struct Nf4Tensor {
+  at::Tensor codes;          // u8 [numel / 2]
+  at::Tensor absmax;         // u8 [numel / 64]
+  at::Tensor nested_absmax;  // fp32 [ceil(numel / 64 / 256)]
+  float offset = 0;          // mean of the absmax
+  std::vector<int64_t> shape;
+};
+// w of a multiple of 64 elements. `offset`: instead of the mean that is computed here, for
+// comparing bytes with another implementation, whose sum may be rounded in another order.
+Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset = std::nullopt);
+// w (fp32 or bf16, as many elements) is overwritten.
+void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w);
+// The 16 codes and the 256 steps of the absmax, fp32, as saved folders carry them.
+at::Tensor Nf4QuantMap();
+at::Tensor Nf4NestedQuantMap();
 
 // Sum of squares of an fp32 tensor, added up in fp64.
 double SumSquares(const at::Tensor& x);

@@ -56,6 +56,8 @@ struct LoraSpec {
 enum class Recompute { kNone, kSelective, kFull };
 
 struct ModelOptions {
+  // The linear layers' frozen weights are kept in NF4 and dequantised for each use (QLoRA).
+  bool quantize_base = false;
   at::ScalarType dtype = at::kBFloat16;  // of weights and activations: kFloat or kBFloat16
   at::Device device{at::kCPU};
   LoraSpec lora;

@@ -333,6 +333,54 @@ TEST(Llama, EveryRecomputeSettingGivesTheSameBits) {
   }
 }
 
+// Gives what a model computes with as another model's weights.
+class WeightsOf : public WeightSource {
+ public:
+  explicit WeightsOf(const Llama& model) : model_(model) {}
+  absl::StatusOr<at::Tensor> Get(const std::string& name) override { return model_.Weight(name); }
+
+ private:
+  const Llama& model_;
+};
+
+TEST(Llama, AQuantizedBaseTrainsAsItsDequantizedWeights) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const Case c{.attention = S2(8), .lora = kAllLinear};
+    const LlamaConfig config = SmallConfig(c);
+    ModelOptions options;
+    options.dtype = dtype;
+    options.lora = c.lora;
+    options.train_embedding = options.train_norm = true;
+    options.quantize_base = true;
+    RandomWeights random(4, config);
+    const auto quantized = *Llama::Create(config, random, options);
+    const at::Tensor given = *random.Get("model.layers.0.mlp.up_proj.weight"),
+                     kept = *quantized->Weight("model.layers.0.mlp.up_proj.weight");
+    const double error = (kept.to(at::kFloat) - given).abs().max().item<double>();
+    EXPECT_GT(error, 0);
+    EXPECT_LT(error, 0.2 * given.abs().max().item<double>());
+
+    WeightsOf dequantized(*quantized);
+    options.quantize_base = false;
+    const auto dense = *Llama::Create(config, dequantized, options);
+    const Row row = MakeRow(c, 4);
+    for (int step = 0; step < 2; ++step) {  // LoRA's B is zero in the first
+      EXPECT_EQ(*quantized->ForwardBackward(row, c.attention, 1.0),
+                *dense->ForwardBackward(row, c.attention, 1.0));
+      ASSERT_EQ(quantized->parameters().size(), dense->parameters().size());
+      for (size_t i = 0; i < dense->parameters().size(); ++i) {
+        Parameter &a = quantized->parameters()[i], &b = dense->parameters()[i];
+        EXPECT_TRUE(at::equal(a.grad, b.grad)) << a.name;
+        for (Parameter* p : {&a, &b}) p->master.add_(p->grad, -0.1);
+      }
+      for (Llama* model : {quantized.get(), dense.get()}) {
+        model->CastMastersToCompute();
+        model->ZeroGrad();
+      }
+    }
+  }
+}
+
 // Claim: no token changes an earlier position's output, at any depth, with wrap: split.
 TEST(Llama, SplitNeverLooksAhead) {
   const Case c{.heads = 9, .kv_heads = 3, .tokens = 37, .attention = S2(9)};

@@ -42,16 +42,7 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
     p.out_ += spec.rows;
     p.parts_.push_back(part);
   }
-  p.weight_ = at::empty({p.out_, in}, options.dtype);
-  for (const Part& part : p.parts_) {
-    LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(part.name + ".weight"));
-    if (w.sizes() != at::IntArrayRef({part.rows, in})) {
-      return absl::FailedPreconditionError(absl::StrCat(part.name, ".weight: expected shape [",
-                                                        part.rows, ", ", in, "], found [",
-                                                        absl::StrJoin(w.sizes(), ", "), "]"));
-    }
-    p.weight_.narrow(0, part.row, part.rows).copy_(w);
-  }
+  LL_RETURN_IF_ERROR(p.ReadWeights(options, source));
   if (options.train_all) {
     p.master_ = MasterOf(p.weight_);
     if (options.trainable) p.dweight_ = at::zeros({p.out_, in}, at::kFloat);
@@ -76,8 +67,54 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
   return p;
 }
 
+absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& source) {
+  compute_ = at::TensorOptions(options.device).dtype(options.dtype);
+  if (!options.quantize_base) weight_ = at::empty({out_, in_}, options.dtype);
+  for (const Part& part : parts_) {
+    if (options.quantize_base) {
+      LL_ASSIGN_OR_RETURN(std::optional<Nf4Tensor> kept, source.GetNf4(part.name + ".weight"));
+      if (kept && kept->shape == std::vector<int64_t>{part.rows, in_}) {
+        quantized_.push_back(*std::move(kept));
+        continue;
+      }
+    }
+    LL_ASSIGN_OR_RETURN(at::Tensor w, source.Get(part.name + ".weight"));
+    if (w.sizes() != at::IntArrayRef({part.rows, in_})) {
+      return absl::FailedPreconditionError(absl::StrCat(part.name, ".weight: expected shape [",
+                                                        part.rows, ", ", in_, "], found [",
+                                                        absl::StrJoin(w.sizes(), ", "), "]"));
+    }
+    if (!options.quantize_base) {
+      weight_.narrow(0, part.row, part.rows).copy_(w);
+    } else if (w.numel() % 64 != 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          part.name, ".weight: NF4 needs a multiple of 64 elements, found ", w.numel()));
+    } else {
+      quantized_.push_back(QuantizeNf4(w.to(options.dtype).contiguous()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+at::Tensor Projection::BaseWeight() const {
+  if (weight_.defined()) return weight_;
+  // One buffer a thread for all projections, as large as the largest: a fresh one for each use
+  // would cost more in page faults than the dequantisation.
+  static thread_local at::Tensor buffer;
+  const int64_t elements = out_ * in_;
+  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != compute_.dtype()) {
+    buffer = at::empty({elements}, compute_);
+  }
+  at::Tensor weight = buffer.narrow(0, 0, elements).view({out_, in_});
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    at::Tensor rows = weight.narrow(0, parts_[i].row, parts_[i].rows);
+    DequantizeNf4(quantized_[i], rows);
+  }
+  return weight;
+}
+
 at::Tensor Projection::StackedB() const {
-  at::Tensor b = at::zeros({out_, rank_}, weight_.options());
+  at::Tensor b = at::zeros({out_, rank_}, compute_);
   for (const Part& part : parts_) {
     if (part.rank_row < 0) continue;
     at::Tensor block = b.narrow(0, part.row, part.rows).narrow(1, part.rank_row, part.b.size(1));
@@ -100,13 +137,13 @@ at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
 }
 
 void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
-  at::mm_out(y, x, weight_.t());
+  at::mm_out(y, x, BaseWeight().t());
   if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
 }
 
 void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
                             at::Tensor& y) const {
-  at::addmm_out(y, residual, x, weight_.t());
+  at::addmm_out(y, residual, x, BaseWeight().t());
   if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
 }
 
@@ -150,7 +187,7 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
 
 void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                           at::Tensor& dx) const {
-  at::mm_out(dx, dy, weight_);
+  at::mm_out(dx, dy, BaseWeight());
   if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
   if (dweight_.defined()) {
     at::Tensor dw = dweight_;
@@ -180,7 +217,9 @@ void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
 
 at::Tensor Projection::Weight(const std::string& hf_name) const {
   for (const Part& part : parts_) {
-    if (part.name + ".weight" == hf_name) return weight_.narrow(0, part.row, part.rows);
+    if (part.name + ".weight" != hf_name) continue;
+    const at::Tensor rows = BaseWeight().narrow(0, part.row, part.rows);
+    return weight_.defined() ? rows : rows.clone();
   }
   return {};
 }

@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "absl/status/status.h"
+#include "kernels/ops.h"
 #include "model/llama.h"
 
 namespace ll {
@@ -59,6 +60,9 @@ class Projection {
     at::Tensor b, b_master, b_grad;  // [rows, rank]
   };
 
+  absl::Status ReadWeights(const ModelOptions& options, WeightSource& source);
+  // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites.
+  at::Tensor BaseWeight() const;
   // The scaled B matrices, block-diagonal [out, R], so that y += t B^T serves all parts in one
   // GEMM.
   at::Tensor StackedB() const;
@@ -70,8 +74,10 @@ class Projection {
   int64_t in_ = 0, out_ = 0, rank_ = 0;
   double scale_ = 0, dropout_p_ = 0;
   std::vector<Part> parts_;
-  at::Tensor weight_;            // [out, in], compute dtype
-  at::Tensor master_, dweight_;  // fp32 [out, in], only where the weight itself is trained
+  at::Tensor weight_;                 // [out, in], compute dtype; undefined where the base is NF4
+  std::vector<Nf4Tensor> quantized_;  // one a part, instead of weight_
+  at::TensorOptions compute_;         // dtype and device of what is computed
+  at::Tensor master_, dweight_;       // fp32 [out, in], only where the weight itself is trained
   at::Tensor lora_a_, lora_a_master_, lora_a_grad_;  // [R, in], the parts' A stacked
 };
 

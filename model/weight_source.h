@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include <ATen/ATen.h>
 
 #include "absl/status/statusor.h"
+#include "kernels/ops.h"
 #include "model/plan/config.h"
 
 namespace ll {
@@ -20,6 +22,12 @@ class WeightSource {
   // [out, in]), on the CPU in any floating dtype. The tensor may alias memory that the source owns
   // (a mapped file) and must not be written. NotFound where there is no such weight.
   virtual absl::StatusOr<at::Tensor> Get(const std::string& hf_name) = 0;
+
+  // The weight as the source keeps it, where it keeps it in NF4; nullopt where it does not. Get
+  // gives the dequantised values of such a weight.
+  virtual absl::StatusOr<std::optional<Nf4Tensor>> GetNf4(const std::string& hf_name) {
+    return std::nullopt;
+  }
 };
 
 // Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every

@@ -57,14 +57,31 @@ absl::Status CheckArchitecture(const json& raw) {
   if (raw.contains("hidden_act") && raw["hidden_act"] != "silu") {
     return Unsupported("hidden_act", "\"silu\"", raw["hidden_act"]);
   }
-  if (raw.contains("quantization_config") && !raw["quantization_config"].is_null()) {
-    return ConfigError("quantization_config",
-                       "no quantized weights (the base is read as bf16, fp16 or fp32)", "one");
-  }
   if (raw.contains("partial_rotary_factor") && raw["partial_rotary_factor"] != 1 &&
       !raw["partial_rotary_factor"].is_null()) {
     return Unsupported("partial_rotary_factor", "1", raw["partial_rotary_factor"]);
   }
+  return absl::OkStatus();
+}
+
+// Weights in NF4 with double quantisation, as bitsandbytes and `ll-trainer quantize` write them;
+// the folder's tensors say the rest.
+absl::Status ReadQuantization(const json& raw, LlamaConfig& c) {
+  const auto it = raw.find("quantization_config");
+  if (it == raw.end() || it->is_null()) return absl::OkStatus();
+  const json want = {{"quant_method", "bitsandbytes"},
+                     {"load_in_4bit", true},
+                     {"bnb_4bit_quant_type", "nf4"},
+                     {"bnb_4bit_use_double_quant", true}};
+  for (const auto& [key, value] : want.items()) {
+    const json found = it->is_object() ? it->value(key, json()) : json();
+    if (found != value) {
+      return Unsupported(absl::StrCat("quantization_config ", key),
+                         absl::StrCat(value.dump(), " (NF4 with double quantisation is read)"),
+                         found);
+    }
+  }
+  c.quantized = true;
   return absl::OkStatus();
 }
 
@@ -135,6 +152,7 @@ absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text) {
     return absl::InvalidArgumentError("config.json: expected a JSON object, found something else");
   }
   LL_RETURN_IF_ERROR(CheckArchitecture(c.raw));
+  LL_RETURN_IF_ERROR(ReadQuantization(c.raw, c));
   LL_RETURN_IF_ERROR(ReadSizes(c.raw, c));
   LL_RETURN_IF_ERROR(ReadDtype(c.raw, c));
   LL_RETURN_IF_ERROR(ReadFlag(c.raw, "tie_word_embeddings", c.tie_word_embeddings));

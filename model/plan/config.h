@@ -49,6 +49,7 @@ struct LlamaConfig {
   RopeScaling rope;
   bool tie_word_embeddings = false;
   std::string dtype = "bfloat16";  // of the weights in the folder: float32, bfloat16 or float16
+  bool quantized = false;          // the folder keeps its linear weights in NF4
   // The whole file as read: fields this struct does not model survive a rewrite.
   nlohmann::json raw;
 

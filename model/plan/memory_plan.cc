@@ -48,13 +48,12 @@ int64_t ElementBytes(const JobSpec& s, bool gpu) {
   return precision == "fp32" ? 4 : 2;
 }
 
-bool Quantized(const JobSpec& s) { return s.method == "qlora" || s.method == "longqlora"; }
 
 int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   int64_t linear = 0;
   for (const Linear& l : Linears(c)) linear += l.in * l.out * c.num_hidden_layers;
   const int64_t rest = c.ParameterCount() - linear;
-  if (Quantized(s))
+  if (s.QuantizesBase())
     return static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes) + rest * element;
   return (linear + rest) * element;
 }

@@ -80,7 +80,13 @@ TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::str
   const double n = static_cast<double>(tokens);
   double gemm = n * ((4 + 2 * rho + (full_tuning ? 2 : 0)) * body + mlp);
   gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
-  const double attention = CausalAttentionFlops(c, tokens, *s.attention, group) * (1 + rho + 2.5);
+  // Averaged over the training: its last steps may use full attention.
+  const double full_share =
+      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(*s.max_steps);
+  const double attention =
+      (CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share) +
+       CausalAttentionFlops(c, tokens, "full", group) * full_share) *
+      (1 + rho + 2.5);
   const double row_seconds = gemm / device.gemm + attention / device.attention;
   const double ranks = static_cast<double>(*s.gpus),
                rows = static_cast<double>(*s.global_batch_size);

@@ -28,11 +28,12 @@ struct JobSpec {
   std::optional<std::string> data, eval_data;
   std::optional<bool> sft;
 
-  std::optional<std::string> method, attention, wrap;
+  std::optional<std::string> method, quantization, attention, wrap, full_attention_steps;
   std::optional<double> group_ratio;
   std::optional<std::string> rope;
   std::optional<int64_t> lora_rank;
   std::optional<double> lora_alpha, lora_dropout;
+  std::optional<bool> use_rslora;
   std::vector<std::string> target_modules;  // empty: not given
   std::vector<std::string>
       trainable;  // embed, norm; {"none"}: explicitly nothing; empty: not given
@@ -65,6 +66,11 @@ struct JobSpec {
   // trains everything.
   bool TrainsEmbedding() const;
   bool TrainsNorm() const;
+  // Whether the frozen linear weights are kept in NF4 (key `quantization`).
+  bool QuantizesBase() const { return quantization == "nf4"; }
+  // Steps at the end of the training that use full attention (key `full_attention_steps`, of
+  // max_steps, rounded up): sparse attention alone loses retrieval. 0 before Resolve.
+  int64_t FullAttentionSteps() const;
 };
 
 // What Resolve may know about the model; zero where unknown.

@@ -4,7 +4,9 @@
 #include <set>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "model/spec/spec_fields.h"
@@ -108,6 +110,37 @@ absl::Status CheckLengths(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+const std::vector<std::string>& AttentionModules() {
+  static const auto& names = *new std::vector<std::string>{"q_proj", "k_proj", "v_proj", "o_proj"};
+  return names;
+}
+const std::vector<std::string>& AllLinearModules() {
+  static const auto& names = *new std::vector<std::string>{
+      "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  return names;
+}
+
+// "50" or "10%" as steps; -1 for anything else.
+int64_t ParseStepShare(absl::string_view text, int64_t max_steps) {
+  int64_t steps;
+  double percent;
+  if (absl::ConsumeSuffix(&text, "%")) {
+    if (!absl::SimpleAtod(text, &percent) || !(percent >= 0 && percent <= 100)) return -1;
+    return static_cast<int64_t>(std::ceil(percent / 100 * static_cast<double>(max_steps)));
+  }
+  return absl::SimpleAtoi(text, &steps) && steps >= 0 ? steps : -1;
+}
+
+absl::Status CheckFullAttentionSteps(const JobSpec& spec) {
+  if (!spec.full_attention_steps) return absl::OkStatus();
+  const int64_t steps =
+      ParseStepShare(*spec.full_attention_steps, spec.max_steps.value_or(1'000'000'000));
+  if (steps >= 0 && (!spec.max_steps || steps <= *spec.max_steps)) return absl::OkStatus();
+  return MakeFieldError({"full_attention_steps",
+                         "a number of steps up to max_steps, or a share such as 10%",
+                         absl::StrCat("\"", absl::CEscape(*spec.full_attention_steps), "\"")});
+}
+
 absl::Status CheckMethod(const JobSpec& spec) {
   const std::string method = spec.method.value_or(spec.model_config ? "full" : "longlora");
   if (std::count(spec.trainable.begin(), spec.trainable.end(), "none") > 0 &&
@@ -126,6 +159,13 @@ absl::Status CheckMethod(const JobSpec& spec) {
   if (method == "full" && !spec.target_modules.empty()) {
     return MakeFieldError(
         {"target_modules", "nothing, because method full trains every weight", "a list"});
+  }
+  if (method == "full" && spec.QuantizesBase()) {
+    return MakeFieldError({"quantization", "none, because method full trains every weight", "nf4"});
+  }
+  if (std::count(spec.target_modules.begin(), spec.target_modules.end(), "all-linear") > 0 &&
+      spec.target_modules.size() > 1) {
+    return MakeFieldError({"target_modules", "`all-linear` alone", "`all-linear` beside others"});
   }
   if (spec.wrap.value_or("split") == "roll" && spec.document_boundaries.value_or(false)) {
     return MakeFieldError({"wrap", "split, because document_boundaries is set", "roll"});
@@ -152,16 +192,17 @@ void DefaultMethod(JobSpec& spec) {
   Default(spec.wrap, "split");
   Default(spec.group_ratio, 0.25);
   Default(spec.rope, "linear");
-  if (method == "full") return;
+  Default(spec.full_attention_steps, "0");
   const bool longqlora = method == "longqlora";
+  Default(spec.quantization, longqlora || method == "qlora" ? "nf4" : "none");
+  if (method == "full") return;
   Default(spec.lora_rank, longqlora ? 64 : 8);
   Default(spec.lora_alpha, 16.0);
   Default(spec.lora_dropout, longqlora ? 0.05 : 0.0);
-  if (spec.target_modules.empty()) {
-    spec.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
-    if (longqlora)
-      spec.target_modules.insert(spec.target_modules.end(), {"gate_proj", "up_proj", "down_proj"});
-  }
+  Default(spec.use_rslora, false);
+  if (spec.target_modules.empty())
+    spec.target_modules = longqlora ? AllLinearModules() : AttentionModules();
+  if (spec.target_modules.front() == "all-linear") spec.target_modules = AllLinearModules();
   if (spec.trainable.empty()) {
     spec.trainable = method == "longlora" ? std::vector<std::string>{"embed", "norm"}
                                           : std::vector<std::string>{"none"};
@@ -246,11 +287,17 @@ bool JobSpec::TrainsNorm() const {
   return method == "full" || std::count(trainable.begin(), trainable.end(), "norm") > 0;
 }
 
+int64_t JobSpec::FullAttentionSteps() const {
+  if (!full_attention_steps || !max_steps) return 0;
+  return std::clamp<int64_t>(ParseStepShare(*full_attention_steps, *max_steps), 0, *max_steps);
+}
+
 absl::Status Validate(const JobSpec& spec) {
   for (const SpecField& field : SpecFields()) {
     if (IsGiven(spec, field)) LL_RETURN_IF_ERROR(std::visit(CheckRange{spec, field}, field.member));
   }
   LL_RETURN_IF_ERROR(CheckLengths(spec));
+  LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
   return CheckMethod(spec);
 }
 

@@ -234,6 +234,46 @@ TEST(ResolveTest, GivenKeysWinAndTheBatchStaysTheSame) {
   EXPECT_EQ(s.seed, 1);
 }
 
+TEST(ResolveTest, QuantizationFollowsTheMethodUnlessGiven) {
+  const auto resolved = [](const std::string& more) {
+    return *Resolve(Parse("model: /m\nctx: 8192\n" + more));
+  };
+  EXPECT_EQ(resolved("method: longlora\n").quantization, "none");
+  EXPECT_TRUE(resolved("method: qlora\n").QuantizesBase());
+  EXPECT_TRUE(resolved("method: longqlora\n").QuantizesBase());
+  EXPECT_TRUE(resolved("method: longlora\nquantization: nf4\n").QuantizesBase());
+  EXPECT_FALSE(resolved("method: qlora\nquantization: none\n").QuantizesBase());
+  EXPECT_THAT(Validate(Parse("method: full\nquantization: nf4\n")),
+              StatusIs(kInvalid, "quantization: expected none, because method full"));
+}
+
+TEST(ResolveTest, AllLinearIsEveryLinearLayer) {
+  const JobSpec spec = *Resolve(Parse("model: /m\nctx: 8192\ntarget_modules: all-linear\n"));
+  EXPECT_THAT(spec.target_modules, ElementsAre("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                                               "up_proj", "down_proj"));
+  EXPECT_THAT(Validate(Parse("target_modules: [all-linear, q_proj]\n")),
+              StatusIs(kInvalid, "`all-linear` alone"));
+}
+
+TEST(ResolveTest, FullAttentionStepsAreANumberOrAShare) {
+  const auto steps = [](const std::string& text) {
+    return Resolve(Parse("model: /m\nctx: 8192\nmax_steps: 125\nfull_attention_steps: " + text))
+        ->FullAttentionSteps();
+  };
+  EXPECT_EQ(Resolve(Parse("model: /m\nctx: 8192\n"))->FullAttentionSteps(), 0);
+  EXPECT_EQ(steps("7"), 7);
+  EXPECT_EQ(steps("125"), 125);
+  EXPECT_EQ(steps("10%"), 13);  // rounded up
+  EXPECT_EQ(steps("0%"), 0);
+  EXPECT_EQ(steps("100%"), 125);
+  for (const char* bad : {"-1", "126", "101%", "-1%", "some", "%", "nan%", "1.5"}) {
+    EXPECT_THAT(Resolve(Parse("model: /m\nctx: 8192\nmax_steps: 125\nfull_attention_steps: '" +
+                              std::string(bad) + "'")),
+                StatusIs(kInvalid, "full_attention_steps: expected a number of steps"))
+        << bad;
+  }
+}
+
 TEST(ResolveTest, MissingKeysAreNamed) {
   EXPECT_THAT(Resolve(Parse("ctx: 8192\n")), StatusIs(kInvalid, "model: expected"));
   EXPECT_THAT(Resolve(Parse("model: m\n")), StatusIs(kInvalid, "context_length: expected"));

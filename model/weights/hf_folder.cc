@@ -4,6 +4,8 @@
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "model/torch_edge.h"
+#include "model/weights/nf4_io.h"
 #include "model/weights/tensor_io.h"
 
 namespace ll {
@@ -21,6 +23,7 @@ absl::Status CheckWeight(const std::string& folder, const ShardedSafetensors& fi
         absl::StatusCode::kNotFound, folder, absl::StrCat("the weight ", want.name, " is missing"),
         "the safetensors files and config.json do not belong together, or a shard is absent");
   }
+  if (IsNf4(files, want.name)) return CheckNf4(files, want.name, want.shape);
   const std::string field = absl::StrCat(entry->file->path(), ": ", want.name);
   if (entry->tensor->shape != want.shape) {
     return MakeFieldError({field,
@@ -47,7 +50,21 @@ absl::StatusOr<std::unique_ptr<HfFolder>> HfFolder::Open(const std::string& fold
 absl::StatusOr<at::Tensor> HfFolder::Get(const std::string& hf_name) {
   const ShardedSafetensors::Entry* entry = files_.Find(hf_name);
   if (entry == nullptr) return absl::NotFoundError(absl::StrCat("no weight named ", hf_name));
-  return TensorView(entry->file, *entry->tensor);
+  if (!IsNf4(files_, hf_name)) return TensorView(entry->file, *entry->tensor);
+  LL_ASSIGN_OR_RETURN(const Nf4Tensor quantized, ReadNf4(files_, hf_name));
+  at::Tensor weight;
+  LL_RETURN_IF_ERROR(TorchTry([&] {
+    weight = at::empty(quantized.shape, at::kFloat);
+    DequantizeNf4(quantized, weight);
+    return absl::OkStatus();
+  }));
+  return weight;
+}
+
+absl::StatusOr<std::optional<Nf4Tensor>> HfFolder::GetNf4(const std::string& hf_name) {
+  if (!IsNf4(files_, hf_name)) return std::nullopt;
+  LL_ASSIGN_OR_RETURN(Nf4Tensor quantized, ReadNf4(files_, hf_name));
+  return quantized;
 }
 
 }  // namespace ll

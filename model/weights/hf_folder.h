@@ -1,6 +1,6 @@
 // The weights of a Hugging Face folder as a WeightSource: views of the mapped files, checked
 // against the config when the folder is opened, so that a bad folder fails before anything else is
-// built.
+// built. A folder may keep its linear weights in NF4 (nf4_io.h).
 #pragma once
 
 #include <memory>
@@ -20,6 +20,7 @@ class HfFolder : public WeightSource {
                                                         const LlamaConfig& config);
 
   absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override;
+  absl::StatusOr<std::optional<Nf4Tensor>> GetNf4(const std::string& hf_name) override;
 
  private:
   explicit HfFolder(ShardedSafetensors files) : files_(std::move(files)) {}

@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "model/weights/hf_folder.h"
+#include "model/weights/nf4_io.h"
 #include "model/weights/tensor_io.h"
 
 namespace ll {
@@ -46,6 +48,100 @@ TEST_F(WeightsTest, EveryWeightComesBackInItsDtype) {
     EXPECT_TRUE(at::equal(got, want)) << name;
   }
   EXPECT_THAT(folder->Get("model.nothing"), StatusIs(absl::StatusCode::kNotFound, "model.nothing"));
+}
+
+// One layer's gate_proj in NF4; everything else as it was.
+class Nf4FolderTest : public WeightsTest {
+ protected:
+  static constexpr char kName[] = "model.layers.0.mlp.gate_proj.weight";
+
+  void SetUp() override {
+    WeightsTest::SetUp();
+    config_.hidden_size = 64;
+    config_.head_dim = 16;
+    weights_.clear();
+    for (const WeightShape& w : WeightShapes(config_)) {
+      const at::Tensor values = at::randn(w.shape);
+      if (w.name != kName) {
+        weights_.emplace_back(w.name, values);
+        continue;
+      }
+      quantized_ = QuantizeNf4(values);
+      for (auto& tensor : Nf4Tensors(kName, quantized_, "float32")) weights_.push_back(tensor);
+    }
+  }
+  at::Tensor& Tensor(const std::string& name) {
+    for (auto& [found, tensor] : weights_) {
+      if (found == name) return tensor;
+    }
+    LL_CHECK(false);
+    return weights_[0].second;
+  }
+  Nf4Tensor quantized_;
+};
+
+TEST_F(Nf4FolderTest, CodesComeBackAsTheyWereWritten) {
+  LL_ASSERT_OK(Write());
+  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+  LL_ASSERT_OK_AND_ASSIGN(const auto kept, folder->GetNf4(kName));
+  ASSERT_TRUE(kept.has_value());
+  EXPECT_TRUE(at::equal(kept->codes, quantized_.codes));
+  EXPECT_TRUE(at::equal(kept->absmax, quantized_.absmax));
+  EXPECT_TRUE(at::equal(kept->nested_absmax, quantized_.nested_absmax));
+  EXPECT_EQ(kept->offset, quantized_.offset);
+  EXPECT_EQ(kept->shape, quantized_.shape);
+  at::Tensor want = at::empty(quantized_.shape);
+  DequantizeNf4(quantized_, want);
+  EXPECT_TRUE(at::equal(*folder->Get(kName), want));
+  EXPECT_FALSE((*folder->GetNf4("model.layers.1.mlp.gate_proj.weight")).has_value());
+}
+
+TEST_F(Nf4FolderTest, TheHeaderKnowsTheShapesBeforehand) {
+  const auto tensors = Nf4Tensors(kName, quantized_, "bfloat16");
+  const auto infos = Nf4TensorInfos(kName, quantized_.shape);
+  ASSERT_EQ(infos.size(), tensors.size());
+  for (size_t i = 0; i < infos.size(); ++i) {
+    EXPECT_EQ(infos[i].name, tensors[i].first);
+    EXPECT_EQ(infos[i].shape, tensors[i].second.sizes().vec()) << infos[i].name;
+    EXPECT_EQ(DtypeBytes(infos[i].dtype), tensors[i].second.element_size()) << infos[i].name;
+  }
+}
+
+TEST_F(Nf4FolderTest, WhatDoesNotFitIsRefused) {
+  const auto opens = [this](const std::string& name, const at::Tensor& instead) {
+    const at::Tensor before = Tensor(name);
+    Tensor(name) = instead;
+    EXPECT_TRUE(Write().ok());
+    const absl::Status status = HfFolder::Open(folder_, config_).status();
+    Tensor(name) = before;
+    return status;
+  };
+  const std::string state = std::string(kName) + ".quant_state.bitsandbytes__nf4";
+  const auto with_state = [&](const std::string& from, const std::string& to) {
+    const at::Tensor bytes = Tensor(state);
+    std::string text(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes());
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    text.replace(at, from.size(), to);
+    at::Tensor other = at::empty({static_cast<int64_t>(text.size())}, at::kByte);
+    std::memcpy(other.data_ptr(), text.data(), text.size());
+    return opens(state, other);
+  };
+  EXPECT_THAT(opens(kName, at::zeros({8, 1}, at::kByte)),
+              StatusIs(kInvalid, "expected U8[384, 1]"));
+  EXPECT_THAT(opens(std::string(kName) + ".absmax", at::zeros({11}, at::kByte)),
+              StatusIs(kInvalid, "absmax: expected U8[12], found U8[11]"));
+  EXPECT_THAT(opens(std::string(kName) + ".quant_map", at::zeros({16})),
+              StatusIs(kInvalid, "quant_map: expected the values of NF4"));
+  EXPECT_THAT(opens(state, at::zeros({5}, at::kByte)),
+              StatusIs(kInvalid, "expected a JSON object"));
+  EXPECT_THAT(with_state("\"blocksize\":64", "\"blocksize\":128"),
+              StatusIs(kInvalid, "blocksize: expected 64, found 128"));
+  EXPECT_THAT(with_state("\"nf4\"", "\"fp4\""),
+              StatusIs(kInvalid, "quant_type: expected \"nf4\", found \"fp4\""));
+  EXPECT_THAT(with_state("[12,64]", "[64,12]"), StatusIs(kInvalid, "shape: expected [12,64]"));
+  EXPECT_THAT(with_state("nested_offset\":", "nested_offset\":null,\"x\":"),
+              StatusIs(kInvalid, "nested_offset: expected a number"));
 }
 
 TEST_F(WeightsTest, ViewsOutliveTheFolderObject) {

@@ -18,17 +18,17 @@ namespace {
 // Keys that make another training out of a resumed one.
 const std::set<std::string>& FixedKeys() {
   static const auto& keys = *new std::set<std::string>{
-      "method",      "context_length", "max_seq_length", "attention",  "wrap",
-      "group_ratio", "rope",           "lora_rank",      "lora_alpha", "target_modules",
-      "trainable",   "model_config",   "seed",           "shuffle",    "document_boundaries",
-      "precision"};
+      "method",         "context_length", "max_seq_length",      "attention",  "wrap",
+      "group_ratio",    "rope",           "lora_rank",           "lora_alpha", "use_rslora",
+      "target_modules", "trainable",      "quantization",        "adapter",    "model_config",
+      "seed",           "shuffle",        "document_boundaries", "precision"};
   return keys;
 }
 // Keys that change the numbers from here on, on purpose.
 const std::set<std::string>& RecipeKeys() {
-  static const auto& keys =
-      *new std::set<std::string>{"learning_rate", "adam_beta1",   "adam_beta2",  "weight_decay",
-                                 "max_grad_norm", "warmup_steps", "lr_schedule", "lora_dropout"};
+  static const auto& keys = *new std::set<std::string>{
+      "learning_rate", "adam_beta1",  "adam_beta2",   "weight_decay",        "max_grad_norm",
+      "warmup_steps",  "lr_schedule", "lora_dropout", "full_attention_steps"};
   return keys;
 }
 

@@ -26,9 +26,6 @@ absl::Status NotSupported(absl::string_view field, absl::string_view found,
 }
 
 absl::Status CheckSupported(const JobSpec& spec) {
-  if (*spec.method == "qlora" || *spec.method == "longqlora") {
-    return NotSupported("method", *spec.method, "use lora or longlora");
-  }
   if (*spec.sft)
     return NotSupported("sft", "training on instruction pairs", "train on a token file");
   if (spec.adapter)
@@ -52,16 +49,6 @@ absl::StatusOr<LlamaConfig> ReadInlineConfig(const std::string& text_or_path) {
   return config.ok() ? config : Annotate(config.status(), text_or_path);
 }
 
-std::vector<std::string> TokenizerFiles(const std::string& folder) {
-  std::vector<std::string> found;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                           "special_tokens_map.json", "generation_config.json"}) {
-    const std::string path = folder + "/" + name;
-    if (FileExists(path)) found.push_back(path);
-  }
-  return found;
-}
-
 AttentionSpec AttentionOf(const JobSpec& spec) {
   AttentionSpec attention;
   attention.kind = *spec.attention == "s2"      ? AttentionKind::kS2
@@ -79,12 +66,14 @@ ModelOptions OptionsOf(const JobSpec& spec) {
   options.seed = static_cast<uint64_t>(*spec.seed);
   options.train_all = *spec.method == "full";
   if (!options.train_all) {
+    options.quantize_base = spec.QuantizesBase();
     options.train_embedding = spec.TrainsEmbedding();
     options.train_norm = spec.TrainsNorm();
     options.lora.rank = static_cast<int>(*spec.lora_rank);
     options.lora.alpha = *spec.lora_alpha;
     options.lora.dropout = *spec.lora_dropout;
     options.lora.target_modules = spec.target_modules;
+    options.lora.use_rslora = *spec.use_rslora;
   }
   return options;
 }
@@ -159,6 +148,17 @@ absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder) {
   return config.ok() ? config : Annotate(config.status(), path);
 }
 
+std::vector<std::string> TokenizerFiles(const std::string& folder) {
+  std::vector<std::string> found;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "chat_template.jinja", "generation_config.json"}) {
+    const std::string path = folder + "/" + name;
+    if (FileExists(path)) found.push_back(path);
+  }
+  return found;
+}
+
 absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path,
                                                                const std::string& field,
                                                                int64_t vocab_size) {
@@ -189,8 +189,10 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
   } else if (given.model) {
     LL_ASSIGN_OR_RETURN(base, ReadModelConfig(*given.model));
   }
+  JobSpec wanted = given;
+  if (base.quantized && !wanted.quantization) wanted.quantization = "nf4";
   LL_ASSIGN_OR_RETURN(training.spec,
-                      Resolve(given, {base.ParameterCount(), base.max_position_embeddings}));
+                      Resolve(wanted, {base.ParameterCount(), base.max_position_embeddings}));
   JobSpec& spec = training.spec;
   LL_RETURN_IF_ERROR(CheckSupported(spec));
   if (*spec.precision == "auto") spec.precision = "bf16";
@@ -205,6 +207,12 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
     training.config.dtype = *spec.precision == "fp32" ? "float32" : "bfloat16";
   training.base_parameters = base.ParameterCount();
   training.attention = AttentionOf(spec);
+  training.full_attention_from = *spec.max_steps - spec.FullAttentionSteps();
+  if (training.attention.kind == AttentionKind::kS2 && training.attention.wrap == WrapKind::kRoll) {
+    training.warnings.push_back(
+        "wrap: roll lets the first tokens of a row see its last ones while training; it is here to "
+        "compare with the paper's pseudo-code, wrap: split leaks nothing");
+  }
   training.options = OptionsOf(spec);
   LL_RETURN_IF_ERROR(PrepareData(training));
   if (spec.model_config) {

@@ -21,6 +21,10 @@ absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std:
 // The config of a model folder. NotFound with a hint where `folder` is no Hugging Face folder.
 absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder);
 
+// The files of a model folder that go with its weights wherever they go: tokenizer, chat template,
+// generation settings.
+std::vector<std::string> TokenizerFiles(const std::string& folder);
+
 // Opens a token file; errors carry `field` ("data", "eval_data").
 absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string& path,
                                                                const std::string& field,
@@ -33,6 +37,7 @@ struct Training {
   JobSpec spec;        // resolved
   LlamaConfig config;  // with the extended context
   AttentionSpec attention;
+  int64_t full_attention_from = 0;  // first 0-based step that uses full attention instead
   ModelOptions options;
   std::unique_ptr<WeightSource> weights;
   std::unique_ptr<Loader> loader;
@@ -41,6 +46,10 @@ struct Training {
   std::vector<std::string> tokenizer_files;  // of the model, to be put beside a `full` checkpoint
   std::vector<std::string> warnings;
   int64_t base_parameters = 0;
+
+  AttentionSpec AttentionAt(int64_t step) const {
+    return step < full_attention_from ? attention : AttentionSpec{};
+  }
 };
 
 // Everything but the model itself: spec resolved against the model's config, files opened, options

@@ -144,6 +144,10 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
                           {"threads", at::get_num_threads()}});
   const auto due = [this](int64_t every) { return every > 0 && state_.step % every == 0; };
   while (state_.step < *spec_.max_steps) {
+    if (state_.step == training_.full_attention_from &&
+        training_.attention.kind != AttentionKind::kFull) {
+      events_.Phase("full_attention", {{"step", state_.step}});
+    }
     const StepWishes mine{options_.stop_requested(), options_.take_checkpoint_request()};
     LL_ASSIGN_OR_RETURN(const StepReport report, RunStep(state_.step, mine, training_, *model_,
                                                          *optimizer_, schedule, comm_));
@@ -201,9 +205,10 @@ nlohmann::ordered_json Loop::Mfu(const StepReport& report) const {
   const double weights =
       (training_.options.train_all ? 6.0 : 4.0) * static_cast<double>(training_.base_parameters);
   const double rows = tokens / static_cast<double>(*spec_.max_seq_length);
-  const double attention =
-      rows * CausalAttentionFlops(training_.config, *spec_.max_seq_length, *spec_.attention,
-                                  training_.attention.group_tokens);
+  // state_.step counts the step that is reported.
+  const std::string kind = state_.step > training_.full_attention_from ? "full" : *spec_.attention;
+  const double attention = rows * CausalAttentionFlops(training_.config, *spec_.max_seq_length,
+                                                       kind, training_.attention.group_tokens);
   return (weights * tokens + 3.5 * attention) /
          (report.step_seconds * options_.peak_flops * comm_.world_size());
 }

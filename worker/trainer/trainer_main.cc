@@ -27,6 +27,7 @@ int Main(int argc, char** argv) {
   AddEval(program, run);
   AddInit(program, run);
   AddPack(program, run);
+  AddQuantize(program, run);
   AddRun(program, run);
   program.add_subcommand("version", "Prints the versions of this program and of LibTorch")
       ->callback([&run] {

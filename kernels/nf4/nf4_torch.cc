@@ -1,0 +1,106 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/common/torch_adapter.h"
+#include "kernels/nf4/nf4.h"
+#include "kernels/ops.h"
+
+namespace ll {
+namespace {
+
+// The signed dynamic map with 7 exponent bits (Dettmers et al. 2022, "8-bit optimizers", section
+// 2): for each power of ten from 1e-6 to 1 twice as many steps as for the one below.
+std::vector<float> MakeDynamicMap() {
+  std::vector<float> map = {0.0f, 1.0f};
+  for (int exponent = 0; exponent < 7; ++exponent) {
+    const int steps = 1 << exponent;
+    const at::Tensor edges = at::linspace(0.1, 1.0, steps + 1, at::kFloat);
+    const at::Tensor means = (edges.narrow(0, 0, steps) + edges.narrow(0, 1, steps)) / 2.0 *
+                             std::pow(10.0, exponent - 6);
+    for (int i = 0; i < steps; ++i) {
+      const float value = means[i].item<float>();
+      map.push_back(value);
+      map.push_back(-value);
+    }
+  }
+  std::sort(map.begin(), map.end());
+  return map;
+}
+
+const std::vector<float>& DynamicMap() {
+  static const std::vector<float> map = MakeDynamicMap();
+  return map;
+}
+
+// The 255 midpoints between its entries.
+const std::vector<float>& DynamicMidpoints() {
+  static const std::vector<float> midpoints = [] {
+    std::vector<float> out;
+    for (int i = 1; i < 256; ++i) out.push_back((DynamicMap()[i - 1] + DynamicMap()[i]) / 2);
+    return out;
+  }();
+  return midpoints;
+}
+
+// Index of the nearest entry; a midpoint counts as the lower one.
+uint8_t NearestInMap(float x) {
+  const std::vector<float>& midpoints = DynamicMidpoints();
+  return static_cast<uint8_t>(std::lower_bound(midpoints.begin(), midpoints.end(), x) -
+                              midpoints.begin());
+}
+
+}  // namespace
+
+at::Tensor Nf4QuantMap() { return at::tensor(at::ArrayRef<float>(kNf4Codes, 16), at::kFloat); }
+
+at::Tensor Nf4NestedQuantMap() { return at::tensor(DynamicMap(), at::kFloat); }
+
+Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset) {
+  CheckOperand(w);
+  LL_CHECK(w.numel() % kNf4Block == 0);
+  const int64_t blocks = w.numel() / kNf4Block;
+  Nf4Tensor q;
+  q.shape = w.sizes().vec();
+  q.codes = at::empty({w.numel() / 2}, at::kByte);
+  q.absmax = at::empty({blocks}, at::kByte);
+  at::Tensor absmax = at::empty({blocks}, at::kFloat);
+  const Nf4QuantizeParams p{w.const_data_ptr(), q.codes.data_ptr<uint8_t>(),
+                            absmax.data_ptr<float>(), DTypeOf(w)};
+  at::parallel_for(0, blocks, Grain(kNf4Block),
+                   [&](int64_t b, int64_t e) { Nf4Quantize(p, b, e); });
+
+  q.offset = offset.value_or(absmax.mean().item<float>());
+  absmax.sub_(q.offset);
+  const int64_t nested = (blocks + kNf4NestedBlock - 1) / kNf4NestedBlock;
+  q.nested_absmax = at::empty({nested}, at::kFloat);
+  const float* x = absmax.const_data_ptr<float>();
+  uint8_t* codes = q.absmax.data_ptr<uint8_t>();
+  float* scale = q.nested_absmax.data_ptr<float>();
+  for (int64_t n = 0; n < nested; ++n) {
+    const int64_t begin = n * kNf4NestedBlock, end = std::min(blocks, begin + kNf4NestedBlock);
+    float largest = 0;
+    for (int64_t b = begin; b < end; ++b) largest = std::max(largest, std::abs(x[b]));
+    scale[n] = largest;
+    const float inverse = 1.0f / std::max(largest, kNf4SmallestAbsmax);
+    for (int64_t b = begin; b < end; ++b)
+      codes[b] = NearestInMap(std::clamp(x[b] * inverse, -1.0f, 1.0f));
+  }
+  return q;
+}
+
+void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w) {
+  CheckOperand(w);
+  LL_CHECK(w.numel() == q.codes.numel() * 2);
+  const Nf4DequantizeParams p{q.codes.const_data_ptr<uint8_t>(),
+                              q.absmax.const_data_ptr<uint8_t>(),
+                              q.nested_absmax.const_data_ptr<float>(),
+                              DynamicMap().data(),
+                              q.offset,
+                              w.data_ptr(),
+                              DTypeOf(w)};
+  at::parallel_for(0, w.numel() / kNf4Block, Grain(kNf4Block),
+                   [&](int64_t b, int64_t e) { Nf4Dequantize(p, b, e); });
+}
+
+}  // namespace ll
