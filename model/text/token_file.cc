@@ -41,10 +41,14 @@ int64_t FirstOutside(const T* ids, int64_t n, uint32_t limit) {
   return n;
 }
 
-absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> ReadDocuments(const std::string& sidecar,
-                                                                       const json& list) {
-  std::vector<std::pair<int64_t, int64_t>> out;
-  if (list.is_null()) return out;
+// The sidecar's member `name`: [start, end) pairs, rising.
+absl::StatusOr<TokenSpans> ReadSpans(const std::string& sidecar, const char* name,
+                                     const json& list) {
+  if (!list.is_array()) {
+    return MakeFieldError({absl::StrCat(sidecar, " ", name), "a list", list.type_name()});
+  }
+  TokenSpans out;
+  out.reserve(list.size());
   int64_t last = 0;
   for (const json& entry : list) {
     const bool pair = entry.is_array() && entry.size() == 2 && entry[0].is_number_unsigned() &&
@@ -52,13 +56,20 @@ absl::StatusOr<std::vector<std::pair<int64_t, int64_t>>> ReadDocuments(const std
     if (!pair || entry[0].get<int64_t>() < last ||
         entry[1].get<int64_t>() < entry[0].get<int64_t>()) {
       return MakeFieldError(
-          {absl::StrCat(sidecar, " documents"), "rising [start, end) pairs",
+          {absl::StrCat(sidecar, " ", name), "rising [start, end) pairs",
            entry.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80)});
     }
     last = entry[1].get<int64_t>();
     out.emplace_back(entry[0].get<int64_t>(), last);
   }
   return out;
+}
+
+absl::Status CheckInside(const std::string& path, const char* name, const TokenSpans& spans,
+                         int64_t size) {
+  if (spans.empty() || spans.back().second <= size) return absl::OkStatus();
+  return MakeFieldError({absl::StrCat(path, ".json ", name), absl::StrCat("ends of at most ", size),
+                         absl::StrCat(spans.back().second)});
 }
 
 }  // namespace
@@ -78,12 +89,15 @@ absl::Status TokenFile::ReadSidecar(int64_t& token_count) {
   width_ = dtype == "uint16" ? 2 : 4;
   if (count.is_number_unsigned()) token_count = count.get<int64_t>();
   const json hash = root.value("tokenizer_hash", json()),
-             documents = root.value("documents", json());
+             documents = root.value("documents", json()),
+             loss_spans = root.value("loss_spans", json());
   if (hash.is_string()) tokenizer_hash_ = hash.get<std::string>();
-  if (!documents.is_null() && !documents.is_array()) {
-    return MakeFieldError({absl::StrCat(sidecar, " documents"), "a list", "something else"});
+  if (!documents.is_null()) {
+    LL_ASSIGN_OR_RETURN(documents_, ReadSpans(sidecar, "documents", documents));
   }
-  LL_ASSIGN_OR_RETURN(documents_, ReadDocuments(sidecar, documents));
+  if (!loss_spans.is_null()) {
+    LL_ASSIGN_OR_RETURN(loss_spans_, ReadSpans(sidecar, "loss_spans", loss_spans));
+  }
   return absl::OkStatus();
 }
 
@@ -115,10 +129,9 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> TokenFile::Open(const std::stri
                            absl::StrCat(file->size_, " tokens (", bytes, " bytes)")});
   }
   if (file->size_ == 0) return MakeFieldError({path, "at least one token", "an empty file"});
-  if (!file->documents_.empty() && file->documents_.back().second > file->size_) {
-    return MakeFieldError({absl::StrCat(path, ".json documents"),
-                           absl::StrCat("ends of at most ", file->size_),
-                           absl::StrCat(file->documents_.back().second)});
+  LL_RETURN_IF_ERROR(CheckInside(path, "documents", file->documents_, file->size_));
+  if (file->loss_spans_) {
+    LL_RETURN_IF_ERROR(CheckInside(path, "loss_spans", *file->loss_spans_, file->size_));
   }
   void* mapping = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, fd, 0);
   if (mapping == MAP_FAILED) return ErrnoStatus(errno, "cannot map", path);
@@ -177,7 +190,8 @@ TokenFileWriter::TokenFileWriter(TokenFileWriter&& other) noexcept
       vocab_size_(other.vocab_size_),
       size_(other.size_),
       buffer_(std::move(other.buffer_)),
-      documents_(std::move(other.documents_)) {}
+      documents_(std::move(other.documents_)),
+      loss_spans_(std::move(other.loss_spans_)) {}
 
 TokenFileWriter::~TokenFileWriter() {
   if (fd_ < 0) return;
@@ -185,7 +199,7 @@ TokenFileWriter::~TokenFileWriter() {
   unlink(temporary_.c_str());
 }
 
-absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids) {
+absl::Status TokenFileWriter::Append(absl::Span<const int32_t> ids) {
   if (ids.empty()) return absl::OkStatus();
   const size_t width = vocab_size_ <= kMaxUint16Vocabulary ? 2 : 4;
   for (int32_t id : ids) {
@@ -200,6 +214,25 @@ absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids) {
   size_ += static_cast<int64_t>(ids.size());
   documents_.emplace_back(begin, size_);
   return buffer_.size() >= kBufferBytes ? Flush() : absl::OkStatus();
+}
+
+absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids,
+                                             const TokenSpans& loss_spans) {
+  if (documents_.empty()) loss_spans_.emplace();
+  LL_CHECK_MSG(loss_spans_.has_value(), "documents with and without loss spans in one file");
+  const int64_t begin = size_;
+  int64_t last = 0;
+  for (const auto& [start, end] : loss_spans) {
+    LL_CHECK(last <= start && start <= end && end <= static_cast<int64_t>(ids.size()));
+    last = end;
+    if (start < end) loss_spans_->emplace_back(begin + start, begin + end);
+  }
+  return Append(ids);
+}
+
+absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids) {
+  LL_CHECK_MSG(!loss_spans_, "documents with and without loss spans in one file");
+  return Append(ids);
 }
 
 absl::Status TokenFileWriter::Flush() {
@@ -220,11 +253,12 @@ absl::Status TokenFileWriter::Finish() {
   if (size_ == 0) return MakeFieldError({path_, "at least one token", "none"});
   if (fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
   close(std::exchange(fd_, -1));
-  const json sidecar = {{"dtype", vocab_size_ <= kMaxUint16Vocabulary ? "uint16" : "uint32"},
-                        {"token_count", size_},
-                        {"vocab_size", vocab_size_},
-                        {"tokenizer_hash", tokenizer_hash_},
-                        {"documents", documents_}};
+  json sidecar = {{"dtype", vocab_size_ <= kMaxUint16Vocabulary ? "uint16" : "uint32"},
+                  {"token_count", size_},
+                  {"vocab_size", vocab_size_},
+                  {"tokenizer_hash", tokenizer_hash_},
+                  {"documents", documents_}};
+  if (loss_spans_) sidecar["loss_spans"] = *loss_spans_;
   // The sidecar first: ids without it would be read as uint16; with it an older file fails its size
   // check.
   absl::Status status = WriteFileAtomic(path_ + ".json", sidecar.dump() + "\n");

@@ -1,13 +1,15 @@
 // Token files: a flat run of little-endian token ids with no header, as LongLoRA's validation.bin,
 // and beside F.bin the sidecar F.bin.json:
 //   {"dtype": "uint16", "token_count": 12, "vocab_size": 49152, "tokenizer_hash": "…", "documents":
-//   [[0, 5], [5, 12]]}
-// dtype is uint16 or uint32; documents are [start, end) in tokens; only dtype is required. A file
-// without a sidecar is read as uint16.
+//   [[0, 5], [5, 12]], "loss_spans": [[3, 5], [9, 12]]}
+// dtype is uint16 or uint32; documents are [start, end) in tokens; loss_spans are the tokens that
+// are targets in supervised fine-tuning, likewise (absent: every token is one); only dtype is
+// required. A file without a sidecar is read as uint16.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +19,9 @@
 #include "absl/types/span.h"
 
 namespace ll {
+
+// [start, end) pairs of token positions, rising and without overlap.
+using TokenSpans = std::vector<std::pair<int64_t, int64_t>>;
 
 // A mapped token file. Immutable, thread-safe.
 class TokenFile {
@@ -34,7 +39,9 @@ class TokenFile {
   void Read(int64_t begin, absl::Span<int32_t> out) const;
   // [start, end) of every document, rising, covering no more than the file; empty where the sidecar
   // has none.
-  const std::vector<std::pair<int64_t, int64_t>>& documents() const { return documents_; }
+  const TokenSpans& documents() const { return documents_; }
+  // The tokens that are targets, in positions of the file; absent: all of them (pre-training).
+  const std::optional<TokenSpans>& loss_spans() const { return loss_spans_; }
   // Of the tokenizer that made the file; empty where not known.
   const std::string& tokenizer_hash() const { return tokenizer_hash_; }
   const std::string& path() const { return path_; }
@@ -49,7 +56,8 @@ class TokenFile {
   size_t mapping_bytes_ = 0;
   int64_t size_ = 0;
   int width_ = 2;  // bytes a token
-  std::vector<std::pair<int64_t, int64_t>> documents_;
+  TokenSpans documents_;
+  std::optional<TokenSpans> loss_spans_;
   std::string tokenizer_hash_;
 };
 
@@ -66,19 +74,24 @@ class TokenFileWriter {
 
   // Errors: an id outside the vocabulary; a write that failed.
   absl::Status AppendDocument(absl::Span<const int32_t> ids);
+  // The same with the document's targets, in tokens of the document: [start, end) pairs, rising,
+  // inside it (an invariant, not an input). A file has them for all of its documents or for none.
+  absl::Status AppendDocument(absl::Span<const int32_t> ids, const TokenSpans& loss_spans);
   absl::Status Finish();
   int64_t size() const { return size_; }  // tokens so far
   int64_t documents() const { return static_cast<int64_t>(documents_.size()); }
 
  private:
   TokenFileWriter() = default;
+  absl::Status Append(absl::Span<const int32_t> ids);
   absl::Status Flush();
 
   std::string path_, temporary_, tokenizer_hash_;
   int fd_ = -1;
   int64_t vocab_size_ = 0, size_ = 0;
   std::string buffer_;
-  std::vector<std::pair<int64_t, int64_t>> documents_;
+  TokenSpans documents_;
+  std::optional<TokenSpans> loss_spans_;
 };
 
 }  // namespace ll

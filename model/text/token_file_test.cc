@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
@@ -54,6 +55,32 @@ TEST_F(TokenFileTest, RoundTripInBothWidths) {
     LL_ASSERT_OK_AND_ASSIGN(auto file, TokenFile::Open(path_, vocab));
     EXPECT_THAT(file->documents(), ElementsAre(Pair(0, 3), Pair(3, 5)));
     EXPECT_EQ(file->tokenizer_hash(), "hash");
+  }
+}
+
+TEST_F(TokenFileTest, LossSpansCountFromTheFile) {
+  {
+    LL_ASSERT_OK_AND_ASSIGN(auto writer, TokenFileWriter::Create(path_, 100, ""));
+    LL_ASSERT_OK(writer.AppendDocument({1, 2, 3, 4}, {{2, 4}}));
+    LL_ASSERT_OK(writer.AppendDocument({5, 6, 7}, {}));
+    LL_ASSERT_OK(writer.AppendDocument({8, 9, 10}, {{0, 1}, {1, 1}, {2, 3}}));
+    LL_ASSERT_OK(writer.Finish());
+  }
+  LL_ASSERT_OK_AND_ASSIGN(auto file, TokenFile::Open(path_, 100));
+  ASSERT_TRUE(file->loss_spans().has_value());
+  EXPECT_THAT(*file->loss_spans(), ElementsAre(Pair(2, 4), Pair(7, 8), Pair(9, 10)));
+  Write(100, {{1, 2}});
+  LL_ASSERT_OK_AND_ASSIGN(file, TokenFile::Open(path_, 100));
+  EXPECT_FALSE(file->loss_spans().has_value()) << "absent: every token is a target";
+}
+
+TEST_F(TokenFileTest, BadLossSpansAreRefused) {
+  Write(100, {{1, 2, 3, 4}});
+  for (const char* spans :
+       {"[[0, 9]]", "[[2, 1]]", "[[2, 3], [1, 2]]", "[1]", "7", R"([["a", 2]])", "[[-1, 2]]"}) {
+    LL_ASSERT_OK(WriteFileAtomic(
+        path_ + ".json", absl::StrCat(R"({"dtype": "uint16", "loss_spans": )", spans, "}")));
+    EXPECT_THAT(TokenFile::Open(path_, 0), StatusIs(kInvalid, "loss_spans: expected")) << spans;
   }
 }
 
