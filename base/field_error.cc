@@ -8,6 +8,18 @@ namespace {
 constexpr char kField[] = "ll/field";
 constexpr char kHint[] = "ll/hint";
 
+// Names and values that come out of files stand in messages: they must not break the one line, nor
+// fill the screen.
+std::string OneLine(absl::string_view text) {
+  constexpr size_t kMaxBytes = 1000;
+  std::string out(text.substr(0, kMaxBytes));
+  if (text.size() > kMaxBytes) out += "…";
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = '?';
+  }
+  return out;
+}
+
 std::string Payload(const absl::Status& status, const char* url) {
   auto payload = status.GetPayload(url);
   return payload ? std::string(*payload) : std::string();
@@ -16,7 +28,8 @@ std::string Payload(const absl::Status& status, const char* url) {
 
 absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::string_view message,
                          absl::string_view hint) {
-  std::string text = field.empty() ? std::string(message) : absl::StrCat(field, ": ", message);
+  std::string text = OneLine(message);
+  if (!field.empty()) text = absl::StrCat(OneLine(field), ": ", text);
   if (!hint.empty()) absl::StrAppend(&text, "; ", hint);
   absl::Status status(code, text);
   SetErrorField(status, field);

@@ -15,6 +15,13 @@ TEST(FieldErrorTest, MessageNamesFieldExpectedFoundAndHint) {
   EXPECT_EQ(ErrorHint(s), "give --ctx N");
 }
 
+TEST(FieldErrorTest, WhateverWasFoundTheMessageIsOneLine) {
+  const absl::Status s = MakeFieldError({"a\nb", "text", std::string("x\0\n\x7f", 4)});
+  EXPECT_EQ(s.message(), "a?b: expected text, found x???");
+  EXPECT_EQ(ErrorField(s), "a\nb");
+  EXPECT_LT(MakeFieldError({"f", "text", std::string(1 << 20, 'x')}).message().size(), 1100u);
+}
+
 TEST(FieldErrorTest, AnnotateKeepsCodeAndPayloads) {
   absl::Status s = Annotate(
       FieldStatus(absl::StatusCode::kNotFound, "model", "no such folder", "look"), "job.yaml");

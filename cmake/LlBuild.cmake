@@ -27,6 +27,12 @@ if(LL_SANITIZE)
   add_compile_options(-fsanitize=${LL_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${LL_SANITIZE})
 endif()
+if(LL_FUZZ)
+  # -O1: the bodies that the sanitizers check stay readable in stack traces, and compiling is three times faster.
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()
 if(LL_SANITIZE STREQUAL "thread")
   # Under this macro protobuf's headers lay maps out differently than the distribution's library, which was built
   # without it.
@@ -41,7 +47,7 @@ if(LL_TESTS)
 endif()
 
 function(ll_warnings target)
-  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-restrict -Werror=return-type>)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -Werror=return-type>)
 endfunction()
 
 # ll_library(NAME SRCS a.cc … [DEPS t …]) makes a static library whose includes start at the source root.

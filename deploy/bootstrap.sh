@@ -21,7 +21,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
   openssl curl bible-kjv bible-kjv-text                                                      # tests and demo
 )
-test_packages=(clang-format clang-tidy)
+test_packages=(clang-format clang-tidy clang-14 libclang-rt-14-dev llvm-14)  # style; fuzzing, with its run-time and symbolizer
 disk_needed_gb=8  # the wheels unpack to 4.6 GB beside pip's copies
 
 say() { echo "bootstrap: $*" >&2; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs the tests; the last line is "N passed, N failed". Exit status 0: all passed.
 #
-#   tests/run.sh             quick and full tests, and the quick ones under the sanitizers
+#   tests/run.sh             quick and full tests, the quick ones under the sanitizers, and two minutes of fuzzing
 #   tests/run.sh --quick     quick tests only
 #   tests/run.sh --nightly   also the long ones
 #   JOBS=N                   parallel compile jobs and tests (default: the number of cores)
@@ -76,6 +76,9 @@ if [[ $tier != quick ]]; then
         run_tests "$preset" "build/$preset" '^quick$'
     fi
   done
+fi
+if [[ $tier != quick ]] && build fuzz; then
+  run_tests fuzz build/fuzz '^full$'
 fi
 for failure in "${failures[@]:+${failures[@]}}"; do say "FAILED: $failure"; done
 echo "$passed passed, $failed failed"

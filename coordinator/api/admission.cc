@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
+#include "model/plan/devices.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
 #include "model/plan/time_plan.h"
@@ -23,13 +24,6 @@ namespace ll {
 namespace {
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
-
-// Devices that a first worker may bring; asked only while no worker has ever been seen.
-const Device kCatalogue[] = {{"A100-40", 40'000'000'000},
-                             {"A100-80", 80'000'000'000},
-                             {"H100", 80'000'000'000},
-                             {"H200", 141'000'000'000},
-                             {"B200", 180'000'000'000}};
 
 bool IsPath(const std::string& text) { return text.find('/') != std::string::npos; }
 
@@ -179,7 +173,9 @@ std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& reso
     fits.push_back({device, Fits(config, resolved, device)});
   }
   if (!view.workers.empty()) return fits;
-  for (const Device& device : kCatalogue) fits.push_back({device, Fits(config, resolved, device)});
+  // Never a worker yet: the devices that a first one may bring.
+  for (const Device& device : DeviceCatalogue())
+    fits.push_back({device, Fits(config, resolved, device)});
   return fits;
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "model/plan/config_internal.h"
 
@@ -15,11 +16,13 @@ namespace {
 using nlohmann::json;
 
 absl::Status Unsupported(absl::string_view field, absl::string_view expected, const json& found) {
-  return ConfigError(field, expected, found.dump(-1, ' ', false, json::error_handler_t::replace));
+  return ConfigError(field, expected, JsonExcerpt(found));
 }
 
 // Sizes beyond these are typing errors, and their products would overflow.
 constexpr int64_t kMaxSize = 1 << 24;
+constexpr double kMaxParameters = 1e15;
+constexpr int64_t kMaxConfigValues = 100'000;
 
 absl::Status ReadSize(const json& raw, const char* field, int64_t fallback, int64_t& out) {
   auto it = raw.find(field);
@@ -112,6 +115,16 @@ absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
   }
   if (c.head_dim % 2 != 0)
     return ConfigError("head_dim", "an even number", absl::StrCat(c.head_dim));
+  const double heads = 4.0 * static_cast<double>(c.num_attention_heads) *
+                       static_cast<double>(c.head_dim),
+               width = heads + 3.0 * static_cast<double>(c.intermediate_size),
+               rows = 2.0 * static_cast<double>(c.vocab_size) +
+                      static_cast<double>(c.num_hidden_layers) * width;
+  if (rows * static_cast<double>(c.hidden_size) > kMaxParameters) {
+    return ConfigError("hidden_size",
+                       absl::StrCat("sizes of at most ", kMaxParameters, " parameters in all"),
+                       absl::StrCat(c.hidden_size));
+  }
   return absl::OkStatus();
 }
 
@@ -147,10 +160,9 @@ absl::Status ReadReal(const json& from, const char* field, double min_exclusive,
 
 absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text) {
   LlamaConfig c;
-  c.raw = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-  if (c.raw.is_discarded() || !c.raw.is_object()) {
-    return absl::InvalidArgumentError("config.json: expected a JSON object, found something else");
-  }
+  auto raw = ParseJsonObject(json_text, {.max_values = kMaxConfigValues});
+  if (!raw.ok()) return Annotate(raw.status(), "config.json");
+  c.raw = *std::move(raw);
   LL_RETURN_IF_ERROR(CheckArchitecture(c.raw));
   LL_RETURN_IF_ERROR(ReadQuantization(c.raw, c));
   LL_RETURN_IF_ERROR(ReadSizes(c.raw, c));

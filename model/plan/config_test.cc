@@ -122,6 +122,39 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
   EXPECT_THAT(ParseLlamaConfig("[]"), StatusIs(kInvalid, "config.json: expected a JSON object"));
 }
 
+TEST(ConfigTest, HostileFilesAreRefusedBeforeTheyAreUsed) {
+  json j = Llama();
+  for (const char* field : {"hidden_size", "intermediate_size", "num_attention_heads",
+                            "num_key_value_heads", "head_dim", "vocab_size"}) {
+    j[field] = 1 << 24;  // each is allowed, their product is not
+  }
+  EXPECT_THAT(ParseLlamaConfig(j.dump()), StatusIs(kInvalid, "parameters in all"));
+  j = Llama();
+  j["original_max_position_embeddings"] = 1e300;
+  EXPECT_THAT(ParseLlamaConfig(j.dump()), StatusIs(kInvalid, "at most 1e9"));
+  j = Llama();
+  j["rope_theta"] = 1e300;
+  EXPECT_THAT(ParseLlamaConfig(j.dump()), StatusIs(kInvalid, "rope_theta: expected at most"));
+  j = Llama();
+  j["model_type"] = "a\nb" + std::string(100000, 'x');
+  const auto c = ParseLlamaConfig(j.dump());
+  EXPECT_THAT(c, StatusIs(kInvalid, "found a?bxx"));
+  EXPECT_LT(c.status().message().size(), 2000u);
+  EXPECT_THAT(ParseLlamaConfig(R"({"model_type": "llama", "model_type": "llama"})"),
+              StatusIs(kInvalid, "config.json: model_type: given twice"));
+  EXPECT_THAT(ParseLlamaConfig("{\"a\":" + std::string(100000, '[')),
+              StatusIs(kInvalid, "at most 64 levels"));
+}
+
+TEST(ExtendContextTest, WhatCannotBeWrittenAndReadAgainIsRefused) {
+  json j = Llama();
+  j["rope_scaling"] = {{"type", "linear"}, {"factor", 1e6}};
+  EXPECT_THAT(ExtendContext(Parse(j), 1 << 20, Type::kLinear), StatusIs(kInvalid, "a factor of"));
+  j = Llama();
+  j["head_dim"] = 2;  // NTK's exponent D / (D - 2)
+  EXPECT_THAT(ExtendContext(Parse(j), 32768, Type::kNtk), StatusIs(kInvalid, "a factor of 8"));
+}
+
 TEST(ConfigTest, MutatedJsonNeverCrashes) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -58,6 +58,13 @@ int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   return (linear + rest) * element;
 }
 
+// NF4 weights are dequantised one at a time.
+int64_t DequantizedBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  int64_t largest = 0;
+  for (const Linear& l : Linears(c)) largest = std::max(largest, l.in * l.out);
+  return Quantized(s) ? largest * element : 0;
+}
+
 // Elements a token and layer keeps.
 int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
@@ -147,7 +154,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   // of the widest part.
   const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
   const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
-  m.workspace = tokens * (recomputed + gradients) * element;
+  m.workspace = tokens * (recomputed + gradients) * element + DequantizedBytes(c, s, element);
   return m;
 }
 

@@ -18,6 +18,7 @@ using Type = RopeScaling::Type;
 // NTK-aware scaling has no spelling of its own in Hugging Face folders: it is a larger rope_theta.
 // This key keeps theta and factor apart, so that the folder can be extended again.
 constexpr char kNtkKey[] = "ntk_scaling";
+constexpr double kMaxFactor = 1e6, kMaxTheta = 1e15;
 
 // theta' = theta * factor^(D / (D - 2)), D = head_dim (NTK-aware interpolation, bloc97 2023).
 double NtkTheta(double theta, double factor, int64_t head_dim) {
@@ -62,18 +63,23 @@ const char* TypeName(Type type) {
   return "default";
 }
 
+absl::Status ReadOriginal(const json& from, int64_t& out) {
+  double original = 0;
+  LL_RETURN_IF_ERROR(ReadReal(from, "original_max_position_embeddings", 0, original));
+  if (original > 1e9)
+    return ConfigError("original_max_position_embeddings", "at most 1e9", absl::StrCat(original));
+  out = static_cast<int64_t>(original);
+  return absl::OkStatus();
+}
+
 absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   if (!rope.is_object()) return ConfigError("rope_scaling", "an object", "another type");
   LL_RETURN_IF_ERROR(TypeFromFile(rope, out.type));
-  double original = 0;
-  LL_RETURN_IF_ERROR(ReadReal(rope, "original_max_position_embeddings", 0, original));
-  if (original > 1e9)
-    return ConfigError("original_max_position_embeddings", "at most 1e9", absl::StrCat(original));
-  out.original_max_position_embeddings = static_cast<int64_t>(original);
+  LL_RETURN_IF_ERROR(ReadOriginal(rope, out.original_max_position_embeddings));
   if (out.type == Type::kNone) return absl::OkStatus();
   if (!rope.contains("factor")) return ConfigError("rope_scaling factor", "a number", "nothing");
   LL_RETURN_IF_ERROR(ReadReal(rope, "factor", 0, out.factor));
-  if (out.factor < 1 || out.factor > 1e6) {
+  if (out.factor < 1 || out.factor > kMaxFactor) {
     return ConfigError("rope_scaling factor", "a number from 1 to 1e6", absl::StrCat(out.factor));
   }
   LL_RETURN_IF_ERROR(ReadReal(rope, "beta_fast", 0, out.beta_fast));
@@ -108,10 +114,10 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
     LL_RETURN_IF_ERROR(ReadScaling(raw[spelling], c.rope));
     LL_RETURN_IF_ERROR(ReadReal(raw[spelling], "rope_theta", 0, c.rope_theta));
   }
+  if (c.rope_theta > kMaxTheta)
+    return ConfigError("rope_theta", "at most 1e15", absl::StrCat(c.rope_theta));
   if (c.rope.original_max_position_embeddings == 0) {
-    double original = 0;
-    LL_RETURN_IF_ERROR(ReadReal(raw, "original_max_position_embeddings", 0, original));
-    c.rope.original_max_position_embeddings = static_cast<int64_t>(original);
+    LL_RETURN_IF_ERROR(ReadOriginal(raw, c.rope.original_max_position_embeddings));
   }
   if (raw.contains(kNtkKey) && raw[kNtkKey].is_object()) {
     double factor = 1, theta = c.rope_theta;
@@ -120,7 +126,7 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
     // Another program may have changed rope_theta since; then the key no longer speaks of this
     // file.
     if (std::fabs(NtkTheta(theta, factor, c.head_dim) / c.rope_theta - 1) < 1e-9 &&
-        c.rope.type == Type::kNone) {
+        c.rope.type == Type::kNone && factor >= 1 && factor <= kMaxFactor) {
       c.rope.type = Type::kNtk;
       c.rope.factor = factor;
       c.rope_theta = theta;
@@ -218,6 +224,12 @@ absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t tar
     out.rope.attention_factor.reset();  // follows the factor
   out.rope.type = out.rope.factor > 1 ? type : Type::kNone;
   out.rope.original_max_position_embeddings = original;
+  // What is written must be readable.
+  if (out.rope.factor > kMaxFactor || (type == Type::kNtk && config.head_dim <= 2) ||
+      (type == Type::kNtk && NtkTheta(out.rope_theta, out.rope.factor, out.head_dim) > kMaxTheta)) {
+    return MakeFieldError({"context_length", "an extension that the model's positions can take",
+                           absl::StrCat("a factor of ", out.rope.factor)});
+  }
   return out;
 }
 

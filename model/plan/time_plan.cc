@@ -53,6 +53,7 @@ double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::str
 
 Throughput ThroughputOf(const std::string& kind) {
   // gemm and attention: what well-tuned bf16 programs reach on long sequences.
+  if (kind == "GeForce RTX 5090") return {165e12, 120e12, 209e12};
   if (absl::StartsWith(kind, "A100")) return {240e12, 190e12, 312e12};
   if (absl::StartsWith(kind, "H100")) return {650e12, 500e12, 989e12};
   if (absl::StartsWith(kind, "H200")) return {700e12, 550e12, 989e12};

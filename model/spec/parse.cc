@@ -2,6 +2,7 @@
 // table.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <type_traits>
 
@@ -12,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/field_error.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "model/spec/spec_fields.h"
 #include "yaml-cpp/yaml.h"
@@ -192,24 +194,29 @@ absl::Status UnknownKey(absl::string_view key, int line) {
 
 // ---- LongQLoRA's and Hugging Face's keys that are not plain aliases
 
-const std::set<std::string>& KeysWithoutMeaning() {
-  static const auto& keys = *new std::set<std::string>{"output_dir",
-                                                       "deepspeed",
-                                                       "num_train_epochs",
-                                                       "disable_tqdm",
-                                                       "optim",
-                                                       "report_to",
-                                                       "dataloader_num_workers",
-                                                       "save_strategy",
-                                                       "evaluation_strategy",
-                                                       "remove_unused_columns",
-                                                       "use_flash_attn",
-                                                       "cache_dir",
-                                                       "tf32",
-                                                       "model_type",
-                                                       "ddp_timeout",
-                                                       "ddp_find_unused_parameters",
-                                                       "use_full_attn"};
+// Keys without an effect here, each with the reason that its user reads.
+const std::map<std::string, std::string>& IgnoredKeys() {
+  static const auto& keys = *new std::map<std::string, std::string>{
+      {"output_dir", "the job's folder is chosen by the service, or by --out"},
+      {"overwrite_output_dir", "a job resumes in its folder and never overwrites it"},
+      {"logging_dir", "losses go to events.jsonl and to the metrics"},
+      {"report_to", "losses go to events.jsonl and to the metrics"},
+      {"disable_tqdm", "there is no progress bar to turn off"},
+      {"deepspeed", "memory is planned by forecast; there is no ZeRO stage to choose"},
+      {"num_train_epochs", "a job's length is max_steps"},
+      {"optim", "the optimizer is AdamW with fp32 moments"},
+      {"dataloader_num_workers", "token files are mapped, so nothing is loaded ahead"},
+      {"remove_unused_columns", "token files have no columns"},
+      {"group_by_length", "rows are visited in a seeded permutation"},
+      {"save_strategy", "save_steps alone decides"},
+      {"evaluation_strategy", "eval_steps alone decides"},
+      {"per_device_eval_batch_size", "evaluation runs one window at a time"},
+      {"use_flash_attn", "attention is fused wherever the device can"},
+      {"cache_dir", "models are registered folders"},
+      {"model_type", "config.json says it"},
+      {"tf32", "products are in bf16, sums in fp32"},
+      {"ddp_timeout", "the time limits of the ranks are the service's"},
+      {"ddp_find_unused_parameters", "every trainable parameter is used"}};
   return keys;
 }
 
@@ -226,18 +233,14 @@ void AddTrainable(JobSpec& spec, const std::string& what, bool on) {
 // Handles such a key; false where the key is not one of them.
 absl::StatusOr<bool> SetForeignKey(JobSpec& spec, const std::string& key, const RawValue& value,
                                    std::vector<std::string>& notes) {
-  if (key == "use_full_attn" && value.scalar == "true") {
-    spec.attention = "full";
-    return true;
-  }
-  if (KeysWithoutMeaning().count(key) > 0) {
-    notes.push_back(absl::StrCat(key, " has no meaning here and is left out"));
+  if (const auto ignored = IgnoredKeys().find(key); ignored != IgnoredKeys().end()) {
+    notes.push_back(absl::StrCat(key, " is ignored: ", ignored->second));
     return true;
   }
   bool on = false;
   static const std::set<std::string> kSwitches = {
-      "train_embedding",       "train_norm", "bf16", "fp16", "low_rank_training",
-      "gradient_checkpointing"};
+      "train_embedding",        "train_norm",   "bf16", "fp16", "low_rank_training",
+      "gradient_checkpointing", "use_full_attn"};
   if (kSwitches.count(key) == 0) return false;
   if (value.shape != RawValue::Shape::kScalar || value.quoted || !ParseBool(value.scalar, on)) {
     return AtLine(MakeFieldError({key, "true or false", Describe(value)}), value.line);
@@ -246,6 +249,7 @@ absl::StatusOr<bool> SetForeignKey(JobSpec& spec, const std::string& key, const 
   if (key == "train_norm") AddTrainable(spec, "norm", on);
   if (key == "gradient_checkpointing") spec.recompute = on ? "full" : "none";
   if (key == "low_rank_training" && !on) spec.method = "full";
+  if (key == "use_full_attn" && on) spec.attention = "full";
   if (key == "bf16" && on) spec.precision = "bf16";
   if (key == "fp16" && on) {
     spec.precision = "bf16";
@@ -254,7 +258,23 @@ absl::StatusOr<bool> SetForeignKey(JobSpec& spec, const std::string& key, const 
   return true;
 }
 
+// LongQLoRA's files name no method, and the default would train another model than they mean.
+bool IsLongQlorasOwn(const std::string& key, const RawValue& value) {
+  return key == "train_embedding" || key == "train_norm" ||
+         (key == "optim" && absl::StartsWith(value.scalar, "paged_adamw"));
+}
+
 // ---- readers
+
+// What is stored and sent must be; the strict JSON writer is the check at hand.
+bool IsUtf8(absl::string_view text) {
+  try {
+    (void)nlohmann::json(std::string(text)).dump();
+    return true;
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
+}
 
 using RawMap = std::vector<std::pair<std::string, RawValue>>;
 
@@ -329,28 +349,10 @@ RawValue FromJson(const nlohmann::json& node) {
 }
 
 absl::StatusOr<RawMap> ReadJson(const std::string& text) {
-  // The parser keeps the last of two equal keys; the callback sees them all.
-  std::set<std::string> seen;
-  std::string duplicate;
-  auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    if (event == nlohmann::json::parse_event_t::key && depth == 1 &&
-        !seen.insert(parsed.get<std::string>()).second) {
-      duplicate = parsed.get<std::string>();
-    }
-    return true;
-  };
-  nlohmann::json root;
-  try {
-    root = nlohmann::json::parse(text, watch);
-  } catch (const nlohmann::json::exception& e) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("job spec: not valid JSON: ", OneLine(e.what())));
-  }
-  if (!root.is_object()) return absl::InvalidArgumentError("job spec: expected a JSON object");
-  if (!duplicate.empty())
-    return FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(duplicate), "given twice");
+  const auto root = ParseJsonObject(text);
+  if (!root.ok()) return Annotate(root.status(), "job spec");
   RawMap out;
-  for (const auto& [key, value] : root.items()) out.emplace_back(key, FromJson(value));
+  for (const auto& [key, value] : root->items()) out.emplace_back(key, FromJson(value));
   return out;
 }
 
@@ -380,6 +382,8 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
     return absl::InvalidArgumentError(
         absl::StrCat("job spec: expected at most ", kMaxSpecBytes, " bytes, found ", text.size()));
   }
+  if (!IsUtf8(text))
+    return absl::InvalidArgumentError("job spec: expected UTF-8, found other bytes");
   const bool is_json = absl::StartsWith(absl::StripLeadingAsciiWhitespace(text), "{");
   LL_ASSIGN_OR_RETURN(RawMap values,
                       is_json ? ReadJson(std::string(text)) : ReadYaml(std::string(text)));
@@ -387,7 +391,9 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
   std::vector<std::string> ignored;
   std::vector<std::string>& sink = notes != nullptr ? *notes : ignored;
   std::set<std::string> seen;
+  bool longqlora = false;
   for (const auto& [key, value] : values) {
+    longqlora = longqlora || IsLongQlorasOwn(key, value);
     const SpecField* field = FindSpecField(key);
     if (!seen.insert(field != nullptr ? field->name : key).second) {
       return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(key), "given twice"),
@@ -400,12 +406,17 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
     LL_ASSIGN_OR_RETURN(bool known, SetForeignKey(spec, key, value, sink));
     if (!known) return UnknownKey(key, value.line);
   }
+  if (longqlora && !spec.method) {
+    spec.method = "longqlora";
+    sink.push_back("method is longqlora: the keys are those of LongQLoRA's train_args");
+  }
   return spec;
 }
 
 absl::Status SetField(JobSpec& spec, absl::string_view key, absl::string_view value_text) {
   const SpecField* field = FindSpecField(key);
   if (field == nullptr) return UnknownKey(key, 0);
+  if (!IsUtf8(value_text)) return MakeFieldError({field->name, "UTF-8", "other bytes"});
   RawValue value;
   if (!value_text.empty()) {
     value.shape = RawValue::Shape::kScalar;

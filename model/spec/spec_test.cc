@@ -77,7 +77,7 @@ TEST(ParseTest, WrongTypesNameFieldExpectedAndFound) {
 TEST(ParseTest, RefusesWhatIsNotAMapping) {
   EXPECT_THAT(ParseJobSpec("- a\n- b\n"), StatusIs(kInvalid, "expected a mapping"));
   EXPECT_THAT(ParseJobSpec("model: [unclosed\n"), StatusIs(kInvalid, "not valid YAML"));
-  EXPECT_THAT(ParseJobSpec("{\"model\": "), StatusIs(kInvalid, "not valid JSON"));
+  EXPECT_THAT(ParseJobSpec("{\"model\": "), StatusIs(kInvalid, "a syntax error at line 1"));
   EXPECT_THAT(ParseJobSpec("seed: 1\nseed: 2\n"), StatusIs(kInvalid, "seed: given twice"));
   EXPECT_THAT(ParseJobSpec("{\"seed\": 1, \"seed\": 2}"), StatusIs(kInvalid, "seed: given twice"));
   EXPECT_THAT(ParseJobSpec("data: a\ntrain_file: b\n"),
@@ -85,26 +85,69 @@ TEST(ParseTest, RefusesWhatIsNotAMapping) {
   EXPECT_EQ(Parse(""), JobSpec());
 }
 
-TEST(ParseTest, ReadsLongQloraTrainArgs) {
+// The keys and values of LongQLoRA's two train_args files (llama2-7b-pretrain, vicuna-13b-sft).
+std::string LongQloraTrainArgs(const std::string& own) {
+  return own +
+         "output_dir: output/longqlora\ndeepspeed: train_args/deepspeed/deepspeed_config_s2.json\n"
+         "per_device_train_batch_size: 1\ngradient_accumulation_steps: 16\nmax_seq_length: 8192\n"
+         "model_max_length: 8192\nlogging_steps: 1\nsave_steps: 100\nsave_total_limit: 3\n"
+         "lr_scheduler_type: constant_with_warmup\nwarmup_steps: 20\nlora_rank: 64\n"
+         "lora_alpha: 16\nlora_dropout: 0.05\nuse_flash_attn: false\ntarget_modules: null\n"
+         "gradient_checkpointing: true\ndisable_tqdm: false\noptim: paged_adamw_32bit\nseed: 42\n"
+         "fp16: true\nreport_to: tensorboard\ndataloader_num_workers: 0\nsave_strategy: steps\n"
+         "weight_decay: 0\nmax_grad_norm: 0.3\nremove_unused_columns: false\n"
+         "train_embedding: false\ntrain_norm: false\n";
+}
+
+TEST(ParseTest, LongQlorasPretrainingFileIsTheLongqloraRecipe) {
   std::vector<std::string> notes;
   auto s = ParseJobSpec(
-      "output_dir: out\nmodel_name_or_path: /m\ntrain_file: d.bin\ndeepspeed: ds.json\nsft: false\n"
-      "num_train_epochs: 1\nmax_steps: 1000\nper_device_train_batch_size: "
-      "1\ngradient_accumulation_steps: 16\n"
-      "max_seq_length: 8192\nmodel_max_length: 8192\nlr_scheduler_type: "
-      "constant_with_warmup\nlora_rank: 64\n"
-      "gradient_checkpointing: true\noptim: paged_adamw_32bit\nfp16: true\nreport_to: tensorboard\n"
-      "train_embedding: true\ntrain_norm: false\n",
+      LongQloraTrainArgs("model_name_or_path: /m\ntrain_file: pretrain.jsonl\nsft: false\n"
+                         "max_steps: 1000\nnum_train_epochs: 1\nlearning_rate: 2e-4\n"),
       &notes);
   LL_ASSERT_OK(s);
   EXPECT_EQ(s->model, "/m");
-  EXPECT_EQ(s->data, "d.bin");
-  EXPECT_EQ(s->context_length, 8192);
-  EXPECT_EQ(s->per_device_batch_size, 1);
+  EXPECT_EQ(s->data, "pretrain.jsonl");
   EXPECT_EQ(s->recompute, "full");
   EXPECT_EQ(s->precision, "bf16");
-  EXPECT_THAT(s->trainable, ElementsAre("embed"));
-  EXPECT_THAT(notes, Contains(HasSubstr("deepspeed")));
+  EXPECT_THAT(s->trainable, ElementsAre("none"));
+  // Nothing that has an effect differs from what the method alone gives.
+  LL_ASSERT_OK_AND_ASSIGN(const JobSpec resolved, Resolve(*s));
+  LL_ASSERT_OK_AND_ASSIGN(
+      const JobSpec preset,
+      Resolve(Parse("model: /m\ndata: pretrain.jsonl\nctx: 8192\nmethod: longqlora\n"
+                    "precision: bf16\nrecompute: full\n")));
+  EXPECT_THAT(Differences(preset, resolved), IsEmpty());
+}
+
+TEST(ParseTest, LongQlorasSupervisedFile) {
+  auto s =
+      ParseJobSpec(LongQloraTrainArgs("model_name_or_path: /v\ntrain_file: sft.jsonl\nsft: true\n"
+                                      "num_train_epochs: 1\nlearning_rate: 1e-4\n"));
+  LL_ASSERT_OK(s);
+  LL_ASSERT_OK_AND_ASSIGN(const JobSpec resolved, Resolve(*s));
+  EXPECT_EQ(resolved.sft, true);
+  EXPECT_EQ(resolved.method, "longqlora");
+  EXPECT_EQ(resolved.learning_rate, 1e-4);
+  EXPECT_EQ(resolved.target_modules.size(), 7u);
+}
+
+TEST(ParseTest, EveryForeignKeyIsHonouredOrSaysWhyItIsNot) {
+  std::vector<std::string> notes;
+  LL_ASSERT_OK(ParseJobSpec(LongQloraTrainArgs("num_train_epochs: 1\n"), &notes));
+  for (const char* note :
+       {"output_dir is ignored: the job's folder is chosen", "deepspeed is ignored: memory",
+        "num_train_epochs is ignored: a job's length is max_steps", "use_flash_attn is ignored:",
+        "disable_tqdm is ignored:", "optim is ignored:", "report_to is ignored:",
+        "dataloader_num_workers is ignored:", "save_strategy is ignored: save_steps alone decides",
+        "remove_unused_columns is ignored:", "fp16 is trained as bf16", "method is longqlora:"}) {
+    EXPECT_THAT(notes, Contains(HasSubstr(note)));
+  }
+  EXPECT_EQ(notes.size(), 12u);
+  EXPECT_EQ(Parse("train_embedding: true\nmethod: qlora\n").method, "qlora");
+  EXPECT_THAT(Parse("train_embedding: true\n").trainable, ElementsAre("embed"));
+  EXPECT_EQ(Parse("use_full_attn: True\n").attention, "full");
+  EXPECT_THAT(ParseJobSpec("fp16: maybe\n"), StatusIs(kInvalid, "fp16: expected true or false"));
 }
 
 TEST(ParseTest, SetFieldSetsAndClears) {
@@ -117,6 +160,8 @@ TEST(ParseTest, SetFieldSetsAndClears) {
   EXPECT_EQ(s.labels.at("b"), "x=y");
   LL_ASSERT_OK(SetField(s, "context_length", ""));
   EXPECT_FALSE(s.context_length.has_value());
+  EXPECT_THAT(SetField(s, "name", "\xff"), StatusIs(kInvalid, "name: expected UTF-8"));
+  EXPECT_THAT(ParseJobSpec("name: \xff\n"), StatusIs(kInvalid, "expected UTF-8"));
   EXPECT_THAT(SetField(s, "learning_rat", "1"), StatusIs(kInvalid, "did you mean learning_rate?"));
 }
 

@@ -1,6 +1,7 @@
 #include "model/text/added_tokens.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -38,8 +39,9 @@ absl::StatusOr<std::vector<AddedToken>> ParseAddedTokens(const nlohmann::json& s
       return absl::InvalidArgumentError("added_tokens: expected objects with an id");
     }
     AddedToken t;
+    if (entry["id"].get<uint64_t>() > std::numeric_limits<int32_t>::max())
+      return absl::InvalidArgumentError("added_tokens: an id is too large");
     t.id = entry["id"].get<int32_t>();
-    if (t.id < 0) return absl::InvalidArgumentError("added_tokens: an id is too large");
     LL_ASSIGN_OR_RETURN(t.content, JsonText(entry, "content"));
     t.special = entry.value("special", false);
     t.normalized = entry.value("normalized", !t.special);

@@ -2,6 +2,7 @@
 
 #include <queue>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
@@ -48,7 +49,7 @@ absl::Status Bpe::ParseVocab(const json& section) {
   vocab_.reserve(vocab.size());
   for (const auto& [token, id] : vocab.items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > (1u << 30))
-      return Refuse(absl::StrCat("bad id of ", token));
+      return Refuse(absl::StrCat("bad id of \"", absl::CHexEscape(token.substr(0, 80)), "\""));
     vocab_[token] = id.get<int32_t>();
   }
   if (!IsEmptyText(section, "unk_token") && section["unk_token"].is_string()) {

@@ -82,10 +82,18 @@ void ByteFallback(Tokens& tokens) {
   tokens = std::move(out);
 }
 
+absl::StatusOr<int> SmallCount(const json& s, const char* member) {
+  const json value = s.value(member, json(0u));
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > 1'000'000)
+    return absl::InvalidArgumentError(absl::StrCat(member, ": expected a small count"));
+  return value.get<int>();
+}
+
 absl::StatusOr<DecoderStep> ParseStrip(const json& s) {
   LL_ASSIGN_OR_RETURN(std::string content, JsonText(s, "content"));
   if (content.empty()) return absl::InvalidArgumentError("Strip: no content");
-  const int start = s.value("start", 0), stop = s.value("stop", 0);
+  LL_ASSIGN_OR_RETURN(const int start, SmallCount(s, "start"));
+  LL_ASSIGN_OR_RETURN(const int stop, SmallCount(s, "stop"));
   return DecoderStep([content, start, stop](Tokens& tokens) {
     for (std::string& token : tokens) {
       for (int i = 0; i < start && token.compare(0, content.size(), content) == 0; ++i)
@@ -99,6 +107,17 @@ absl::StatusOr<DecoderStep> ParseStrip(const json& s) {
   });
 }
 
+absl::StatusOr<DecoderStep> ParseReplace(const json& s, GrowthBudget& growth) {
+  LL_ASSIGN_OR_RETURN(std::string content, JsonText(s, "content"));
+  LL_ASSIGN_OR_RETURN(std::string from, JsonText(s.value("pattern", json::object()), "String"));
+  if (from.empty()) return absl::InvalidArgumentError("Replace: an empty pattern");
+  LL_RETURN_IF_ERROR(
+      growth.Spend(static_cast<double>(content.size()) / static_cast<double>(from.size())));
+  return DecoderStep([from, content](Tokens& tokens) {
+    for (std::string& token : tokens) token = absl::StrReplaceAll(token, {{from, content}});
+  });
+}
+
 DecoderStep MetaspaceStep(const std::string& mark, bool strip_first) {
   return [mark, strip_first](Tokens& tokens) {
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -109,7 +128,9 @@ DecoderStep MetaspaceStep(const std::string& mark, bool strip_first) {
   };
 }
 
-absl::StatusOr<DecoderStep> ParseOne(const std::string& type, const json& s) {
+absl::StatusOr<DecoderStep> ParseOne(const std::string& type, const json& s, GrowthBudget& growth) {
+  if (type == "Replace") return ParseReplace(s, growth);
+  LL_RETURN_IF_ERROR(growth.Spend(1));
   if (type == "ByteLevel") return DecoderStep(ByteLevel);
   if (type == "ByteFallback") return DecoderStep(ByteFallback);
   if (type == "Fuse") return DecoderStep(Fuse);
@@ -119,32 +140,24 @@ absl::StatusOr<DecoderStep> ParseOne(const std::string& type, const json& s) {
                         s.value("prepend_scheme", "always") != std::string("never");
     return MetaspaceStep(s.value("replacement", std::string("\xE2\x96\x81")), prefix);
   }
-  if (type == "Replace") {
-    LL_ASSIGN_OR_RETURN(std::string content, JsonText(s, "content"));
-    LL_ASSIGN_OR_RETURN(std::string from, JsonText(s.value("pattern", json::object()), "String"));
-    if (from.empty()) return absl::InvalidArgumentError("Replace: an empty pattern");
-    return DecoderStep([from, content](Tokens& tokens) {
-      for (std::string& token : tokens) token = absl::StrReplaceAll(token, {{from, content}});
-    });
-  }
   return absl::InvalidArgumentError(absl::StrCat("decoder: the type ", type, " is not known"));
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<DecoderStep>> ParseDecoder(const json& section) {
+absl::StatusOr<std::vector<DecoderStep>> ParseDecoder(const json& section, GrowthBudget& growth) {
   std::vector<DecoderStep> out;
   if (section.is_null()) return out;
   if (!section.is_object()) return absl::InvalidArgumentError("decoder: expected an object");
   LL_ASSIGN_OR_RETURN(std::string type, JsonText(section, "type"));
   if (type == "Sequence") {
     for (const json& part : section.value("decoders", json::array())) {
-      LL_ASSIGN_OR_RETURN(auto steps, ParseDecoder(part));
+      LL_ASSIGN_OR_RETURN(auto steps, ParseDecoder(part, growth));
       out.insert(out.end(), steps.begin(), steps.end());
     }
     return out;
   }
-  LL_ASSIGN_OR_RETURN(DecoderStep step, ParseOne(type, section));
+  LL_ASSIGN_OR_RETURN(DecoderStep step, ParseOne(type, section, growth));
   out.push_back(std::move(step));
   return out;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/text/pre_tokenizer.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -13,6 +14,7 @@ namespace ll {
 // Rewrites the list of token texts; the decoded text is the list's concatenation after the last
 // step. Known types: ByteLevel ByteFallback Fuse Metaspace Replace Strip Sequence.
 using DecoderStep = std::function<void(std::vector<std::string>&)>;
-absl::StatusOr<std::vector<DecoderStep>> ParseDecoder(const nlohmann::json& section);
+absl::StatusOr<std::vector<DecoderStep>> ParseDecoder(const nlohmann::json& section,
+                                                      GrowthBudget& growth);
 
 }  // namespace ll

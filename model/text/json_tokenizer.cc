@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/text/unicode.h"
@@ -14,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 // Ids are indices of a table; a hostile file must not make it huge.
-constexpr int32_t kMaxId = 1 << 24;
+constexpr int32_t kMaxId = 1 << 22;
 // Words repeat; whole texts (tokenizers without a pre_tokenizer) do not.
 constexpr size_t kMaxCachedBytes = 64;
 constexpr size_t kMaxCacheEntries = 1 << 16;
@@ -29,13 +30,13 @@ absl::StatusOr<std::string> Normalize(const std::vector<NormalizerStep>& steps, 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::Parse(const std::string& json_text) {
-  const json root = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object()) return absl::InvalidArgumentError("expected a JSON object");
+  LL_ASSIGN_OR_RETURN(const json root, ParseJsonObject(json_text));
   const auto section = [&](const char* name) { return root.contains(name) ? root[name] : json(); };
+  GrowthBudget growth, decoded;
   try {
     LL_ASSIGN_OR_RETURN(Bpe bpe, Bpe::Parse(section("model")));
     LL_ASSIGN_OR_RETURN(std::vector<AddedToken> added, ParseAddedTokens(section("added_tokens")));
-    LL_ASSIGN_OR_RETURN(auto normalizer, ParseNormalizer(section("normalizer")));
+    LL_ASSIGN_OR_RETURN(auto normalizer, ParseNormalizer(section("normalizer"), growth));
     std::vector<AddedToken> raw, normalized;
     for (const AddedToken& t : added) {
       if (!t.normalized) {
@@ -48,8 +49,8 @@ absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::Parse(const std::s
     }
     std::unique_ptr<JsonTokenizer> out(new JsonTokenizer(std::move(bpe), raw, normalized));
     out->normalizer_ = std::move(normalizer);
-    LL_ASSIGN_OR_RETURN(out->pre_tokenizer_, ParsePreTokenizer(section("pre_tokenizer")));
-    LL_ASSIGN_OR_RETURN(out->decoder_, ParseDecoder(section("decoder")));
+    LL_ASSIGN_OR_RETURN(out->pre_tokenizer_, ParsePreTokenizer(section("pre_tokenizer"), growth));
+    LL_ASSIGN_OR_RETURN(out->decoder_, ParseDecoder(section("decoder"), decoded));
     out->has_decoder_ = !section("decoder").is_null();
     const auto put = [&](int32_t id, const std::string& text, bool special) -> absl::Status {
       if (id >= kMaxId)

@@ -129,8 +129,9 @@ void MapBytes(Pieces& pieces, bool add_prefix_space) {
   }
 }
 
-absl::StatusOr<PreTokenizerStep> ParseByteLevel(const json& s) {
+absl::StatusOr<PreTokenizerStep> ParseByteLevel(const json& s, GrowthBudget& growth) {
   const bool prefix = s.value("add_prefix_space", true);
+  LL_RETURN_IF_ERROR(growth.Spend(prefix ? 4 : 2));  // a byte becomes a character of up to two
   if (!s.value("use_regex", true)) {
     return PreTokenizerStep([prefix](Pieces& pieces) {
       MapBytes(pieces, prefix);
@@ -151,8 +152,9 @@ absl::StatusOr<PreTokenizerStep> ParseByteLevel(const json& s) {
   });
 }
 
-absl::StatusOr<PreTokenizerStep> ParseMetaspace(const json& s) {
+absl::StatusOr<PreTokenizerStep> ParseMetaspace(const json& s, GrowthBudget& growth) {
   const std::string mark = s.value("replacement", std::string("\xE2\x96\x81"));
+  LL_RETURN_IF_ERROR(growth.Spend(1 + static_cast<double>(mark.size())));
   std::string scheme = s.value("prepend_scheme", std::string("always"));
   if (!s.value("add_prefix_space", true)) scheme = "never";
   if (scheme != "always" && scheme != "first" && scheme != "never") {
@@ -172,10 +174,12 @@ absl::StatusOr<PreTokenizerStep> ParseMetaspace(const json& s) {
   });
 }
 
-absl::StatusOr<PreTokenizerStep> ParseOne(const std::string& type, const json& s) {
-  if (type == "ByteLevel") return ParseByteLevel(s);
+absl::StatusOr<PreTokenizerStep> ParseOne(const std::string& type, const json& s,
+                                          GrowthBudget& growth) {
+  if (type == "ByteLevel") return ParseByteLevel(s, growth);
+  if (type == "Metaspace") return ParseMetaspace(s, growth);
+  LL_RETURN_IF_ERROR(growth.Spend(1));
   if (type == "Split") return ParseSplit(s);
-  if (type == "Metaspace") return ParseMetaspace(s);
   if (type == "Digits") {
     return SplitStep(s.value("individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)",
                      Behavior::kIsolated, false);
@@ -187,19 +191,20 @@ absl::StatusOr<PreTokenizerStep> ParseOne(const std::string& type, const json& s
 
 }  // namespace
 
-absl::StatusOr<std::vector<PreTokenizerStep>> ParsePreTokenizer(const json& section) {
+absl::StatusOr<std::vector<PreTokenizerStep>> ParsePreTokenizer(const json& section,
+                                                                GrowthBudget& growth) {
   std::vector<PreTokenizerStep> out;
   if (section.is_null()) return out;
   if (!section.is_object()) return absl::InvalidArgumentError("pre_tokenizer: expected an object");
   LL_ASSIGN_OR_RETURN(std::string type, JsonText(section, "type"));
   if (type == "Sequence") {
     for (const json& part : section.value("pretokenizers", json::array())) {
-      LL_ASSIGN_OR_RETURN(auto steps, ParsePreTokenizer(part));
+      LL_ASSIGN_OR_RETURN(auto steps, ParsePreTokenizer(part, growth));
       out.insert(out.end(), steps.begin(), steps.end());
     }
     return out;
   }
-  LL_ASSIGN_OR_RETURN(PreTokenizerStep step, ParseOne(type, section));
+  LL_ASSIGN_OR_RETURN(PreTokenizerStep step, ParseOne(type, section, growth));
   out.push_back(std::move(step));
   return out;
 }

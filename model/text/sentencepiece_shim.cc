@@ -3,6 +3,7 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <exception>
 #include <unordered_map>
 
 namespace ll {
@@ -20,7 +21,11 @@ SentencePieceModel::SentencePieceModel() : state_(std::make_unique<State>()) {}
 SentencePieceModel::~SentencePieceModel() = default;
 
 std::string SentencePieceModel::Load(std::string_view serialized) {
-  return ErrorText(state_->processor.LoadFromSerializedProto(serialized));
+  try {
+    return ErrorText(state_->processor.LoadFromSerializedProto(serialized));
+  } catch (const std::exception& error) {  // its trie builder throws on pieces it cannot take
+    return error.what();
+  }
 }
 std::string SentencePieceModel::Encode(std::string_view text, std::vector<int>& ids) const {
   return ErrorText(state_->processor.Encode(text, &ids));

@@ -8,11 +8,14 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "base/status_macros.h"
+#include "model/text/sentencepiece_check.h"
 
 namespace ll {
 
 absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::Parse(
     const std::string& serialized) {
+  LL_RETURN_IF_ERROR(CheckSentencePieceModel(serialized));
   std::unique_ptr<SentencePieceTokenizer> out(new SentencePieceTokenizer);
   const std::string error = out->model_.Load(serialized);
   if (!error.empty())

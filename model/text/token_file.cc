@@ -15,8 +15,8 @@
 #include "base/check.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace ll {
 namespace {
@@ -24,6 +24,7 @@ namespace {
 using nlohmann::json;
 constexpr int64_t kMaxUint16Vocabulary = 65536;
 constexpr size_t kBufferBytes = 1 << 20;
+constexpr uint64_t kMaxTokens = uint64_t{1} << 60;  // their number of bytes is an int64_t
 
 // The first id >= limit among n ids of type T, or n.
 template <typename T>
@@ -45,22 +46,22 @@ int64_t FirstOutside(const T* ids, int64_t n, uint32_t limit) {
 absl::StatusOr<TokenSpans> ReadSpans(const std::string& sidecar, const char* name,
                                      const json& list) {
   if (!list.is_array()) {
-    return MakeFieldError({absl::StrCat(sidecar, " ", name), "a list", list.type_name()});
+    return MakeFieldError({absl::StrCat(sidecar, " ", name), "a list", JsonExcerpt(list)});
   }
   TokenSpans out;
   out.reserve(list.size());
-  int64_t last = 0;
+  uint64_t last = 0;
   for (const json& entry : list) {
     const bool pair = entry.is_array() && entry.size() == 2 && entry[0].is_number_unsigned() &&
                       entry[1].is_number_unsigned();
-    if (!pair || entry[0].get<int64_t>() < last ||
-        entry[1].get<int64_t>() < entry[0].get<int64_t>()) {
-      return MakeFieldError(
-          {absl::StrCat(sidecar, " ", name), "rising [start, end) pairs",
-           entry.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80)});
+    const uint64_t start = pair ? entry[0].get<uint64_t>() : 0,
+                   end = pair ? entry[1].get<uint64_t>() : 0;
+    if (!pair || start < last || end < start || end > kMaxTokens) {
+      return MakeFieldError({absl::StrCat(sidecar, " ", name, "[", out.size(), "]"),
+                             "rising [start, end) pairs", JsonExcerpt(entry)});
     }
-    last = entry[1].get<int64_t>();
-    out.emplace_back(entry[0].get<int64_t>(), last);
+    last = end;
+    out.emplace_back(static_cast<int64_t>(start), static_cast<int64_t>(end));
   }
   return out;
 }
@@ -74,20 +75,28 @@ absl::Status CheckInside(const std::string& path, const char* name, const TokenS
 
 }  // namespace
 
-absl::Status TokenFile::ReadSidecar(int64_t& token_count) {
+absl::Status TokenFile::ReadSidecar(int64_t file_bytes, int64_t& token_count) {
   const std::string sidecar = path_ + ".json";
   token_count = -1;
   if (!FileExists(sidecar)) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(sidecar));
-  const json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object()) return MakeFieldError({sidecar, "a JSON object", "something else"});
+  // A document or a loss span has a token at least, and three values here: its pair and both ends.
+  const auto parsed = ParseJsonObject(text, {.max_depth = 8, .max_values = 1000 + 6 * file_bytes});
+  if (!parsed.ok()) return Annotate(parsed.status(), sidecar);
+  const json& root = *parsed;
   const json dtype = root.value("dtype", json()), count = root.value("token_count", json());
   if (dtype != "uint16" && dtype != "uint32") {
-    return MakeFieldError({absl::StrCat(sidecar, " dtype"), "uint16 or uint32",
-                           dtype.dump(-1, ' ', true, json::error_handler_t::replace)});
+    return MakeFieldError(
+        {absl::StrCat(sidecar, " dtype"), "uint16 or uint32", JsonExcerpt(dtype)});
   }
   width_ = dtype == "uint16" ? 2 : 4;
-  if (count.is_number_unsigned()) token_count = count.get<int64_t>();
+  if (!count.is_null()) {
+    if (!count.is_number_unsigned() || count.get<uint64_t>() > kMaxTokens) {
+      return MakeFieldError(
+          {absl::StrCat(sidecar, " token_count"), "a number of tokens", JsonExcerpt(count)});
+    }
+    token_count = count.get<int64_t>();
+  }
   const json hash = root.value("tokenizer_hash", json()),
              documents = root.value("documents", json()),
              loss_spans = root.value("loss_spans", json());
@@ -113,8 +122,8 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> TokenFile::Open(const std::stri
   if (!S_ISREG(info.st_mode))
     return MakeFieldError({path, "a token file", "something that is not a regular file"});
   int64_t promised = -1;
-  LL_RETURN_IF_ERROR(file->ReadSidecar(promised));
   const int64_t bytes = info.st_size;
+  LL_RETURN_IF_ERROR(file->ReadSidecar(bytes, promised));
   if (bytes % file->width_ != 0) {
     return MakeFieldError(
         {path,

@@ -48,7 +48,7 @@ class TokenFile {
 
  private:
   TokenFile() = default;
-  absl::Status ReadSidecar(int64_t& token_count);
+  absl::Status ReadSidecar(int64_t file_bytes, int64_t& token_count);
   absl::Status CheckIds(int64_t vocab_size) const;
 
   std::string path_;

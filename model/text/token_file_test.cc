@@ -107,11 +107,21 @@ TEST_F(TokenFileTest, ErrorsNameWhatWasExpectedAndFound) {
   for (const char* sidecar :
        {"[]", "{}", R"({"dtype": "int8"})", R"({"dtype": "uint16", "documents": 1})",
         R"({"dtype": "uint16", "documents": [[0, 9]]})",
-        R"({"dtype": "uint16", "documents": [[1, 0]]})", "{"}) {
+        R"({"dtype": "uint16", "documents": [[1, 0]]})", "{",
+        R"({"dtype": "uint16", "token_count": 18446744073709551615})",  // once taken for absent
+        R"({"dtype": "uint16", "token_count": "1"})", R"({"dtype": "uint16", "token_count": 1.0})",
+        R"({"dtype": "uint32", "token_count": 4611686018427387904})",
+        R"({"dtype": "uint16", "dtype": "uint16"})",
+        R"({"dtype": "uint16", "documents": [[0, 18446744073709551615]]})"}) {
     LL_ASSERT_OK(WriteFileAtomic(path_ + ".json", sidecar));
     EXPECT_EQ(TokenFile::Open(path_, 0).status().code(), kInvalid) << sidecar;
   }
   EXPECT_FALSE(TokenFile::Open(folder_, 0).ok());
+  // A document needs a token: a sidecar cannot make the reader hold more of them than the file has.
+  std::string many = R"({"dtype": "uint16", "documents": [[0, 0])";
+  for (int i = 0; i < 1000; ++i) many += ",[0,0]";
+  LL_ASSERT_OK(WriteFileAtomic(path_ + ".json", many + "]}"));
+  EXPECT_THAT(TokenFile::Open(path_, 0), StatusIs(kInvalid, "JSON values"));
 }
 
 TEST_F(TokenFileTest, BadIdsInTheMiddleOfALargeFileAreFound) {

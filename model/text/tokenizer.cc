@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "model/text/json_tokenizer.h"
 #include "model/text/sentencepiece_tokenizer.h"
@@ -15,9 +16,9 @@ using nlohmann::json;
 
 json ReadOptionalJson(const std::string& path) {
   if (!FileExists(path)) return json::object();
-  auto text = ReadFile(path);
-  json root = text.ok() ? json::parse(*text, nullptr, /*allow_exceptions=*/false) : json::object();
-  return root.is_object() ? root : json::object();
+  const auto text = ReadFile(path);
+  if (!text.ok()) return json::object();
+  return ParseJsonObject(*text).value_or(json::object());
 }
 
 // BOS and EOS of a tokenizer.json: by text in tokenizer_config.json, else by id in config.json.

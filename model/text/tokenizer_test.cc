@@ -110,6 +110,60 @@ TEST(JsonTokenizerTest, UnknownStepsAreErrorsNotDifferences) {
   EXPECT_THAT(JsonTokenizer::Parse("[1]"), StatusIs(kInvalid, "expected a JSON object"));
 }
 
+TEST(JsonTokenizerTest, FilesThatWouldGrowTheirInputAreRefused) {
+  const json twice = json::parse(
+      R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"})");
+  json file = Sample();
+  file["normalizer"] = {{"type", "Sequence"}, {"normalizers", {twice, twice}}};
+  LL_EXPECT_OK(JsonTokenizer::Parse(file.dump()));
+  file["normalizer"]["normalizers"] = json(12, twice);  // a text 2^48 times as long
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "256 times as long, found"));
+  file = Sample();
+  file["pre_tokenizer"] = {{"type", "Sequence"},
+                           {"pretokenizers", json(60, json{{"type", "ByteLevel"}})}};
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "256 times as long"));
+  file = Sample();
+  file["decoder"] = {{"type", "Sequence"}, {"decoders", json(12, twice)}};
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "256 times as long"));
+  file["decoder"]["decoders"] = json(65, json{{"type", "Fuse"}});
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "at most 64 steps"));
+}
+
+TEST(JsonTokenizerTest, HostileNumbersAreRefused) {
+  json file = Sample();
+  file["added_tokens"] = {{{"id", (uint64_t{1} << 32) + 1}, {"content", "x"}}};  // wraps to 1
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "an id is too large"));
+  file["added_tokens"] = {{{"id", 1 << 30}, {"content", "x"}}};  // a table of 40 GB
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()), StatusIs(kInvalid, "is too large"));
+  file = Sample();
+  file["decoder"] = {{"type", "Strip"}, {"content", " "}, {"start", 1e300}};
+  EXPECT_THAT(JsonTokenizer::Parse(file.dump()),
+              StatusIs(kInvalid, "start: expected a small count"));
+}
+
+TEST(SentencePieceTest, RulesThatLeadOutOfTheModelAreRefused) {
+  LL_ASSERT_OK_AND_ASSIGN(const std::string good,
+                          ReadFile("tests/fuzz/seeds/sentencepiece/unigram_with_rules.model"));
+  LL_ASSERT_OK_AND_ASSIGN(const auto tokenizer, SentencePieceTokenizer::Parse(good));
+  LL_ASSERT_OK_AND_ASSIGN(const auto a, tokenizer->Encode("AgAin"));
+  LL_ASSERT_OK_AND_ASSIGN(const auto b, tokenizer->Encode("again"));
+  EXPECT_EQ(a, b);  // its rules turn A into a
+  // The trie's first unit is 4 bytes behind the rules' own length: a root whose children lie
+  // gigabytes away.
+  constexpr absl::string_view kName = "user_defined\x12\x88\x08";  // their field and its length
+  ASSERT_NE(good.find(std::string(kName)), std::string::npos);
+  const size_t rules = good.find(std::string(kName)) + kName.size();
+  std::string bad = good;
+  bad.replace(rules + 4, 4, "\xff\xff\xff\x7f");
+  EXPECT_THAT(SentencePieceTokenizer::Parse(bad), StatusIs(kInvalid, "precompiled_charsmap"));
+  bad = good;
+  bad.replace(rules, 4, std::string("\x00\x00\x00\x7f", 4));  // a trie longer than the file
+  EXPECT_THAT(SentencePieceTokenizer::Parse(bad), StatusIs(kInvalid, "precompiled_charsmap"));
+  for (size_t n : {size_t{0}, size_t{1}, size_t{10}, good.size() / 2, good.size() - 1}) {
+    EXPECT_FALSE(SentencePieceTokenizer::Parse(good.substr(0, n)).ok()) << n;
+  }
+}
+
 TEST(JsonTokenizerTest, MutatedFilesNeverCrash) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -16,8 +16,8 @@
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace ll {
 namespace {
@@ -26,6 +26,9 @@ using nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the format's own library
 constexpr size_t kLengthBytes = 8;
+// Some 10 values a tensor: far more tensors than any model has, and no more than 200 MB of them.
+constexpr JsonLimits kHeaderLimits = {.max_depth = 8, .max_values = 3'000'000};
+constexpr size_t kMaxDimensions = 64;  // as torch
 
 struct DtypeRow {
   Dtype dtype;
@@ -44,15 +47,13 @@ absl::Status Bad(absl::string_view what, absl::string_view expected, absl::strin
                                                  ": expected ", expected, ", found ", found));
 }
 
-std::string Show(const json& value) {
-  return value.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 80);
-}
-
-// shape and dtype → bytes; false on overflow.
+// shape and dtype → bytes; false where they, or a stride, pass 2^63: an empty tensor of huge sizes
+// too, whose strides its users compute.
 bool TensorBytes(const TensorInfo& t, int64_t& bytes) {
-  bytes = DtypeBytes(t.dtype);
+  int64_t reach = bytes = DtypeBytes(t.dtype);
   for (int64_t size : t.shape) {
-    if (__builtin_mul_overflow(bytes, size, &bytes)) return false;
+    if (__builtin_mul_overflow(reach, std::max<int64_t>(size, 1), &reach)) return false;
+    bytes *= size;
   }
   return true;
 }
@@ -60,33 +61,41 @@ bool TensorBytes(const TensorInfo& t, int64_t& bytes) {
 absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entry) {
   TensorInfo t;
   t.name = name;
-  if (!entry.is_object()) return Bad(name, "an object", Show(entry));
+  if (!entry.is_object()) return Bad(name, "an object", JsonExcerpt(entry));
   const json dtype = entry.value("dtype", json()), shape = entry.value("shape", json());
   const json offsets = entry.value("data_offsets", json());
   const auto* row = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const DtypeRow& r) {
     return dtype.is_string() && dtype == r.name;
   });
-  if (row == std::end(kDtypes)) return Bad(name, "a known dtype (F32, BF16, F16, …)", Show(dtype));
+  if (row == std::end(kDtypes))
+    return Bad(name, "a known dtype (F32, BF16, F16, …)", JsonExcerpt(dtype));
   t.dtype = row->dtype;
-  if (!shape.is_array()) return Bad(name, "a list as shape", Show(shape));
+  if (!shape.is_array() || shape.size() > kMaxDimensions) {
+    return Bad(name, absl::StrCat("a list of at most ", kMaxDimensions, " sizes as shape"),
+               JsonExcerpt(shape));
+  }
   for (const json& size : shape) {
     if (!size.is_number_unsigned() || size.get<uint64_t>() > std::numeric_limits<int64_t>::max()) {
-      return Bad(name, "sizes >= 0 in shape", Show(shape));
+      return Bad(name, "sizes >= 0 in shape", JsonExcerpt(shape));
     }
     t.shape.push_back(size.get<int64_t>());
   }
   if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
       !offsets[1].is_number_unsigned()) {
-    return Bad(name, "two offsets >= 0 in data_offsets", Show(offsets));
+    return Bad(name, "two offsets >= 0 in data_offsets", JsonExcerpt(offsets));
   }
   const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   if (begin > end || end > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-    return Bad(name, "data_offsets that rise", Show(offsets));
+    return Bad(name, "data_offsets that rise", JsonExcerpt(offsets));
   }
   t.begin = static_cast<int64_t>(begin);
   t.size_bytes = static_cast<int64_t>(end - begin);
   int64_t bytes = 0;
-  if (!TensorBytes(t, bytes) || bytes != t.size_bytes) {
+  if (!TensorBytes(t, bytes)) {
+    return Bad(name, "a shape of less than 2^63 bytes",
+               absl::StrCat("[", absl::StrJoin(t.shape, ", "), "] of ", row->name));
+  }
+  if (bytes != t.size_bytes) {
     return Bad(
         name,
         absl::StrCat(bytes, " bytes for shape [", absl::StrJoin(t.shape, ", "), "] of ", row->name),
@@ -96,9 +105,9 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const json& entr
 }
 
 absl::Status ReadMetadata(const json& entry, std::map<std::string, std::string>& out) {
-  if (!entry.is_object()) return Bad("__metadata__", "an object", Show(entry));
+  if (!entry.is_object()) return Bad("__metadata__", "an object", JsonExcerpt(entry));
   for (const auto& [key, value] : entry.items()) {
-    if (!value.is_string()) return Bad("__metadata__", "texts", Show(value));
+    if (!value.is_string()) return Bad("__metadata__", "texts", JsonExcerpt(value));
     out[key] = value.get<std::string>();
   }
   return absl::OkStatus();
@@ -111,10 +120,9 @@ int64_t DtypeBytes(Dtype dtype) { return kDtypes[static_cast<int>(dtype)].bytes;
 
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json_text,
                                                          int64_t data_bytes) {
-  const json root =
-      json::parse(json_text.begin(), json_text.end(), nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded() || !root.is_object())
-    return Bad("header", "a JSON object", "something else");
+  auto parsed = ParseJsonObject(json_text, kHeaderLimits);
+  if (!parsed.ok()) return Annotate(parsed.status(), "header");
+  const json& root = *parsed;
   SafetensorsHeader header;
   for (const auto& [name, entry] : root.items()) {
     if (name == "__metadata__") {

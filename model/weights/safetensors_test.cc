@@ -160,12 +160,29 @@ TEST_F(SafetensorsTest, HostileHeaders) {
           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "no gap, no overlap"},
           {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 3,
            "tensor data: expected 4 bytes, found 3"},
+          {R"({"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})", 0,
+           "a: expected a shape of less than 2^63 bytes"},
+          {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+           1, "header: a: given twice"},
+          {R"({"a":{"dtype":"U8","shape":[[[[[[[[1]]]]]]]],"data_offsets":[0,1]}})", 1,
+           "header: expected at most 8 levels"},
+          {"{\"a\xff\":{}}", 0, "header: expected a JSON object, found a syntax error"},
           {R"({"__metadata__":{"a":1}})", 0, "__metadata__: expected texts"}}) {
     WriteRaw(Path("h"), c.header, c.data);
     EXPECT_THAT(SafetensorsFile::Open(Path("h")), StatusIs(kInvalid, c.message)) << c.header;
   }
-  WriteRaw(Path("deep"), std::string(200000, '['), 0);
-  EXPECT_FALSE(SafetensorsFile::Open(Path("deep")).ok());
+  // Once printed in the error message, which took the stack.
+  WriteRaw(Path("deep"), "{\"a\":" + std::string(200000, '[') + std::string(200000, ']') + "}", 0);
+  EXPECT_THAT(SafetensorsFile::Open(Path("deep")), StatusIs(kInvalid, "at most 8 levels"));
+  std::string many = "{\"a\":[0";
+  for (int i = 0; i < 3'000'000; ++i) many += ",0";
+  WriteRaw(Path("many"), many + "]}", 0);
+  EXPECT_THAT(SafetensorsFile::Open(Path("many")),
+              StatusIs(kInvalid, "at most 3000000 JSON values"));
+  std::string dimensions = R"({"a":{"dtype":"U8","shape":[1)";
+  for (int i = 0; i < 64; ++i) dimensions += ",1";
+  WriteRaw(Path("dimensions"), dimensions + R"(],"data_offsets":[0,1]}})", 1);
+  EXPECT_THAT(SafetensorsFile::Open(Path("dimensions")), StatusIs(kInvalid, "at most 64 sizes"));
   EXPECT_THAT(SafetensorsFile::Open(Path("none")), StatusIs(absl::StatusCode::kNotFound, "none"));
   EXPECT_FALSE(SafetensorsFile::Open(folder_).ok());
 }
@@ -194,8 +211,12 @@ TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   write_index(first + R"(,"c":"model-00003-of-00003.safetensors")");
   EXPECT_THAT(ShardedSafetensors::Open(folder_),
               StatusIs(absl::StatusCode::kNotFound, "model-00003"));
-  write_index(R"("a":"../../etc/passwd")");
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "expected a file name for a"));
+  for (const char* name : {"../../etc/passwd", "/etc/passwd", "..", ".", ""}) {
+    write_index(absl::StrCat("\"a\":\"", name, "\""));
+    EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a file name for a")) << name;
+  }
+  write_index(first + "," + first);
+  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a: given twice"));
 }
 
 }  // namespace

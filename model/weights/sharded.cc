@@ -2,12 +2,14 @@
 
 #include <set>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/file_name.h"
+#include "base/json.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace ll {
 namespace {
@@ -15,24 +17,10 @@ namespace {
 // tensor name → shard file name.
 absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
-  const nlohmann::json root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object() || !root.contains("weight_map") || !root["weight_map"].is_object()) {
-    return MakeFieldError({path, "a JSON object with weight_map", "something else"});
-  }
-  std::map<std::string, std::string> out;
-  for (const auto& [name, file] : root["weight_map"].items()) {
-    // A shard is a plain name in the same folder: an index must not reach elsewhere.
-    if (!file.is_string() || file.get<std::string>().empty() ||
-        file.get<std::string>().find('/') != std::string::npos ||
-        file.get<std::string>().find('\0') != std::string::npos) {
-      return MakeFieldError({path, absl::StrCat("a file name for ", name),
-                             file.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)});
-    }
-    out[name] = file.get<std::string>();
-  }
-  return out;
+  auto parsed = ParseWeightIndex(text);
+  if (!parsed.ok()) return Annotate(parsed.status(), path);
+  return parsed;
 }
-
 absl::Status NoWeights(const std::string& folder) {
   std::string hint =
       "give a Hugging Face folder with model.safetensors or model.safetensors.index.json";
@@ -48,6 +36,24 @@ absl::Status NoWeights(const std::string& folder) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::map<std::string, std::string>> ParseWeightIndex(absl::string_view text) {
+  LL_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJsonObject(text));
+  const nlohmann::json weights = root.value("weight_map", nlohmann::json());
+  if (!weights.is_object())
+    return MakeFieldError({"weight_map", "an object", JsonExcerpt(weights)});
+  std::map<std::string, std::string> out;
+  for (const auto& [name, file] : weights.items()) {
+    // A shard is a plain name in the same folder: an index must not reach elsewhere.
+    if (!file.is_string() || !IsPlainFileName(file.get<std::string>())) {
+      return MakeFieldError({"weight_map",
+                             absl::StrCat("a file name for ", absl::CHexEscape(name.substr(0, 80))),
+                             JsonExcerpt(file)});
+    }
+    out[name] = file.get<std::string>();
+  }
+  return out;
+}
 
 absl::StatusOr<ShardedSafetensors> ShardedSafetensors::Open(const std::string& folder) {
   std::set<std::string> files;

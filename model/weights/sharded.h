@@ -8,9 +8,14 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "model/weights/safetensors.h"
 
 namespace ll {
+
+// The weight_map of a model.safetensors.index.json: tensor name → name of a file in the same
+// folder. InvalidArgument without the file's name.
+absl::StatusOr<std::map<std::string, std::string>> ParseWeightIndex(absl::string_view text);
 
 class ShardedSafetensors {
  public:

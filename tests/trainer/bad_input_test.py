@@ -3,9 +3,10 @@ import fcntl
 import os
 import resource
 import signal
+import struct
 
 import harness
-from harness import TrainerTest, events_of, read, run, train
+from harness import TrainerTest, events_of, losses, read, run, train
 
 
 class BadInputTest(TrainerTest):
@@ -49,7 +50,28 @@ class BadInputTest(TrainerTest):
         self.refuse("odd.bin", data=self.path("odd.bin"))
 
     def test_token_outside_the_vocabulary(self):
-        self.refuse("big.bin", "96", data=self.make_tokens("big.bin", 400, vocab=300))
+        self.refuse("big.bin", "96", "at token", data=self.make_tokens("big.bin", 400, vocab=300))
+
+    def test_truncated_token_file(self):
+        path = self.make_tokens("cut.bin", 400, documents=[[0, 150], [150, 400]])
+        os.truncate(path, 600)
+        self.refuse("cut.bin", "400 tokens (800 bytes)", "300 tokens (600 bytes)", data=path)
+        os.truncate(path, 601)
+        self.refuse("cut.bin", "a multiple of 2 bytes", "601", data=path)
+
+    def test_sidecar_that_lies(self):
+        path = self.make_tokens("odd.bin", 400)
+        for sidecar, words in (
+                ('{"dtype": "uint32", "token_count": 400}', ["1600 bytes", "800 bytes"]),
+                ('{"dtype": "float16"}', ["odd.bin.json dtype", "uint16 or uint32", "float16"]),
+                ('{"dtype": "uint16", "token_count": 18446744073709551615}', ["odd.bin.json token_count"]),
+                ('{"dtype": "uint16", "documents": [[0, 200], [100, 400]]}', ["odd.bin.json documents", "[100,400]"]),
+                ('{"dtype": "uint16", "documents": [[0, 401]]}', ["odd.bin.json documents", "400", "401"]),
+                ('{"dtype": "uint16",\n "documents": [[0, 400]', ["odd.bin.json", "line 2"]),
+                ('{"documents": ' + "[" * 100_000, ["odd.bin.json", "levels"])):
+            with open(path + ".json", "w") as f:
+                f.write(sidecar)
+            self.refuse(*words, data=path)
 
     def test_truncated_safetensors(self):
         path = os.path.join(self.model, "model.safetensors")
@@ -88,6 +110,24 @@ class BadInputTest(TrainerTest):
         self.assertEqual(done.returncode, 20)
         self.assertIn("adapter", done.stderr.splitlines()[-1])
 
+    def test_adapter_config_that_is_none(self):
+        adapter = self.path("adapter")
+        os.makedirs(adapter)
+        for text, word in (('{"peft_type": 7}', "peft_type"), ('{"peft_type": "LORA", "r": 1e-300}', "r: expected"),
+                           ("{", "syntax error at line 1")):
+            with open(os.path.join(adapter, "adapter_config.json"), "w") as f:
+                f.write(text)
+            done = run("eval", "perplexity", "--model", self.model, "--adapter", adapter, "--data", self.data,
+                       "--seq-len", 32)
+            self.assertEqual(done.returncode, 20, done.stderr)
+            self.assertIn("adapter_config.json", done.stderr.splitlines()[-1])
+            self.assertIn(word, done.stderr.splitlines()[-1])
+
+    def test_hostile_model_config(self):
+        with open(os.path.join(self.model, "config.json"), "w") as f:
+            f.write('{"model_type": ' + "[" * 100_000)
+        self.refuse("config.json", "levels")
+
     def test_two_trainers_in_one_folder(self):
         os.makedirs(self.path("out"))
         with open(self.path("out", ".lock"), "w") as f:
@@ -96,11 +136,32 @@ class BadInputTest(TrainerTest):
 
 
 class FailingTest(TrainerTest):
-    def test_not_a_number_is_class_nan(self):
-        done = train(self.write_spec(learning_rate=10, method="full", warmup_steps=0, max_grad_norm=0, adam_beta1=0,
-                                     adam_beta2=0, max_steps=200, weight_decay=1), self.path("out"))
+    def assert_nan(self, done, *words):
         self.assertEqual(done.returncode, 50, done.stderr)
-        self.assertEqual([e["class"] for e in events_of(done.stdout) if e["event"] == "error"], ["nan"])
+        errors = [e for e in events_of(done.stdout) if e["event"] == "error"]
+        self.assertEqual([e["class"] for e in errors], ["nan"])
+        for word in words:
+            self.assertIn(word, errors[0]["message"])
+
+    def test_not_a_number_keeps_the_checkpoints_before_it(self):
+        out = self.path("out")
+        done = train(self.write_spec(learning_rate=10, method="full", warmup_steps=0, max_grad_norm=0, adam_beta1=0,
+                                     adam_beta2=0, max_steps=200, weight_decay=1, save_steps=1), out)
+        last = max(losses(events_of(done.stdout)))
+        self.assert_nan(done, f"at step {last + 1}")
+        kept = sorted(os.listdir(os.path.join(out, "checkpoints")))
+        self.assertEqual(kept[-1], f"step-{last:06d}")
+        for name in kept:
+            self.assertTrue(os.path.exists(os.path.join(out, "checkpoints", name, "COMPLETE")))
+
+    def test_weights_that_are_not_numbers(self):
+        path = os.path.join(self.model, "model.safetensors")
+        raw = read(path, mode="rb")
+        with open(path, "wb") as f:
+            f.write(raw[:-4] + struct.pack("<f", float("nan")))
+        out = self.path("out")
+        self.assert_nan(train(self.write_spec(), out), "loss", "at step 1")
+        self.assertEqual(os.listdir(os.path.join(out, "checkpoints")), [])
 
     def limited(self, bytes_limit):
         def limit():

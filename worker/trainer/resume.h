@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "worker/trainer/checkpoint/state.h"
+#include "worker/trainer/checkpoint/trainer_state.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/event_sink.h"
 #include "worker/trainer/setup.h"

@@ -122,10 +122,10 @@ int64_t ProcKilobytes(const char* path, const std::string& name) {
 
 }  // namespace
 
-absl::StatusOr<JobSpec> ReadSpec(const std::string& path,
-                                 const std::vector<std::string>& settings) {
+absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings,
+                                 std::vector<std::string>* notes) {
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  auto spec = ParseJobSpec(text);
+  auto spec = ParseJobSpec(text, notes);
   if (!spec.ok()) return Annotate(spec.status(), path);
   for (const std::string& setting : settings) {
     const size_t equals = setting.find('=');

@@ -15,8 +15,10 @@
 
 namespace ll {
 
-// Reads a spec file (YAML or JSON) and applies "key=value" settings on top; not resolved.
-absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings);
+// Reads a spec file (YAML or JSON) and applies "key=value" settings on top; not resolved. `notes` gets
+// what ParseJobSpec says about keys of other programs.
+absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings,
+                                 std::vector<std::string>* notes = nullptr);
 
 // The config of a model folder. NotFound with a hint where `folder` is no Hugging Face folder.
 absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder);

@@ -13,6 +13,7 @@
 #include "model/plan/time_plan.h"
 #include "worker/trainer/checkpoint/peft.h"
 #include "worker/trainer/checkpoint/state.h"
+#include "worker/trainer/checkpoint/trainer_state.h"
 #include "worker/trainer/checkpoint/writer.h"
 #include "worker/trainer/error_class.h"
 #include "worker/trainer/eval/perplexity.h"

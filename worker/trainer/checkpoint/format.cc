@@ -9,9 +9,10 @@
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/file_name.h"
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace ll {
 namespace {
@@ -24,23 +25,16 @@ absl::Status Damaged(absl::string_view file, absl::string_view expected, absl::s
   return MakeFieldError({file, expected, found}, absl::StatusCode::kFailedPrecondition);
 }
 
-absl::Status VerifyFile(const std::string& folder, const std::string& name,
-                        const nlohmann::json& entry) {
-  const std::string path = folder + "/" + name;
-  if (!entry.is_object() || !entry.contains("size_bytes") ||
-      !entry["size_bytes"].is_number_integer() || !entry.contains("sha256") ||
-      !entry["sha256"].is_string() || name.find('/') != std::string::npos) {
-    return Damaged(kManifestFile, "size_bytes and sha256 of every file", entry.dump());
-  }
+absl::Status VerifyFile(const std::string& folder, const ManifestFile& file) {
+  const std::string path = folder + "/" + file.name;
   const auto size = FileSize(path);
-  if (!size.ok()) return Damaged(name, "a file", "none");
-  const int64_t expected_size = entry["size_bytes"].get<int64_t>();
-  if (*size != expected_size) {
-    return Damaged(name, absl::StrCat(expected_size, " bytes"), absl::StrCat(*size, " bytes"));
+  if (!size.ok()) return Damaged(file.name, "a file", "none");
+  if (*size != file.size_bytes) {
+    return Damaged(file.name, absl::StrCat(file.size_bytes, " bytes"),
+                   absl::StrCat(*size, " bytes"));
   }
   LL_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
-  const std::string expected = entry["sha256"].get<std::string>();
-  if (sha256 != expected) return Damaged(name, "sha256 " + expected, sha256);
+  if (sha256 != file.sha256) return Damaged(file.name, "sha256 " + file.sha256, sha256);
   return absl::OkStatus();
 }
 
@@ -88,6 +82,27 @@ absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_fol
   return sealed;
 }
 
+absl::StatusOr<std::vector<ManifestFile>> ParseManifest(absl::string_view text) {
+  const auto root = ParseJsonObject(text);
+  if (!root.ok())
+    return absl::FailedPreconditionError(
+        absl::StrCat(kManifestFile, ": ", root.status().message()));
+  const nlohmann::json list = root->value("files", nlohmann::json());
+  if (!list.is_object()) return Damaged(kManifestFile, "\"files\", an object", JsonExcerpt(list));
+  std::vector<ManifestFile> files;
+  for (const auto& [name, entry] : list.items()) {
+    const nlohmann::json none, object = entry.is_object() ? entry : nlohmann::json::object();
+    const nlohmann::json size = object.value("size_bytes", none),
+                         hash = object.value("sha256", none);
+    // Names must not reach out of the folder.
+    if (!IsPlainFileName(name) || !size.is_number_unsigned() || !hash.is_string()) {
+      return Damaged(kManifestFile, "size_bytes and sha256 of every file", JsonExcerpt(entry));
+    }
+    files.push_back({name, size.get<int64_t>(), hash.get<std::string>()});
+  }
+  return files;
+}
+
 absl::Status VerifyCheckpoint(const std::string& folder, const std::string& manifest_sha256) {
   const auto complete = ReadFile(folder + "/" + kCompleteFile);
   if (!complete.ok()) return Damaged(kCompleteFile, "a file", "none");
@@ -101,12 +116,8 @@ absl::Status VerifyCheckpoint(const std::string& folder, const std::string& mani
   if (!manifest_sha256.empty() && sha256 != manifest_sha256) {
     return Damaged(kManifestFile, "sha256 " + manifest_sha256 + " as ordered", sha256);
   }
-  const auto json = nlohmann::json::parse(*manifest, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("files") || !json["files"].is_object()) {
-    return Damaged(kManifestFile, "a JSON object with \"files\"", "something else");
-  }
-  for (const auto& [name, entry] : json["files"].items())
-    LL_RETURN_IF_ERROR(VerifyFile(folder, name, entry));
+  LL_ASSIGN_OR_RETURN(const std::vector<ManifestFile> files, ParseManifest(*manifest));
+  for (const ManifestFile& file : files) LL_RETURN_IF_ERROR(VerifyFile(folder, file));
   return absl::OkStatus();
 }
 

@@ -50,6 +50,15 @@ struct SealedCheckpoint {
 absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_folder,
                                                 const std::string& root, int64_t step);
 
+// What a manifest promises about one file.
+struct ManifestFile {
+  std::string name;  // in the checkpoint's own folder
+  int64_t size_bytes = 0;
+  std::string sha256;
+};
+// The files of a MANIFEST.json's text. FailedPrecondition where it is not one.
+absl::StatusOr<std::vector<ManifestFile>> ParseManifest(absl::string_view text);
+
 // OK when COMPLETE, the manifest and every file agree; else FailedPrecondition with the file and
 // what is wrong with it. `manifest_sha256`, unless empty, must be the manifest's own hash.
 absl::Status VerifyCheckpoint(const std::string& folder, const std::string& manifest_sha256 = "");

@@ -83,6 +83,23 @@ TEST_F(CheckpointFormat, PruneKeepsTheNewestAndSweepsLeftovers) {
   EXPECT_THAT(names, testing::ElementsAre("step-000030", "step-000040", "step-000090"));
 }
 
+TEST(ManifestTest, NamesStayInTheFolder) {
+  LL_ASSERT_OK_AND_ASSIGN(const auto files,
+                          ParseManifest(R"({"files": {"a": {"size_bytes": 3, "sha256": "00"}}})"));
+  ASSERT_EQ(files.size(), 1u);
+  EXPECT_EQ(files[0].size_bytes, 3);
+  constexpr auto kDamaged = absl::StatusCode::kFailedPrecondition;
+  for (const char* name : {"../a", "/a", "..", ".hidden", "", "a\\u0000b"}) {
+    const std::string text =
+        std::string(R"({"files": {")") + name + R"(": {"size_bytes": 3, "sha256": "00"}}})";
+    EXPECT_THAT(ParseManifest(text), StatusIs(kDamaged, "of every file")) << name;
+  }
+  EXPECT_THAT(ParseManifest("{"), StatusIs(kDamaged, "MANIFEST.json: expected a JSON object"));
+  EXPECT_THAT(ParseManifest(R"({"files": [1]})"), StatusIs(kDamaged, "\"files\", an object"));
+  EXPECT_THAT(ParseManifest(R"({"files": {"a": {"size_bytes": -1, "sha256": ""}}})"),
+              StatusIs(kDamaged, "size_bytes"));
+}
+
 TEST_F(CheckpointFormat, NoFolderMeansNoCheckpoint) {
   LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_ + "/none"));
   EXPECT_EQ(found.path, "");

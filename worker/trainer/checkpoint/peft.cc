@@ -1,7 +1,5 @@
 #include "worker/trainer/checkpoint/peft.h"
 
-#include <cmath>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -10,6 +8,7 @@
 #include "base/status_macros.h"
 #include "model/torch_edge.h"
 #include "model/weights/tensor_io.h"
+#include "worker/trainer/checkpoint/adapter_config.h"
 #include "worker/trainer/checkpoint/format.h"
 
 namespace ll {
@@ -64,23 +63,8 @@ absl::StatusOr<std::unique_ptr<AdaptedWeights>> AdaptedWeights::Open(
     WeightSource& base, const std::string& adapter_folder) {
   const std::string config_path = adapter_folder + "/" + kAdapterConfigFile;
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
-  const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!config.is_object() || config.value("peft_type", "") != "LORA" || !config.contains("r") ||
-      !config["r"].is_number() || !config.contains("lora_alpha") ||
-      !config["lora_alpha"].is_number()) {
-    return MakeFieldError({config_path, "a LoRA adapter's config with peft_type, r and lora_alpha",
-                           "something else"});
-  }
-  for (const char* unsupported : {"rank_pattern", "alpha_pattern"}) {
-    if (config.contains(unsupported) && config[unsupported].is_object() &&
-        !config[unsupported].empty()) {
-      return MakeFieldError(
-          {config_path, absl::StrCat("no ", unsupported), config[unsupported].dump()});
-    }
-  }
-  const double rank = config["r"].get<double>(), alpha = config["lora_alpha"].get<double>();
-  if (rank <= 0) return MakeFieldError({config_path, "a positive r", config["r"].dump()});
-  const bool rslora = config.contains("use_rslora") && config["use_rslora"] == true;
+  const auto config = ParseAdapterConfig(text);
+  if (!config.ok()) return Annotate(config.status(), config_path);
   LL_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(adapter_folder + "/" + kAdapterFile));
   for (const TensorInfo& tensor : file->tensors()) {
     if (!absl::StartsWith(tensor.name, kPeftPrefix) || !absl::EndsWith(tensor.name, kWeight)) {
@@ -88,8 +72,8 @@ absl::StatusOr<std::unique_ptr<AdaptedWeights>> AdaptedWeights::Open(
           {file->path(), "LoRA matrices and weights trained in full", tensor.name});
     }
   }
-  const double scale = alpha / (rslora ? std::sqrt(rank) : rank);
-  return std::unique_ptr<AdaptedWeights>(new AdaptedWeights(base, std::move(file), scale));
+  return std::unique_ptr<AdaptedWeights>(
+      new AdaptedWeights(base, std::move(file), config->scale()));
 }
 
 absl::StatusOr<at::Tensor> AdaptedWeights::Find(const std::string& name) const {

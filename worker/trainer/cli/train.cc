@@ -1,3 +1,4 @@
+#include <cstdio>
 #include <memory>
 
 #include "worker/trainer/cli/commands.h"
@@ -14,7 +15,10 @@ struct TrainFlags {
 };
 
 int Execute(const TrainFlags& flags) {
-  const auto spec = ReadSpec(flags.spec, flags.settings);
+  std::vector<std::string> notes;
+  const auto spec = ReadSpec(flags.spec, flags.settings, &notes);
+  for (const std::string& note : notes)
+    std::fprintf(stderr, "ll-trainer: note: %s\n", note.c_str());
   if (!spec.ok()) return ReportToStderr(spec.status());
   return RunRank(*spec, flags.rank);
 }

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/weights/hf_folder.h"
+#include "worker/trainer/checkpoint/adapter_config.h"
 #include "worker/trainer/checkpoint/format.h"
 #include "worker/trainer/checkpoint/peft.h"
 #include "worker/trainer/setup.h"
@@ -33,11 +34,9 @@ absl::Status ResolveFolders(EvalRequest& request) {
   }
   if (!request.model.empty()) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
-  const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (config.is_object() && config.contains("base_model_name_or_path") &&
-      config["base_model_name_or_path"].is_string()) {
-    request.model = config["base_model_name_or_path"].get<std::string>();
-  }
+  const auto config = ParseAdapterConfig(text);
+  if (!config.ok()) return Annotate(config.status(), config_path);
+  request.model = config->base_model;
   return absl::OkStatus();
 }
 

@@ -1,0 +1,46 @@
+#include "worker/trainer/checkpoint/adapter_config.h"
+
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+TEST(AdapterConfigTest, ReadsWhatMergingNeeds) {
+  LL_ASSERT_OK_AND_ASSIGN(
+      const AdapterConfig config,
+      ParseAdapterConfig(R"({"peft_type": "LORA", "r": 4, "lora_alpha": 16, "rank_pattern": {},
+                             "base_model_name_or_path": "m"})"));
+  EXPECT_EQ(config.scale(), 4.0);
+  EXPECT_EQ(config.base_model, "m");
+  LL_ASSERT_OK_AND_ASSIGN(const AdapterConfig rslora,
+                          ParseAdapterConfig(R"({"peft_type": "LORA", "r": 4, "lora_alpha": 16,
+                                                 "use_rslora": true})"));
+  EXPECT_EQ(rslora.scale(), 8.0);
+}
+
+TEST(AdapterConfigTest, ErrorsNameTheMember) {
+  struct Case {
+    const char* text;
+    const char* message;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"[]", "expected a JSON object"},
+           {"{}", "peft_type: expected LORA, found null"},
+           {R"({"peft_type": 7})", "peft_type: expected LORA, found 7"},
+           {R"({"peft_type": "LORA", "r": 0, "lora_alpha": 1})", "r: expected an integer from 1"},
+           {R"({"peft_type": "LORA", "r": 1e-300, "lora_alpha": 1})", "r: expected an integer"},
+           {R"({"peft_type": "LORA", "r": 18446744073709551615, "lora_alpha": 1})", "r: expected"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": "16"})",
+            "lora_alpha: expected a number"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 1e308})", "lora_alpha: expected"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"q": 1}})",
+            "rank_pattern: expected nothing, found {\"q\":1}"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"}}) {
+    EXPECT_THAT(ParseAdapterConfig(c.text), StatusIs(kInvalid, c.message)) << c.text;
+  }
+}
+
+}  // namespace
+}  // namespace ll

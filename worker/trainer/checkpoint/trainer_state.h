@@ -1,0 +1,31 @@
+// trainer_state.json: where a training stands, and what it depends on. Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/spec/job_spec.h"
+#include "nlohmann/json.hpp"
+
+namespace ll {
+
+// Dropout, row order and initial weights follow from the seed and the step, so there is no
+// generator state to keep.
+struct TrainerState {
+  int64_t step = 0;           // optimizer steps done
+  int64_t rows_consumed = 0;  // rows of the data visited, over all passes
+  int64_t tokens_consumed = 0;
+  double last_loss = 0;
+  JobSpec spec;                  // resolved
+  std::string data_fingerprint;  // of the token file
+  nlohmann::json plan;   // {"data_parallel", "recompute", "threads", "isa", "precision", …}
+  nlohmann::json build;  // {"version", "torch"}
+};
+
+std::string TrainerStateToText(const TrainerState& state);
+// Errors name the file and what is missing or out of range, a spec that does not hold included.
+absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text);
+absl::StatusOr<TrainerState> ReadTrainerState(const std::string& checkpoint);
+
+}  // namespace ll
