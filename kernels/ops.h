@@ -21,6 +21,14 @@ void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Te
 void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
                      const at::Tensor& rstd, at::Tensor& dresidual, at::Tensor& dw);
 
+// The same for every head: x, y [N, H * D], any row stride; w fp32 [D]; rstd fp32 [N * H]. y may be
+// x.
+void HeadRmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
+                        at::Tensor& rstd);
+// dy becomes the gradient of x; dw (fp32 [D], may be undefined) += gradient of w.
+void HeadRmsNormBackward(at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
+                         const at::Tensor& rstd, at::Tensor& dw);
+
 // Rotates, in place, the first `heads` heads of every row of x [N, >= heads * D] (row stride free).
 // cos, sin fp32
 // [>= N, D / 2].

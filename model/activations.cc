@@ -9,9 +9,13 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
   const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.dtype); };
   const auto stats = [&](at::IntArrayRef shape) { return at::empty(shape, at::kFloat); };
+  const bool norm = config_.HasQkNorm();
   return {rows(d),
           stats({tokens}),
           rows(q + 2 * kv),
+          norm ? rows(q + kv) : at::Tensor(),
+          norm ? stats({tokens, config_.num_attention_heads}) : at::Tensor(),
+          norm ? stats({tokens, config_.num_key_value_heads}) : at::Tensor(),
           rows(q),
           stats({config_.num_attention_heads, tokens}),
           rows(d),
@@ -67,8 +71,9 @@ void ActivationBuffers::Prepare(int64_t tokens, bool training) {
     // lse is [H, N]: its view for a shorter row is a reshaped prefix, so that it stays contiguous.
     const at::Tensor lse =
         l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
-    layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.attention), lse,
-                       view(l.x_mid), view(l.rstd_mid), view(l.gate_up)});
+    layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.qk_raw), view(l.rstd_q),
+                       view(l.rstd_k), view(l.attention), lse, view(l.x_mid), view(l.rstd_mid),
+                       view(l.gate_up)});
   }
   const Workspace& w = full_workspace_;
   workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),

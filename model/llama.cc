@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <tuple>
 
 #include <c10/core/GradMode.h>
 
@@ -177,12 +178,12 @@ void Llama::State::CollectParameters() {
 
 void Llama::State::PrepareRope(int64_t tokens) {
   const RopeTable table = MakeRopeTable(config, tokens);
-  const bool same = table.inverse_frequencies == rope.inverse_frequencies;
-  if (cos.defined() && cos.size(0) >= tokens && same) return;
+  if (cos.defined() && cos.size(0) >= tokens &&
+      at::equal(table.inverse_frequencies, rope.inverse_frequencies))
+    return;
+  cos = sin = at::Tensor();  // the old tables go before the new ones come
   rope = table;
-  cos = at::empty({tokens, config.head_dim / 2}, at::kFloat);
-  sin = at::empty_like(cos);
-  FillCosSin(rope, tokens, cos.data_ptr<float>(), sin.data_ptr<float>());
+  std::tie(cos, sin) = CosSin(rope, tokens);
 }
 
 absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const AttentionSpec& attention,

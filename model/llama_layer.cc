@@ -43,18 +43,28 @@ absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t
   const int64_t d = config.hidden_size, f = config.intermediate_size;
   const int64_t q = config.num_attention_heads * config.head_dim,
                 kv = config.num_key_value_heads * config.head_dim;
+  layer.window_ = config.WindowOf(index);
+  layer.q_width_ = q;
+  layer.kv_width_ = kv;
   const std::string prefix = absl::StrCat("model.layers.", index, ".");
   const auto part = [&](const std::string& block, const std::string& name, int64_t rows) {
     const auto& targets = options.lora.target_modules;
     const bool lora = std::find(targets.begin(), targets.end(), name) != targets.end();
-    return Projection::PartSpec{prefix + block + "." + name, rows, lora};
+    return Projection::PartSpec{prefix + block + "." + name, rows, lora, /*bias=*/false};
   };
   LL_ASSIGN_OR_RETURN(layer.input_norm_,
                       NormWeight::Create(prefix + "input_layernorm.weight", d, options, source));
-  LL_ASSIGN_OR_RETURN(layer.qkv_, Projection::Create({part("self_attn", "q_proj", q),
-                                                      part("self_attn", "k_proj", kv),
-                                                      part("self_attn", "v_proj", kv)},
-                                                     d, options, source));
+  std::vector<Projection::PartSpec> qkv = {part("self_attn", "q_proj", q),
+                                           part("self_attn", "k_proj", kv),
+                                           part("self_attn", "v_proj", kv)};
+  for (Projection::PartSpec& p : qkv) p.bias = config.HasQkvBias();
+  LL_ASSIGN_OR_RETURN(layer.qkv_, Projection::Create(qkv, d, options, source));
+  if (config.HasQkNorm()) {
+    LL_ASSIGN_OR_RETURN(layer.q_norm_, NormWeight::Create(prefix + "self_attn.q_norm.weight",
+                                                          config.head_dim, options, source));
+    LL_ASSIGN_OR_RETURN(layer.k_norm_, NormWeight::Create(prefix + "self_attn.k_norm.weight",
+                                                          config.head_dim, options, source));
+  }
   LL_ASSIGN_OR_RETURN(layer.o_,
                       Projection::Create({part("self_attn", "o_proj", d)}, q, options, source));
   LL_ASSIGN_OR_RETURN(
@@ -68,11 +78,28 @@ absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t
   return layer;
 }
 
+void LlamaLayer::NormHeads(LayerActivations& s) const {
+  if (!q_norm_.w.defined()) return;
+  s.qk_raw.copy_(s.qkv.narrow(1, 0, q_width_ + kv_width_));
+  at::Tensor q = s.qkv.narrow(1, 0, q_width_), k = s.qkv.narrow(1, q_width_, kv_width_);
+  HeadRmsNormForward(s.qk_raw.narrow(1, 0, q_width_), q_norm_.w, eps_, q, s.rstd_q);
+  HeadRmsNormForward(s.qk_raw.narrow(1, q_width_, kv_width_), k_norm_.w, eps_, k, s.rstd_k);
+}
+
+void LlamaLayer::NormHeadsBackward(const LayerActivations& s, Workspace& w) const {
+  if (!q_norm_.w.defined()) return;
+  at::Tensor dq = w.dqkv.narrow(1, 0, q_width_), dk = w.dqkv.narrow(1, q_width_, kv_width_);
+  at::Tensor dwq = q_norm_.grad, dwk = k_norm_.grad;
+  HeadRmsNormBackward(dq, s.qk_raw.narrow(1, 0, q_width_), q_norm_.w, s.rstd_q, dwq);
+  HeadRmsNormBackward(dk, s.qk_raw.narrow(1, q_width_, kv_width_), k_norm_.w, s.rstd_k, dwk);
+}
+
 void LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const {
   RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
   qkv_.Forward(w.normed, KeyOf(row, kQkv), s.qkv);
+  NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
-  AttentionForward(row.plan, s.qkv, s.attention, s.lse);
+  AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   o_.ForwardAdd(s.attention, s.x, KeyOf(row, kO), s.x_mid);
 }
 
@@ -108,8 +135,9 @@ void LlamaLayer::BackwardMlp(const RowContext& row, LayerActivations& s, Workspa
 
 void LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const {
   o_.Backward(s.attention, w.dx, KeyOf(row, kO), w.dattention);
-  AttentionBackward(row.plan, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
+  AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
   RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
+  NormHeadsBackward(s, w);
   if (qkv_.NeedsInput()) RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
   qkv_.Backward(w.normed, w.dqkv, KeyOf(row, kQkv), w.dnormed);
   at::Tensor dw = input_norm_.grad;
@@ -124,6 +152,8 @@ void LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace&
 void LlamaLayer::AppendParameters(std::vector<Parameter>& parameters) const {
   input_norm_.AppendParameters(parameters);
   qkv_.AppendParameters(parameters);
+  q_norm_.AppendParameters(parameters);
+  k_norm_.AppendParameters(parameters);
   o_.AppendParameters(parameters);
   post_norm_.AppendParameters(parameters);
   gate_up_.AppendParameters(parameters);
@@ -131,7 +161,7 @@ void LlamaLayer::AppendParameters(std::vector<Parameter>& parameters) const {
 }
 
 at::Tensor LlamaLayer::Weight(const std::string& hf_name) const {
-  for (const NormWeight* norm : {&input_norm_, &post_norm_}) {
+  for (const NormWeight* norm : {&input_norm_, &post_norm_, &q_norm_, &k_norm_}) {
     if (norm->name == hf_name) return norm->w;
   }
   for (const Projection* projection : {&qkv_, &o_, &gate_up_, &down_}) {

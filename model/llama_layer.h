@@ -1,6 +1,7 @@
 // One decoder layer: forward, recomputation and backward by hand.
 //
-//   h = rms_norm(x);  qkv = h Wqkv^T;  rotate q, k;  a = attention(q, k, v);  x_mid = x + a Wo^T
+//   h = rms_norm(x);  qkv = h Wqkv^T (+ b, Qwen2);  (Qwen3: q, k = rms_norm of each head)
+//   rotate q, k;  a = attention(q, k, v);  x_mid = x + a Wo^T
 //   g = rms_norm(x_mid);  [gate, up] = g Wgu^T;  x_out = x_mid + (silu(gate) * up) Wdown^T
 #pragma once
 
@@ -13,7 +14,8 @@
 
 namespace ll {
 
-// A norm's weight [d]; grad is undefined where the norm is frozen.
+// A norm's weight [d]; grad is undefined where the norm is frozen, w where the model has no such
+// norm.
 struct NormWeight {
   std::string name;
   at::Tensor w, master, grad;  // fp32; trained, w is its own master
@@ -48,6 +50,9 @@ class LlamaLayer {
 
  private:
   void AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  // q_norm and k_norm, where the model has them: on the first columns of s.qkv, and back on w.dqkv.
+  void NormHeads(LayerActivations& s) const;
+  void NormHeadsBackward(const LayerActivations& s, Workspace& w) const;
   void GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   void BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
@@ -56,9 +61,11 @@ class LlamaLayer {
   }
 
   double eps_ = 0;
-  int64_t rotated_heads_ = 0;  // query and key heads
+  int64_t window_ = 0;                  // sliding window in tokens; 0 = none
+  int64_t q_width_ = 0, kv_width_ = 0;  // of all query heads, of all key heads
+  int64_t rotated_heads_ = 0;           // query and key heads
   uint32_t stream_ = 0;        // this layer's first dropout stream
-  NormWeight input_norm_, post_norm_;
+  NormWeight input_norm_, post_norm_, q_norm_, k_norm_;
   Projection qkv_, o_, gate_up_, down_;
 };
 

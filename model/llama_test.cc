@@ -28,7 +28,9 @@ class Reference {
     const int64_t n = row.tokens.numel();
     dropout_key_ = row.dropout_key;
     at::Tensor x = W("model.embed_tokens.weight").index_select(0, row.tokens);
-    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) x = Layer(x, l, Mask(row, spec));
+    for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
+      x = Layer(x, l, Mask(row, spec, config_.WindowOf(l)));
+    }
     x = Norm(x, "model.norm.weight");
     const at::Tensor head =
         W(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
@@ -45,12 +47,17 @@ class Reference {
     const auto it = leaves_.find(name);
     return it != leaves_.end() ? it->second : model_.Weight(name)->to(at::kFloat);
   }
+  // RMS norm over the last dimension.
   at::Tensor Norm(const at::Tensor& x, const std::string& name) {
     return x * at::rsqrt(x.pow(2).mean(-1, true) + config_.rms_norm_eps) * W(name);
   }
   // `stream` is the projection's dropout stream within the layer.
   at::Tensor Linear(const at::Tensor& x, const std::string& name, int64_t layer, uint32_t stream) {
     at::Tensor y = x.matmul(W(name + ".weight").t());
+    if (config_.HasQkvBias() && (name.ends_with("q_proj") || name.ends_with("k_proj") ||
+                                 name.ends_with("v_proj"))) {
+      y = y + W(name + ".bias");
+    }
     if (!leaves_.contains(name + ".lora_A.weight")) return y;
     const LoraSpec& lora = options_.lora;
     const double scale =
@@ -68,13 +75,12 @@ class Reference {
   at::Tensor Rope(const at::Tensor& x) {  // [H, N, D]
     const int64_t n = x.size(1), half = x.size(2) / 2;
     const RopeTable table = MakeRopeTable(config_, n);
-    at::Tensor cos = at::empty({n, half}), sin = at::empty({n, half});
-    FillCosSin(table, n, cos.data_ptr<float>(), sin.data_ptr<float>());
+    const auto [cos, sin] = CosSin(table, n);
     const at::Tensor a = x.narrow(2, 0, half), b = x.narrow(2, half, half);
     return at::cat({a * cos - b * sin, b * cos + a * sin}, 2);
   }
   // True [H, N, N] where query t of head h sees key u, straight from the definition.
-  at::Tensor Mask(const Row& row, const AttentionSpec& spec) {
+  at::Tensor Mask(const Row& row, const AttentionSpec& spec, int64_t window) {
     const int64_t n = row.tokens.numel(), h = config_.num_attention_heads, g = spec.group_tokens;
     at::Tensor mask = at::zeros({h, n, n}, at::kBool);
     auto m = mask.accessor<bool, 3>();
@@ -94,8 +100,9 @@ class Reference {
         };
         for (int64_t t = start; t < end; ++t) {
           for (int64_t u = start; u < end; ++u) {
-            m[head][t][u] =
-                group(t - start) == group(u - start) && order(u - start) <= order(t - start);
+            m[head][t][u] = group(t - start) == group(u - start) &&
+                            order(u - start) <= order(t - start) &&
+                            (window == 0 || u > t - window);
           }
         }
       }
@@ -110,9 +117,14 @@ class Reference {
       return t.view({n, count, d}).transpose(0, 1);
     };
     const at::Tensor a = Norm(x, p + "input_layernorm.weight");
-    const at::Tensor q = Rope(heads(Linear(a, p + "self_attn.q_proj", l, 0), h));
-    const at::Tensor key =
-        Rope(heads(Linear(a, p + "self_attn.k_proj", l, 1), k)).repeat_interleave(h / k, 0);
+    at::Tensor q = heads(Linear(a, p + "self_attn.q_proj", l, 0), h);
+    at::Tensor key = heads(Linear(a, p + "self_attn.k_proj", l, 1), k);
+    if (config_.HasQkNorm()) {
+      q = Norm(q, p + "self_attn.q_norm.weight");
+      key = Norm(key, p + "self_attn.k_norm.weight");
+    }
+    q = Rope(q);
+    key = Rope(key).repeat_interleave(h / k, 0);
     const at::Tensor v =
         heads(Linear(a, p + "self_attn.v_proj", l, 2), k).repeat_interleave(h / k, 0);
     const at::Tensor scores = q.matmul(key.transpose(1, 2)) / std::sqrt(static_cast<double>(d));
@@ -141,6 +153,9 @@ struct Case {
   bool tied = true, train_all = false, embed_norm = true;
   LoraSpec lora = {4, 8, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
   int64_t chunk = 0;
+  std::string model_type = "llama";
+  int64_t window = 0;
+  std::vector<bool> windowed_layers;
 };
 
 LlamaConfig SmallConfig(const Case& c) {
@@ -156,6 +171,9 @@ LlamaConfig SmallConfig(const Case& c) {
   config.initializer_range =
       0.2;  // large enough that attention and activations are far from linear
   config.tie_word_embeddings = c.tied;
+  config.model_type = c.model_type;
+  config.sliding_window = c.window;
+  config.windowed_layers = c.windowed_layers;
   return config;
 }
 
@@ -280,18 +298,72 @@ INSTANTIATE_TEST_SUITE_P(
              .recompute = Recompute::kSelective,
              .tied = false,
              .train_all = true},
-        Case{.name = "chunked_head", .tokens = 37, .attention = S2(9), .chunk = 5}),
+        Case{.name = "chunked_head", .tokens = 37, .attention = S2(9), .chunk = 5},
+        Case{.name = "qwen2",
+             .heads = 9,
+             .kv_heads = 3,
+             .attention = S2(8),
+             .recompute = Recompute::kFull,
+             .model_type = "qwen2"},
+        Case{.name = "qwen2_all", .attention = S2(8), .train_all = true, .model_type = "qwen2"},
+        Case{.name = "qwen3",
+             .heads = 9,
+             .kv_heads = 3,
+             .tokens = 37,
+             .attention = S2(9),
+             .lora = kAllLinear,
+             .model_type = "qwen3"},
+        Case{.name = "qwen3_recompute",
+             .kv_heads = 2,
+             .attention = S2(8),
+             .recompute = Recompute::kFull,
+             .model_type = "qwen3"},
+        Case{.name = "qwen3_frozen_norms",
+             .kv_heads = 2,
+             .attention = S2(8),
+             .embed_norm = false,
+             .model_type = "qwen3"},
+        Case{.name = "qwen3_all",
+             .recompute = Recompute::kSelective,
+             .tied = false,
+             .train_all = true,
+             .model_type = "qwen3"},
+        Case{.name = "window_full",
+             .heads = 4,
+             .kv_heads = 2,
+             .tokens = 37,
+             .model_type = "mistral",
+             .window = 7},
+        Case{.name = "window_of_two", .tokens = 9, .model_type = "mistral", .window = 2},
+        Case{.name = "window_s2",
+             .heads = 9,
+             .kv_heads = 3,
+             .tokens = 41,
+             .attention = S2(12),
+             .documents = {{0, 3}, {3, 22}, {22, 41}},
+             .model_type = "mistral",
+             .window = 5},
+        Case{.name = "window_longer_than_groups",
+             .tokens = 37,
+             .attention = S2(9),
+             .model_type = "mistral",
+             .window = 9},
+        Case{.name = "window_some_layers",
+             .tokens = 37,
+             .model_type = "qwen2",
+             .window = 6,
+             .windowed_layers = {false, true, true}},
+        Case{.name = "window_many_blocks",
+             .heads = 2,
+             .kv_heads = 1,
+             .tokens = 700,
+             .model_type = "mistral",
+             .window = 300}),
     [](const auto& info) { return info.param.name; });
 
 // bf16 has no exact reference: it must stay within a few of its own roundings of the fp32 result,
 // as a whole vector.
-TEST(Llama, Bfloat16GradientsFollowFloat32) {
-  const Case c{.heads = 9,
-               .kv_heads = 3,
-               .head_dim = 32,
-               .tokens = 96,
-               .attention = S2(24),
-               .recompute = Recompute::kSelective};
+void ExpectBfloat16FollowsFloat32(const Case& c) {
   const auto fp32 = MakeModel(c, 5), bf16 = MakeModel(c, 5, at::kBFloat16);
   const Row row = MakeRow(c, 5);
   for (size_t i = 0; i < fp32->parameters().size(); ++i) {
@@ -307,6 +379,31 @@ TEST(Llama, Bfloat16GradientsFollowFloat32) {
     EXPECT_GT(cosine, 0.98) << fp32->parameters()[i].name;
     EXPECT_NEAR((y.norm() / x.norm()).item<double>(), 1.0, 0.1) << fp32->parameters()[i].name;
   }
+}
+
+TEST(Llama, Bfloat16OfEachFamilyFollowsFloat32) {
+  for (const char* type : {"mistral", "qwen2", "qwen3"}) {
+    SCOPED_TRACE(type);
+    const Case c{.heads = 9,
+                 .kv_heads = 3,
+                 .head_dim = 32,
+                 .tokens = 96,
+                 .attention = S2(24),
+                 .recompute = Recompute::kFull,
+                 .model_type = type,
+                 .window = 20};
+    ExpectBfloat16FollowsFloat32(c);
+  }
+}
+
+TEST(Llama, Bfloat16GradientsFollowFloat32) {
+  const Case c{.heads = 9,
+               .kv_heads = 3,
+               .head_dim = 32,
+               .tokens = 96,
+               .attention = S2(24),
+               .recompute = Recompute::kSelective};
+  ExpectBfloat16FollowsFloat32(c);
 }
 
 // A job may resume on a machine with less memory: what is computed again is what was kept.
@@ -436,6 +533,9 @@ TEST(Llama, RefusesMalformedInput) {
   row.documents = {{0, 5}, {6, 32}};
   EXPECT_EQ(model->Nll(row, c.attention).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(model->Nll(MakeRow(c, 1), S2(0)).status().code(), absl::StatusCode::kInvalidArgument);
+  const auto windowed = MakeModel({.model_type = "mistral", .window = 6}, 1);
+  EXPECT_THAT(std::string(windowed->Nll(MakeRow(c, 1), S2(8, WrapKind::kRoll)).status().message()),
+              testing::HasSubstr("sliding_window of 6"));
   ModelOptions options;
   options.lora = {8, 16, 0, {"qproj"}, false};
   RandomWeights weights(1, SmallConfig(c));

@@ -47,6 +47,7 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
     p.master_ = MasterOf(p.weight_);
     if (options.trainable) p.dweight_ = at::zeros({p.out_, in}, at::kFloat);
   }
+  if (!parts.empty() && parts[0].bias) LL_RETURN_IF_ERROR(p.LoadBias(options, source));
   if (p.rank_ == 0) return p;
 
   p.scale_ = lora.use_rslora ? lora.alpha / std::sqrt(lora.rank) : lora.alpha / lora.rank;
@@ -113,6 +114,23 @@ at::Tensor Projection::BaseWeight() const {
   return weight;
 }
 
+absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& source) {
+  bias_ = at::empty({out_}, options.dtype);
+  for (const Part& part : parts_) {
+    LL_ASSIGN_OR_RETURN(const at::Tensor b, source.Get(part.name + ".bias"));
+    if (b.sizes() != at::IntArrayRef({part.rows})) {
+      return absl::FailedPreconditionError(absl::StrCat(part.name, ".bias: expected shape [",
+                                                        part.rows, "], found [",
+                                                        absl::StrJoin(b.sizes(), ", "), "]"));
+    }
+    bias_.narrow(0, part.row, part.rows).copy_(b);
+  }
+  if (!options.train_all) return absl::OkStatus();
+  bias_master_ = MasterOf(bias_);
+  if (options.trainable) dbias_ = at::zeros({out_}, at::kFloat);
+  return absl::OkStatus();
+}
+
 at::Tensor Projection::StackedB() const {
   at::Tensor b = at::zeros({out_, rank_}, compute_);
   for (const Part& part : parts_) {
@@ -137,7 +155,8 @@ at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
 }
 
 void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
-  at::mm_out(y, x, BaseWeight().t());
+  const at::Tensor weight = BaseWeight();
+  bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
   if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
 }
 
@@ -193,6 +212,10 @@ void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey 
     at::Tensor dw = dweight_;
     AddOuter(dy, x, dw);
   }
+  if (dbias_.defined()) {
+    at::Tensor db = dbias_;
+    db.add_(dy.sum(0, /*keepdim=*/false, at::kFloat));
+  }
 }
 
 void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
@@ -204,6 +227,11 @@ void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
       parameters.push_back({part.name + ".weight", rows(weight_, part.row, part.rows),
                             rows(master_, part.row, part.rows), rows(dweight_, part.row, part.rows),
                             false, false});
+    }
+    if (bias_master_.defined()) {
+      parameters.push_back({part.name + ".bias", rows(bias_, part.row, part.rows),
+                            rows(bias_master_, part.row, part.rows),
+                            rows(dbias_, part.row, part.rows), false, false});
     }
     if (part.rank_row < 0) continue;
     const int64_t rank = part.b.size(1);
@@ -217,6 +245,8 @@ void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
 
 at::Tensor Projection::Weight(const std::string& hf_name) const {
   for (const Part& part : parts_) {
+    if (bias_.defined() && part.name + ".bias" == hf_name)
+      return bias_.narrow(0, part.row, part.rows);
     if (part.name + ".weight" != hf_name) continue;
     const at::Tensor rows = BaseWeight().narrow(0, part.row, part.rows);
     return weight_.defined() ? rows : rows.clone();

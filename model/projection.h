@@ -27,15 +27,16 @@ class Projection {
     std::string name;  // "model.layers.0.self_attn.q_proj": the weight's name without ".weight"
     int64_t rows = 0;  // output features
     bool lora = false;
+    bool bias = false;  // all parts of a projection have one or none has
   };
 
-  // Reads the parts' weights, [rows, in] each, from `source`.
+  // Reads the parts' weights, [rows, in] each, and biases [rows] from `source`.
   static absl::StatusOr<Projection> Create(const std::vector<PartSpec>& parts, int64_t in,
                                            const ModelOptions& options, WeightSource& source);
 
-  // y [N, out] = x W^T + LoRA.
+  // y [N, out] = x W^T + bias + LoRA.
   void Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
-  // y = residual + x W^T + LoRA. y may be residual.
+  // y = residual + x W^T + LoRA, for projections without a bias. y may be residual.
   void ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
                   at::Tensor& y) const;
   // dx [N, in] is overwritten; gradients are added to the trained parameters. x may be undefined
@@ -63,6 +64,7 @@ class Projection {
   absl::Status ReadWeights(const ModelOptions& options, WeightSource& source);
   // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites.
   at::Tensor BaseWeight() const;
+  absl::Status LoadBias(const ModelOptions& options, WeightSource& source);
   // The scaled B matrices, block-diagonal [out, R], so that y += t B^T serves all parts in one
   // GEMM.
   at::Tensor StackedB() const;
@@ -78,6 +80,8 @@ class Projection {
   std::vector<Nf4Tensor> quantized_;  // one a part, instead of weight_
   at::TensorOptions compute_;         // dtype and device of what is computed
   at::Tensor master_, dweight_;       // fp32 [out, in], only where the weight itself is trained
+  at::Tensor bias_;                   // [out], compute dtype; undefined where there is none
+  at::Tensor bias_master_, dbias_;    // fp32 [out], only where the weight itself is trained
   at::Tensor lora_a_, lora_a_master_, lora_a_grad_;  // [R, in], the parts' A stacked
 };
 

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/field_error.h"
 #include "kernels/flash_attention/flash_attention_torch.h"
+#include "model/sliding_window.h"
 
 namespace ll {
 namespace {
@@ -89,8 +90,25 @@ void AppendBackwardCalls(const AttentionPlan& plan, const HeadRun& run, const Ru
   }
 }
 
+// Runs the calls whose segments are longer than the window and returns the others.
+template <typename Call, typename Run>
+std::vector<Call> RunWindowed(const std::vector<Call>& calls, int64_t window, Run run) {
+  std::vector<Call> others;
+  for (const Call& c : calls) {
+    if (window > 0 && c.q.size(2) > window) {
+      run(c, window);
+    } else {
+      others.push_back(c);
+    }
+  }
+  return others;
+}
+
 // The project's kernel where it can run, torch's elsewhere (fp32, or a CPU without AMX).
-void RunForward(const AttentionPlan& plan, const std::vector<FlashAttentionForwardCall>& calls) {
+void RunForward(const AttentionPlan& plan, int64_t window,
+                const std::vector<FlashAttentionForwardCall>& all) {
+  const std::vector<FlashAttentionForwardCall> calls =
+      RunWindowed(all, window, SlidingWindowForward);
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q)) {
     return FlashAttentionForward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
@@ -105,7 +123,10 @@ void RunForward(const AttentionPlan& plan, const std::vector<FlashAttentionForwa
 }
 
 // Calls of one list write disjoint elements of dk and dv.
-void RunBackward(const AttentionPlan& plan, const std::vector<FlashAttentionBackwardCall>& calls) {
+void RunBackward(const AttentionPlan& plan, int64_t window,
+                 const std::vector<FlashAttentionBackwardCall>& all) {
+  const std::vector<FlashAttentionBackwardCall> calls =
+      RunWindowed(all, window, SlidingWindowBackward);
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q)) {
     return FlashAttentionBackward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
@@ -159,6 +180,13 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
                            .found = "roll",
                            .hint = "roll exists only for parity with the paper's pseudo-code"});
   }
+  if (roll && config.sliding_window > 0 && spec.group_tokens > config.sliding_window) {
+    return MakeFieldError(
+        {.field = "wrap",
+         .expected = absl::StrCat("split, or groups within the model's sliding_window of ",
+                                  config.sliding_window, " tokens"),
+         .found = absl::StrCat("roll with groups of ", spec.group_tokens)});
+  }
   AttentionPlan plan{
       tokens, config.num_attention_heads, config.num_key_value_heads, config.head_dim, {}, {}, 0};
   plan.runs = MakeHeadRuns(plan.heads, plan.kv_heads, shifts);
@@ -169,7 +197,7 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
   return plan;
 }
 
-void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out,
+void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, at::Tensor& out,
                       at::Tensor& lse) {
   const RunTensors plain{qkv, out, lse, {}, {}};
   RunTensors rolled;
@@ -180,7 +208,7 @@ void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tens
   for (const HeadRun& run : plan.runs) {
     AppendForwardCalls(plan, run, run.shifted && plan.roll_tokens > 0 ? rolled : plain, calls);
   }
-  RunForward(plan, calls);
+  RunForward(plan, window, calls);
   if (plan.roll_tokens == 0) return;
   for (const HeadRun& run : plan.runs) {
     if (!run.shifted) continue;
@@ -192,7 +220,7 @@ void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tens
   }
 }
 
-void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out,
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, const at::Tensor& out,
                        const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv) {
   const int64_t r = plan.roll_tokens;
   const RunTensors plain{qkv, out, lse, dout, dqkv};
@@ -209,8 +237,8 @@ void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const a
     AppendBackwardCalls(plan, run, run.shifted && r > 0 ? rolled : plain,
                         run.add_kv ? adding_calls : calls);
   }
-  RunBackward(plan, calls);
-  RunBackward(plan, adding_calls);
+  RunBackward(plan, window, calls);
+  RunBackward(plan, window, adding_calls);
   if (r > 0) dqkv.add_(rolled.dqkv.roll(r, 0));
 }
 

@@ -44,20 +44,21 @@ struct AttentionPlan {
 };
 
 // Errors: InvalidArgument for documents that do not cover the row in order, a group below 1 token,
-// or `roll` with several documents.
+// or `roll` with several documents or with groups longer than the model's sliding window.
 absl::StatusOr<AttentionPlan> MakeAttentionPlan(
     const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
     const std::vector<std::pair<int64_t, int64_t>>& documents);
 
 // out [N, H*D] = attention of qkv [N, (H + 2K)*D] (rows: all query heads, key heads, value heads;
 // scaled by 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward
-// pass. out and lse are written.
-void AttentionForward(const AttentionPlan& plan, const at::Tensor& qkv, at::Tensor& out,
+// pass. out and lse are written. With `window` > 0 a query sees, of its segment, the `window` tokens
+// that end with itself (model/sliding_window.h); segments no longer than that are not affected.
+void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, at::Tensor& out,
                       at::Tensor& lse);
 
 // dqkv [N, (H + 2K)*D] is overwritten with the gradient, given dout [N, H*D] and the forward's out
 // and lse.
-void AttentionBackward(const AttentionPlan& plan, const at::Tensor& qkv, const at::Tensor& out,
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, const at::Tensor& out,
                        const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv);
 
 }  // namespace ll

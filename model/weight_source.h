@@ -31,7 +31,7 @@ class WeightSource {
 };
 
 // Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every
-// norm, fp32. A weight depends on the seed and its name alone, so the order of the calls does not
+// norm, zeros for every bias, fp32. A weight depends on the seed and its name alone, so the order of the calls does not
 // matter.
 class RandomWeights : public WeightSource {
  public:

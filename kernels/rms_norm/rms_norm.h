@@ -10,7 +10,14 @@
 
 namespace ll {
 
-// Rows are contiguous: x, y [rows, width] of `dtype`; rstd [rows] fp32 is written. y may be x.
+// Where row r lies: rows are `width` contiguous elements, `heads` of them beside each other in a
+// token, and tokens are token_stride elements apart. A plain [rows, width] matrix is {1, width}.
+struct RmsNormRows {
+  int64_t heads;
+  int64_t token_stride;
+};
+
+// x, y: rows of `dtype`; rstd [rows] fp32 is written. y may be x.
 // w [width] is fp32 whatever the dtype: weights lie near 1, where bf16's steps of 2^-7 would
 // swallow hundreds of optimizer steps.
 struct RmsNormForwardParams {
@@ -19,6 +26,7 @@ struct RmsNormForwardParams {
   void* y;
   float* rstd;
   int64_t width;
+  RmsNormRows x_rows, y_rows;
   float eps;
   DType dtype;
 };
@@ -28,18 +36,20 @@ LL_SIMD_KERNEL(RmsNormForward, RmsNormForwardParams)
 // of threads.
 constexpr int64_t kRmsNormBlockRows = 128;
 
-// dresidual [rows, width] += dx, in place: the gradient that arrived over the residual connection.
-// dy and x [rows, width]; rstd as the forward wrote it. dw_blocks [ceil(rows / 128), width] fp32 is
+// dx += the gradient of x, in place: what is there arrived over the residual connection; without
+// `accumulate` dx is overwritten and may be dy. rstd as the forward wrote it. dw_blocks [ceil(rows / 128), width] fp32 is
 // overwritten with the blocks' sums, or null when w is frozen. Items are blocks of 128 rows.
 struct RmsNormBackwardParams {
   const void* dy;
   const void* x;
   const float* w;
   const float* rstd;
-  void* dresidual;
+  void* dx;
   float* dw_blocks;
   int64_t rows;
   int64_t width;
+  RmsNormRows dy_rows, x_rows, dx_rows;
+  bool accumulate;
   DType dtype;
 };
 LL_SIMD_KERNEL(RmsNormBackward, RmsNormBackwardParams)

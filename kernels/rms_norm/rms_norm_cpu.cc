@@ -6,12 +6,16 @@
 namespace ll::LL_SIMD {
 namespace {
 
+int64_t Offset(const RmsNormRows& rows, int64_t row, int64_t width) {
+  return row / rows.heads * rows.token_stride + row % rows.heads * width;
+}
+
 template <typename T>
 void ForwardRows(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
   const float* w = p.w;
   for (int64_t row = begin; row < end; ++row) {
-    const T* x = static_cast<const T*>(p.x) + row * p.width;
-    T* y = static_cast<T*>(p.y) + row * p.width;
+    const T* x = static_cast<const T*>(p.x) + Offset(p.x_rows, row, p.width);
+    T* y = static_cast<T*>(p.y) + Offset(p.y_rows, row, p.width);
     F sum{};
     ForVectors(
         p.width,
@@ -35,10 +39,10 @@ void ForwardRows(const RmsNormForwardParams& p, int64_t begin, int64_t end) {
 
 template <typename T>
 void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
-  const T* dy = static_cast<const T*>(p.dy) + row * p.width;
-  const T* x = static_cast<const T*>(p.x) + row * p.width;
+  const T* dy = static_cast<const T*>(p.dy) + Offset(p.dy_rows, row, p.width);
+  const T* x = static_cast<const T*>(p.x) + Offset(p.x_rows, row, p.width);
   const float* w = p.w;
-  T* dr = static_cast<T*>(p.dresidual) + row * p.width;
+  T* dx = static_cast<T*>(p.dx) + Offset(p.dx_rows, row, p.width);
   const float rstd = p.rstd[row];
   F dot{};
   ForVectors(
@@ -51,12 +55,14 @@ void BackwardRow(const RmsNormBackwardParams& p, int64_t row, float* dw) {
       p.width,
       [&](int64_t i) {
         const F d = Load(dy + i), v = Load(x + i);
-        Store(dr + i, Load(dr + i) + rstd * (d * Load(w + i) - v * c));
+        const F before = p.accumulate ? Load(dx + i) : F{};
+        Store(dx + i, before + rstd * (d * Load(w + i) - v * c));
         if (dw != nullptr) Store(dw + i, Load(dw + i) + d * v * rstd);
       },
       [&](int64_t i, int64_t n) {
         const F d = LoadPart(dy + i, n), v = LoadPart(x + i, n);
-        StorePart(dr + i, LoadPart(dr + i, n) + rstd * (d * LoadPart(w + i, n) - v * c), n);
+        const F before = p.accumulate ? LoadPart(dx + i, n) : F{};
+        StorePart(dx + i, before + rstd * (d * LoadPart(w + i, n) - v * c), n);
         if (dw != nullptr) StorePart(dw + i, LoadPart(dw + i, n) + d * v * rstd, n);
       });
 }

@@ -3,22 +3,52 @@
 #include "kernels/rms_norm/rms_norm.h"
 
 namespace ll {
+namespace {
 
-void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
-                    at::Tensor& rstd) {
-  for (const at::Tensor* t : {&x, static_cast<const at::Tensor*>(&y)}) CheckOperand(*t);
-  LL_CHECK(w.is_contiguous());
+// The heads of `width` that lie beside each other in x [N, heads * width]; any row stride.
+RmsNormRows HeadsOf(const at::Tensor& x, int64_t width) {
+  LL_CHECK(x.device().is_cpu() && x.dim() == 2 && x.stride(1) == 1 && x.size(1) % width == 0);
+  return {x.size(1) / width, x.stride(0)};
+}
+
+void Forward(const at::Tensor& x, RmsNormRows x_rows, const at::Tensor& w, double eps,
+             at::Tensor& y, RmsNormRows y_rows, at::Tensor& rstd) {
   const int64_t width = w.numel();
-  LL_CHECK(x.size(-1) == width && y.sizes() == x.sizes() && rstd.numel() * width == x.numel());
+  LL_CHECK(w.is_contiguous() && rstd.is_contiguous() && y.sizes() == x.sizes() &&
+           rstd.numel() * width == x.numel() && x.scalar_type() == y.scalar_type());
   const RmsNormForwardParams p{x.const_data_ptr(),
                                w.const_data_ptr<float>(),
                                y.data_ptr(),
                                rstd.data_ptr<float>(),
                                width,
+                               x_rows,
+                               y_rows,
                                static_cast<float>(eps),
                                DTypeOf(x)};
   at::parallel_for(0, rstd.numel(), Grain(width),
                    [&](int64_t b, int64_t e) { RmsNormForward(p, b, e); });
+}
+
+// dw (may be undefined) += the gradient of w.
+void Backward(RmsNormBackwardParams p, at::Tensor& dw) {
+  const int64_t blocks = (p.rows + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
+  at::Tensor dw_blocks;
+  if (dw.defined()) {
+    dw_blocks = at::empty({blocks, p.width}, dw.options());
+    p.dw_blocks = dw_blocks.data_ptr<float>();
+  }
+  at::parallel_for(0, blocks, 1, [&](int64_t b, int64_t e) { RmsNormBackward(p, b, e); });
+  if (dw.defined()) dw.add_(dw_blocks.sum(0).view_as(dw));
+}
+
+}  // namespace
+
+void RmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
+                    at::Tensor& rstd) {
+  for (const at::Tensor* t : {&x, static_cast<const at::Tensor*>(&y)}) CheckOperand(*t);
+  LL_CHECK(x.size(-1) == w.numel());
+  const RmsNormRows plain{1, w.numel()};
+  Forward(x, plain, w, eps, y, plain, rstd);
 }
 
 void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
@@ -26,21 +56,28 @@ void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor
   LL_CHECK(w.is_contiguous());
   for (const at::Tensor* t : {&dy, &x, static_cast<const at::Tensor*>(&dresidual)})
     CheckOperand(*t);
-  const int64_t width = w.numel(), rows = rstd.numel();
-  const int64_t blocks = (rows + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
-  at::Tensor dw_blocks;
-  if (dw.defined()) dw_blocks = at::empty({blocks, width}, dw.options());
-  const RmsNormBackwardParams p{dy.const_data_ptr(),
-                                x.const_data_ptr(),
-                                w.const_data_ptr<float>(),
-                                rstd.const_data_ptr<float>(),
-                                dresidual.data_ptr(),
-                                dw.defined() ? dw_blocks.data_ptr<float>() : nullptr,
-                                rows,
-                                width,
-                                DTypeOf(x)};
-  at::parallel_for(0, blocks, 1, [&](int64_t b, int64_t e) { RmsNormBackward(p, b, e); });
-  if (dw.defined()) dw.add_(dw_blocks.sum(0).view_as(dw));
+  const RmsNormRows plain{1, w.numel()};
+  Backward({dy.const_data_ptr(), x.const_data_ptr(), w.const_data_ptr<float>(),
+            rstd.const_data_ptr<float>(), dresidual.data_ptr(), nullptr, rstd.numel(), w.numel(),
+            plain, plain, plain, /*accumulate=*/true, DTypeOf(x)},
+           dw);
+}
+
+void HeadRmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
+                        at::Tensor& rstd) {
+  Forward(x, HeadsOf(x, w.numel()), w, eps, y, HeadsOf(y, w.numel()), rstd);
+}
+
+void HeadRmsNormBackward(at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
+                         const at::Tensor& rstd, at::Tensor& dw) {
+  const int64_t width = w.numel();
+  const RmsNormRows dy_rows = HeadsOf(dy, width);
+  LL_CHECK(w.is_contiguous() && rstd.is_contiguous() && dy.sizes() == x.sizes() &&
+           rstd.numel() * width == x.numel() && x.scalar_type() == dy.scalar_type());
+  Backward({dy.const_data_ptr(), x.const_data_ptr(), w.const_data_ptr<float>(),
+            rstd.const_data_ptr<float>(), dy.data_ptr(), nullptr, rstd.numel(), width, dy_rows,
+            HeadsOf(x, width), dy_rows, /*accumulate=*/false, DTypeOf(x)},
+           dw);
 }
 
 }  // namespace ll

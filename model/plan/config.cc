@@ -46,12 +46,27 @@ absl::Status ReadFlag(const json& raw, const char* field, bool& out) {
   return absl::OkStatus();
 }
 
+struct Family {
+  const char* model_type;
+  const char* architecture;
+};
+constexpr Family kFamilies[] = {{"llama", "LlamaForCausalLM"},
+                                {"mistral", "MistralForCausalLM"},
+                                {"qwen2", "Qwen2ForCausalLM"},
+                                {"qwen3", "Qwen3ForCausalLM"}};
+
+absl::Status ReadFamily(const json& raw, LlamaConfig& c) {
+  c.model_type = raw.contains("model_type") && raw["model_type"].is_string()
+                     ? raw["model_type"].get<std::string>()
+                     : "nothing";
+  for (const Family& family : kFamilies) {
+    if (c.model_type == family.model_type) return absl::OkStatus();
+  }
+  return ConfigError("model_type", "one of llama, mistral, qwen2, qwen3", c.model_type);
+}
+
 // Fields that change the computation in ways this project does not implement.
 absl::Status CheckArchitecture(const json& raw) {
-  const std::string type = raw.contains("model_type") && raw["model_type"].is_string()
-                               ? raw["model_type"].get<std::string>()
-                               : "nothing";
-  if (type != "llama") return ConfigError("model_type", "llama", type);
   for (const char* field : {"attention_bias", "mlp_bias"}) {
     bool on = false;
     LL_RETURN_IF_ERROR(ReadFlag(raw, field, on));
@@ -88,20 +103,26 @@ absl::Status ReadQuantization(const json& raw, LlamaConfig& c) {
   return absl::OkStatus();
 }
 
+// Sizes, and what a field that is missing means to transformers. Where that depends on the family
+// in surprising ways (8 KV heads in a Mistral, 32 in a Qwen) the field must be there.
 absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
+  const bool llama = c.model_type == "llama";
   LL_RETURN_IF_ERROR(ReadSize(raw, "vocab_size", 0, c.vocab_size));
   LL_RETURN_IF_ERROR(ReadSize(raw, "hidden_size", 0, c.hidden_size));
   LL_RETURN_IF_ERROR(ReadSize(raw, "intermediate_size", 0, c.intermediate_size));
   LL_RETURN_IF_ERROR(ReadSize(raw, "num_hidden_layers", 0, c.num_hidden_layers));
   LL_RETURN_IF_ERROR(ReadSize(raw, "num_attention_heads", 0, c.num_attention_heads));
+  LL_RETURN_IF_ERROR(ReadSize(raw, "num_key_value_heads", llama ? c.num_attention_heads : 0,
+                              c.num_key_value_heads));
+  const int64_t default_head_dim =
+      c.model_type == "qwen3" ? 128 : c.hidden_size / c.num_attention_heads;
+  LL_RETURN_IF_ERROR(ReadSize(raw, "head_dim", default_head_dim, c.head_dim));
   LL_RETURN_IF_ERROR(
-      ReadSize(raw, "num_key_value_heads", c.num_attention_heads, c.num_key_value_heads));
-  LL_RETURN_IF_ERROR(ReadSize(raw, "head_dim", c.hidden_size / c.num_attention_heads, c.head_dim));
-  LL_RETURN_IF_ERROR(ReadSize(raw, "max_position_embeddings", 2048, c.max_position_embeddings));
+      ReadSize(raw, "max_position_embeddings", llama ? 2048 : 0, c.max_position_embeddings));
   if (c.num_hidden_layers > 4096)
     return ConfigError("num_hidden_layers", "at most 4096", absl::StrCat(c.num_hidden_layers));
   const bool explicit_head_dim = raw.contains("head_dim") && !raw["head_dim"].is_null();
-  if (!explicit_head_dim && c.hidden_size % c.num_attention_heads != 0) {
+  if (!explicit_head_dim && c.model_type != "qwen3" && c.hidden_size % c.num_attention_heads != 0) {
     return ConfigError(
         "hidden_size",
         absl::StrCat("a multiple of num_attention_heads (", c.num_attention_heads, ")"),
@@ -124,6 +145,37 @@ absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
     return ConfigError("hidden_size",
                        absl::StrCat("sizes of at most ", kMaxParameters, " parameters in all"),
                        absl::StrCat(c.hidden_size));
+  }
+  return absl::OkStatus();
+}
+
+// Mistral's window is for every layer. Qwen's is off unless use_sliding_window, and then for the
+// layers that `layer_types` names, or from max_window_layers on.
+absl::Status ReadSlidingWindow(const json& raw, LlamaConfig& c) {
+  bool used = c.model_type == "mistral";
+  const bool qwen = c.HasQkvBias() || c.HasQkNorm();
+  if (qwen) LL_RETURN_IF_ERROR(ReadFlag(raw, "use_sliding_window", used));
+  const bool null = raw.contains("sliding_window") && raw["sliding_window"].is_null();
+  if (used && !null) LL_RETURN_IF_ERROR(ReadSize(raw, "sliding_window", 4096, c.sliding_window));
+  const json types = raw.value("layer_types", json());
+  if (!types.is_null() && (!types.is_array() ||
+                           types.size() != static_cast<size_t>(c.num_hidden_layers))) {
+    return ConfigError("layer_types", "one text for each layer", "something else");
+  }
+  for (const json& type : types) {
+    if (type == "full_attention" || (qwen && type == "sliding_attention")) continue;
+    return Unsupported("layer_types", qwen ? "full_attention or sliding_attention" : "full_attention",
+                       type);
+  }
+  if (c.sliding_window == 0 || !qwen) return absl::OkStatus();
+  int64_t first = 28;  // transformers' default of max_window_layers
+  if (raw.value("max_window_layers", json()) == 0) {
+    first = 0;
+  } else {
+    LL_RETURN_IF_ERROR(ReadSize(raw, "max_window_layers", first, first));
+  }
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    c.windowed_layers.push_back(types.is_array() ? types[l] == "sliding_attention" : l >= first);
   }
   return absl::OkStatus();
 }
@@ -163,9 +215,11 @@ absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text) {
   auto raw = ParseJsonObject(json_text, {.max_values = kMaxConfigValues});
   if (!raw.ok()) return Annotate(raw.status(), "config.json");
   c.raw = *std::move(raw);
+  LL_RETURN_IF_ERROR(ReadFamily(c.raw, c));
   LL_RETURN_IF_ERROR(CheckArchitecture(c.raw));
   LL_RETURN_IF_ERROR(ReadQuantization(c.raw, c));
   LL_RETURN_IF_ERROR(ReadSizes(c.raw, c));
+  LL_RETURN_IF_ERROR(ReadSlidingWindow(c.raw, c));
   LL_RETURN_IF_ERROR(ReadDtype(c.raw, c));
   LL_RETURN_IF_ERROR(ReadFlag(c.raw, "tie_word_embeddings", c.tie_word_embeddings));
   c.rms_norm_eps = 1e-6;  // transformers' default of a file that does not say
@@ -194,7 +248,9 @@ absl::StatusOr<LlamaConfig> ReadLlamaConfig(const std::string& path) {
 
 json LlamaConfigToJson(const LlamaConfig& c) {
   json out = c.raw.is_object() ? c.raw : json::object();
-  out["architectures"] = {"LlamaForCausalLM"};
+  for (const Family& family : kFamilies) {
+    if (c.model_type == family.model_type) out["architectures"] = {family.architecture};
+  }
   out["model_type"] = c.model_type;
   out["hidden_act"] = "silu";
   out["vocab_size"] = c.vocab_size;
@@ -210,14 +266,23 @@ json LlamaConfigToJson(const LlamaConfig& c) {
   out["tie_word_embeddings"] = c.tie_word_embeddings;
   out["dtype"] = c.dtype;
   out["torch_dtype"] = c.dtype;
+  // Absent, it would be 4096 to transformers; a Qwen with a window has it from its own file.
+  if (c.model_type == "mistral")
+    out["sliding_window"] = c.sliding_window > 0 ? json(c.sliding_window) : json();
+  if (c.HasQkvBias() || c.HasQkNorm()) out["use_sliding_window"] = c.sliding_window > 0;
   WriteRope(c, out);
   return out;
+}
+
+int64_t LlamaConfig::WindowOf(int64_t layer) const {
+  return windowed_layers.empty() || windowed_layers[layer] ? sliding_window : 0;
 }
 
 int64_t LlamaConfig::ParameterCount() const {
   const int64_t q = num_attention_heads * head_dim, kv = num_key_value_heads * head_dim;
   const int64_t layer = 2 * hidden_size * q + 2 * hidden_size * kv +
-                        3 * hidden_size * intermediate_size + 2 * hidden_size;
+                        3 * hidden_size * intermediate_size + 2 * hidden_size +
+                        (HasQkvBias() ? q + 2 * kv : 0) + (HasQkNorm() ? 2 * head_dim : 0);
   return vocab_size * hidden_size * (tie_word_embeddings ? 1 : 2) + num_hidden_layers * layer +
          hidden_size;
 }
@@ -229,10 +294,16 @@ std::vector<WeightShape> WeightShapes(const LlamaConfig& c) {
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = absl::StrCat("model.layers.", i, ".");
     out.push_back({layer + "input_layernorm.weight", {d}});
-    out.push_back({layer + "self_attn.q_proj.weight", {q, d}});
-    out.push_back({layer + "self_attn.k_proj.weight", {kv, d}});
-    out.push_back({layer + "self_attn.v_proj.weight", {kv, d}});
+    for (const auto& [name, rows] : {std::pair{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}) {
+      const std::string module = absl::StrCat(layer, "self_attn.", name);
+      out.push_back({module + ".weight", {rows, d}});
+      if (c.HasQkvBias()) out.push_back({module + ".bias", {rows}});
+    }
     out.push_back({layer + "self_attn.o_proj.weight", {d, q}});
+    if (c.HasQkNorm()) {
+      out.push_back({layer + "self_attn.q_norm.weight", {c.head_dim}});
+      out.push_back({layer + "self_attn.k_norm.weight", {c.head_dim}});
+    }
     out.push_back({layer + "post_attention_layernorm.weight", {d}});
     out.push_back({layer + "mlp.gate_proj.weight", {c.intermediate_size, d}});
     out.push_back({layer + "mlp.up_proj.weight", {c.intermediate_size, d}});

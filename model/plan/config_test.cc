@@ -68,6 +68,20 @@ TEST(ConfigTest, WeightShapesHoldEveryParameter) {
   }
 }
 
+TEST(ConfigTest, ScalingThatImpliesTheOriginalContext) {
+  json yarn = Llama(32768), dynamic = Llama(4096), both = Llama(16384);
+  yarn["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}};
+  EXPECT_EQ(Parse(yarn).OriginalContext(), 32768);
+  EXPECT_EQ(Parse(yarn).Reach(), 131072);
+  dynamic["rope_scaling"] = {
+      {"type", "dynamic"}, {"factor", 4.0}, {"original_max_position_embeddings", 2048}};
+  EXPECT_EQ(Parse(dynamic).OriginalContext(), 4096);  // as transformers computes it
+  both["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 4.0}};
+  both["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 7.0}};
+  EXPECT_EQ(Parse(both).rope.factor, 4.0);  // transformers takes rope_scaling where both are there
+  EXPECT_EQ(Parse(both).rope_theta, 10000);
+}
+
 TEST(ConfigTest, ReadsBothSpellingsOfScaling) {
   json v4 = Llama(), v5 = Llama(), old = Llama();
   v4["rope_theta"] = 5e5;
@@ -96,7 +110,9 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
     const char* message;
   };
   for (const Case& c : std::vector<Case>{
-           {"model_type", "mistral", "config.json model_type: expected llama, found mistral"},
+           {"model_type", "gemma2",
+            "config.json model_type: expected one of llama, mistral, qwen2, qwen3, found gemma2"},
+           {"model_type", nullptr, "config.json model_type: expected one of llama"},
            {"attention_bias", true, "config.json attention_bias: expected false"},
            {"hidden_act", "gelu", "config.json hidden_act: expected"},
            {"num_key_value_heads", 5, "config.json num_key_value_heads: expected a divisor"},
@@ -113,7 +129,13 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
            {"rope_scaling",
             {{"type", "linear"}},
             "rope_scaling factor: expected a number, found nothing"},
-           {"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "rope_scaling factor"}}) {
+           {"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "rope_scaling factor"},
+           {"rope_scaling", {{"type", "llama3"}, {"factor", 8}}, "original_max_position_embeddings"},
+           {"rope_scaling", {{"type", "yarn"}, {"factor", 2}, {"truncate", 1}}, "truncate"},
+           {"rope_parameters",
+            {{"full_attention", {{"rope_type", "default"}}}},
+            "rope_scaling: expected one for all layers"},
+           {"layer_types", {"full_attention"}, "layer_types: expected one text for each layer"}}) {
     json j = Llama();
     j[c.field] = c.value;
     EXPECT_THAT(ParseLlamaConfig(j.dump()), StatusIs(kInvalid, c.message)) << c.field << c.value;
@@ -155,6 +177,89 @@ TEST(ExtendContextTest, WhatCannotBeWrittenAndReadAgainIsRefused) {
   EXPECT_THAT(ExtendContext(Parse(j), 32768, Type::kNtk), StatusIs(kInvalid, "a factor of 8"));
 }
 
+json Family(const std::string& type) {
+  json j = Llama(32768);
+  j["model_type"] = type;
+  j["num_key_value_heads"] = 8;
+  return j;
+}
+
+TEST(ConfigTest, ReadsEachFamily) {
+  EXPECT_TRUE(Parse(Family("qwen2")).HasQkvBias());
+  EXPECT_FALSE(Parse(Family("qwen2")).HasQkNorm());
+  EXPECT_TRUE(Parse(Family("qwen3")).HasQkNorm());
+  EXPECT_FALSE(Parse(Family("mistral")).HasQkvBias() || Parse(Family("mistral")).HasQkNorm());
+  json no_head_dim = Family("qwen3");
+  no_head_dim["hidden_size"] = 5120;  // Qwen3's heads are 128 wide whatever the hidden size
+  EXPECT_EQ(Parse(no_head_dim).head_dim, 128);
+  for (const char* field : {"num_key_value_heads", "max_position_embeddings"}) {
+    json j = Family("mistral");
+    j.erase(field);  // 8 and 131072 to transformers: nobody means that by leaving it out
+    EXPECT_THAT(ParseLlamaConfig(j.dump()), StatusIs(kInvalid, field));
+  }
+}
+
+TEST(ConfigTest, WritesTheFamily) {
+  for (const auto& [type, architecture] :
+       {std::pair{"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"},
+        {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}}) {
+    const json written = LlamaConfigToJson(Parse(Family(type)));
+    EXPECT_EQ(written["architectures"], json::array({architecture}));
+    EXPECT_EQ(written["model_type"], type);
+    EXPECT_EQ(LlamaConfigToJson(Parse(written)), written);
+  }
+}
+
+TEST(ConfigTest, ReadsSlidingWindows) {
+  json mistral = Family("mistral");
+  EXPECT_EQ(Parse(mistral).WindowOf(0), 4096);  // what transformers assumes of a silent file
+  mistral["sliding_window"] = 1000;
+  EXPECT_EQ(Parse(mistral).WindowOf(31), 1000);
+  mistral["sliding_window"] = nullptr;
+  EXPECT_EQ(Parse(mistral).WindowOf(0), 0);
+  EXPECT_TRUE(LlamaConfigToJson(Parse(mistral)).at("sliding_window").is_null());
+
+  json qwen = Family("qwen2");
+  qwen["sliding_window"] = 2000;
+  EXPECT_EQ(Parse(qwen).WindowOf(31), 0);  // off unless use_sliding_window
+  qwen["use_sliding_window"] = true;
+  EXPECT_EQ(Parse(qwen).WindowOf(27), 0);  // max_window_layers is 28 in a silent file
+  EXPECT_EQ(Parse(qwen).WindowOf(28), 2000);
+  qwen["max_window_layers"] = 0;
+  EXPECT_EQ(Parse(qwen).WindowOf(0), 2000);
+  qwen["layer_types"] = json::array();
+  for (int l = 0; l < 32; ++l)
+    qwen["layer_types"].push_back(l % 2 == 0 ? "full_attention" : "sliding_attention");
+  EXPECT_EQ(Parse(qwen).WindowOf(0), 0);
+  EXPECT_EQ(Parse(qwen).WindowOf(1), 2000);
+  const LlamaConfig back = Parse(LlamaConfigToJson(Parse(qwen)));
+  EXPECT_EQ(back.windowed_layers, Parse(qwen).windowed_layers);
+  qwen["layer_types"][3] = "chunked_attention";
+  EXPECT_THAT(ParseLlamaConfig(qwen.dump()), StatusIs(kInvalid, "layer_types: expected full_"));
+}
+
+TEST(ConfigTest, ParameterCountsOfPublishedModels) {
+  for (const auto& [name, count] : {std::pair{"llama-3.1-8b", 8030261248},
+                                    {"llama-3.2-1b", 1235814400},
+                                    {"llama-3.2-3b", 3212749824},
+                                    {"mistral-7b", 7248023552},
+                                    {"qwen2.5-7b", 7615616512},
+                                    {"qwen3-8b", 8190735360}}) {
+    EXPECT_EQ(BuiltInModel(name)->ParameterCount(), count) << name;
+  }
+}
+
+TEST(ConfigTest, BuiltInModelsSurviveTheirOwnFile) {
+  for (const std::string& name : BuiltInModelNames()) {
+    const LlamaConfig c = *BuiltInModel(name), back = Parse(LlamaConfigToJson(c));
+    EXPECT_EQ(back.ParameterCount(), c.ParameterCount()) << name;
+    EXPECT_EQ(back.rope, c.rope) << name;
+    EXPECT_EQ(back.rope_theta, c.rope_theta) << name;
+    EXPECT_EQ(back.WindowOf(0), 0) << name;
+    EXPECT_EQ(back.OriginalContext(), c.OriginalContext()) << name;
+  }
+}
+
 TEST(ConfigTest, MutatedJsonNeverCrashes) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -193,18 +298,30 @@ TEST(ExtendContextTest, ComposesWithAnOldFactor) {  // claim 14
   EXPECT_EQ(FactorAt(Parse(old), 16384, 8192), 2);  // the override replaces what the file says
 }
 
+constexpr Type kEveryType[] = {Type::kLinear, Type::kNtk, Type::kDynamicNtk, Type::kYarn,
+                               Type::kLlama3};
+
 TEST(ExtendContextTest, ExtendingTwiceEqualsOnce) {
   LlamaConfig c = Parse(Llama());
-  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig once, ExtendContext(c, 32768, Type::kLinear));
-  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig first, ExtendContext(c, 8192, Type::kLinear));
-  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig twice,
-                          ExtendContext(Parse(LlamaConfigToJson(first)), 32768, Type::kLinear));
-  EXPECT_EQ(once.rope, twice.rope);
-  EXPECT_EQ(twice.max_position_embeddings, 32768);
+  for (Type type : kEveryType) {
+    LL_ASSERT_OK_AND_ASSIGN(LlamaConfig once, ExtendContext(c, 32768, type));
+    LL_ASSERT_OK_AND_ASSIGN(LlamaConfig first, ExtendContext(c, 8192, type));
+    LL_ASSERT_OK_AND_ASSIGN(LlamaConfig twice,
+                            ExtendContext(Parse(LlamaConfigToJson(first)), 32768, type));
+    EXPECT_EQ(once.rope, twice.rope);
+    EXPECT_EQ(once.rope.factor, 8);
+    EXPECT_DOUBLE_EQ(once.rope_theta, twice.rope_theta);
+    // Dynamic NTK counts from max_position_embeddings, which therefore stays.
+    EXPECT_EQ(twice.max_position_embeddings, type == Type::kDynamicNtk ? 4096 : 32768);
+    EXPECT_EQ(twice.Reach(), 32768);
+    EXPECT_EQ(twice.OriginalContext(), 4096);
+    LL_ASSERT_OK_AND_ASSIGN(LlamaConfig within, ExtendContext(twice, 20000, type));
+    EXPECT_EQ(within.rope, twice.rope);
+  }
 }
 
 TEST(ExtendContextTest, WrittenConfigReadsBackForEveryType) {
-  for (Type type : {Type::kLinear, Type::kNtk, Type::kYarn}) {
+  for (Type type : kEveryType) {
     LL_ASSERT_OK_AND_ASSIGN(LlamaConfig c, ExtendContext(Parse(Llama()), 32768, type));
     json written = LlamaConfigToJson(c);
     LlamaConfig back = Parse(written);
@@ -232,6 +349,8 @@ TEST(ExtendContextTest, RefusesMixedScalingsAndBadTargets) {
   LL_ASSERT_OK_AND_ASSIGN(LlamaConfig yarn, ExtendContext(c, 8192, Type::kYarn));
   EXPECT_THAT(ExtendContext(yarn, 16384, Type::kLinear),
               StatusIs(kInvalid, "rope: the model's positions"));
+  LL_ASSERT_OK_AND_ASSIGN(LlamaConfig ntk, ExtendContext(c, 8192, Type::kNtk));
+  EXPECT_THAT(ExtendContext(ntk, 16384, Type::kLlama3), StatusIs(kInvalid, "use rope: ntk"));
 }
 
 TEST(CheckContextLengthTest, RefusesLessThanTheOriginal) {

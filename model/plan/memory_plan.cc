@@ -69,7 +69,8 @@ int64_t DequantizedBytes(const LlamaConfig& c, const JobSpec& s, int64_t element
 int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
   if (recompute == "full") return c.hidden_size;
-  const int64_t lean = 2 * c.hidden_size + 2 * q + 2 * kv;  // h1, q, O, h2, k, v
+  int64_t lean = 2 * c.hidden_size + 2 * q + 2 * kv;  // h1, q, O, h2, k, v
+  if (c.HasQkNorm()) lean += q + kv;                    // q and k before their norms
   return recompute == "selective" ? lean : lean + 2 * c.intermediate_size;
 }
 
@@ -125,7 +126,10 @@ int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
   if (s.method == "full") return c.ParameterCount();
   int64_t count = LoraParameterCount(c, s);
   if (s.TrainsEmbedding()) count += c.vocab_size * c.hidden_size;
-  if (s.TrainsNorm()) count += (2 * c.num_hidden_layers + 1) * c.hidden_size;
+  if (s.TrainsNorm()) {
+    count += (2 * c.num_hidden_layers + 1) * c.hidden_size;
+    if (c.HasQkNorm()) count += 2 * c.num_hidden_layers * c.head_dim;
+  }
   return count;
 }
 

@@ -67,6 +67,36 @@ TEST(FlopsTest, CausalS2EqualsAnEnumerationOfPairs) {
               0.2344, 0.001);
 }
 
+TEST(FlopsTest, SlidingWindowEqualsAnEnumerationOfPairs) {
+  LlamaConfig c = *BuiltInModel("mistral-7b");
+  c.num_attention_heads = 1;
+  c.num_hidden_layers = 3;
+  c.sliding_window = 5;
+  c.windowed_layers = {true, false, true};
+  for (int64_t n : {3, 5, 6, 29}) {
+    double pairs = 0;
+    for (int64_t t = 0; t < n; ++t) {
+      for (int64_t u = 0; u <= t; ++u) pairs += 1 + 2 * (t - u < 5);
+    }
+    EXPECT_DOUBLE_EQ(CausalAttentionFlops(c, n, "full", 0), 4.0 * c.head_dim * pairs) << n;
+  }
+}
+
+TEST(ParameterTest, NormsOfHeadsTrainWithTheNorms) {
+  const LlamaConfig c = *BuiltInModel("qwen3-8b");
+  const JobSpec with = Spec("ctx: 65536\ntrainable: [norm]\n"),
+                without = Spec("ctx: 65536\ntrainable: [none]\n");
+  EXPECT_EQ(TrainableParameterCount(c, with) - TrainableParameterCount(c, without),
+            (2 * 36 + 1) * 4096 + 36 * 2 * 128);
+  // Their backward needs q and k as they were before: 2 bytes for 32 + 8 heads of 128, a token and
+  // layer.
+  LlamaConfig plain = c;
+  plain.model_type = "llama";
+  EXPECT_EQ(ForecastMemory(c, with, true, "none").activations -
+                ForecastMemory(plain, with, true, "none").activations,
+            int64_t{65536} * 36 * 40 * 128 * 2);
+}
+
 TEST(TimeTest, GoodStepTimesOf7bOnH200) {
   // One 32k sequence: 2.39 s with full recompute, 1.66 s without (bench reference figures).
   JobSpec s = Spec("ctx: 32768\nglobal_batch_size: 1\nmax_steps: 10\n");

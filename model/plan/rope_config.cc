@@ -74,6 +74,9 @@ absl::Status ReadOriginal(const json& from, int64_t& out) {
 
 absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   if (!rope.is_object()) return ConfigError("rope_scaling", "an object", "another type");
+  for (const json& value : rope) {
+    if (value.is_object()) return ConfigError("rope_scaling", "one for all layers", "one for some");
+  }
   LL_RETURN_IF_ERROR(TypeFromFile(rope, out.type));
   LL_RETURN_IF_ERROR(ReadOriginal(rope, out.original_max_position_embeddings));
   if (out.type == Type::kNone) return absl::OkStatus();
@@ -86,6 +89,11 @@ absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   LL_RETURN_IF_ERROR(ReadReal(rope, "beta_slow", 0, out.beta_slow));
   LL_RETURN_IF_ERROR(ReadReal(rope, "low_freq_factor", 0, out.low_freq_factor));
   LL_RETURN_IF_ERROR(ReadReal(rope, "high_freq_factor", 0, out.high_freq_factor));
+  if (rope.contains("truncate") && !rope["truncate"].is_null()) {
+    if (!rope["truncate"].is_boolean())
+      return ConfigError("rope_scaling truncate", "true or false", "another type");
+    out.truncate = rope["truncate"].get<bool>();
+  }
   if (rope.contains("attention_factor") && !rope["attention_factor"].is_null()) {
     out.attention_factor = 1.0;
     LL_RETURN_IF_ERROR(ReadReal(rope, "attention_factor", 0, *out.attention_factor));
@@ -94,10 +102,6 @@ absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   for (const char* field : {"mscale", "mscale_all_dim"}) {
     if (rope.contains(field))
       return ConfigError(absl::StrCat("rope_scaling ", field), "nothing", "a value");
-  }
-  if (out.type == Type::kLlama3 && out.original_max_position_embeddings == 0) {
-    return ConfigError("rope_scaling original_max_position_embeddings", "a positive integer",
-                       "nothing");
   }
   return absl::OkStatus();
 }
@@ -109,15 +113,30 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 absl::Status ReadRope(const json& raw, LlamaConfig& c) {
   LL_RETURN_IF_ERROR(ReadReal(raw, "rope_theta", 0, c.rope_theta));
   for (const char* spelling : {"rope_scaling", "rope_parameters"}) {
-    if (!raw.contains(spelling) || raw[spelling].is_null()) continue;
-    c.rope = RopeScaling();
+    if (!raw.contains(spelling) || raw[spelling].is_null() || raw[spelling].empty()) continue;
     LL_RETURN_IF_ERROR(ReadScaling(raw[spelling], c.rope));
     LL_RETURN_IF_ERROR(ReadReal(raw[spelling], "rope_theta", 0, c.rope_theta));
+    break;  // where both are there, rope_scaling counts, as in transformers
   }
   if (c.rope_theta > kMaxTheta)
     return ConfigError("rope_theta", "at most 1e15", absl::StrCat(c.rope_theta));
   if (c.rope.original_max_position_embeddings == 0) {
     LL_RETURN_IF_ERROR(ReadOriginal(raw, c.rope.original_max_position_embeddings));
+  }
+  // Where the file is silent, transformers scales YaRN from max_position_embeddings, and dynamic
+  // NTK from it whatever the file says.
+  if (c.rope.type == Type::kDynamicNtk ||
+      (c.rope.type == Type::kYarn && c.rope.original_max_position_embeddings == 0)) {
+    c.rope.original_max_position_embeddings = c.max_position_embeddings;
+  }
+  if (c.rope.type == Type::kLlama3 && c.rope.original_max_position_embeddings == 0) {
+    return ConfigError("rope_scaling original_max_position_embeddings", "a positive integer",
+                       "nothing");
+  }
+  if (c.rope.type == Type::kLlama3 && c.rope.high_freq_factor <= c.rope.low_freq_factor) {
+    return ConfigError("rope_scaling high_freq_factor",
+                       absl::StrCat("a number > low_freq_factor (", c.rope.low_freq_factor, ")"),
+                       absl::StrCat(c.rope.high_freq_factor));
   }
   if (raw.contains(kNtkKey) && raw[kNtkKey].is_object()) {
     double factor = 1, theta = c.rope_theta;
@@ -153,6 +172,7 @@ void WriteRope(const LlamaConfig& c, json& out) {
   if (c.rope.type == Type::kYarn) {
     rope["beta_fast"] = c.rope.beta_fast;
     rope["beta_slow"] = c.rope.beta_slow;
+    if (!c.rope.truncate) rope["truncate"] = false;
     if (c.rope.attention_factor) rope["attention_factor"] = *c.rope.attention_factor;
   }
   if (c.rope.type == Type::kLlama3) {
@@ -186,7 +206,9 @@ int64_t LlamaConfig::Reach() const {
 RopeScaling::Type RopeTypeFromName(absl::string_view name) {
   if (name == "linear") return Type::kLinear;
   if (name == "ntk") return Type::kNtk;
+  if (name == "dynamic") return Type::kDynamicNtk;
   if (name == "yarn") return Type::kYarn;
+  if (name == "llama3") return Type::kLlama3;
   return Type::kNone;
 }
 
@@ -208,10 +230,11 @@ absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t tar
   const Type before = config.rope.type;
   if (before == Type::kLlama3 && type == Type::kLinear) type = Type::kLlama3;
   if (before != Type::kNone && before != type) {
-    return FieldStatus(absl::StatusCode::kInvalidArgument, "rope",
-                       absl::StrCat("the model's positions are already scaled in another way (",
-                                    TypeName(before), before == Type::kNtk ? ": ntk" : "", ")"),
-                       "use the same kind of scaling, or start from the model that was not scaled");
+    const std::string name = before == Type::kNtk ? "ntk" : TypeName(before);
+    return FieldStatus(
+        absl::StatusCode::kInvalidArgument, "rope",
+        absl::StrCat("the model's positions are already scaled in another way (", name, ")"),
+        absl::StrCat("use rope: ", name, ", or start from the model that was not scaled"));
   }
   const int64_t original = overridden ? original_context_override : config.OriginalContext();
   if (overridden || before == Type::kNone || config.rope.original_max_position_embeddings > 0) {
@@ -230,6 +253,7 @@ absl::StatusOr<LlamaConfig> ExtendContext(const LlamaConfig& config, int64_t tar
     return MakeFieldError({"context_length", "an extension that the model's positions can take",
                            absl::StrCat("a factor of ", out.rope.factor)});
   }
+  if (out.rope.type == Type::kDynamicNtk) out.max_position_embeddings = original;
   return out;
 }
 

@@ -9,15 +9,28 @@ namespace ll {
 namespace {
 
 // Visible (query, key) pairs of causal segments that start at `first` and then every `group`
-// tokens.
-double SegmentPairs(int64_t tokens, int64_t first, int64_t group) {
+// tokens, where a query sees at most `window` keys (0: no limit).
+double SegmentPairs(int64_t tokens, int64_t first, int64_t group, int64_t window) {
   double pairs = 0;
   for (int64_t start = 0, end = std::min(first, tokens); start < tokens;
        start = end, end = std::min(end + group, tokens)) {
     const double n = static_cast<double>(end - start);
-    pairs += n * (n + 1) / 2;
+    const double w = window > 0 ? std::min(n, static_cast<double>(window)) : n;
+    pairs += w * (w + 1) / 2 + (n - w) * w;
   }
   return pairs;
+}
+
+// The same, added up over one layer's query heads.
+double LayerPairs(int64_t heads, int64_t tokens, const std::string& kind, int64_t group,
+                  int64_t window) {
+  if (kind == "full")
+    return static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens, window);
+  const int64_t unshifted =
+      kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
+  return static_cast<double>(unshifted) * SegmentPairs(tokens, group, group, window) +
+         static_cast<double>(heads - unshifted) *
+             SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group, window);
 }
 
 }  // namespace
@@ -38,17 +51,11 @@ FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_token
 
 double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind,
                             int64_t group_tokens) {
-  const double per_pair =
-      4.0 * static_cast<double>(c.head_dim) * static_cast<double>(c.num_hidden_layers);
-  const int64_t heads = c.num_attention_heads;
   const int64_t group = std::max<int64_t>(1, group_tokens);
-  if (kind == "full")
-    return per_pair * static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens);
-  const int64_t unshifted =
-      kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
-  return per_pair * (static_cast<double>(unshifted) * SegmentPairs(tokens, group, group) +
-                     static_cast<double>(heads - unshifted) *
-                         SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group));
+  double pairs = 0;
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l)
+    pairs += LayerPairs(c.num_attention_heads, tokens, kind, group, c.WindowOf(l));
+  return 4.0 * static_cast<double>(c.head_dim) * pairs;
 }
 
 Throughput ThroughputOf(const std::string& kind) {

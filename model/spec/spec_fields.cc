@@ -103,7 +103,7 @@ std::vector<SpecField> MethodFields() {
            "The last steps in full attention, as a number or a share of max_steps such as 10%; "
            "sparse attention alone loses retrieval."),
       Text("rope", &J::rope, "linear", "How positions are scaled to context_length.",
-           {"linear", "ntk", "yarn", "none"}),
+           {"linear", "ntk", "dynamic", "yarn", "llama3", "none"}),
       Positive("lora_rank", &J::lora_rank, "8; longqlora 64", 4096, "Rank of the LoRA matrices.",
                {"lora_r"}),
       Positive("lora_alpha", &J::lora_alpha, "16", 65536, "LoRA scale is lora_alpha / lora_rank."),
