@@ -6,8 +6,9 @@
 #     --tests       also what the tests need (style tools; the Python packages that numbers are compared with)
 #     --venv-only   leave system packages alone: for another system, where you install their counterparts yourself
 #
-# The environment lies in ${XDG_CACHE_HOME:-~/.cache}/ll/venv-HASH, where HASH is of the lock files, so that clones
-# share it; build/venv points there. LL_CACHE_DIR replaces ${XDG_CACHE_HOME:-~/.cache}/ll.
+# The environment lies in ${XDG_CACHE_HOME:-~/.cache}/ll/venv-HASH, where HASH is of requirements.lock, so that clones
+# share it; build/venv points there. The tests' packages are added to it: another requirements-tests.lock changes them in
+# place, and the compiler cache stays good. LL_CACHE_DIR replaces ${XDG_CACHE_HOME:-~/.cache}/ll.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -101,13 +102,17 @@ pip_install() {  # pip_install VENV LOCK: exactly the lock's versions and nothin
   fi
 }
 
+tests_installed() {  # tests_installed VENV HASH
+  [[ -e $1/complete-tests && $(< "$1/complete-tests") == "$2" ]]
+}
+
 install_venv() {
   [[ -n ${LL_CACHE_DIR:-}${XDG_CACHE_HOME:-}${HOME:-} ]] || die "set HOME, XDG_CACHE_HOME or LL_CACHE_DIR"
-  local cache=${LL_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/ll} hash venv
-  hash=$(cat deploy/requirements.lock deploy/requirements-tests.lock | sha256sum | cut -c1-12)
-  venv=$cache/venv-$hash
+  local cache=${LL_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/ll} venv tests_hash
+  venv=$cache/venv-$(sha256sum < deploy/requirements.lock | cut -c1-12)
+  tests_hash=$(sha256sum < deploy/requirements-tests.lock | cut -c1-12)
   # The stamps are written last: an environment without them is half made and is not used.
-  if [[ ! -e $venv/complete ]] || { ((with_tests)) && [[ ! -e $venv/complete-tests ]]; }; then
+  if [[ ! -e $venv/complete ]] || { ((with_tests)) && ! tests_installed "$venv" "$tests_hash"; }; then
     mkdir -p "$cache"
     exec {lock}> "$venv.lock"
     flock -w 1800 "$lock" || die "another bootstrap has held $venv.lock for 30 minutes"
@@ -122,10 +127,11 @@ install_venv() {
       pip_install "$venv" deploy/requirements.lock
       touch "$venv/complete"
     fi
-    if ((with_tests)) && [[ ! -e $venv/complete-tests ]]; then
+    if ((with_tests)) && ! tests_installed "$venv" "$tests_hash"; then
       say "adding the tests' Python packages to $venv"
+      rm -f "$venv/complete-tests"
       pip_install "$venv" deploy/requirements-tests.lock
-      touch "$venv/complete-tests"
+      echo "$tests_hash" > "$venv/complete-tests"
     fi
     flock -u "$lock"
   fi

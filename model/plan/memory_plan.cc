@@ -62,7 +62,7 @@ int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
 int64_t DequantizedBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   int64_t largest = 0;
   for (const Linear& l : Linears(c)) largest = std::max(largest, l.in * l.out);
-  return Quantized(s) ? largest * element : 0;
+  return s.QuantizesBase() ? largest * element : 0;
 }
 
 // Elements a token and layer keeps.

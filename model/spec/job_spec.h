@@ -104,6 +104,9 @@ absl::Status Validate(const JobSpec& spec);
 // missing (model, context_length, data, …).
 absl::StatusOr<JobSpec> Resolve(const JobSpec& spec, const ModelFacts& facts = {});
 
+// "q_proj" … "down_proj": the linear layers of a decoder layer, what `all-linear` stands for.
+const std::vector<std::string>& AllLinearModules();
+
 // One line per key that differs, "max_steps: 100 -> 200"; "(not given)" stands for absence.
 std::vector<std::string> Differences(const JobSpec& from, const JobSpec& to);
 

@@ -114,12 +114,6 @@ const std::vector<std::string>& AttentionModules() {
   static const auto& names = *new std::vector<std::string>{"q_proj", "k_proj", "v_proj", "o_proj"};
   return names;
 }
-const std::vector<std::string>& AllLinearModules() {
-  static const auto& names = *new std::vector<std::string>{
-      "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-  return names;
-}
-
 // "50" or "10%" as steps; -1 for anything else.
 int64_t ParseStepShare(absl::string_view text, int64_t max_steps) {
   int64_t steps;
@@ -285,6 +279,12 @@ bool JobSpec::TrainsEmbedding() const {
 }
 bool JobSpec::TrainsNorm() const {
   return method == "full" || std::count(trainable.begin(), trainable.end(), "norm") > 0;
+}
+
+const std::vector<std::string>& AllLinearModules() {
+  static const auto& names = *new std::vector<std::string>{
+      "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  return names;
 }
 
 int64_t JobSpec::FullAttentionSteps() const {

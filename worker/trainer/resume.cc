@@ -10,6 +10,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "kernels/common/dispatch.h"
+#include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/error_class.h"
 
 namespace ll {
@@ -124,6 +125,10 @@ absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
     ComparePlans(state.plan, PlanOf(training, comm), events);
     LL_RETURN_IF_ERROR(RestoreTensors(path, model, optimizer));
     events.Phase("load", {{"resumed_from", path}, {"step", state.step}});
+  }
+  if (path.empty() && training.spec.adapter) {
+    LL_RETURN_IF_ERROR(LoadAdapter(*training.spec.adapter, model));
+    events.Phase("load", {{"adapter", *training.spec.adapter}});
   }
   state.spec = training.spec;
   state.plan = PlanOf(training, comm);

@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "model/plan/memory_plan.h"
 #include "model/weights/hf_folder.h"
+#include "worker/trainer/checkpoint/load_adapter.h"
 
 namespace ll {
 namespace {
@@ -28,9 +29,6 @@ absl::Status NotSupported(absl::string_view field, absl::string_view found,
 absl::Status CheckSupported(const JobSpec& spec) {
   if (*spec.sft)
     return NotSupported("sft", "training on instruction pairs", "train on a token file");
-  if (spec.adapter)
-    return NotSupported("adapter", "training on top of an adapter",
-                        "merge it into the model first");
   if (!spec.stages.empty())
     return NotSupported("stages", "training in stages", "submit one job per length");
   if (!spec.data)
@@ -76,6 +74,17 @@ ModelOptions OptionsOf(const JobSpec& spec) {
     options.lora.use_rslora = *spec.use_rslora;
   }
   return options;
+}
+
+// The adapter's own keys, and the scaling it was trained with, which the job keeps and extends.
+absl::Status StartFromAdapter(JobSpec& wanted, LlamaConfig& base) {
+  LL_ASSIGN_OR_RETURN(const AdapterConfig adapter, ReadAdapterConfig(*wanted.adapter));
+  LL_ASSIGN_OR_RETURN(wanted, SpecFromAdapter(wanted, adapter));
+  if (!FileExists(*wanted.adapter + "/config.json")) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(LlamaConfig scaled, ReadModelConfig(*wanted.adapter));
+  scaled.quantized = base.quantized;
+  base = std::move(scaled);
+  return absl::OkStatus();
 }
 
 // Takes the least recomputation whose forecast fits into the memory at hand.
@@ -190,7 +199,9 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
     LL_ASSIGN_OR_RETURN(base, ReadModelConfig(*given.model));
   }
   JobSpec wanted = given;
-  if (base.quantized && !wanted.quantization) wanted.quantization = "nf4";
+  if (base.quantized && !wanted.quantization && wanted.method != "full")
+    wanted.quantization = "nf4";
+  if (wanted.adapter) LL_RETURN_IF_ERROR(StartFromAdapter(wanted, base));
   LL_ASSIGN_OR_RETURN(training.spec,
                       Resolve(wanted, {base.ParameterCount(), base.max_position_embeddings}));
   JobSpec& spec = training.spec;
@@ -203,8 +214,11 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
       ExtendContext(base, *spec.context_length, RopeTypeFromName(*spec.rope), original_override));
   // A `full` checkpoint holds the model itself, in the compute type; an adapter's base keeps its
   // own.
-  if (*spec.method == "full")
+  if (*spec.method == "full") {
     training.config.dtype = *spec.precision == "fp32" ? "float32" : "bfloat16";
+    training.config.quantized = false;
+    training.config.raw.erase("quantization_config");
+  }
   training.base_parameters = base.ParameterCount();
   training.attention = AttentionOf(spec);
   training.full_attention_from = *spec.max_steps - spec.FullAttentionSteps();

@@ -1,11 +1,15 @@
 #include "worker/trainer/checkpoint/adapter_config.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "model/spec/job_spec.h"
 
 namespace ll {
 namespace {
@@ -22,6 +26,41 @@ absl::Status Bad(absl::string_view member, absl::string_view expected, const jso
 bool IsOn(const json& root, const char* name) {
   const auto it = root.find(name);
   return it != root.end() && *it == true;
+}
+
+// Names a Llama's linear layers have; others can be merged by their tensors' names alone.
+absl::Status ReadTargets(const json& root, AdapterConfig& config) {
+  const json found = root.value("target_modules", json());
+  if (found == "all-linear") {
+    config.target_modules = AllLinearModules();
+    return absl::OkStatus();
+  }
+  for (const std::string& name : AllLinearModules()) {
+    if (found.is_array() && std::count(found.begin(), found.end(), name) > 0)
+      config.target_modules.push_back(name);
+  }
+  if (found.is_array() && !found.empty() && config.target_modules.size() == found.size())
+    return absl::OkStatus();
+  return Bad("target_modules", absl::StrCat("a list of ", absl::StrJoin(AllLinearModules(), ", ")),
+             found);
+}
+
+// PEFT keeps a copy of each module that is trained in full.
+absl::Status ReadModulesToSave(const json& root, AdapterConfig& config) {
+  const json found = root.value("modules_to_save", json());
+  if (found.is_null()) return absl::OkStatus();
+  if (!found.is_array()) return Bad("modules_to_save", "a list", found);
+  for (const json& name : found) {
+    const std::string text = name.is_string() ? name.get<std::string>() : "";
+    if (text == "embed_tokens") {
+      config.trains_embedding = true;
+    } else if (absl::EndsWith(text, "norm")) {
+      config.trains_norm = true;
+    } else if (text != "lm_head" || !IsOn(root, "ensure_weight_tying")) {
+      return Bad("modules_to_save", "the embedding and norms", name);
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -46,10 +85,19 @@ absl::StatusOr<AdapterConfig> ParseAdapterConfig(const std::string& text) {
     if (value.is_object() && !value.empty()) return Bad(pattern, "nothing", value);
   }
   if (IsOn(root, "use_dora")) return Bad("use_dora", "false", root["use_dora"]);
+  const json bias = root.value("bias", json("none")),
+             dropout = root.value("lora_dropout", json(0.0));
+  if (bias != "none") return Bad("bias", "none", bias);
+  if (!dropout.is_number() || dropout.get<double>() < 0 || dropout.get<double>() >= 1)
+    return Bad("lora_dropout", "a number from 0 to below 1", dropout);
   AdapterConfig config;
   config.rank = rank.get<int64_t>();
   config.alpha = alpha.get<double>();
+  config.dropout = dropout.get<double>();
   config.use_rslora = IsOn(root, "use_rslora");
+  absl::Status resumable = ReadTargets(root, config);
+  resumable.Update(ReadModulesToSave(root, config));
+  config.obstacle = std::string(resumable.message());
   if (base.is_string()) config.base_model = base.get<std::string>();
   return config;
 }

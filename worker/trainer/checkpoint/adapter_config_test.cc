@@ -20,6 +20,31 @@ TEST(AdapterConfigTest, ReadsWhatMergingNeeds) {
   EXPECT_EQ(rslora.scale(), 8.0);
 }
 
+TEST(AdapterConfigTest, ReadsWhatTrainingOnNeeds) {
+  const auto parse = [](const std::string& more) {
+    return *ParseAdapterConfig(R"({"peft_type": "LORA", "r": 4, "lora_alpha": 16)" + more + "}");
+  };
+  AdapterConfig config = parse(R"(, "target_modules": ["v_proj", "q_proj"], "lora_dropout": 0.05,
+                                   "modules_to_save": ["embed_tokens", "input_layernorm", "norm"])");
+  EXPECT_EQ(config.obstacle, "");
+  EXPECT_EQ(config.dropout, 0.05);
+  EXPECT_THAT(config.target_modules, testing::ElementsAre("q_proj", "v_proj"));
+  EXPECT_TRUE(config.trains_embedding && config.trains_norm);
+  config = parse(R"(, "target_modules": "all-linear", "modules_to_save": null)");
+  EXPECT_EQ(config.obstacle, "");
+  EXPECT_EQ(config.target_modules.size(), 7u);
+  EXPECT_FALSE(config.trains_embedding || config.trains_norm);
+  EXPECT_EQ(parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"],
+                      "ensure_weight_tying": true)")
+                .obstacle,
+            "");
+  // What can be merged but not trained on says why.
+  EXPECT_THAT(parse("").obstacle, testing::HasSubstr("target_modules: expected a list"));
+  EXPECT_THAT(parse(R"(, "target_modules": ".*proj")").obstacle, testing::HasSubstr("target_mod"));
+  EXPECT_THAT(parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"])").obstacle,
+              testing::HasSubstr("modules_to_save: expected the embedding and norms"));
+}
+
 TEST(AdapterConfigTest, ErrorsNameTheMember) {
   struct Case {
     const char* text;
@@ -37,7 +62,11 @@ TEST(AdapterConfigTest, ErrorsNameTheMember) {
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 1e308})", "lora_alpha: expected"},
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"q": 1}})",
             "rank_pattern: expected nothing, found {\"q\":1}"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"}}) {
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "all"})",
+            "bias: expected none"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 1})",
+            "lora_dropout: expected a number from 0"}}) {
     EXPECT_THAT(ParseAdapterConfig(c.text), StatusIs(kInvalid, c.message)) << c.text;
   }
 }

@@ -16,7 +16,7 @@
 namespace ll {
 namespace {
 
-constexpr char kHead[] = "lm_head.weight";
+constexpr char kHead[] = "lm_head.weight";  // a tied one is saved a second time
 
 std::string ListText(std::vector<std::string> names) {
   std::sort(names.begin(), names.end());
@@ -26,8 +26,7 @@ std::string ListText(std::vector<std::string> names) {
 template <typename T, typename U>
 absl::Status Adopt(const char* key, std::optional<T>& given, const U& adapter) {
   if (given && *given != static_cast<T>(adapter)) {
-    return MakeFieldError({key, absl::StrCat(adapter, ", as the adapter has"),
-                           absl::StrCat(*given),
+    return MakeFieldError({key, absl::StrCat(adapter, ", as the adapter has"), absl::StrCat(*given),
                            "leave the key out, or start without adapter"});
   }
   given = static_cast<T>(adapter);
@@ -50,10 +49,12 @@ absl::Status AdoptTrainable(JobSpec& spec, const AdapterConfig& adapter) {
   std::vector<std::string> held;
   if (adapter.trains_embedding) held.push_back("embed");
   if (adapter.trains_norm) held.push_back("norm");
-  if (spec.trainable.empty()) spec.trainable = held.empty() ? std::vector<std::string>{"none"} : held;
+  if (spec.trainable.empty())
+    spec.trainable = held.empty() ? std::vector<std::string>{"none"} : held;
   for (const std::string& part : held) {
     if (std::count(spec.trainable.begin(), spec.trainable.end(), part) == 0) {
-      return MakeFieldError({"trainable", absl::StrCat("a list with ", part, ", which the adapter holds"),
+      return MakeFieldError({"trainable",
+                             absl::StrCat("a list with ", part, ", which the adapter holds"),
                              ListText(spec.trainable)});
     }
   }
@@ -65,10 +66,10 @@ absl::Status AdoptTrainable(JobSpec& spec, const AdapterConfig& adapter) {
 absl::StatusOr<AdapterConfig> ReadAdapterConfig(const std::string& adapter_folder) {
   const std::string path = adapter_folder + "/" + kAdapterConfigFile;
   if (!FileExists(path)) {
-    return MakeFieldError({"adapter", absl::StrCat("a folder with ", kAdapterConfigFile),
-                           adapter_folder,
-                           IsDirectory(adapter_folder) ? "it has none" : "there is no such folder"},
-                          absl::StatusCode::kNotFound);
+    return MakeFieldError(
+        {"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), adapter_folder,
+         IsDirectory(adapter_folder) ? "it has none" : "there is no such folder"},
+        absl::StatusCode::kNotFound);
   }
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto config = ParseAdapterConfig(text);
@@ -79,7 +80,13 @@ absl::StatusOr<JobSpec> SpecFromAdapter(const JobSpec& given, const AdapterConfi
   JobSpec spec = given;
   if (spec.method == "full") {
     return MakeFieldError({"method", "lora, longlora, qlora or longqlora, because adapter is given",
-                           "full", "to train every weight, merge the adapter into the model first"});
+                           "full",
+                           "to train every weight, merge the adapter into the model first"});
+  }
+  if (!adapter.obstacle.empty()) {
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "adapter",
+                       absl::StrCat("cannot be trained on: ", adapter.obstacle),
+                       "merge it into the model and train a new one");
   }
   LL_RETURN_IF_ERROR(Adopt("lora_rank", spec.lora_rank, adapter.rank));
   LL_RETURN_IF_ERROR(Adopt("lora_alpha", spec.lora_alpha, adapter.alpha));
@@ -101,8 +108,7 @@ LoraSpec LoraSpecOf(const AdapterConfig& adapter) {
 }
 
 absl::Status LoadAdapter(const std::string& adapter_folder, Llama& model) {
-  LL_ASSIGN_OR_RETURN(const auto file,
-                      SafetensorsFile::Open(adapter_folder + "/" + kAdapterFile));
+  LL_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(adapter_folder + "/" + kAdapterFile));
   std::set<std::string> used;
   for (Parameter& parameter : model.parameters()) {
     const std::string name = absl::StrCat(kPeftPrefix, parameter.name);

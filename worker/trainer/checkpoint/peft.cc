@@ -14,7 +14,6 @@
 namespace ll {
 namespace {
 
-constexpr absl::string_view kPeftPrefix = "base_model.model.";
 constexpr absl::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr absl::string_view kHead = "lm_head.weight";
 constexpr absl::string_view kWeight = ".weight";

@@ -14,6 +14,9 @@
 
 namespace ll {
 
+// PEFT's names are the model's behind this.
+inline constexpr char kPeftPrefix[] = "base_model.model.";
+
 // The trained tensors under PEFT's names ("base_model.model." + the model's name), without copying
 // them: masters in fp32. With a tied head and a trained embedding PEFT wants the embedding a second
 // time, as lm_head's weight.

@@ -67,6 +67,11 @@ void AddEval(CLI::App& program, Command& run) {
   command->add_option("--precision", request.precision, "Compute type; auto is fp32 on a CPU")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
+  command
+      ->add_option("--quantization", request.quantization,
+                   "The base's linear weights in NF4 or not; default: as the folder keeps them and "
+                   "as the adapter was trained")
+      ->check(CLI::IsMember({"none", "nf4"}));
   command->add_option("--attention", flags->attention, "Always full: S2-Attn is for training")
       ->capture_default_str()
       ->check(CLI::IsMember({"full"}));

@@ -7,7 +7,9 @@
 #include "model/weights/hf_folder.h"
 #include "worker/trainer/checkpoint/adapter_config.h"
 #include "worker/trainer/checkpoint/format.h"
+#include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/checkpoint/peft.h"
+#include "worker/trainer/checkpoint/state.h"
 #include "worker/trainer/setup.h"
 
 namespace ll {
@@ -50,6 +52,40 @@ absl::StatusOr<LlamaConfig> ConfigFor(const EvalRequest& request) {
                        request.original_context_length);
 }
 
+// Whether the base is kept in NF4: an adapter trained on such a base belongs to its values.
+absl::StatusOr<bool> QuantizesBase(const EvalRequest& request, const LlamaConfig& base) {
+  if (!request.quantization.empty()) return request.quantization == "nf4";
+  if (base.quantized) return true;
+  if (request.adapter.empty() || !FileExists(request.adapter + "/" + kTrainerStateFile))
+    return false;
+  LL_ASSIGN_OR_RETURN(const TrainerState state, ReadTrainerState(request.adapter));
+  return state.spec.QuantizesBase();
+}
+
+// The model to measure. LoRA is merged into 16-bit weights, which costs nothing for each token;
+// beside NF4 it stays apart, as in training.
+absl::StatusOr<std::unique_ptr<Llama>> LoadModel(const EvalRequest& request,
+                                                 const LlamaConfig& config) {
+  LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(request.model));
+  LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(request.model, base_config));
+  ModelOptions options;
+  options.trainable = false;
+  options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  LL_ASSIGN_OR_RETURN(options.quantize_base, QuantizesBase(request, base_config));
+  if (request.adapter.empty()) return Llama::Create(config, *base, options);
+  if (!options.quantize_base) {
+    LL_ASSIGN_OR_RETURN(const auto adapted, AdaptedWeights::Open(*base, request.adapter));
+    return Llama::Create(config, *adapted, options);
+  }
+  LL_ASSIGN_OR_RETURN(const AdapterConfig adapter, ReadAdapterConfig(request.adapter));
+  options.lora = LoraSpecOf(adapter);
+  options.train_embedding = adapter.trains_embedding;
+  options.train_norm = adapter.trains_norm;
+  LL_ASSIGN_OR_RETURN(auto model, Llama::Create(config, *base, options));
+  LL_RETURN_IF_ERROR(LoadAdapter(request.adapter, *model));
+  return model;
+}
+
 }  // namespace
 
 absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& spec) {
@@ -66,6 +102,7 @@ absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& spec) {
   request.rope = spec.rope.value_or("linear");
   request.original_context_length = spec.original_context_length.value_or(0);
   request.precision = spec.precision.value_or("auto");
+  request.quantization = spec.quantization.value_or("");
   request.perplexity.seq_len = *spec.eval_seq_len;
   request.perplexity.sliding_window = *spec.eval_sliding_window;
   request.perplexity.mode = *spec.eval_mode == "exact" ? WindowMode::kExact : WindowMode::kOfficial;
@@ -83,17 +120,7 @@ absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& given, Co
   LL_RETURN_IF_ERROR(WindowStarts(data->size(), request.perplexity.seq_len,
                                   request.perplexity.sliding_window, request.perplexity.mode)
                          .status());
-  LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(request.model));
-  LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(request.model, base_config));
-  std::unique_ptr<AdaptedWeights> adapted;
-  if (!request.adapter.empty()) {
-    LL_ASSIGN_OR_RETURN(adapted, AdaptedWeights::Open(*base, request.adapter));
-  }
-  ModelOptions options;
-  options.trainable = false;
-  options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  WeightSource& weights = adapted != nullptr ? static_cast<WeightSource&>(*adapted) : *base;
-  LL_ASSIGN_OR_RETURN(const auto model, Llama::Create(config, weights, options));
+  LL_ASSIGN_OR_RETURN(const auto model, LoadModel(request, config));
   events.Phase("eval");
   return Perplexity(*model, *data, request.perplexity, comm);
 }

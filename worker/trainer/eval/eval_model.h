@@ -20,13 +20,15 @@ struct EvalRequest {
   std::string rope = "linear";          // how
   int64_t original_context_length = 0;  // overrides what the config states; 0 = does not
   std::string precision = "auto";       // fp32, bf16; auto = fp32 (this is a CPU build)
+  // none, nf4; empty = as the model folder is stored and as the adapter was trained.
+  std::string quantization;
   PerplexityOptions perplexity;
 };
 
 // From a resolved spec of kind eval. Errors name the key.
 absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& resolved);
 
-// Loads model and adapter (merged into it) and measures. The config is the adapter folder's where
+// Loads model and adapter (merged into it, or beside it where the base is NF4) and measures. The config is the adapter folder's where
 // it has one, so that the scaling it was trained with stays; reaching further extends it.
 // Collective.
 absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& request, Comm& comm,
