@@ -13,16 +13,16 @@ namespace ll {
 // What a layer's forward pass leaves for its backward pass. N tokens, d hidden, H / K query / KV
 // heads of D, F intermediate. Norm outputs and the MLP's product are cheap and computed again.
 struct LayerActivations {
-  at::Tensor x;          // [N, d] the layer's input
-  at::Tensor rstd_in;    // fp32 [N] of the input norm
-  at::Tensor qkv;        // [N, (H + 2K) D], q and k rotated
-  at::Tensor qk_raw;     // [N, (H + K) D] before their norms; undefined without q_norm and k_norm
+  at::Tensor x;        // [N, d] the layer's input
+  at::Tensor rstd_in;  // fp32 [N] of the input norm
+  at::Tensor qkv;      // [N, (H + 2K) D], q and k rotated
+  at::Tensor qk_raw;   // [N, (H + K) D] before their norms; undefined without q_norm and k_norm
   at::Tensor rstd_q, rstd_k;  // fp32 [N, H], [N, K] of those norms
-  at::Tensor attention;  // [N, H D]
-  at::Tensor lse;        // fp32 [H, N]
-  at::Tensor x_mid;      // [N, d] after the attention's residual
-  at::Tensor rstd_mid;   // fp32 [N] of the post-attention norm
-  at::Tensor gate_up;    // [N, 2F]
+  at::Tensor attention;       // [N, H D]
+  at::Tensor lse;             // fp32 [H, N]
+  at::Tensor x_mid;           // [N, d] after the attention's residual
+  at::Tensor rstd_mid;        // fp32 [N] of the post-attention norm
+  at::Tensor gate_up;         // [N, 2F]
 };
 
 // Scratch that every layer uses in turn.

@@ -1,5 +1,5 @@
-// A Llama-family transformer (Llama, Mistral, Qwen2, Qwen3: model/plan/config.h) with a hand-written
-// forward and backward pass.
+// A Llama-family transformer (Llama, Mistral, Qwen2, Qwen3: model/plan/config.h) with a
+// hand-written forward and backward pass.
 //
 // There is no autograd graph: the step calls GEMMs and the kernels of kernels/ in an order this
 // library decides, so memory is exactly what ModelOptions::recompute says and a frozen weight never

@@ -64,7 +64,7 @@ class LlamaLayer {
   int64_t window_ = 0;                  // sliding window in tokens; 0 = none
   int64_t q_width_ = 0, kv_width_ = 0;  // of all query heads, of all key heads
   int64_t rotated_heads_ = 0;           // query and key heads
-  uint32_t stream_ = 0;        // this layer's first dropout stream
+  uint32_t stream_ = 0;                 // this layer's first dropout stream
   NormWeight input_norm_, post_norm_, q_norm_, k_norm_;
   Projection qkv_, o_, gate_up_, down_;
 };

@@ -54,8 +54,8 @@ class Reference {
   // `stream` is the projection's dropout stream within the layer.
   at::Tensor Linear(const at::Tensor& x, const std::string& name, int64_t layer, uint32_t stream) {
     at::Tensor y = x.matmul(W(name + ".weight").t());
-    if (config_.HasQkvBias() && (name.ends_with("q_proj") || name.ends_with("k_proj") ||
-                                 name.ends_with("v_proj"))) {
+    if (config_.HasQkvBias() &&
+        (name.ends_with("q_proj") || name.ends_with("k_proj") || name.ends_with("v_proj"))) {
       y = y + W(name + ".bias");
     }
     if (!leaves_.contains(name + ".lora_A.weight")) return y;
@@ -101,8 +101,7 @@ class Reference {
         for (int64_t t = start; t < end; ++t) {
           for (int64_t u = start; u < end; ++u) {
             m[head][t][u] = group(t - start) == group(u - start) &&
-                            order(u - start) <= order(t - start) &&
-                            (window == 0 || u > t - window);
+                            order(u - start) <= order(t - start) && (window == 0 || u > t - window);
           }
         }
       }

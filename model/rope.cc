@@ -30,8 +30,7 @@ double NtkExponent(const LlamaConfig& config) {
 // NTK-aware: theta grows so that the lowest frequency is divided by the factor and the highest
 // stays.
 at::Tensor NtkFrequencies(const LlamaConfig& config) {
-  const double theta =
-      config.rope_theta * std::pow(config.rope.factor, NtkExponent(config));
+  const double theta = config.rope_theta * std::pow(config.rope.factor, NtkExponent(config));
   return PlainFrequencies(theta, config.head_dim);
 }
 

@@ -197,8 +197,8 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
   return plan;
 }
 
-void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, at::Tensor& out,
-                      at::Tensor& lse) {
+void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                      at::Tensor& out, at::Tensor& lse) {
   const RunTensors plain{qkv, out, lse, {}, {}};
   RunTensors rolled;
   if (plan.roll_tokens > 0) {
@@ -220,8 +220,9 @@ void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tenso
   }
 }
 
-void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, const at::Tensor& out,
-                       const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv) {
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                       const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
+                       at::Tensor& dqkv) {
   const int64_t r = plan.roll_tokens;
   const RunTensors plain{qkv, out, lse, dout, dqkv};
   RunTensors rolled;

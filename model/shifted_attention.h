@@ -51,14 +51,16 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
 
 // out [N, H*D] = attention of qkv [N, (H + 2K)*D] (rows: all query heads, key heads, value heads;
 // scaled by 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward
-// pass. out and lse are written. With `window` > 0 a query sees, of its segment, the `window` tokens
-// that end with itself (model/sliding_window.h); segments no longer than that are not affected.
-void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, at::Tensor& out,
-                      at::Tensor& lse);
+// pass. out and lse are written. With `window` > 0 a query sees, of its segment, the `window`
+// tokens that end with itself (model/sliding_window.h); segments no longer than that are not
+// affected.
+void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                      at::Tensor& out, at::Tensor& lse);
 
 // dqkv [N, (H + 2K)*D] is overwritten with the gradient, given dout [N, H*D] and the forward's out
 // and lse.
-void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv, const at::Tensor& out,
-                       const at::Tensor& lse, const at::Tensor& dout, at::Tensor& dqkv);
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                       const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
+                       at::Tensor& dqkv);
 
 }  // namespace ll

@@ -37,8 +37,9 @@ LL_SIMD_KERNEL(RmsNormForward, RmsNormForwardParams)
 constexpr int64_t kRmsNormBlockRows = 128;
 
 // dx += the gradient of x, in place: what is there arrived over the residual connection; without
-// `accumulate` dx is overwritten and may be dy. rstd as the forward wrote it. dw_blocks [ceil(rows / 128), width] fp32 is
-// overwritten with the blocks' sums, or null when w is frozen. Items are blocks of 128 rows.
+// `accumulate` dx is overwritten and may be dy. rstd as the forward wrote it. dw_blocks [ceil(rows
+// / 128), width] fp32 is overwritten with the blocks' sums, or null when w is frozen. Items are
+// blocks of 128 rows.
 struct RmsNormBackwardParams {
   const void* dy;
   const void* x;

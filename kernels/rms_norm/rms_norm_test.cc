@@ -38,7 +38,8 @@ TEST(RmsNorm, ForwardAndBackwardMatchAutograd) {
 // Heads in the middle of wider rows, as q and k lie in qkv; what lies beside them stays.
 TEST(HeadRmsNorm, ForwardAndBackwardMatchAutograd) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const auto& [tokens, heads, d] : {std::tuple{1, 1, 2}, {5, 3, 16}, {9, 2, 18}, {60, 5, 64}}) {
+    for (const auto& [tokens, heads, d] :
+         {std::tuple{1, 1, 2}, {5, 3, 16}, {9, 2, 18}, {60, 5, 64}}) {
       SCOPED_TRACE(testing::Message() << dtype << " heads " << heads << " of " << d);
       const int64_t width = heads * d;
       const at::Tensor rows = Random({tokens, 2 * d + width + 3}, dtype, 1),

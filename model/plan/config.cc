@@ -158,14 +158,14 @@ absl::Status ReadSlidingWindow(const json& raw, LlamaConfig& c) {
   const bool null = raw.contains("sliding_window") && raw["sliding_window"].is_null();
   if (used && !null) LL_RETURN_IF_ERROR(ReadSize(raw, "sliding_window", 4096, c.sliding_window));
   const json types = raw.value("layer_types", json());
-  if (!types.is_null() && (!types.is_array() ||
-                           types.size() != static_cast<size_t>(c.num_hidden_layers))) {
+  if (!types.is_null() &&
+      (!types.is_array() || types.size() != static_cast<size_t>(c.num_hidden_layers))) {
     return ConfigError("layer_types", "one text for each layer", "something else");
   }
   for (const json& type : types) {
     if (type == "full_attention" || (qwen && type == "sliding_attention")) continue;
-    return Unsupported("layer_types", qwen ? "full_attention or sliding_attention" : "full_attention",
-                       type);
+    return Unsupported("layer_types",
+                       qwen ? "full_attention or sliding_attention" : "full_attention", type);
   }
   if (c.sliding_window == 0 || !qwen) return absl::OkStatus();
   int64_t first = 28;  // transformers' default of max_window_layers

@@ -1,8 +1,8 @@
 // The architecture of a model as its Hugging Face folder's config.json states it.
 //
-// LlamaConfig covers the family that shares Llama's decoder layer, by `model_type`: llama (1, 2, 3),
-// mistral (attention may have a sliding window), qwen2 (q, k and v have a bias) and qwen3 (q and k
-// are normed head by head). Any other model_type is refused.
+// LlamaConfig covers the family that shares Llama's decoder layer, by `model_type`: llama (1, 2,
+// 3), mistral (attention may have a sliding window), qwen2 (q, k and v have a bias) and qwen3 (q
+// and k are normed head by head). Any other model_type is refused.
 //
 // Plain values without torch, so that the planner, llctl and the trainer read one definition.
 // Reading accepts the spellings of transformers 4 (`rope_scaling`, top-level `rope_theta`,
@@ -23,7 +23,8 @@ namespace ll {
 
 // Rotary position scaling. `kNone` is plain RoPE; `kLinear` is Position Interpolation (angle = m /
 // factor * inv_freq); `kNtk` a larger theta. `kDynamicNtk` takes theta from the length at hand,
-// beyond max_position_embeddings, which therefore stays the original context. Formulas: model/rope.cc.
+// beyond max_position_embeddings, which therefore stays the original context. Formulas:
+// model/rope.cc.
 struct RopeScaling {
   enum class Type { kNone, kLinear, kNtk, kDynamicNtk, kYarn, kLlama3 };
   Type type = Type::kNone;
@@ -72,8 +73,8 @@ struct LlamaConfig {
   // Number of weights, the tied head counted once.
   int64_t ParameterCount() const;
   // Context the weights were first trained for: `original_max_position_embeddings` where the file
-  // states it (or its scaling implies it: yarn and dynamic); else max_position_embeddings divided by
-  // the scaling factor.
+  // states it (or its scaling implies it: yarn and dynamic); else max_position_embeddings divided
+  // by the scaling factor.
   int64_t OriginalContext() const;
   // Tokens the model reaches as configured: max_position_embeddings, or original length times
   // factor where that is more (some folders raise only the factor).

@@ -130,7 +130,9 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
             {{"type", "linear"}},
             "rope_scaling factor: expected a number, found nothing"},
            {"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "rope_scaling factor"},
-           {"rope_scaling", {{"type", "llama3"}, {"factor", 8}}, "original_max_position_embeddings"},
+           {"rope_scaling",
+            {{"type", "llama3"}, {"factor", 8}},
+            "original_max_position_embeddings"},
            {"rope_scaling", {{"type", "yarn"}, {"factor", 2}, {"truncate", 1}}, "truncate"},
            {"rope_parameters",
             {{"full_attention", {{"rope_type", "default"}}}},
@@ -200,9 +202,10 @@ TEST(ConfigTest, ReadsEachFamily) {
 }
 
 TEST(ConfigTest, WritesTheFamily) {
-  for (const auto& [type, architecture] :
-       {std::pair{"llama", "LlamaForCausalLM"}, {"mistral", "MistralForCausalLM"},
-        {"qwen2", "Qwen2ForCausalLM"}, {"qwen3", "Qwen3ForCausalLM"}}) {
+  for (const auto& [type, architecture] : {std::pair{"llama", "LlamaForCausalLM"},
+                                           {"mistral", "MistralForCausalLM"},
+                                           {"qwen2", "Qwen2ForCausalLM"},
+                                           {"qwen3", "Qwen3ForCausalLM"}}) {
     const json written = LlamaConfigToJson(Parse(Family(type)));
     EXPECT_EQ(written["architectures"], json::array({architecture}));
     EXPECT_EQ(written["model_type"], type);

@@ -70,7 +70,7 @@ int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
   if (recompute == "full") return c.hidden_size;
   int64_t lean = 2 * c.hidden_size + 2 * q + 2 * kv;  // h1, q, O, h2, k, v
-  if (c.HasQkNorm()) lean += q + kv;                    // q and k before their norms
+  if (c.HasQkNorm()) lean += q + kv;                  // q and k before their norms
   return recompute == "selective" ? lean : lean + 2 * c.intermediate_size;
 }
 

@@ -24,8 +24,8 @@ struct FlopCount {
 FlopCount ForwardFlops(const LlamaConfig& config, int64_t tokens, int64_t group_tokens);
 
 // Exact causal FLOPs of attention's forward in all layers: pairs (query, key) that are visible
-// (in a layer's sliding window too), 4*head_dim each, over all query heads. kind: "s2" (split), "short" or "full"; group_tokens is
-// unused by "full".
+// (in a layer's sliding window too), 4*head_dim each, over all query heads. kind: "s2" (split),
+// "short" or "full"; group_tokens is unused by "full".
 double CausalAttentionFlops(const LlamaConfig& config, int64_t tokens, const std::string& kind,
                             int64_t group_tokens);
 

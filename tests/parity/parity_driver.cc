@@ -73,8 +73,8 @@ AttentionSpec AttentionFrom(const json& j) {
 absl::StatusOr<LlamaConfig> ConfigFrom(const std::string& folder, const json& j) {
   LL_ASSIGN_OR_RETURN(LlamaConfig config, ReadLlamaConfig(folder));
   for (const json& e : j.at("extend")) {
-    LL_ASSIGN_OR_RETURN(config, ExtendContext(config, e.at(1), RopeTypeFromName(
-                                                                   e.at(0).get<std::string>())));
+    LL_ASSIGN_OR_RETURN(
+        config, ExtendContext(config, e.at(1), RopeTypeFromName(e.at(0).get<std::string>())));
   }
   std::filesystem::create_directory(folder + "/saved");
   WriteJson(folder + "/saved/config.json", LlamaConfigToJson(config).dump(2));
@@ -106,14 +106,15 @@ absl::Status Save(const std::string& folder, Llama& model) {
 // AdamW over rows 1, 2, …; writes the losses and the weights it ends with.
 absl::Status Train(Llama& model, Row row, const Tensors& input, const AttentionSpec& attention,
                    const json& j, NamedTensors& result) {
-  AdamWOptimizer optimizer(model.parameters(), {j.at("beta1"), j.at("beta2"), j.at("eps"),
-                                                j.at("weight_decay")});
+  AdamWOptimizer optimizer(model.parameters(),
+                           {j.at("beta1"), j.at("beta2"), j.at("eps"), j.at("weight_decay")});
   std::vector<double> losses;
   for (int64_t step = 1; step < input.at("tokens").size(0); ++step) {
     row.tokens = input.at("tokens")[step];
     row.labels = input.at("labels")[step];
     model.ZeroGrad();
-    LL_ASSIGN_OR_RETURN(const double loss, model.ForwardBackward(row, attention, j.at("grad_scale")));
+    LL_ASSIGN_OR_RETURN(const double loss,
+                        model.ForwardBackward(row, attention, j.at("grad_scale")));
     losses.push_back(loss);
     optimizer.Step(step, j.at("lr"), 1.0);
   }

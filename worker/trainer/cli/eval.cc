@@ -77,7 +77,7 @@ void AddEval(CLI::App& program, Command& run) {
       ->check(CLI::IsMember({"full"}));
   command->add_option("--rope", request.rope, "How positions are scaled beyond the model's reach")
       ->capture_default_str()
-      ->check(CLI::IsMember({"linear", "ntk", "yarn", "none"}));
+      ->check(CLI::IsMember({"linear", "ntk", "dynamic", "yarn", "llama3", "none"}));
   command
       ->add_option("--original-context-length", request.original_context_length,
                    "Overrides the original context in the model's config")
