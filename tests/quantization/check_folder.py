@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 
+import bitsandbytes
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, logging
@@ -37,6 +38,12 @@ def trainer_nll(trainer, model, data, *more):
 
 def transformers_nll(folder, rows):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu").eval()
+    # bitsandbytes' CPU product rounds the scales to bf16; what the bytes mean are its dequantised weights.
+    for name, module in list(model.named_modules()):
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            dense = torch.nn.Linear(module.in_features, module.out_features, bias=False)
+            dense.weight.data = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            model.set_submodule(name, dense)
     with torch.no_grad():
         total = 0.0
         for row in rows:

@@ -51,7 +51,9 @@ absl::Status ReadModulesToSave(const json& root, AdapterConfig& config) {
   if (found.is_null()) return absl::OkStatus();
   if (!found.is_array()) return Bad("modules_to_save", "a list", found);
   for (const json& name : found) {
-    const std::string text = name.is_string() ? name.get<std::string>() : "";
+    // Older PEFT writes the module's last name, newer its path where the head is tied.
+    std::string text = name.is_string() ? name.get<std::string>() : "";
+    text = text.substr(text.rfind('.') + 1);
     if (text == "embed_tokens") {
       config.trains_embedding = true;
     } else if (absl::EndsWith(text, "norm")) {

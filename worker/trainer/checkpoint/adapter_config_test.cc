@@ -34,7 +34,7 @@ TEST(AdapterConfigTest, ReadsWhatTrainingOnNeeds) {
   EXPECT_EQ(config.obstacle, "");
   EXPECT_EQ(config.target_modules.size(), 7u);
   EXPECT_FALSE(config.trains_embedding || config.trains_norm);
-  EXPECT_EQ(parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"],
+  EXPECT_EQ(parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens", "lm_head"],
                       "ensure_weight_tying": true)")
                 .obstacle,
             "");

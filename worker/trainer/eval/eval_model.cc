@@ -9,7 +9,7 @@
 #include "worker/trainer/checkpoint/format.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/checkpoint/peft.h"
-#include "worker/trainer/checkpoint/state.h"
+#include "worker/trainer/checkpoint/trainer_state.h"
 #include "worker/trainer/setup.h"
 
 namespace ll {
