@@ -90,7 +90,7 @@ class BadInputTest(TrainerTest):
         self.assert_refused(train(self.path("none.yaml"), self.path("out")), "none.yaml", out=self.path("out"))
 
     def test_methods_of_later_versions(self):
-        self.refuse("method", "qlora", method="qlora")
+        self.refuse("stages", "stages", stages=[64, 128])
 
     def test_bad_set(self):
         done = train(self.write_spec(), self.path("out"), "--set", "max_steps=soon")
