@@ -57,8 +57,8 @@ absl::StatusOr<TokenSpans> ReadSpans(const std::string& sidecar, const char* nam
     const uint64_t start = pair ? entry[0].get<uint64_t>() : 0,
                    end = pair ? entry[1].get<uint64_t>() : 0;
     if (!pair || start < last || end < start || end > kMaxTokens) {
-      return MakeFieldError({absl::StrCat(sidecar, " ", name, "[", out.size(), "]"),
-                             "rising [start, end) pairs", JsonExcerpt(entry)});
+      return MakeFieldError({absl::StrCat(sidecar, " ", name), "rising [start, end) pairs",
+                             absl::StrCat(JsonExcerpt(entry), " at index ", out.size())});
     }
     last = end;
     out.emplace_back(static_cast<int64_t>(start), static_cast<int64_t>(end));
