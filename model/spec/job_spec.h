@@ -27,6 +27,9 @@ struct JobSpec {
   std::optional<int64_t> context_length, original_context_length, max_seq_length;
   std::optional<std::string> data, eval_data;
   std::optional<bool> sft;
+  std::optional<std::string> prompt_template, truncation, on_bad_sample;
+  std::optional<bool> sft_packing;
+  std::optional<std::string> sft_group;
 
   std::optional<std::string> method, quantization, attention, wrap, full_attention_steps;
   std::optional<double> group_ratio;

@@ -167,6 +167,17 @@ absl::Status CheckMethod(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status CheckSft(const JobSpec& spec) {
+  if (!spec.sft_packing.value_or(false)) return absl::OkStatus();
+  if (spec.wrap.value_or("split") == "roll")
+    return MakeFieldError({"wrap", "split, because sft_packing is set", "roll"});
+  if (spec.sft_group.value_or("context") == "longlora_sft") {
+    return MakeFieldError({"sft_packing", "false, because sft_group goes by a sample's length",
+                           "true", "set sft_group: context to pack samples"});
+  }
+  return absl::OkStatus();
+}
+
 // ---- defaults
 
 template <typename T, typename U>
@@ -238,6 +249,26 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.recompute, "auto");
 }
 
+absl::Status DefaultSft(JobSpec& spec) {
+  Default(spec.on_bad_sample, "stop");
+  if (!*spec.sft) {
+    const std::pair<const char*, bool> kSftOnly[] = {
+        {"prompt_template", spec.prompt_template.has_value()},
+        {"truncation", spec.truncation.has_value()},
+        {"sft_packing", spec.sft_packing.has_value()},
+        {"sft_group", spec.sft_group.has_value()}};
+    for (const auto& [key, given] : kSftOnly) {
+      if (given) return MakeFieldError({"sft", absl::StrCat("true, because of ", key), "false"});
+    }
+    return absl::OkStatus();
+  }
+  Default(spec.prompt_template, *spec.method == "longqlora" ? "vicuna" : "longlora");
+  Default(spec.truncation, "right");
+  Default(spec.sft_packing, false);
+  Default(spec.sft_group, "context");
+  return absl::OkStatus();
+}
+
 absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
   if (!spec.model && !spec.model_config) {
     return Missing("model", "a registered model name or a Hugging Face folder", "give --model M");
@@ -249,6 +280,7 @@ absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.max_seq_length, *spec.context_length);
   Default(spec.sft, false);
   DefaultMethod(spec);
+  LL_RETURN_IF_ERROR(DefaultSft(spec));
   DefaultRecipe(spec, facts);
   if (*spec.eval_steps > 0 && !spec.eval_data) {
     return Missing("eval_data", "a token file, because eval_steps is set",
@@ -298,6 +330,7 @@ absl::Status Validate(const JobSpec& spec) {
   }
   LL_RETURN_IF_ERROR(CheckLengths(spec));
   LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
+  LL_RETURN_IF_ERROR(CheckSft(spec));
   return CheckMethod(spec);
 }
 

@@ -74,11 +74,30 @@ std::vector<SpecField> WhatFields() {
       Positive("max_seq_length", &J::max_seq_length, "context_length", kMaxTokens,
                "Longest training row in tokens."),
       Text("data", &J::data, "the cluster's default",
-           "Token file on the workers, or a registered name.", {}, {"train_file"}),
+           "Token file, or text to pack at the start (.txt, .jsonl, .json, also .gz and .zst; a "
+           "folder, a pattern), on the workers; or a registered name.",
+           {}, {"train_file"}),
       Text("eval_data", &J::eval_data, "data (kind eval)",
            "Token file for eval_steps and for eval jobs.", {}, {"eval_file"}),
       Text("sft", &J::sft, "false",
            "The data are instruction and answer pairs; loss on the answers only."),
+      Text("prompt_template", &J::prompt_template, "longlora; longqlora vicuna",
+           "sft only: how a sample becomes a prompt; chat_template is the model folder's own.",
+           {"longlora", "llama2", "vicuna", "chatml", "chat_template"}),
+      Text("truncation", &J::truncation, "right",
+           "sft only: samples beyond max_seq_length lose their end, the start of their prompt, are "
+           "left out, or stop the job.",
+           {"right", "left", "drop", "error"}),
+      Text("on_bad_sample", &J::on_bad_sample, "stop",
+           "A record that cannot be used (no answer, broken JSON, …) stops the job or is skipped "
+           "with a warning.",
+           {"stop", "skip"}),
+      Text("sft_packing", &J::sft_packing, "false",
+           "sft only: several samples a row, with attention cut between them; else one."),
+      Text("sft_group", &J::sft_group, "context",
+           "sft only, attention group size: group_ratio x context_length, or LongLoRA's rule by "
+           "the sample's length L (L/4 where 4096 divides L, else 8192).",
+           {"context", "longlora_sft"}),
   };
 }
 

@@ -339,6 +339,32 @@ TEST(ResolveTest, EvalDefaults) {
   EXPECT_FALSE(s.learning_rate.has_value());
 }
 
+TEST(ResolveTest, SftDefaults) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\nctx: 4096\nsft: true\n")));
+  EXPECT_EQ(s.prompt_template, "longlora");
+  EXPECT_EQ(s.truncation, "right");
+  EXPECT_EQ(s.on_bad_sample, "stop");
+  EXPECT_EQ(s.sft_packing, false);
+  EXPECT_EQ(s.sft_group, "context");
+  EXPECT_EQ(s.max_seq_length, 4096);
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse("model: m\nctx: 4096\nmethod: longqlora\nsft: true\n")));
+  EXPECT_EQ(s.prompt_template, "vicuna");
+  EXPECT_EQ(s.learning_rate, 1e-4);
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse("model: m\nctx: 4096\n")));
+  EXPECT_FALSE(s.prompt_template.has_value());
+}
+
+TEST(ResolveTest, SftKeysGoTogether) {
+  const auto refused = [](const std::string& more, const std::string& message) {
+    EXPECT_THAT(Resolve(Parse("model: m\nctx: 4096\n" + more)), StatusIs(kInvalid, message));
+  };
+  refused("prompt_template: llama2\n", "sft: expected true, because of prompt_template");
+  refused("sft: false\nsft_packing: true\n", "sft: expected true, because of sft_packing");
+  refused("sft: true\nsft_packing: true\nwrap: roll\n", "wrap: expected split");
+  refused("sft: true\nsft_packing: true\nsft_group: longlora_sft\n", "sft_packing: expected false");
+  refused("sft: true\nprompt_template: alpaca\n", "prompt_template: expected one of longlora");
+}
+
 TEST(ResolveTest, IsIdempotentForEveryMethodAndKind) {
   for (const char* method : {"full", "lora", "longlora", "qlora", "longqlora"}) {
     for (const char* kind : {"train", "eval", "merge", "generate"}) {
