@@ -22,7 +22,8 @@ const std::set<std::string>& FixedKeys() {
       "method",         "context_length", "max_seq_length",      "attention",  "wrap",
       "group_ratio",    "rope",           "lora_rank",           "lora_alpha", "use_rslora",
       "target_modules", "trainable",      "quantization",        "adapter",    "model_config",
-      "seed",           "shuffle",        "document_boundaries", "precision"};
+      "seed",           "shuffle",        "document_boundaries", "precision",  "sft",
+      "sft_packing",    "sft_group"};
   return keys;
 }
 // Keys that change the numbers from here on, on purpose.

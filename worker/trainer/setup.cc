@@ -11,11 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/plan/memory_plan.h"
 #include "model/weights/hf_folder.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
+#include "worker/trainer/data/fingerprint.h"
+#include "worker/trainer/data/loader.h"
+#include "worker/trainer/data/sft_loader.h"
 
 namespace ll {
 namespace {
@@ -27,8 +29,6 @@ absl::Status NotSupported(absl::string_view field, absl::string_view found,
 }
 
 absl::Status CheckSupported(const JobSpec& spec) {
-  if (*spec.sft)
-    return NotSupported("sft", "training on instruction pairs", "train on a token file");
   if (!spec.stages.empty())
     return NotSupported("stages", "training in stages", "submit one job per length");
   if (!spec.data)
@@ -98,20 +98,39 @@ void ChooseRecompute(Training& training, int local_ranks) {
                                                               : Recompute::kFull;
 }
 
-absl::Status PrepareData(Training& training) {
+absl::Status PrepareLoader(Training& training, std::shared_ptr<const TokenFile> file) {
   const JobSpec& spec = training.spec;
-  LL_ASSIGN_OR_RETURN(auto file, OpenTokenFile(*spec.data, "data", training.config.vocab_size));
+  if (*spec.sft) {
+    SftLoaderOptions options;
+    options.row_tokens = *spec.max_seq_length;
+    options.seed = static_cast<uint64_t>(*spec.seed);
+    options.shuffle = *spec.shuffle;
+    options.packing = *spec.sft_packing;
+    options.truncation = *spec.truncation;
+    options.skip_bad_samples = *spec.on_bad_sample == "skip";
+    LL_ASSIGN_OR_RETURN(training.loader,
+                        SftLoader::Create(std::move(file), options, &training.warnings));
+    return absl::OkStatus();
+  }
   LoaderOptions options;
   options.row_tokens = *spec.max_seq_length;
   options.seed = static_cast<uint64_t>(*spec.seed);
   options.shuffle = *spec.shuffle;
   options.document_boundaries = *spec.document_boundaries;
   LL_ASSIGN_OR_RETURN(training.loader, Loader::Create(std::move(file), options));
-  LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(*spec.data));
+  return absl::OkStatus();
+}
+
+absl::Status PrepareData(Training& training) {
+  const JobSpec& spec = training.spec;
   if (*spec.eval_steps > 0) {
     LL_ASSIGN_OR_RETURN(training.eval_file,
                         OpenTokenFile(*spec.eval_data, "eval_data", training.config.vocab_size));
   }
+  const std::string& path = *spec.data;
+  LL_ASSIGN_OR_RETURN(auto file, OpenTokenFile(path, "data", training.config.vocab_size));
+  LL_RETURN_IF_ERROR(PrepareLoader(training, std::move(file)));
+  LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(path, *spec.sft));
   return absl::OkStatus();
 }
 
@@ -176,19 +195,6 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string
   return file;
 }
 
-absl::StatusOr<std::string> TokenFileFingerprint(const std::string& path) {
-  constexpr int64_t kPiece = 1 << 20;
-  LL_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes(static_cast<size_t>(std::min(size, 2 * kPiece)), '\0');
-  const int64_t head = std::min(size, kPiece), tail = static_cast<int64_t>(bytes.size()) - head;
-  file.read(bytes.data(), head);
-  file.seekg(size - tail);
-  file.read(bytes.data() + head, tail);
-  if (!file) return FieldStatus(absl::StatusCode::kUnavailable, path, "cannot read");
-  return Sha256Hex(absl::StrCat(size, ":", bytes));
-}
-
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) {
   Training training;
   LL_RETURN_IF_ERROR(Validate(given));
@@ -228,7 +234,7 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
         "compare with the paper's pseudo-code, wrap: split leaks nothing");
   }
   training.options = OptionsOf(spec);
-  LL_RETURN_IF_ERROR(PrepareData(training));
+  training.group_by_row = spec.sft_group.value_or("context") == "longlora_sft";
   if (spec.model_config) {
     training.weights = std::make_unique<RandomWeights>(training.options.seed, training.config);
   } else {
@@ -241,7 +247,15 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
     training.tokenizer_files = {tokenizer};
   }
   ChooseRecompute(training, local_ranks);
+  LL_RETURN_IF_ERROR(PrepareData(training));
   return training;
+}
+
+AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens) {
+  if (step >= training.full_attention_from) return {};
+  AttentionSpec attention = training.attention;
+  if (training.group_by_row) attention.group_tokens = LongLoraSftGroupTokens(tokens);
+  return attention;
 }
 
 int64_t AvailableMemoryBytes() {

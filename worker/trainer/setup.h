@@ -11,12 +11,12 @@
 #include "model/plan/config.h"
 #include "model/spec/job_spec.h"
 #include "model/text/token_file.h"
-#include "worker/trainer/data/loader.h"
+#include "worker/trainer/data/row_source.h"
 
 namespace ll {
 
-// Reads a spec file (YAML or JSON) and applies "key=value" settings on top; not resolved. `notes` gets
-// what ParseJobSpec says about keys of other programs.
+// Reads a spec file (YAML or JSON) and applies "key=value" settings on top; not resolved. `notes`
+// gets what ParseJobSpec says about keys of other programs.
 absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings,
                                  std::vector<std::string>* notes = nullptr);
 
@@ -32,9 +32,6 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string
                                                                const std::string& field,
                                                                int64_t vocab_size);
 
-// Cheap identity of a token file's content: SHA-256 of its length and of its first and last MiB.
-absl::StatusOr<std::string> TokenFileFingerprint(const std::string& path);
-
 struct Training {
   JobSpec spec;        // resolved
   LlamaConfig config;  // with the extended context
@@ -42,21 +39,21 @@ struct Training {
   int64_t full_attention_from = 0;  // first 0-based step that uses full attention instead
   ModelOptions options;
   std::unique_ptr<WeightSource> weights;
-  std::unique_ptr<Loader> loader;
+  std::unique_ptr<RowSource> loader;
+  bool group_by_row = false;  // LongLoRA's SFT rule: the attention group goes by a row's length
   std::shared_ptr<const TokenFile> eval_file;  // null without eval_steps
   std::string data_fingerprint;
   std::vector<std::string> tokenizer_files;  // of the model, to be put beside a `full` checkpoint
   std::vector<std::string> warnings;
   int64_t base_parameters = 0;
-
-  AttentionSpec AttentionAt(int64_t step) const {
-    return step < full_attention_from ? attention : AttentionSpec{};
-  }
 };
 
 // Everything but the model itself: spec resolved against the model's config, files opened, options
 // chosen. `local_ranks` share this host's memory. Errors name the key.
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks);
+
+// What a row of that many tokens attends to at that 0-based step.
+AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens);
 
 // Bytes this process may still allocate: what the host has left and the control group allows.
 int64_t AvailableMemoryBytes();

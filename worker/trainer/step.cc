@@ -63,7 +63,6 @@ absl::Status ReduceGradients(std::vector<Parameter>& parameters, Comm& comm) {
 absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& training, Llama& model,
                                   const Comm& comm, StepReport& report) {
   const int64_t batch = *training.spec.global_batch_size;
-  const AttentionSpec attention = training.AttentionAt(step);
   double loss_sum = 0;
   for (int64_t i = comm.rank(); i < batch; i += comm.world_size()) {
     const int64_t index = step * batch + i;
@@ -74,8 +73,10 @@ absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& tra
     }
     if (training.options.lora.dropout > 0)
       row.dropout_key = DropoutKey(training.options.seed, index);
-    LL_ASSIGN_OR_RETURN(const double loss,
-                        model.ForwardBackward(row, attention, grad_scale, &report.model));
+    LL_ASSIGN_OR_RETURN(
+        const double loss,
+        model.ForwardBackward(row, AttentionOfRow(training, step, row.tokens.numel()), grad_scale,
+                              &report.model));
     loss_sum += loss;
   }
   return loss_sum;

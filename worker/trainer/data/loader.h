@@ -1,8 +1,5 @@
-// Training rows out of a token file: row r is tokens [r N, (r + 1) N), the last one shorter,
+// Pre-training rows out of a token file: row r is tokens [r N, (r + 1) N), the last one shorter,
 // visited in RowOrder's order.
-//
-// Row i of training (counted over all steps) goes to data rank i mod D. Content and labels depend
-// on the index alone, so a resumed run needs nothing but the number of rows consumed.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +11,7 @@
 #include "model/llama.h"
 #include "model/text/token_file.h"
 #include "worker/trainer/data/row_order.h"
+#include "worker/trainer/data/row_source.h"
 
 namespace ll {
 
@@ -30,21 +28,18 @@ struct LoaderOptions {
   bool document_boundaries = false;
 };
 
-// Not thread-safe.
-class Loader {
+class Loader : public RowSource {
  public:
   // Errors name the field: a file shorter than two tokens, no documents in the sidecar where their
   // boundaries are wanted.
   static absl::StatusOr<std::unique_ptr<Loader>> Create(std::shared_ptr<const TokenFile> file,
                                                         const LoaderOptions& options);
 
-  // Rows in one pass. A tail of a single token, which has no target, is left out.
-  int64_t rows() const { return order_.rows(); }
-  // Tokens and targets (predictions that count) of the index-th row of training, without reading
-  // it.
-  int64_t TokensOf(int64_t index);
-  int64_t TargetsOf(int64_t index);
-  Row Load(int64_t index);
+  // A tail of a single token, which has no target, is left out.
+  int64_t rows() const override { return order_.rows(); }
+  int64_t TokensOf(int64_t index) override;
+  int64_t TargetsOf(int64_t index) override;
+  Row Load(int64_t index) override;
 
  private:
   Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options, int64_t rows,
