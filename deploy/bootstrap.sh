@@ -18,6 +18,7 @@ packages=(
   libspdlog-dev prometheus-cpp-dev libcivetweb-dev                                           # log, metrics, HTTP
   libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev                  # flags, formats, store
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
+  zlib1g-dev libzstd-dev                                                                     # compressed data
   libgloo-dev                                                                                # headers for c10d's Gloo
   libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
   openssl curl bible-kjv bible-kjv-text                                                      # tests and demo

@@ -16,9 +16,6 @@ using nlohmann::json;
 
 // Ids are indices of a table; a hostile file must not make it huge.
 constexpr int32_t kMaxId = 1 << 22;
-// Words repeat; whole texts (tokenizers without a pre_tokenizer) do not.
-constexpr size_t kMaxCachedBytes = 64;
-constexpr size_t kMaxCacheEntries = 1 << 16;
 
 absl::StatusOr<std::string> Normalize(const std::vector<NormalizerStep>& steps, std::string text) {
   for (const NormalizerStep& step : steps) {
@@ -62,6 +59,7 @@ absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::Parse(const std::s
     };
     for (const auto& [text, id] : out->bpe_.vocab()) LL_RETURN_IF_ERROR(put(id, text, false));
     for (const AddedToken& t : added) LL_RETURN_IF_ERROR(put(t.id, t.content, t.special));
+    out->rules_ = FindSplitRules(root, out->bpe_.vocab(), added);
     out->hash_ = Sha256Hex(json_text);
     return out;
   } catch (const json::exception& e) {  // a member of an unexpected type
@@ -69,23 +67,37 @@ absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::Parse(const std::s
   }
 }
 
-absl::Status JsonTokenizer::EncodeNormalized(absl::string_view text, bool first, Cache& cache,
-                                             std::vector<int32_t>& out) const {
+absl::Status JsonTokenizer::EncodePieces(absl::string_view text, bool first,
+                                         std::vector<int32_t>& out) const {
   Pieces pieces;
   pieces.list.push_back({text, first});
   for (const PreTokenizerStep& step : pre_tokenizer_) LL_RETURN_IF_ERROR(step(pieces));
+  // Of a word that will be looked up, the pieces need not be.
+  const bool look_up = text.size() > WordCache::kMaxWordBytes;
+  WordCache& cache = TokenizerCaches::OfThisThread(cache_owner_).pieces;
   for (const Piece& piece : pieces.list) {
-    if (piece.text.size() > kMaxCachedBytes) {
-      bpe_.Encode(piece.text, out);
-      continue;
-    }
-    auto it = cache.find(piece.text);
-    if (it == cache.end()) {
-      if (cache.size() >= kMaxCacheEntries) cache.clear();
-      it = cache.try_emplace(std::string(piece.text)).first;
-      bpe_.Encode(piece.text, it->second);
-    }
-    out.insert(out.end(), it->second.begin(), it->second.end());
+    if (look_up && cache.Find(piece.text, out)) continue;
+    const size_t begin = out.size();
+    bpe_.Encode(piece.text, out);
+    if (look_up) cache.Add(piece.text, absl::MakeConstSpan(out).subspan(begin));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JsonTokenizer::EncodeNormalized(absl::string_view text, bool first,
+                                             std::vector<int32_t>& out) const {
+  if (!rules_.at_spaces) return EncodePieces(text, first, out);
+  WordCache& cache = TokenizerCaches::OfThisThread(cache_owner_).words;
+  // The first word may get a prefix; the others start with a space, which every step leaves alone.
+  size_t done = FirstWord(text, rules_.at_marks);
+  LL_RETURN_IF_ERROR(EncodePieces(text.substr(0, done), first, out));
+  while (done < text.size()) {
+    const absl::string_view word = text.substr(done, FirstWord(text.substr(done), rules_.at_marks));
+    done += word.size();
+    if (cache.Find(word, out)) continue;
+    const size_t begin = out.size();
+    LL_RETURN_IF_ERROR(EncodePieces(word, false, out));
+    cache.Add(word, absl::MakeConstSpan(out).subspan(begin));
   }
   return absl::OkStatus();
 }
@@ -97,7 +109,6 @@ absl::StatusOr<std::vector<int32_t>> JsonTokenizer::Encode(absl::string_view tex
     text = fixed;
   }
   std::vector<int32_t> out;
-  Cache cache;
   for (const AddedTokenMatcher::Section& raw : raw_added_.Split(text)) {
     if (raw.id >= 0) {
       out.push_back(raw.id);
@@ -115,7 +126,7 @@ absl::StatusOr<std::vector<int32_t>> JsonTokenizer::Encode(absl::string_view tex
         out.push_back(section.id);
       } else {
         const bool first = starts && section.text.data() == normal.data();
-        LL_RETURN_IF_ERROR(EncodeNormalized(section.text, first, cache, out));
+        LL_RETURN_IF_ERROR(EncodeNormalized(section.text, first, out));
       }
     }
   }

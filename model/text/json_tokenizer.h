@@ -7,12 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "model/text/added_tokens.h"
 #include "model/text/bpe.h"
 #include "model/text/decoder.h"
 #include "model/text/pre_tokenizer.h"
+#include "model/text/split_rules.h"
 #include "model/text/tokenizer.h"
+#include "model/text/word_cache.h"
 
 namespace ll {
 
@@ -23,6 +24,7 @@ class JsonTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override;
   std::string Decode(absl::Span<const int32_t> ids) const override;
+  bool SplitsAtLines() const override { return rules_.at_lines; }
   int64_t vocab_size() const override { return static_cast<int64_t>(tokens_.size()); }
   const std::string& hash() const override { return hash_; }
   // The id of a token's exact text, added tokens included.
@@ -33,13 +35,14 @@ class JsonTokenizer : public Tokenizer {
     std::string text;
     bool present = false, special = false;
   };
-  using Cache = absl::flat_hash_map<std::string, std::vector<int32_t>>;
   JsonTokenizer(Bpe bpe, std::vector<AddedToken> raw, std::vector<AddedToken> normalized)
       : bpe_(std::move(bpe)),
         raw_added_(std::move(raw)),
         normalized_added_(std::move(normalized)) {}
-  absl::Status EncodeNormalized(absl::string_view text, bool first, Cache& cache,
+  // The text between two added tokens; `first`: at the front of the whole text.
+  absl::Status EncodeNormalized(absl::string_view text, bool first,
                                 std::vector<int32_t>& out) const;
+  absl::Status EncodePieces(absl::string_view text, bool first, std::vector<int32_t>& out) const;
 
   Bpe bpe_;
   AddedTokenMatcher raw_added_, normalized_added_;
@@ -49,6 +52,8 @@ class JsonTokenizer : public Tokenizer {
   bool has_decoder_ = false;
   std::vector<Token> tokens_;  // by id
   std::string hash_;
+  SplitRules rules_;
+  const uint64_t cache_owner_ = TokenizerCaches::NewOwner();
 };
 
 }  // namespace ll

@@ -11,7 +11,10 @@ namespace ll {
 namespace {
 
 // Field numbers of sentencepiece_model.proto.
-constexpr uint64_t kNormalizerSpec = 3, kDenormalizerSpec = 5, kPrecompiledCharsmap = 2;
+constexpr uint64_t kTrainerSpec = 2, kNormalizerSpec = 3, kDenormalizerSpec = 5;
+constexpr uint64_t kModelType = 3, kBpe = 2, kWhitespaceAsSuffix = 24, kByteFallback = 35;
+constexpr uint64_t kPrecompiledCharsmap = 2, kAddDummyPrefix = 3, kRemoveExtraWhitespaces = 4,
+                   kEscapeWhitespaces = 5;
 constexpr size_t kMaxRulesBytes = 16 << 20;  // NFKC with case folding takes 0.3 MB
 
 absl::Status NotAModel() {
@@ -29,16 +32,18 @@ bool ReadVarint(absl::string_view& from, uint64_t& value) {
   return false;
 }
 
-// The next field of a message: its number, and its bytes where it has such (empty for numbers).
-// False: not the wire format.
-bool ReadField(absl::string_view& from, uint64_t& number, absl::string_view& bytes) {
+// The next field of a message: its number, and its value where it is a number, or its bytes where
+// it has such. False: not the wire format.
+bool ReadField(absl::string_view& from, uint64_t& number, uint64_t& value,
+               absl::string_view& bytes) {
   uint64_t tag = 0, length = 0;
   if (!ReadVarint(from, tag)) return false;
   number = tag >> 3;
+  value = 0;
   bytes = {};
   switch (tag & 7) {
     case 0:
-      return ReadVarint(from, length);
+      return ReadVarint(from, value);
     case 1:
       length = 8;
       break;
@@ -112,9 +117,9 @@ absl::Status CheckRules(absl::string_view rules) {
 
 absl::Status CheckNormalizer(absl::string_view spec) {
   while (!spec.empty()) {
-    uint64_t number = 0;
+    uint64_t number = 0, value = 0;
     absl::string_view bytes;
-    if (!ReadField(spec, number, bytes)) return NotAModel();
+    if (!ReadField(spec, number, value, bytes)) return NotAModel();
     if (number == kPrecompiledCharsmap) LL_RETURN_IF_ERROR(CheckRules(bytes));
   }
   return absl::OkStatus();
@@ -125,13 +130,34 @@ absl::Status CheckNormalizer(absl::string_view spec) {
 absl::Status CheckSentencePieceModel(absl::string_view serialized) {
   if (serialized.empty()) return NotAModel();
   while (!serialized.empty()) {
-    uint64_t number = 0;
+    uint64_t number = 0, value = 0;
     absl::string_view bytes;
-    if (!ReadField(serialized, number, bytes)) return NotAModel();
+    if (!ReadField(serialized, number, value, bytes)) return NotAModel();
     if (number == kNormalizerSpec || number == kDenormalizerSpec)
       LL_RETURN_IF_ERROR(CheckNormalizer(bytes));
   }
   return absl::OkStatus();
+}
+
+bool IsPlainBpeModel(absl::string_view serialized) {
+  bool bpe = false, fallback = false, suffix = false, rules = false;
+  bool prefix = true, remove_extra = true, escape = true;  // the format's defaults
+  uint64_t part = 0, number = 0, value = 0;
+  absl::string_view spec, bytes;
+  while (!serialized.empty() && ReadField(serialized, part, value, spec)) {
+    if (part != kTrainerSpec && part != kNormalizerSpec) continue;
+    const bool trainer = part == kTrainerSpec;
+    while (!spec.empty() && ReadField(spec, number, value, bytes)) {
+      if (trainer && number == kModelType) bpe = value == kBpe;
+      if (trainer && number == kByteFallback) fallback = value != 0;
+      if (trainer && number == kWhitespaceAsSuffix) suffix = value != 0;
+      if (!trainer && number == kPrecompiledCharsmap) rules = !bytes.empty();
+      if (!trainer && number == kAddDummyPrefix) prefix = value != 0;
+      if (!trainer && number == kRemoveExtraWhitespaces) remove_extra = value != 0;
+      if (!trainer && number == kEscapeWhitespaces) escape = value != 0;
+    }
+  }
+  return bpe && fallback && !suffix && !rules && prefix && !remove_extra && escape;
 }
 
 }  // namespace ll

@@ -14,4 +14,8 @@ namespace ll {
 // of themselves. What the library checks by itself (pieces, types) is left to it. Thread-safe.
 absl::Status CheckSentencePieceModel(absl::string_view serialized);
 
+// BPE with byte fallback that takes the text as it is but for spaces, as the models of Llama and
+// Mistral and those this project trains. `serialized` has passed the check above.
+bool IsPlainBpeModel(absl::string_view serialized);
+
 }  // namespace ll

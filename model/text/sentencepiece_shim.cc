@@ -34,6 +34,7 @@ std::string SentencePieceModel::Decode(const std::vector<int>& ids, std::string&
   return ErrorText(state_->processor.Decode(ids, &text));
 }
 int SentencePieceModel::size() const { return state_->processor.GetPieceSize(); }
+std::string SentencePieceModel::piece(int id) const { return state_->processor.IdToPiece(id); }
 int SentencePieceModel::bos_id() const { return state_->processor.bos_id(); }
 int SentencePieceModel::eos_id() const { return state_->processor.eos_id(); }
 

@@ -24,6 +24,7 @@ class SentencePieceModel {
   // Control pieces give no text; ids outside the vocabulary must not be given.
   std::string Decode(const std::vector<int>& ids, std::string& text) const;
   int size() const;
+  std::string piece(int id) const;
   int bos_id() const;  // -1: the model has none
   int eos_id() const;
 

@@ -5,13 +5,26 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/check.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/text/sentencepiece_check.h"
+#include "model/text/split_rules.h"
+#include "model/text/unicode.h"
 
 namespace ll {
+
+namespace {
+
+// As FirstWord, and cut on both sides of a newline.
+size_t FirstLineWord(absl::string_view text) {
+  if (text[0] == '\n') return 1;
+  return FirstWord(text.substr(0, text.find('\n')), /*marks=*/false);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::Parse(
     const std::string& serialized) {
@@ -23,14 +36,51 @@ absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::
   out->hash_ = Sha256Hex(serialized);
   if (out->model_.bos_id() >= 0) out->bos_id = out->model_.bos_id();
   if (out->model_.eos_id() >= 0) out->eos_id = out->model_.eos_id();
+  LL_RETURN_IF_ERROR(out->EncodeWhole("\n", out->newline_));
+  VocabularyReach reach;
+  for (int id = 0; id < out->model_.size(); ++id) reach.Add(out->model_.piece(id));
+  out->word_by_word_ = IsPlainBpeModel(serialized) && !reach.over_spaces && !reach.over_newlines;
   return out;
 }
 
-absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(absl::string_view text) const {
+absl::Status SentencePieceTokenizer::EncodeWhole(absl::string_view text,
+                                                 std::vector<int32_t>& out) const {
   std::vector<int> ids;
   const std::string error = model_.Encode({text.data(), text.size()}, ids);
   if (!error.empty()) return absl::InternalError(absl::StrCat("SentencePiece: ", error));
-  return std::vector<int32_t>(ids.begin(), ids.end());
+  out.insert(out.end(), ids.begin(), ids.end());
+  return absl::OkStatus();
+}
+
+absl::Status SentencePieceTokenizer::EncodeWord(absl::string_view word,
+                                                std::vector<int32_t>& out) const {
+  // The library puts a space in front of every text: behind a newline it does no harm.
+  std::vector<int32_t> ids;
+  LL_RETURN_IF_ERROR(EncodeWhole(absl::StrCat("\n", word), ids));
+  LL_CHECK(ids.size() >= newline_.size());
+  out.insert(out.end(), ids.begin() + static_cast<std::ptrdiff_t>(newline_.size()), ids.end());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(absl::string_view text) const {
+  std::vector<int32_t> out;
+  // The library has its own way with bytes that are not UTF-8.
+  if (!word_by_word_ || text.empty() || !IsValidUtf8(text)) {
+    LL_RETURN_IF_ERROR(EncodeWhole(text, out));
+    return out;
+  }
+  WordCache& cache = TokenizerCaches::OfThisThread(cache_owner_).words;
+  size_t done = FirstLineWord(text);
+  LL_RETURN_IF_ERROR(EncodeWhole(text.substr(0, done), out));
+  while (done < text.size()) {
+    const absl::string_view word = text.substr(done, FirstLineWord(text.substr(done)));
+    done += word.size();
+    if (cache.Find(word, out)) continue;
+    const size_t begin = out.size();
+    LL_RETURN_IF_ERROR(EncodeWord(word, out));
+    cache.Add(word, absl::MakeConstSpan(out).subspan(begin));
+  }
+  return out;
 }
 
 std::string SentencePieceTokenizer::Decode(absl::Span<const int32_t> ids) const {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "model/text/sentencepiece_shim.h"
 #include "model/text/tokenizer.h"
+#include "model/text/word_cache.h"
 
 namespace ll {
 
@@ -20,13 +21,21 @@ class SentencePieceTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text) const override;
   std::string Decode(absl::Span<const int32_t> ids) const override;
+  bool SplitsAtLines() const override { return word_by_word_; }
   int64_t vocab_size() const override { return model_.size(); }
   const std::string& hash() const override { return hash_; }
 
  private:
   SentencePieceTokenizer() = default;
+  absl::Status EncodeWhole(absl::string_view text, std::vector<int32_t>& out) const;
+  // A word that is not at the front of the text.
+  absl::Status EncodeWord(absl::string_view word, std::vector<int32_t>& out) const;
   SentencePieceModel model_;
   std::string hash_;
+  // The ids of a text are those of its words, cut at spaces and around newlines.
+  bool word_by_word_ = false;
+  std::vector<int32_t> newline_;  // ids of a text that is one newline
+  const uint64_t cache_owner_ = TokenizerCaches::NewOwner();
 };
 
 struct SentencePieceTraining {

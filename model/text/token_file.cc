@@ -23,7 +23,6 @@ namespace {
 
 using nlohmann::json;
 constexpr int64_t kMaxUint16Vocabulary = 65536;
-constexpr size_t kBufferBytes = 1 << 20;
 constexpr uint64_t kMaxTokens = uint64_t{1} << 60;  // their number of bytes is an int64_t
 
 // The first id >= limit among n ids of type T, or n.
@@ -175,105 +174,6 @@ void TokenFile::Read(int64_t begin, absl::Span<int32_t> out) const {
   } else {
     std::memcpy(out.data(), static_cast<const uint32_t*>(mapping_) + begin, out.size() * 4);
   }
-}
-
-absl::StatusOr<TokenFileWriter> TokenFileWriter::Create(const std::string& path, int64_t vocab_size,
-                                                        std::string tokenizer_hash) {
-  if (vocab_size <= 0)
-    return MakeFieldError({"vocab_size", "a positive number", absl::StrCat(vocab_size)});
-  TokenFileWriter writer;
-  writer.path_ = path;
-  writer.temporary_ = path + ".tmp";
-  writer.tokenizer_hash_ = std::move(tokenizer_hash);
-  writer.vocab_size_ = vocab_size;
-  writer.fd_ = open(writer.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (writer.fd_ < 0) return ErrnoStatus(errno, "cannot create", writer.temporary_);
-  return writer;
-}
-
-TokenFileWriter::TokenFileWriter(TokenFileWriter&& other) noexcept
-    : path_(std::move(other.path_)),
-      temporary_(std::move(other.temporary_)),
-      tokenizer_hash_(std::move(other.tokenizer_hash_)),
-      fd_(std::exchange(other.fd_, -1)),
-      vocab_size_(other.vocab_size_),
-      size_(other.size_),
-      buffer_(std::move(other.buffer_)),
-      documents_(std::move(other.documents_)),
-      loss_spans_(std::move(other.loss_spans_)) {}
-
-TokenFileWriter::~TokenFileWriter() {
-  if (fd_ < 0) return;
-  close(fd_);
-  unlink(temporary_.c_str());
-}
-
-absl::Status TokenFileWriter::Append(absl::Span<const int32_t> ids) {
-  if (ids.empty()) return absl::OkStatus();
-  const size_t width = vocab_size_ <= kMaxUint16Vocabulary ? 2 : 4;
-  for (int32_t id : ids) {
-    if (id < 0 || id >= vocab_size_) {
-      return MakeFieldError({path_, absl::StrCat("ids below ", vocab_size_), absl::StrCat(id)});
-    }
-    const auto value = static_cast<uint32_t>(id);
-    buffer_.append(reinterpret_cast<const char*>(&value),
-                   width);  // the low bytes come first on these hosts
-  }
-  const int64_t begin = size_;
-  size_ += static_cast<int64_t>(ids.size());
-  documents_.emplace_back(begin, size_);
-  return buffer_.size() >= kBufferBytes ? Flush() : absl::OkStatus();
-}
-
-absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids,
-                                             const TokenSpans& loss_spans) {
-  if (documents_.empty()) loss_spans_.emplace();
-  LL_CHECK_MSG(loss_spans_.has_value(), "documents with and without loss spans in one file");
-  const int64_t begin = size_;
-  int64_t last = 0;
-  for (const auto& [start, end] : loss_spans) {
-    LL_CHECK(last <= start && start <= end && end <= static_cast<int64_t>(ids.size()));
-    last = end;
-    if (start < end) loss_spans_->emplace_back(begin + start, begin + end);
-  }
-  return Append(ids);
-}
-
-absl::Status TokenFileWriter::AppendDocument(absl::Span<const int32_t> ids) {
-  LL_CHECK_MSG(!loss_spans_, "documents with and without loss spans in one file");
-  return Append(ids);
-}
-
-absl::Status TokenFileWriter::Flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t n =
-        write(fd_, buffer_.data() + done, std::min(buffer_.size() - done, size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus(errno, "cannot write", path_);
-    done += static_cast<size_t>(n);
-  }
-  buffer_.clear();
-  return absl::OkStatus();
-}
-
-absl::Status TokenFileWriter::Finish() {
-  LL_RETURN_IF_ERROR(Flush());
-  if (size_ == 0) return MakeFieldError({path_, "at least one token", "none"});
-  if (fsync(fd_) != 0) return ErrnoStatus(errno, "cannot sync", path_);
-  close(std::exchange(fd_, -1));
-  json sidecar = {{"dtype", vocab_size_ <= kMaxUint16Vocabulary ? "uint16" : "uint32"},
-                  {"token_count", size_},
-                  {"vocab_size", vocab_size_},
-                  {"tokenizer_hash", tokenizer_hash_},
-                  {"documents", documents_}};
-  if (loss_spans_) sidecar["loss_spans"] = *loss_spans_;
-  // The sidecar first: ids without it would be read as uint16; with it an older file fails its size
-  // check.
-  absl::Status status = WriteFileAtomic(path_ + ".json", sidecar.dump() + "\n");
-  if (status.ok()) status = RenameDurably(temporary_, path_);
-  if (!status.ok()) unlink(temporary_.c_str());
-  return status;
 }
 
 }  // namespace ll

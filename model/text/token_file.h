@@ -61,37 +61,4 @@ class TokenFile {
   std::string tokenizer_hash_;
 };
 
-// Writes a token file document by document. Not thread-safe. The file appears whole and synced with
-// Finish(); without it nothing is left behind.
-class TokenFileWriter {
- public:
-  // ids are uint16 where vocab_size <= 65,536, else uint32.
-  static absl::StatusOr<TokenFileWriter> Create(const std::string& path, int64_t vocab_size,
-                                                std::string tokenizer_hash);
-  TokenFileWriter(TokenFileWriter&& other) noexcept;
-  TokenFileWriter& operator=(TokenFileWriter&&) = delete;
-  ~TokenFileWriter();
-
-  // Errors: an id outside the vocabulary; a write that failed.
-  absl::Status AppendDocument(absl::Span<const int32_t> ids);
-  // The same with the document's targets, in tokens of the document: [start, end) pairs, rising,
-  // inside it (an invariant, not an input). A file has them for all of its documents or for none.
-  absl::Status AppendDocument(absl::Span<const int32_t> ids, const TokenSpans& loss_spans);
-  absl::Status Finish();
-  int64_t size() const { return size_; }  // tokens so far
-  int64_t documents() const { return static_cast<int64_t>(documents_.size()); }
-
- private:
-  TokenFileWriter() = default;
-  absl::Status Append(absl::Span<const int32_t> ids);
-  absl::Status Flush();
-
-  std::string path_, temporary_, tokenizer_hash_;
-  int fd_ = -1;
-  int64_t vocab_size_ = 0, size_ = 0;
-  std::string buffer_;
-  TokenSpans documents_;
-  std::optional<TokenSpans> loss_spans_;
-};
-
 }  // namespace ll

@@ -3,7 +3,7 @@
 // Two kinds are read: SentencePiece models (`tokenizer.model`, through the library) and the BPE
 // models of `tokenizer.json` (byte-level as GPT-2, SmolLM2 and Llama-3; byte fallback as Llama-2).
 // Reading order: tokenizer.h, json_tokenizer.h (the pipeline), bpe.h, pre_tokenizer.h,
-// sentencepiece_tokenizer.h; then token_file.h and pack.h.
+// sentencepiece_tokenizer.h, word_cache.h; then line_parts.h, token_file.h and token_file_writer.h.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,11 @@ class Tokenizer {
   // The text of the ids, special tokens left out; ids outside the vocabulary are skipped. Always
   // valid UTF-8.
   virtual std::string Decode(absl::Span<const int32_t> ids) const = 0;
+
+  // The ids of a text are those of its parts, wherever it is cut as LastSafeCut (line_parts.h)
+  // does. Known when the tokenizer is opened, from its steps and its vocabulary; false where in
+  // doubt.
+  virtual bool SplitsAtLines() const { return false; }
 
   // Largest id + 1.
   virtual int64_t vocab_size() const = 0;

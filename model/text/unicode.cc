@@ -7,6 +7,7 @@
 #include <unicode/unistr.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -65,6 +66,14 @@ const icu::Normalizer2& Normalizer(NormalForm form) {
 bool IsValidUtf8(absl::string_view text) {
   size_t bad;
   while (!text.empty()) {
+    uint64_t eight;
+    if (text.size() >= sizeof(eight)) {  // most text is ASCII
+      std::memcpy(&eight, text.data(), sizeof(eight));
+      if ((eight & 0x8080808080808080u) == 0) {
+        text.remove_prefix(sizeof(eight));
+        continue;
+      }
+    }
     const size_t n = ValidLength(text, &bad);
     if (n == 0) return false;
     text.remove_prefix(n);

@@ -4,7 +4,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
-#include "model/text/pack.h"
+#include "model/data/pack.h"
 #include "model/text/sentencepiece_tokenizer.h"
 #include "model/text/tokenizer.h"
 #include "nlohmann/json.hpp"

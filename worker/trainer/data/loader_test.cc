@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/status_matchers.h"
+#include "model/text/token_file_writer.h"
 
 namespace ll {
 namespace {
