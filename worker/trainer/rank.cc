@@ -89,7 +89,11 @@ absl::StatusOr<std::unique_ptr<Comm>> Rendezvous(Session& session) {
 
 absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
   const RankFlags& flags = session.flags;
-  LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(spec, flags.world_size));
+  PackPlace place{flags.out, flags.rank, {}};
+  place.progress = [&session](int64_t done, int64_t total) {
+    session.events->Phase("pack", {{"bytes_done", done}, {"bytes_total", total}});
+  };
+  LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(spec, flags.world_size, place));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
   TrainOptions options;

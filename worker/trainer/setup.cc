@@ -32,8 +32,7 @@ absl::Status CheckSupported(const JobSpec& spec) {
   if (!spec.stages.empty())
     return NotSupported("stages", "training in stages", "submit one job per length");
   if (!spec.data)
-    return MakeFieldError(
-        {"data", "a token file", "nothing", "give data: FILE (ll-trainer pack makes one)"});
+    return MakeFieldError({"data", "a token file or text", "nothing", "give data: FILE"});
   return absl::OkStatus();
 }
 
@@ -121,13 +120,16 @@ absl::Status PrepareLoader(Training& training, std::shared_ptr<const TokenFile> 
   return absl::OkStatus();
 }
 
-absl::Status PrepareData(Training& training) {
+absl::Status PrepareData(Training& training, const PackPlace& place) {
   const JobSpec& spec = training.spec;
   if (*spec.eval_steps > 0) {
     LL_ASSIGN_OR_RETURN(training.eval_file,
                         OpenTokenFile(*spec.eval_data, "eval_data", training.config.vocab_size));
   }
-  const std::string& path = *spec.data;
+  std::string path = *spec.data;
+  if (IsTextData(path)) {
+    LL_ASSIGN_OR_RETURN(path, PackTextData(spec, place, &training.warnings));
+  }
   LL_ASSIGN_OR_RETURN(auto file, OpenTokenFile(path, "data", training.config.vocab_size));
   LL_RETURN_IF_ERROR(PrepareLoader(training, std::move(file)));
   LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(path, *spec.sft));
@@ -195,7 +197,8 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string
   return file;
 }
 
-absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) {
+absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
+                                         const PackPlace& place) {
   Training training;
   LL_RETURN_IF_ERROR(Validate(given));
   LlamaConfig base;
@@ -247,7 +250,7 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks) 
     training.tokenizer_files = {tokenizer};
   }
   ChooseRecompute(training, local_ranks);
-  LL_RETURN_IF_ERROR(PrepareData(training));
+  LL_RETURN_IF_ERROR(PrepareData(training, place));
   return training;
 }
 

@@ -12,6 +12,7 @@
 #include "model/spec/job_spec.h"
 #include "model/text/token_file.h"
 #include "worker/trainer/data/row_source.h"
+#include "worker/trainer/data/text_data.h"
 
 namespace ll {
 
@@ -49,8 +50,10 @@ struct Training {
 };
 
 // Everything but the model itself: spec resolved against the model's config, files opened, options
-// chosen. `local_ranks` share this host's memory. Errors name the key.
-absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks);
+// chosen; text is packed, last of all, to where `place` says. `local_ranks` share this host's
+// memory. Errors name the key.
+absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
+                                         const PackPlace& place);
 
 // What a row of that many tokens attends to at that 0-based step.
 AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens);
