@@ -12,5 +12,12 @@ TEST(FileNameTest, PlainNamesReachNowhereElse) {
   EXPECT_FALSE(IsPlainFileName(absl::string_view("a\0b", 3)));
 }
 
+TEST(FileNameTest, TextIsKnownByItsEnding) {
+  for (const char* name : {"a.txt", "/d/a.jsonl", "a.ndjson", "a.json", "a.txt.gz", "a.jsonl.zst"})
+    EXPECT_TRUE(IsTextFileName(name)) << name;
+  for (const char* name : {"", "a.bin", "txt", "a.txt.bin", "/a.jsonl/b"})
+    EXPECT_FALSE(IsTextFileName(name)) << name;
+}
+
 }  // namespace
 }  // namespace ll

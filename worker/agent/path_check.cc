@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/file_name.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -73,9 +74,11 @@ absl::StatusOr<std::string> CheckModel(const std::string& folder) {
   return config.dump();
 }
 
-absl::Status CheckTokens(const std::string& file) {
+// A token file, a text file or a folder of them; the trainer reads what is inside.
+absl::Status CheckData(const std::string& file) {
+  if (IsDirectory(file)) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(file));
-  if (bytes % 2 == 0) return absl::OkStatus();
+  if (IsTextFileName(file) || bytes % 2 == 0) return absl::OkStatus();
   return MakeFieldError({"path", "a token file, of 2 or 4 bytes a token",
                          absl::StrCat(file, " of ", bytes, " bytes")});
 }
@@ -93,7 +96,7 @@ v1::PathChecked CheckRegisteredPath(const Roots& roots, const v1::CheckPath& che
     if (config.ok()) out.set_config_json(*std::move(config));
     status = config.status();
   } else if (status.ok()) {
-    status = CheckTokens(*path);
+    status = CheckData(*path);
   }
   if (!status.ok()) out.set_refused(std::string(status.message()));
   return out;

@@ -56,8 +56,15 @@ TEST_F(PathCheckTest, ATokenFileHoldsWholeTokens) {
   EXPECT_EQ(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin").refused(), "");
   Write("tokens.bin", "012");
   EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin").refused(), HasSubstr("3 bytes"));
-  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_).refused(), HasSubstr("a file"));
   EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/none").refused(), HasSubstr("none"));
+}
+
+TEST_F(PathCheckTest, TextIsDataToo) {
+  Write("pairs.jsonl", "{}\n");
+  EXPECT_EQ(Check(v1::CheckPath::DATA, dir_ + "/pairs.jsonl").refused(), "");
+  EXPECT_EQ(Check(v1::CheckPath::DATA, dir_).refused(), "");  // a folder of text files
+  Write("empty.jsonl", "");
+  EXPECT_THAT(Check(v1::CheckPath::DATA, dir_ + "/empty.jsonl").refused(), HasSubstr("content"));
 }
 
 TEST_F(PathCheckTest, NothingOutsideTheRootsIsTold) {

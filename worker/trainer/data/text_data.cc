@@ -5,11 +5,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/file_name.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/chat/sft_encoder.h"
@@ -101,14 +101,7 @@ void Tell(const PackResult& result, std::vector<std::string>* warnings) {
 }  // namespace
 
 bool IsTextData(const std::string& data) {
-  absl::string_view name = data;
-  for (const char* ending : {".gz", ".zst"}) {
-    if (absl::ConsumeSuffix(&name, ending)) return true;
-  }
-  for (const char* ending : {".txt", ".jsonl", ".ndjson", ".json"}) {
-    if (absl::EndsWith(name, ending)) return true;
-  }
-  return IsDirectory(data) || (!FileExists(data) && data.find_first_of("*?[") != data.npos);
+  return IsTextFileName(data) || IsDirectory(data) || (!FileExists(data) && data.find_first_of("*?[") != data.npos);
 }
 
 absl::StatusOr<std::string> PackTextData(const JobSpec& spec, const PackPlace& place,
