@@ -217,6 +217,14 @@ class SamplesTest(SftCase):
             self.assertEqual([self.tokenizer.decode(ids[s:e], skip_special_tokens=False) for s, e in spans],
                              [answer + "</s>"] * 2)
 
+    def test_ranks_wait_for_the_one_that_packs(self):
+        alone = losses(self.run_ok(self.sft_spec(), "alone"))
+        gang = Gang(self.sft_spec(), self.path("gang"), 2)
+        self.assertEqual(gang.wait(), [0, 0], gang.events)
+        for step, (loss, _) in losses(gang.events[0]).items():
+            self.assertAlmostEqual(loss, alone[step][0], delta=1e-5)
+        self.assertEqual(len(self.packed_samples("gang")[1]), len(PAIRS))
+
     def test_a_packed_file_trains_as_its_text(self):
         from_text = losses(self.run_ok(self.sft_spec(), "text"))
         path, _ = self.packed_samples("text")
