@@ -1,4 +1,5 @@
 #include "worker/trainer/data/sft_loader.h"
+#include "model/text/token_file_writer.h"
 
 #include <unistd.h>
 
