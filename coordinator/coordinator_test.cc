@@ -15,6 +15,7 @@
 #include "base/field_error.h"
 #include "base/sha256.h"
 #include "coordinator/testing.h"
+#include "model/plan/models.h"
 
 namespace ll {
 namespace {
@@ -422,7 +423,7 @@ TEST_F(CoordinatorTest, RegistriesAreChecked) {
   LL_ASSERT_OK_AND_ASSIGN(v1::ListModelsResponse models,
                           CallOnce<v1::ListModelsResponse>(*admin_, &v1::Admin::Stub::ListModels,
                                                            v1::ListModelsRequest()));
-  EXPECT_EQ(models.models_size(), 4);  // 7b, 13b, 70b and ours
+  EXPECT_EQ(models.models_size(), BuiltInModelNames().size() + 1);  // and ours
 }
 
 TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {

@@ -102,7 +102,9 @@ __global__ void DequantizeKernel(const uint8_t* codes, const uint8_t* absmax_cod
   Store8(y + thread * 8, v);
 }
 
-unsigned Grid(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+unsigned Grid(int64_t threads) {
+  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
 
 }  // namespace
 
@@ -110,8 +112,8 @@ cudaError_t Nf4QuantizeCuda(const Nf4QuantizeParams& p, int64_t blocks, cudaStre
   if (blocks == 0) return cudaSuccess;
   const unsigned grid = Grid(blocks * 32);
   if (p.dtype == DType::kFloat32) {
-    QuantizeKernel<<<grid, kThreads, 0, stream>>>(static_cast<const float*>(p.x), p.codes,
-                                                  p.absmax, blocks);
+    QuantizeKernel<<<grid, kThreads, 0, stream>>>(static_cast<const float*>(p.x), p.codes, p.absmax,
+                                                  blocks);
   } else {
     QuantizeKernel<<<grid, kThreads, 0, stream>>>(static_cast<const __nv_bfloat16*>(p.x), p.codes,
                                                   p.absmax, blocks);

@@ -59,9 +59,8 @@ int Check(DType dtype, int64_t blocks, unsigned seed) {
   DeviceArray<uint8_t> dcodes(codes.size()), dnested_codes(nested.codes);
   DeviceArray<float> dabsmax(absmax.size()), dnested_absmax(nested.absmax), dmap(nested.map);
   const Nf4QuantizeParams quantize{dx.data, dcodes.data, dabsmax.data, dtype};
-  const Nf4DequantizeParams dequantize{dcodes.data, dnested_codes.data, dnested_absmax.data,
-                                       dmap.data,   0.71f,              dy.data,
-                                       dtype};
+  const Nf4DequantizeParams dequantize{
+      dcodes.data, dnested_codes.data, dnested_absmax.data, dmap.data, 0.71f, dy.data, dtype};
   if (Nf4QuantizeCuda(quantize, blocks, nullptr) != cudaSuccess ||
       Nf4DequantizeCuda(dequantize, blocks, nullptr) != cudaSuccess ||
       cudaDeviceSynchronize() != cudaSuccess) {

@@ -1,11 +1,11 @@
 #include "model/chat/prompt.h"
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "model/chat/chat_template.h"
+#include "model/chat/jinja/text.h"
 
 namespace ll {
 namespace {
@@ -24,7 +24,8 @@ constexpr char kVicunaSystem[] =
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions.";
 
-std::string Trim(const std::string& text) { return std::string(absl::StripAsciiWhitespace(text)); }
+// As Python's str.strip(), which the templates' authors used.
+std::string Trim(const std::string& text) { return std::string(jinja::Strip(text, true, true)); }
 
 void AppendTrained(Prompt& prompt, absl::string_view text) {
   const size_t start = prompt.text.size();

@@ -48,7 +48,6 @@ int64_t ElementBytes(const JobSpec& s, bool gpu) {
   return precision == "fp32" ? 4 : 2;
 }
 
-
 int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   int64_t linear = 0;
   for (const Linear& l : Linears(c)) linear += l.in * l.out * c.num_hidden_layers;

@@ -13,7 +13,8 @@ int main(int argc, char** argv) {
     std::vector<std::string> files = {argv[i]};
     if (ll::IsDirectory(argv[i])) {
       files.clear();
-      for (const std::string& name : ll::ListDir(argv[i]).value()) {
+      const std::vector<std::string> names = ll::ListDir(argv[i]).value();
+      for (const std::string& name : names) {
         files.push_back(std::string(argv[i]) + "/" + name);
       }
     }

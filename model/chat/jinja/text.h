@@ -17,8 +17,8 @@ absl::string_view StripChars(absl::string_view text, absl::string_view chars, bo
                              bool right);
 std::string Upper(absl::string_view text);
 std::string Lower(absl::string_view text);
-// str.title(): a word begins behind anything that is no letter. Jinja's filter `title`: at the start
-// and behind white space, - ( { [ and <.
+// str.title(): a word begins behind anything that is no letter. Jinja's filter `title`: at the
+// start and behind white space, - ( { [ and <.
 std::string Title(absl::string_view text);
 std::string TitleFilter(absl::string_view text);
 // str.capitalize().

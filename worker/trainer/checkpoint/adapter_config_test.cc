@@ -34,10 +34,11 @@ TEST(AdapterConfigTest, ReadsWhatTrainingOnNeeds) {
   EXPECT_EQ(config.obstacle, "");
   EXPECT_EQ(config.target_modules.size(), 7u);
   EXPECT_FALSE(config.trains_embedding || config.trains_norm);
-  EXPECT_EQ(parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens", "lm_head"],
+  EXPECT_EQ(
+      parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens", "lm_head"],
                       "ensure_weight_tying": true)")
-                .obstacle,
-            "");
+          .obstacle,
+      "");
   // What can be merged but not trained on says why.
   EXPECT_THAT(parse("").obstacle, testing::HasSubstr("target_modules: expected a list"));
   EXPECT_THAT(parse(R"(, "target_modules": ".*proj")").obstacle, testing::HasSubstr("target_mod"));

@@ -101,7 +101,8 @@ void Tell(const PackResult& result, std::vector<std::string>* warnings) {
 }  // namespace
 
 bool IsTextData(const std::string& data) {
-  return IsTextFileName(data) || IsDirectory(data) || (!FileExists(data) && data.find_first_of("*?[") != data.npos);
+  return IsTextFileName(data) || IsDirectory(data) ||
+         (!FileExists(data) && data.find_first_of("*?[") != data.npos);
 }
 
 absl::StatusOr<std::string> PackTextData(const JobSpec& spec, const PackPlace& place,

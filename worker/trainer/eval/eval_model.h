@@ -28,9 +28,9 @@ struct EvalRequest {
 // From a resolved spec of kind eval. Errors name the key.
 absl::StatusOr<EvalRequest> EvalRequestOf(const JobSpec& resolved);
 
-// Loads model and adapter (merged into it, or beside it where the base is NF4) and measures. The config is the adapter folder's where
-// it has one, so that the scaling it was trained with stays; reaching further extends it.
-// Collective.
+// Loads model and adapter (merged into it, or beside it where the base is NF4) and measures. The
+// config is the adapter folder's where it has one, so that the scaling it was trained with stays;
+// reaching further extends it. Collective.
 absl::StatusOr<PerplexityResult> EvaluatePerplexity(const EvalRequest& request, Comm& comm,
                                                     EventSink& events);
 
