@@ -540,8 +540,6 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"data"},
                                                           {"data", "list"},
                                                           {"data", "add"},
-                                                          {"data", "pack"},
-                                                          {"data", "doctor"},
                                                           {"version"},
                                                           {"completion"}};
   for (std::vector<std::string> command : commands) {

@@ -1,16 +1,11 @@
 // llctl data
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <iostream>
 
 #include "base/field_error.h"
-#include "base/format.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
-#include "model/data/cli/data_commands.h"
 
 namespace ll {
 namespace {
@@ -66,56 +61,10 @@ absl::StatusOr<int> RunDataList(Session& session) {
   return kExitSuccess;
 }
 
-// On this machine, without a coordinator.
-absl::StatusOr<int> RunDataPack(const PackFlags& flags, Session& session) {
-  std::ostream& talk = session.talk();
-  const bool live = &talk == &std::cerr && isatty(STDERR_FILENO) != 0;
-  LL_ASSIGN_OR_RETURN(const nlohmann::ordered_json result, RunPack(flags, {talk, live}));
-  if (result.is_null()) return kExitSuccess;
-  Output& output = session.output();
-  if (output.format() == OutputFormat::kName) {
-    output.stream() << flags.output << "\n";
-  } else if (output.is_table()) {
-    output.stream() << flags.output << ": " << HumanCount(result["tokens"]) << " tokens in "
-                    << HumanCount(result["documents"]) << " documents\n";
-  } else {
-    output.PrintValue(result);
-  }
-  return kExitSuccess;
-}
-
-absl::StatusOr<int> RunDataDoctor(const DoctorFlags& flags, Session& session) {
-  LL_ASSIGN_OR_RETURN(const DoctorReport report, RunDoctor(flags));
-  Output& output = session.output();
-  if (output.is_table() || output.format() == OutputFormat::kName) {
-    PrintDoctorReport(report, output.terminal(), output.stream());
-  } else {
-    output.PrintValue(DoctorJson(report));
-  }
-  return kExitSuccess;
-}
-
-void AddLocalCommands(CLI::App& data, Action& chosen) {
-  auto pack = std::make_shared<PackFlags>();
-  CLI::App* command =
-      data.add_subcommand("pack", "Turn text, instructions or conversations into a token file.");
-  AddPackFlags(*command, *pack);
-  command->callback([pack, &chosen] {
-    chosen = [pack](Session& session) { return RunDataPack(*pack, session); };
-  });
-  auto doctor = std::make_shared<DoctorFlags>();
-  command =
-      data.add_subcommand("doctor", "Say what training data hold: lengths, duplicates, targets.");
-  AddDoctorFlags(*command, *doctor);
-  command->callback([doctor, &chosen] {
-    chosen = [doctor](Session& session) { return RunDataDoctor(*doctor, session); };
-  });
-}
-
 }  // namespace
 
 void AddDataCommand(CLI::App& app, Action& chosen) {
-  CLI::App* data = app.add_subcommand("data", "Make and name training data.");
+  CLI::App* data = app.add_subcommand("data", "Names for token files that lie on the workers.");
   data->require_subcommand(1);
   data->add_subcommand("list", "List the known token files.")->callback([&chosen] {
     chosen = RunDataList;
@@ -128,7 +77,6 @@ void AddDataCommand(CLI::App& app, Action& chosen) {
   add->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunDataAdd(*options, session); };
   });
-  AddLocalCommands(*data, chosen);
 }
 
 }  // namespace ll
