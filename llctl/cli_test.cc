@@ -540,6 +540,8 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"data"},
                                                           {"data", "list"},
                                                           {"data", "add"},
+                                                          {"data", "pack"},
+                                                          {"data", "doctor"},
                                                           {"version"},
                                                           {"completion"}};
   for (std::vector<std::string> command : commands) {

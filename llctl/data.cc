@@ -3,9 +3,11 @@
 
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "llctl/data_program.h"
 #include "llctl/errors.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
+#include "model/data/cli/data_flags.h"
 
 namespace ll {
 namespace {
@@ -61,10 +63,54 @@ absl::StatusOr<int> RunDataList(Session& session) {
   return kExitSuccess;
 }
 
+// On this machine, without a coordinator. `name`: what -o name prints.
+absl::StatusOr<int> RunLocal(std::vector<std::string> arguments, const std::string& name,
+                             Session& session) {
+  Output& output = session.output();
+  if (output.terminal()) arguments.insert(arguments.begin(), "--color");
+  LL_ASSIGN_OR_RETURN(const DataProgramResult result, RunDataProgram(arguments));
+  if (output.format() == OutputFormat::kName && !name.empty()) {
+    output.stream() << name << "\n";
+  } else if (output.is_table() || output.format() == OutputFormat::kName) {
+    output.stream() << result.text;
+  } else {
+    output.PrintValue(result.value);
+  }
+  return kExitSuccess;
+}
+
+// The arguments of a command that was parsed, its name in front.
+std::vector<std::string> WithName(const CLI::App& command) {
+  std::vector<std::string> out = GivenArguments(command);
+  out.insert(out.begin(), command.get_name());
+  return out;
+}
+
+void AddLocalCommands(CLI::App& data, Action& chosen) {
+  auto pack = std::make_shared<PackFlags>();
+  CLI::App* command =
+      data.add_subcommand("pack", "Turn text, instructions or conversations into a token file.");
+  AddPackFlags(*command, *pack);
+  command->callback([command, pack, &chosen] {
+    chosen = [arguments = WithName(*command), pack](Session& session) {
+      return RunLocal(arguments, pack->output, session);
+    };
+  });
+  auto doctor = std::make_shared<DoctorFlags>();
+  command =
+      data.add_subcommand("doctor", "Say what training data hold: lengths, duplicates, targets.");
+  AddDoctorFlags(*command, *doctor);
+  command->callback([command, doctor, &chosen] {
+    chosen = [arguments = WithName(*command)](Session& session) {
+      return RunLocal(arguments, "", session);
+    };
+  });
+}
+
 }  // namespace
 
 void AddDataCommand(CLI::App& app, Action& chosen) {
-  CLI::App* data = app.add_subcommand("data", "Names for token files that lie on the workers.");
+  CLI::App* data = app.add_subcommand("data", "Make and name training data.");
   data->require_subcommand(1);
   data->add_subcommand("list", "List the known token files.")->callback([&chosen] {
     chosen = RunDataList;
@@ -77,6 +123,7 @@ void AddDataCommand(CLI::App& app, Action& chosen) {
   add->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunDataAdd(*options, session); };
   });
+  AddLocalCommands(*data, chosen);
 }
 
 }  // namespace ll

@@ -23,7 +23,7 @@ LAYERS = [
     ("coordinator", {"coordinator", "coordinator/core", "coordinator/store", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/agent", {"worker/agent", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/trainer", {"worker/trainer", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA),
-    ("llctl", {"llctl", "rpc", "proto", "base"} | TORCH_FREE_MODEL | DATA),
+    ("llctl", {"llctl", "rpc", "proto", "base", "model/data/cli"} | TORCH_FREE_MODEL),
 ]
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's
 # own copies of Protobuf and fmt clash with the distribution's.
@@ -123,9 +123,10 @@ def check_links(tree):
                 if dependency not in reached:
                     reached.add(dependency)
                     open_ends.append(dependency)
-        if "ll_torch" in reached and reached & {"ll_proto", "ll_rpc"}:
-            _, name, line = targets[target]
-            yield finding(name, line, f"{target} links LibTorch and Protobuf into one program")
+        for clashing, what in (("ll_torch", "LibTorch"), ("ll_sentencepiece", "SentencePiece")):
+            if clashing in reached and reached & {"ll_proto", "ll_rpc"}:
+                _, name, line = targets[target]
+                yield finding(name, line, f"{target} links {what} and Protobuf into one program")
 
 
 def check_core(tree):

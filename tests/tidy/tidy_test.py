@@ -65,6 +65,15 @@ class TidyTest(unittest.TestCase):
                                              "ll_binary(ll-trainer SRCS b.cc DEPS ll_torch)\n",
         }, "ll_x (worker/trainer) must not link ll_rpc (rpc)", "ll_x links LibTorch and Protobuf")
 
+    def test_sentencepiece_and_protobuf_do_not_meet_in_a_program(self):
+        self.expect(layers.check_links, {
+            "proto/CMakeLists.txt": "ll_proto(ll_proto job.proto)\n",
+            "model/text/CMakeLists.txt": "ll_library(ll_sentencepiece SRCS a.cc)\n"
+                                         "ll_library(ll_text SRCS b.cc DEPS ll_sentencepiece)\n",
+            "model/data/cli/CMakeLists.txt": "ll_library(ll_flags SRCS a.cc DEPS ll_text)\n",
+            "llctl/CMakeLists.txt": "ll_binary(llctl SRCS a.cc DEPS ll_proto ll_flags)\n",
+        }, "llctl links SentencePiece and Protobuf")
+
     def test_the_core_is_pure(self):
         self.expect(layers.check_core, {
             "coordinator/core/a.cc": "auto t = absl::Now();\n// absl::Now() in a comment is fine\nstd::thread t;\n",
