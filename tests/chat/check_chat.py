@@ -24,7 +24,8 @@ SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n
 def text(rng, low=1, high=12):
     words = [rng.choice([w for w in WORDS if w != "</s>"]) for _ in range(rng.randint(low, high))]
     ends = ["", "", "", " ", "\n", "  \n"]
-    return rng.choice(ends) + rng.choice([" ", " ", "  ", "\n"]).join(words) + rng.choice(ends)
+    made = rng.choice(ends) + rng.choice([" ", " ", "  ", "\n"]).join(words) + rng.choice(ends)
+    return made if made.strip() else text(rng, low, high)  # an empty answer is an error, tested elsewhere
 
 
 def byte_level(rng):
