@@ -7,6 +7,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "model/chat/prompt.h"
+#include "model/chat/special_tokens.h"
 
 namespace ll {
 namespace {
@@ -50,6 +51,16 @@ SftEncoder::SftEncoder(SftOptions options, std::shared_ptr<const Tokenizer> toke
       marked_(std::move(marked)),
       template_(std::move(prompt_template)) {}
 SftEncoder::~SftEncoder() = default;
+
+absl::StatusOr<std::string> SftIdentity(const SftOptions& options, const Tokenizer& tokenizer,
+                                        const std::string& model_folder) {
+  LL_ASSIGN_OR_RETURN(const SpecialTokens tokens, ReadSpecialTokens(model_folder, tokenizer));
+  std::string out = absl::StrCat("tokenizer ", tokenizer.hash());
+  for (const auto& [name, text] : tokens.texts) absl::StrAppend(&out, " ", name, " ", text);
+  return absl::StrCat(out, " sft ", options.prompt_template, " ", options.truncation, " ",
+                      options.max_seq_length, " ", tokens.adds_bos ? "bos " : "",
+                      options.prompt_template == "chat_template" ? tokens.chat_template : "");
+}
 
 absl::StatusOr<std::unique_ptr<SftEncoder>> SftEncoder::Create(
     const SftOptions& options, std::shared_ptr<const Tokenizer> tokenizer,

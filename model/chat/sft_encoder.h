@@ -47,6 +47,11 @@ struct SftSample {
 class PromptTemplate;
 struct Prompt;
 
+// Everything an encoder's samples depend on besides the records, as one text: two encoders with
+// the same text give the same samples. Errors: those of ReadSpecialTokens.
+absl::StatusOr<std::string> SftIdentity(const SftOptions& options, const Tokenizer& tokenizer,
+                                        const std::string& model_folder);
+
 // Immutable, thread-safe.
 class SftEncoder {
  public:

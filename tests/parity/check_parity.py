@@ -33,10 +33,11 @@ logging.set_verbosity_error()
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = QKVO + ["gate_proj", "up_proj", "down_proj"]
 STEPS = 10
+EPS = 1e-6  # with 1e-8 AdamW makes whole steps of the rounding of gradients that are zero in truth
 ORIGINAL = 32  # context of every base model here
 BASE = dict(model="llama", heads=4, kv_heads=4, head_dim=8, tokens=64, attention="s2", wrap="split", group_tokens=16,
             documents=[], method="longlora", rank=4, alpha=8, targets=QKVO, rslora=False, recompute="none", tied=True,
-            extend=[], window=None, window_layers=0, lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1,
+            extend=[], window=None, window_layers=0, lr=1e-3, beta1=0.9, beta2=0.95, eps=EPS, weight_decay=0.1,
             grad_scale=1 / 64, layers=3)
 CASES = {
     "full_attention": dict(attention="full"),

@@ -73,7 +73,7 @@ absl::StatusOr<nlohmann::ordered_json> RunPack(const PackFlags& given, const Dat
   options.skip_bad_records = flags.on_bad_sample == "skip";
   options.threads = flags.data.threads;
   LL_ASSIGN_OR_RETURN(options.encode_sample, MakeSampleEncoder(flags.data, tokenizer));
-  options.sample_settings = SampleSettings(flags.data);
+  LL_ASSIGN_OR_RETURN(options.sample_settings, SampleSettings(flags.data, *tokenizer));
   LiveLine line(talk);
   options.progress = [&](const PackProgress& progress) { line.Show(progress); };
   options.warn = [&](const std::string& text) { line.Say(text); };

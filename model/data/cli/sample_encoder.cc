@@ -3,25 +3,35 @@
 #include <filesystem>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/chat/sft_encoder.h"
 
 namespace ll {
 
-absl::StatusOr<SampleEncoder> MakeSampleEncoder(const DataFlags& flags,
-                                                std::shared_ptr<const Tokenizer> tokenizer) {
-  if (flags.prompt_template.empty()) return SampleEncoder();
+namespace {
+
+SftOptions OptionsOf(const DataFlags& flags) {
   SftOptions options;
   options.prompt_template = flags.prompt_template;
   options.max_seq_length = flags.max_seq_length;
   options.truncation = flags.truncation;
-  const std::string folder = IsDirectory(flags.tokenizer)
-                                 ? flags.tokenizer
-                                 : std::filesystem::path(flags.tokenizer).parent_path().string();
+  return options;
+}
+
+std::string FolderOf(const DataFlags& flags) {
+  return IsDirectory(flags.tokenizer)
+             ? flags.tokenizer
+             : std::filesystem::path(flags.tokenizer).parent_path().string();
+}
+
+}  // namespace
+
+absl::StatusOr<SampleEncoder> MakeSampleEncoder(const DataFlags& flags,
+                                                std::shared_ptr<const Tokenizer> tokenizer) {
+  if (flags.prompt_template.empty()) return SampleEncoder();
   LL_ASSIGN_OR_RETURN(std::shared_ptr<const SftEncoder> encoder,
-                      SftEncoder::Create(options, std::move(tokenizer), folder));
+                      SftEncoder::Create(OptionsOf(flags), std::move(tokenizer), FolderOf(flags)));
   return SampleEncoder([encoder](const Record& record) -> absl::StatusOr<EncodedSample> {
     LL_ASSIGN_OR_RETURN(SftSample sample, encoder->Encode(record));
     return EncodedSample{std::move(sample.ids), std::move(sample.loss_spans),
@@ -29,8 +39,9 @@ absl::StatusOr<SampleEncoder> MakeSampleEncoder(const DataFlags& flags,
   });
 }
 
-std::string SampleSettings(const DataFlags& flags) {
-  return absl::StrCat(flags.prompt_template, " ", flags.max_seq_length, " ", flags.truncation);
+absl::StatusOr<std::string> SampleSettings(const DataFlags& flags, const Tokenizer& tokenizer) {
+  if (flags.prompt_template.empty()) return std::string();
+  return SftIdentity(OptionsOf(flags), tokenizer, FolderOf(flags));
 }
 
 }  // namespace ll

@@ -14,6 +14,6 @@ namespace ll {
 absl::StatusOr<SampleEncoder> MakeSampleEncoder(const DataFlags& flags,
                                                 std::shared_ptr<const Tokenizer> tokenizer);
 // PackOptions::sample_settings.
-std::string SampleSettings(const DataFlags& flags);
+absl::StatusOr<std::string> SampleSettings(const DataFlags& flags, const Tokenizer& tokenizer);
 
 }  // namespace ll

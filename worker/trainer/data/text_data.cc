@@ -13,7 +13,6 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/chat/sft_encoder.h"
-#include "model/chat/special_tokens.h"
 #include "model/data/pack.h"
 #include "model/text/tokenizer.h"
 #include "worker/trainer/data/fingerprint.h"
@@ -29,17 +28,21 @@ std::string TokenizerFolder(const JobSpec& spec) {
   return spec.tokenizer.value_or(spec.model.value_or(""));
 }
 
+SftOptions SftOptionsOf(const JobSpec& spec) {
+  SftOptions options;
+  options.prompt_template = *spec.prompt_template;
+  options.max_seq_length = *spec.max_seq_length;
+  options.truncation = *spec.truncation;
+  return options;
+}
+
 // What the token file depends on besides the text.
 absl::StatusOr<std::string> Settings(const JobSpec& spec, const Tokenizer& tokenizer) {
-  std::string out =
-      absl::StrCat("tokenizer ", tokenizer.hash(), " on_bad_sample ", *spec.on_bad_sample);
-  if (!*spec.sft) return absl::StrCat(out, " text");
-  LL_ASSIGN_OR_RETURN(const SpecialTokens tokens,
-                      ReadSpecialTokens(TokenizerFolder(spec), tokenizer));
-  for (const auto& [name, text] : tokens.texts) absl::StrAppend(&out, " ", name, " ", text);
-  return absl::StrCat(out, " sft ", *spec.prompt_template, " ", *spec.truncation, " ",
-                      *spec.max_seq_length, " ", tokens.adds_bos ? "bos " : "",
-                      *spec.prompt_template == "chat_template" ? tokens.chat_template : "");
+  const std::string bad = absl::StrCat(" on_bad_sample ", *spec.on_bad_sample);
+  if (!*spec.sft) return absl::StrCat("tokenizer ", tokenizer.hash(), " text", bad);
+  LL_ASSIGN_OR_RETURN(const std::string encoder,
+                      SftIdentity(SftOptionsOf(spec), tokenizer, TokenizerFolder(spec)));
+  return absl::StrCat(encoder, bad);
 }
 
 absl::StatusOr<std::string> NameOf(const JobSpec& spec, const std::string& settings) {
@@ -76,12 +79,9 @@ absl::Status WaitFor(const std::string& path) {
 
 absl::StatusOr<SampleEncoder> MakeSampleEncoder(const JobSpec& spec,
                                                 std::shared_ptr<const Tokenizer> tokenizer) {
-  SftOptions options;
-  options.prompt_template = *spec.prompt_template;
-  options.truncation = *spec.truncation;
-  options.max_seq_length = *spec.max_seq_length;
-  LL_ASSIGN_OR_RETURN(std::shared_ptr<const SftEncoder> encoder,
-                      SftEncoder::Create(options, std::move(tokenizer), TokenizerFolder(spec)));
+  LL_ASSIGN_OR_RETURN(
+      std::shared_ptr<const SftEncoder> encoder,
+      SftEncoder::Create(SftOptionsOf(spec), std::move(tokenizer), TokenizerFolder(spec)));
   return SampleEncoder([encoder](const Record& record) -> absl::StatusOr<EncodedSample> {
     LL_ASSIGN_OR_RETURN(SftSample sample, encoder->Encode(record));
     return EncodedSample{std::move(sample.ids), std::move(sample.loss_spans),
