@@ -118,8 +118,10 @@ class TidyTest(unittest.TestCase):
             "a/good.h": "#pragma once\n#include <string>\ninline std::string F() { return {}; }\n",
             "a/bad.h": "#pragma once\ninline std::string F() { return {}; }\n",
             "a/heavy.h": "#include <torch/torch.h>\n",
-            "build/compile_commands.json": '[{"file": "%s/a/x.cc", "command": "c++ -std=c++20 -c x.cc"}]'
-                                           % pathlib.Path(self.folder.name).resolve()})
+            "a/proven.h": "#error the build has seen it\n", "a/proven.cc": '#include "a/proven.h"\n#include "a/bad.h"\n',
+            "build/compile_commands.json": '[{"file": "%s/a/x.cc", "command": "c++ -std=c++20 -c x.cc"},'
+                                           ' {"file": "%s/a/proven.cc", "command": "c++ -std=c++20 -c proven.cc"}]'
+                                           % ((pathlib.Path(self.folder.name).resolve(),) * 2)})
         findings = list(builds.check_headers(tree, pathlib.Path(self.folder.name) / "build"))
         self.assertEqual(len(findings), 1, findings)
         self.assertIn("a/bad.h", findings[0])
