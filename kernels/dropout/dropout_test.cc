@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "gtest/gtest.h"
 #include "kernels/ops.h"
 #include "kernels/testing.h"
@@ -19,6 +21,43 @@ TEST(Dropout, MaskDependsOnItsNameAlone) {
   EXPECT_FALSE(at::equal(a, other_stream));
   EXPECT_TRUE(at::equal(a.narrow(0, 0, 10), shorter));
   EXPECT_TRUE(((a == 0) | ((a - 1 / 0.75).abs() < 1e-6)).all().item<bool>());
+}
+
+// Philox4x32-10 (Salmon et al. 2011) as the paper writes it, one counter at a time.
+uint32_t PhiloxWord(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, int word) {
+  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  uint32_t c[4] = {c0, c1, c2, 0};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = uint64_t{0xD2511F53} * c[0], b = uint64_t{0xCD9E8D57} * c[2];
+    const uint32_t next[4] = {static_cast<uint32_t>(b >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(b),
+                              static_cast<uint32_t>(a >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(a)};
+    std::copy(next, next + 4, c);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return c[word];
+}
+
+// The mask is part of what a resumed training must repeat, on every instruction set.
+TEST(Dropout, MaskIsPhiloxOfKeyRowAndFeature) {
+  constexpr uint64_t kKey = 0x123456789abcdef0;
+  constexpr uint32_t kStream = 7, kThreshold = 3u << 30;  // p = 0.75
+  for (const int64_t width : {1, 15, 64, 70, 145}) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor x = at::randn({3, width}).to(dtype);
+      at::Tensor y = at::empty_like(x);
+      Dropout(x, 0.75, kKey, kStream, y);
+      for (int64_t row = 0; row < 3; ++row) {
+        for (int64_t i = 0; i < width; ++i) {
+          const bool dropped =
+              PhiloxWord(kKey, static_cast<uint32_t>(i / 4), static_cast<uint32_t>(row), kStream,
+                         static_cast<int>(i % 4)) < kThreshold;
+          const float want = dropped ? 0.0f : 4 * x[row][i].item<float>();
+          ASSERT_EQ(y[row][i].item<float>(), want) << width << " " << row << " " << i;
+        }
+      }
+    }
+  }
 }
 
 TEST(Dropout, KeepsTheExpectedShare) {
