@@ -103,7 +103,8 @@ absl::Status CheckRules(absl::string_view rules) {
   if (good) {
     std::memcpy(&trie_bytes, rules.data(), sizeof(trie_bytes));
     rules.remove_prefix(sizeof(trie_bytes));
-    good = trie_bytes <= rules.size() && trie_bytes % sizeof(Unit) == 0;
+    // The library looks at the first unit unasked.
+    good = trie_bytes > 0 && trie_bytes <= rules.size() && trie_bytes % sizeof(Unit) == 0;
   }
   if (good) {
     std::vector<Unit> units(trie_bytes / sizeof(Unit));
