@@ -36,7 +36,9 @@ absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> SentencePieceTokenizer::
   out->hash_ = Sha256Hex(serialized);
   if (out->model_.bos_id() >= 0) out->bos_id = out->model_.bos_id();
   if (out->model_.eos_id() >= 0) out->eos_id = out->model_.eos_id();
-  LL_RETURN_IF_ERROR(out->EncodeWhole("\n", out->newline_));
+  if (!out->EncodeWhole("\n", out->newline_).ok())
+    return absl::InvalidArgumentError(
+        "expected a SentencePiece model, found one that cannot encode");
   VocabularyReach reach;
   for (int id = 0; id < out->model_.size(); ++id) reach.Add(out->model_.piece(id));
   out->word_by_word_ = IsPlainBpeModel(serialized) && !reach.over_spaces && !reach.over_newlines;
