@@ -50,9 +50,11 @@ void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Ten
 // grad fp32 [V, d] += scatter of dy [N, d].
 void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tensor& grad);
 
-// y [N, d] = x, each element zeroed with probability p or divided by 1 - p; the mask depends on
-// (key, stream, row, column) alone. y may be x.
+// y [N, d] = x, each element zeroed with probability p or divided by 1 - p (p to 1/65536); the mask
+// depends on (key, stream, row, column) alone. y may be x.
 void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
+// y += Dropout(x).
+void DropoutAdd(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
 
 // sum (fp32) += scale * x.
 void AccumulateInto(at::Tensor& sum, const at::Tensor& x, double scale = 1.0);

@@ -9,8 +9,8 @@
 namespace ll {
 namespace {
 
-// Dropout streams: 16 a layer, the first part of each projection.
-constexpr uint32_t kStreamsPerLayer = 16, kQkv = 0, kO = 4, kGateUp = 5, kDown = 8;
+// Dropout streams: one a projection, 16 a layer.
+constexpr uint32_t kStreamsPerLayer = 16, kQkv = 0, kO = 1, kGateUp = 2, kDown = 3;
 
 }  // namespace
 

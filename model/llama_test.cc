@@ -117,7 +117,7 @@ class Reference {
     };
     const at::Tensor a = Norm(x, p + "input_layernorm.weight");
     at::Tensor q = heads(Linear(a, p + "self_attn.q_proj", l, 0), h);
-    at::Tensor key = heads(Linear(a, p + "self_attn.k_proj", l, 1), k);
+    at::Tensor key = heads(Linear(a, p + "self_attn.k_proj", l, 0), k);
     if (config_.HasQkNorm()) {
       q = Norm(q, p + "self_attn.q_norm.weight");
       key = Norm(key, p + "self_attn.k_norm.weight");
@@ -125,15 +125,15 @@ class Reference {
     q = Rope(q);
     key = Rope(key).repeat_interleave(h / k, 0);
     const at::Tensor v =
-        heads(Linear(a, p + "self_attn.v_proj", l, 2), k).repeat_interleave(h / k, 0);
+        heads(Linear(a, p + "self_attn.v_proj", l, 0), k).repeat_interleave(h / k, 0);
     const at::Tensor scores = q.matmul(key.transpose(1, 2)) / std::sqrt(static_cast<double>(d));
     const at::Tensor weights = at::softmax(scores.masked_fill(mask.logical_not(), -INFINITY), 2);
     const at::Tensor attention = weights.matmul(v).transpose(0, 1).reshape({n, h * d});
-    const at::Tensor mid = x + Linear(attention, p + "self_attn.o_proj", l, 4);
+    const at::Tensor mid = x + Linear(attention, p + "self_attn.o_proj", l, 1);
     const at::Tensor b = Norm(mid, p + "post_attention_layernorm.weight");
-    const at::Tensor gate = Linear(b, p + "mlp.gate_proj", l, 5),
-                     up = Linear(b, p + "mlp.up_proj", l, 6);
-    return mid + Linear(at::silu(gate) * up, p + "mlp.down_proj", l, 8);
+    const at::Tensor gate = Linear(b, p + "mlp.gate_proj", l, 2),
+                     up = Linear(b, p + "mlp.up_proj", l, 2);
+    return mid + Linear(at::silu(gate) * up, p + "mlp.down_proj", l, 3);
   }
 
   LlamaConfig config_;

@@ -21,6 +21,20 @@ void AddOuter(const at::Tensor& a, const at::Tensor& b, at::Tensor& sum) {
   }
 }
 
+// Buffers that every projection of a thread uses in turn: fresh ones for each use would cost more
+// in page faults than some of the products they hold.
+enum ScratchUse { kWeight, kInput, kDown, kDownGradient, kScratchUses };
+at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOptions& options) {
+  static thread_local at::Tensor buffers[kScratchUses];
+  at::Tensor& buffer = buffers[use];
+  const int64_t elements = sizes[0] * sizes[1];
+  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != options.dtype()) {
+    buffer = at::Tensor();  // the old one goes before the new one comes
+    buffer = at::empty({elements}, options);
+  }
+  return buffer.narrow(0, 0, elements).view(sizes);
+}
+
 // An fp32 master of `compute`: the same storage where the model computes in fp32.
 at::Tensor MasterOf(const at::Tensor& compute) {
   return compute.scalar_type() == at::kFloat ? compute : compute.to(at::kFloat);
@@ -99,14 +113,7 @@ absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& 
 
 at::Tensor Projection::BaseWeight() const {
   if (weight_.defined()) return weight_;
-  // One buffer a thread for all projections, as large as the largest: a fresh one for each use
-  // would cost more in page faults than the dequantisation.
-  static thread_local at::Tensor buffer;
-  const int64_t elements = out_ * in_;
-  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != compute_.dtype()) {
-    buffer = at::empty({elements}, compute_);
-  }
-  at::Tensor weight = buffer.narrow(0, 0, elements).view({out_, in_});
+  const at::Tensor weight = Scratch(kWeight, {out_, in_}, compute_);
   for (size_t i = 0; i < parts_.size(); ++i) {
     at::Tensor rows = weight.narrow(0, parts_[i].row, parts_[i].rows);
     DequantizeNf4(quantized_[i], rows);
@@ -131,77 +138,68 @@ absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& sou
   return absl::OkStatus();
 }
 
-at::Tensor Projection::StackedB() const {
-  at::Tensor b = at::zeros({out_, rank_}, compute_);
-  for (const Part& part : parts_) {
-    if (part.rank_row < 0) continue;
-    at::Tensor block = b.narrow(0, part.row, part.rows).narrow(1, part.rank_row, part.b.size(1));
-    at::mul_out(block, part.b, at::scalar_tensor(scale_, at::kDouble));
-  }
-  return b;
+at::Tensor Projection::AdapterInput(const at::Tensor& x, DropoutKey dropout) const {
+  if (dropout.key == 0 || dropout_p_ == 0) return x;
+  at::Tensor dropped = Scratch(kInput, x.sizes(), compute_);
+  Dropout(x, dropout_p_, dropout.key, dropout.stream, dropped);
+  return dropped;
 }
 
-at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
-  if (dropout.key == 0 || dropout_p_ == 0) return at::mm(x, lora_a_.t());
-  at::Tensor t = at::empty({x.size(0), rank_}, x.options()), dropped = at::empty_like(x);
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    if (parts_[i].rank_row < 0) continue;
-    const int64_t rank = parts_[i].b.size(1);
-    Dropout(x, dropout_p_, dropout.key, dropout.stream + static_cast<uint32_t>(i), dropped);
-    t.narrow(1, parts_[i].rank_row, rank)
-        .copy_(at::mm(dropped, lora_a_.narrow(0, parts_[i].rank_row, rank).t()));
+void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+  at::Tensor t = Scratch(kDown, {x.size(0), rank_}, compute_);
+  at::mm_out(t, AdapterInput(x, dropout), lora_a_.t());
+  for (const Part& part : parts_) {
+    if (part.rank_row < 0) continue;
+    y.narrow(1, part.row, part.rows)
+        .addmm_(t.narrow(1, part.rank_row, part.b.size(1)), at::mul(part.b, scale_).t());
   }
-  return t;
 }
 
 void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
   const at::Tensor weight = BaseWeight();
   bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
-  if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
+  if (rank_ > 0) AddLora(x, dropout, y);
 }
 
 void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
                             at::Tensor& y) const {
   at::addmm_out(y, residual, x, BaseWeight().t());
-  if (rank_ > 0) y.addmm_(Down(x, dropout), StackedB().t());
+  if (rank_ > 0) AddLora(x, dropout, y);
 }
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                               at::Tensor& dx) const {
-  const at::Tensor b = StackedB();
-  const at::Tensor dt = at::mm(dy, b);  // [N, R]
+  const bool drops = dropout.key != 0 && dropout_p_ != 0;
+  at::Tensor input, t;
   if (lora_a_grad_.defined()) {
-    // One GEMM for all parts; the blocks off the diagonal are another part's products and are
-    // dropped.
-    const at::Tensor db = at::mm(dy.t(), Down(x, dropout)).to(at::kFloat);
-    for (const Part& part : parts_) {
-      if (part.rank_row < 0) continue;
-      at::Tensor grad = part.b_grad;
-      grad.add_(db.narrow(0, part.row, part.rows).narrow(1, part.rank_row, grad.size(1)), scale_);
+    input = AdapterInput(x, dropout);
+    t = Scratch(kDown, {dy.size(0), rank_}, compute_);
+    at::mm_out(t, input, lora_a_.t());
+  }
+  at::Tensor dt = Scratch(kDownGradient, {dy.size(0), rank_}, compute_);
+  for (const Part& part : parts_) {
+    if (part.rank_row < 0) continue;
+    const int64_t rank = part.b.size(1);
+    const at::Tensor dy_part = dy.narrow(1, part.row, part.rows);
+    at::Tensor dt_part = dt.narrow(1, part.rank_row, rank);
+    at::mm_out(dt_part, dy_part, at::mul(part.b, scale_));
+    if (!part.b_grad.defined()) continue;
+    at::Tensor db = part.b_grad;
+    const at::Tensor t_part = t.narrow(1, part.rank_row, rank);
+    if (compute_.dtype() == at::kFloat) {
+      db.addmm_(dy_part.t(), t_part, /*beta=*/1, /*alpha=*/scale_);
+    } else {
+      AccumulateInto(db, at::mm(dy_part.t(), t_part), scale_);
     }
   }
-  if (dropout.key == 0 || dropout_p_ == 0) {
-    at::Tensor da = lora_a_grad_;
-    if (da.defined()) AddOuter(dt, x, da);
+  if (at::Tensor da = lora_a_grad_; da.defined()) AddOuter(dt, input, da);
+  if (!drops) {
     dx.addmm_(dt, lora_a_);
     return;
   }
-  at::Tensor dropped = at::empty_like(x);
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const Part& part = parts_[i];
-    if (part.rank_row < 0) continue;
-    const uint32_t stream = dropout.stream + static_cast<uint32_t>(i);
-    const int64_t rank = part.b.size(1);
-    const at::Tensor dt_part = dt.narrow(1, part.rank_row, rank).contiguous();
-    if (lora_a_grad_.defined()) {
-      Dropout(x, dropout_p_, dropout.key, stream, dropped);
-      at::Tensor da = lora_a_grad_.narrow(0, part.rank_row, rank);
-      AddOuter(dt_part, dropped, da);
-    }
-    at::mm_out(dropped, dt_part, lora_a_.narrow(0, part.rank_row, rank));
-    Dropout(dropped, dropout_p_, dropout.key, stream, dropped);
-    dx.add_(dropped);
-  }
+  at::Tensor through_mask = Scratch(kInput, {dy.size(0), in_}, compute_);
+  at::mm_out(through_mask, dt, lora_a_);
+  DropoutAdd(through_mask, dropout_p_, dropout.key, dropout.stream, dx);
 }
 
 void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,

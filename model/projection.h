@@ -15,10 +15,10 @@
 
 namespace ll {
 
-// Which dropout masks to use; key 0 = none.
+// Which dropout mask to use; key 0 = none. A projection's adapters share the mask of its input.
 struct DropoutKey {
   uint64_t key = 0;
-  uint32_t stream = 0;  // names the projection; each of its parts adds its index
+  uint32_t stream = 0;  // names the projection
 };
 
 class Projection {
@@ -65,11 +65,11 @@ class Projection {
   // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites.
   at::Tensor BaseWeight() const;
   absl::Status LoadBias(const ModelOptions& options, WeightSource& source);
-  // The scaled B matrices, block-diagonal [out, R], so that y += t B^T serves all parts in one
-  // GEMM.
-  at::Tensor StackedB() const;
-  // t [N, R] = x A^T, with each part's own dropout of x.
-  at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
+  // x as the adapters see it: x itself, or x after dropout in a buffer that the next call
+  // overwrites.
+  at::Tensor AdapterInput(const at::Tensor& x, DropoutKey dropout) const;
+  // y += scale * (input A^T) B^T, where each part has its own columns of y.
+  void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                     at::Tensor& dx) const;
 

@@ -41,22 +41,35 @@ uint32_t PhiloxWord(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, int wor
 // The mask is part of what a resumed training must repeat, on every instruction set.
 TEST(Dropout, MaskIsPhiloxOfKeyRowAndFeature) {
   constexpr uint64_t kKey = 0x123456789abcdef0;
-  constexpr uint32_t kStream = 7, kThreshold = 3u << 30;  // p = 0.75
-  for (const int64_t width : {1, 15, 64, 70, 145}) {
+  constexpr uint32_t kStream = 7, kThreshold = 3u << 14;  // p = 0.75
+  for (const int64_t width : {1, 15, 64, 70, 145, 300}) {
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       const at::Tensor x = at::randn({3, width}).to(dtype);
       at::Tensor y = at::empty_like(x);
       Dropout(x, 0.75, kKey, kStream, y);
       for (int64_t row = 0; row < 3; ++row) {
         for (int64_t i = 0; i < width; ++i) {
-          const bool dropped =
-              PhiloxWord(kKey, static_cast<uint32_t>(i / 4), static_cast<uint32_t>(row), kStream,
-                         static_cast<int>(i % 4)) < kThreshold;
-          const float want = dropped ? 0.0f : 4 * x[row][i].item<float>();
+          const int64_t vector = i % 128 / 16;
+          const uint32_t word = PhiloxWord(kKey, static_cast<uint32_t>(i / 128 * 16 + i % 16),
+                                           static_cast<uint32_t>(row), kStream, vector / 2);
+          const uint32_t bits = vector % 2 == 0 ? word & 0xffff : word >> 16;
+          const float want = bits < kThreshold ? 0.0f : 4 * x[row][i].item<float>();
           ASSERT_EQ(y[row][i].item<float>(), want) << width << " " << row << " " << i;
         }
       }
     }
+  }
+}
+
+TEST(Dropout, AddsWhatItKeeps) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({5, 70}).to(dtype), start = at::randn({5, 70}).to(dtype);
+    at::Tensor y = at::empty_like(x), sum = start.clone();
+    Dropout(x, 0.25, 7, 1, y);
+    DropoutAdd(x, 0.25, 7, 1, sum);
+    // 1 / (1 - p) is exact to one rounding of the stored type.
+    EXPECT_TRUE(at::allclose(sum, start + y, 1e-2, dtype == at::kFloat ? 1e-6 : 2e-2));
+    EXPECT_TRUE(at::equal(sum.index({y == 0}), start.index({y == 0})));
   }
 }
 

@@ -73,6 +73,19 @@ int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
   return recompute == "selective" ? lean : lean + 2 * c.intermediate_size;
 }
 
+// Elements a token that the adapters of one projection need at a time: its input after dropout, and
+// the low-rank products of forward and backward.
+int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
+  if (s.method == "full" || s.target_modules.empty()) return 0;
+  int64_t input = 0;
+  for (const Linear& l : Linears(c)) {
+    const bool adapted = std::find(s.target_modules.begin(), s.target_modules.end(), l.name) !=
+                         s.target_modules.end();
+    if (adapted) input = std::max(input, l.in);
+  }
+  return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * 3 * s.lora_rank.value_or(0);
+}
+
 JobSpec WithContext(const JobSpec& spec, int64_t tokens) {
   JobSpec out = spec;
   out.context_length = tokens;
@@ -157,7 +170,8 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   // of the widest part.
   const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
   const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
-  m.workspace = tokens * (recomputed + gradients) * element + DequantizedBytes(c, s, element);
+  m.workspace = tokens * (recomputed + gradients + LoraScratchElements(c, s)) * element +
+                DequantizedBytes(c, s, element);
   return m;
 }
 
