@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "absl/strings/string_view.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -13,26 +14,53 @@ namespace {
 
 using nlohmann::json;
 
-// Adds the commit of one line; false where the line is damaged.
-bool AddLine(absl::string_view line, TokenCommit& sum) {
-  try {
-    const json root = json::parse(line.begin(), line.end());
-    const auto tokens = root.at("tokens").get<int64_t>();
-    if (tokens < sum.tokens) return false;
-    const auto documents = root.at("documents").get<TokenSpans>();
-    sum.documents.insert(sum.documents.end(), documents.begin(), documents.end());
-    if (root.contains("loss_spans")) {
-      const auto spans = root["loss_spans"].get<TokenSpans>();
-      if (!sum.loss_spans) sum.loss_spans.emplace();
-      sum.loss_spans->insert(sum.loss_spans->end(), spans.begin(), spans.end());
+int64_t EndOf(const TokenSpans& spans) { return spans.empty() ? 0 : spans.back().second; }
+
+// Reads [start, end) pairs; false unless they rise from `first` and end by `size`.
+bool ReadSpans(const json& list, int64_t first, int64_t size, TokenSpans& spans) {
+  if (!list.is_array()) return false;
+  for (const json& pair : list) {
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() ||
+        !pair[1].is_number_integer()) {
+      return false;
     }
-    sum.open_document = root.at("open_document").get<int64_t>();
-    sum.state = root.at("state").get<std::string>();
-    sum.tokens = tokens;
-    return true;
-  } catch (const json::exception&) {
+    const auto start = pair[0].get<int64_t>(), end = pair[1].get<int64_t>();
+    if (start < first || end < start || end > size) return false;
+    spans.emplace_back(start, end);
+    first = end;
+  }
+  return true;
+}
+
+// Adds the commit of one line, all of it or nothing; false where the line is damaged.
+bool AddLine(absl::string_view line, TokenCommit& sum) {
+  const absl::StatusOr<json> parsed = ParseJsonObject(line);
+  if (!parsed.ok()) return false;
+  const json& root = *parsed;
+  const auto field = [&root](const char* name) -> const json& {
+    static const json kAbsent;
+    const auto it = root.find(name);
+    return it == root.end() ? kAbsent : *it;
+  };
+  const json &tokens = field("tokens"), &open = field("open_document"), &state = field("state");
+  if (!tokens.is_number_integer() || !open.is_number_integer() || !state.is_string()) return false;
+  const auto size = tokens.get<int64_t>(), open_document = open.get<int64_t>();
+  TokenSpans documents, loss_spans;
+  if (size < sum.tokens || open_document < -1 || open_document > size ||
+      !ReadSpans(field("documents"), EndOf(sum.documents), size, documents)) {
     return false;
   }
+  if (root.contains("loss_spans")) {
+    const int64_t first = sum.loss_spans ? EndOf(*sum.loss_spans) : 0;
+    if (!ReadSpans(field("loss_spans"), first, size, loss_spans)) return false;
+    if (!sum.loss_spans) sum.loss_spans.emplace();
+    sum.loss_spans->insert(sum.loss_spans->end(), loss_spans.begin(), loss_spans.end());
+  }
+  sum.documents.insert(sum.documents.end(), documents.begin(), documents.end());
+  sum.tokens = size;
+  sum.open_document = open_document;
+  sum.state = state.get<std::string>();
+  return true;
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
 #include "model/chat/jinja/interpreter.h"
 #include "model/chat/jinja/lexer.h"
 #include "model/chat/jinja/parser.h"
@@ -12,12 +12,23 @@ namespace ll::jinja {
 namespace {
 
 constexpr size_t kMaxSourceBytes = 1 << 20;  // the longest in use have some 20 kB
+constexpr size_t kMaxMessageBytes = 300;
 
 bool MarksGeneration(const std::vector<Stmt>& body) {
   return std::any_of(body.begin(), body.end(), [](const Stmt& stmt) {
     return stmt.kind == Stmt::Kind::kGeneration || MarksGeneration(stmt.body) ||
            MarksGeneration(stmt.orelse);
   });
+}
+
+// Messages quote the template, which may hold line breaks and any bytes: an error is one line.
+absl::Status OneLine(const absl::Status& status) {
+  const absl::string_view message = status.message();
+  const bool plain = std::none_of(message.begin(), message.end(), [](char c) {
+    return static_cast<unsigned char>(c) < ' ' || static_cast<unsigned char>(c) >= 0x7f;
+  });
+  if (plain && message.size() <= kMaxMessageBytes) return status;
+  return absl::Status(status.code(), absl::Utf8SafeCHexEscape(message.substr(0, kMaxMessageBytes)));
 }
 
 }  // namespace
@@ -30,15 +41,20 @@ absl::StatusOr<std::unique_ptr<Template>> Template::Parse(absl::string_view sour
     return absl::InvalidArgumentError(absl::StrCat("line 1: expected at most ", kMaxSourceBytes,
                                                    " bytes, found ", source.size()));
   }
-  LL_ASSIGN_OR_RETURN(const std::vector<Token> tokens, Tokenize(source));
+  const absl::StatusOr<std::vector<Token>> tokens = Tokenize(source);
+  if (!tokens.ok()) return OneLine(tokens.status());
+  absl::StatusOr<std::vector<Stmt>> body = jinja::Parse(*tokens);
+  if (!body.ok()) return OneLine(body.status());
   std::unique_ptr<Template> out(new Template);
-  LL_ASSIGN_OR_RETURN(out->body_, jinja::Parse(tokens));
+  out->body_ = *std::move(body);
   out->marks_generation_ = MarksGeneration(out->body_);
   return out;
 }
 
 absl::StatusOr<Rendered> Template::Render(const Dict& globals, const Limits& limits) const {
-  return Interpreter(globals, limits).Run(body_);
+  absl::StatusOr<Rendered> rendered = Interpreter(globals, limits).Run(body_);
+  if (!rendered.ok()) return OneLine(rendered.status());
+  return rendered;
 }
 
 }  // namespace ll::jinja
