@@ -157,7 +157,7 @@ class RealCoordinator : public Coordinator {
     const AdmissionOptions admission{.paths_are_local = loopback,
                                      .shared_job_store = options_.shared_job_store};
     jobs_ = std::make_unique<JobsService>(
-        api_, *follow_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
+        api_, *follow_, hub_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
     admin_ = std::make_unique<AdminService>(api_, hub_, admission);
     workers_ = std::make_unique<WorkersService>(api_, hub_);
   }

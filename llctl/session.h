@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <istream>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -29,6 +30,8 @@ struct Environment {
   Clock& clock;
   Random& random;
   Interrupt& interrupt;
+  // Where a conversation's lines come from; null: standard input.
+  std::istream* in = nullptr;
 };
 
 // One run of llctl after its command line was read.
@@ -63,6 +66,7 @@ void AddWatchCommand(CLI::App& app, Action& chosen);
 void AddLogsCommand(CLI::App& app, Action& chosen);
 void AddControlCommands(CLI::App& app, Action& chosen);  // cancel, pause, resume
 void AddWhyCommand(CLI::App& app, Action& chosen);
+void AddChatCommand(CLI::App& app, Action& chosen);
 void AddEvalCommand(CLI::App& app, Action& chosen);
 void AddWorkersCommand(CLI::App& app, Action& chosen);
 void AddModelsCommand(CLI::App& app, Action& chosen);

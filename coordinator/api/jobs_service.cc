@@ -1,5 +1,7 @@
 #include "coordinator/api/jobs_service.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
@@ -19,6 +21,7 @@ constexpr int kDefaultPageSize = 100;
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxReasonBytes = 1000;
+constexpr size_t kMaxSayBytes = 1 << 20;
 
 absl::Status NoSuchJob(const std::string& id) {
   return FieldStatus(absl::StatusCode::kNotFound, "job_id",
@@ -224,6 +227,55 @@ grpc::ServerWriteReactor<v1::WatchResponse>* JobsService::Watch(
 grpc::ServerWriteReactor<v1::LogsResponse>* JobsService::Logs(grpc::CallbackServerContext* context,
                                                               const v1::LogsRequest* request) {
   return LogsStream::Start<LogsStream>(api_, hub_, "/ll.v1.Jobs/Logs", context, *request);
+}
+
+// ---- a word to a running job
+
+namespace {
+
+// Where a message for the job goes: the session of rank 0's worker.
+absl::StatusOr<uint64_t> ListeningSession(const Job& job, const Scheduler& view) {
+  if (job.spec.kind != "generate") {
+    return MakeFieldError(
+        {"job_id", "a job of kind generate", absl::StrCat("kind ", job.spec.kind)},
+        absl::StatusCode::kFailedPrecondition);
+  }
+  if (job.state != JobState::kRunning || !job.attempt) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "job_id",
+                       absl::StrCat("the job is ", JobStateName(job.state), ": ", job.reason),
+                       "it listens while it is RUNNING");
+  }
+  const auto worker = view.workers().find(job.attempt->ranks.front().worker);
+  if (worker == view.workers().end() || !worker->second.connected) {
+    return absl::UnavailableError("the job's worker is out of contact");
+  }
+  return worker->second.session;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
+                                           const v1::SayRequest* request,
+                                           v1::SayResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Jobs/Say", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  std::string line;
+  const auto printed = google::protobuf::util::MessageToJsonString(request->message(), &line);
+  if (!printed.ok() || line.size() > kMaxSayBytes) {
+    return call.Finish(
+        MakeFieldError({"message", "at most 1 MiB of JSON", absl::StrCat(line.size(), " bytes")}));
+  }
+  api_.driver->Read(
+      [this, call, request, response, line](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const Job* job = view->Find(JobId(request->job_id()));
+        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
+        const absl::StatusOr<uint64_t> session = ListeningSession(*job, *view);
+        if (!session.ok()) return (void)call.Finish(session.status());
+        response->set_epoch(job->epoch);
+        call.Finish(ranks_.Say(*session, job->id, job->epoch, line));
+      });
+  return call.reactor();
 }
 
 // ---- wishes

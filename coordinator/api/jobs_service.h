@@ -7,6 +7,7 @@
 #include "coordinator/api/call.h"
 #include "coordinator/api/convert.h"
 #include "coordinator/api/follow.h"
+#include "coordinator/api/rank_input.h"
 #include "proto/jobs.grpc.pb.h"
 
 namespace ll {
@@ -21,9 +22,9 @@ struct JobsOptions {
 
 class JobsService : public v1::Jobs::CallbackService {
  public:
-  // The context and the hub must outlive the gRPC server.
-  JobsService(const ApiContext& api, FollowHub& hub, JobsOptions options)
-      : api_(api), hub_(hub), options_(std::move(options)) {}
+  // The context, the hub and the ranks' input must outlive the gRPC server.
+  JobsService(const ApiContext& api, FollowHub& hub, RankInput& ranks, JobsOptions options)
+      : api_(api), hub_(hub), ranks_(ranks), options_(std::move(options)) {}
 
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
                                    const v1::SubmitRequest* request,
@@ -45,6 +46,8 @@ class JobsService : public v1::Jobs::CallbackService {
                                    const v1::ResumeRequest* request, v1::Job* response) override;
   grpc::ServerUnaryReactor* Why(grpc::CallbackServerContext* context, const v1::WhyRequest* request,
                                 v1::WhyResponse* response) override;
+  grpc::ServerUnaryReactor* Say(grpc::CallbackServerContext* context, const v1::SayRequest* request,
+                                v1::SayResponse* response) override;
 
  private:
   // Admission with the eval job's source looked up first; `done` gets what was admitted.
@@ -60,6 +63,7 @@ class JobsService : public v1::Jobs::CallbackService {
 
   const ApiContext& api_;
   FollowHub& hub_;
+  RankInput& ranks_;
   const JobsOptions options_;
 };
 

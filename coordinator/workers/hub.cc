@@ -94,4 +94,15 @@ void WorkerHub::Check(v1::CheckPath::Kind kind, const std::string& path,
   path_checks_.Asked(id);
 }
 
+absl::Status WorkerHub::Say(uint64_t number, const JobId& job, int64_t epoch, std::string line) {
+  const std::shared_ptr<Session> session = Find(number);
+  if (session == nullptr) return absl::UnavailableError("the job's worker is out of contact");
+  v1::CoordinatorMessage message;
+  message.mutable_say()->set_job_id(job.value());
+  message.mutable_say()->set_epoch(epoch);
+  message.mutable_say()->set_line(std::move(line));
+  session->Post(std::move(message));
+  return absl::OkStatus();
+}
+
 }  // namespace ll

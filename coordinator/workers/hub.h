@@ -9,6 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "coordinator/api/path_check.h"
+#include "coordinator/api/rank_input.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/workers/path_checks.h"
 
@@ -16,7 +17,7 @@ namespace ll {
 
 class Session;
 
-class WorkerHub : public AgentGateway, public DriverListener, public PathChecker {
+class WorkerHub : public AgentGateway, public DriverListener, public PathChecker, public RankInput {
  public:
   WorkerHub(SchedulerOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
 
@@ -35,6 +36,8 @@ class WorkerHub : public AgentGateway, public DriverListener, public PathChecker
   void Check(v1::CheckPath::Kind kind, const std::string& path,
              std::function<void(PathFindings)> done) override;
   PathChecks& path_checks() { return path_checks_; }
+  // RankInput
+  absl::Status Say(uint64_t session, const JobId& job, int64_t epoch, std::string line) override;
 
  private:
   std::shared_ptr<Session> Find(uint64_t session);

@@ -201,6 +201,10 @@ void Agent::OnMessage(const v1::CoordinatorMessage& message) {
     const auto& order = message.rendezvous();
     if (Gang* gang = Find(order.job_id(), order.epoch())) gang->SendRendezvous(order.address());
   }
+  if (message.has_say()) {
+    const auto& order = message.say();
+    if (Gang* gang = Find(order.job_id(), order.epoch())) gang->Say(order.line());
+  }
   if (message.has_check()) {
     v1::AgentMessage answer;
     *answer.mutable_checked() = CheckRegisteredPath(options_.roots, message.check());

@@ -252,6 +252,13 @@ void Gang::SendRendezvous(const std::string& address) {
   }
 }
 
+void Gang::Say(absl::string_view line) {
+  for (auto& rank : ranks_) {
+    if (rank->rank == 0 && rank->process)
+      rank->process->SendControlLine(absl::StrCat("{\"say\":", line, "}"));
+  }
+}
+
 v1::Report Gang::ReportOf(const Rank& rank) const {
   v1::Report report;
   report.set_job_id(key_.job_id);
@@ -301,7 +308,8 @@ void Gang::HandleEvent(Rank& rank, absl::string_view line) {
   }
   const bool works =
       event->event == "step" ||
-      (event->event == "phase" && (event->phase == "train" || event->phase == "eval"));
+      (event->event == "phase" && (event->phase == "train" || event->phase == "eval" ||
+                                   event->phase == "merge" || event->phase == "generate"));
   if (works && !std::exchange(rank.training, true)) {
     report = ReportOf(rank);
     report.mutable_training()->set_step(event->step);

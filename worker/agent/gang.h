@@ -73,6 +73,8 @@ class Gang {
   void Kill(bool ordered, const std::string& reason);
   // Tells the ranks that wait for it where rank 0 listens. Later calls do nothing.
   void SendRendezvous(const std::string& address);
+  // Gives rank 0 a message, one JSON object; one that is not here or has ended loses it.
+  void Say(absl::string_view line);
 
   // ---- the coordinator
   v1::HeldGang Describe() const;

@@ -21,6 +21,7 @@ constexpr int kChildControlFd = 4;
 // A stopped agent (a debugger, a frozen host) stops reading; this much keeps a trainer going for
 // thousands of steps.
 constexpr int kPipeBytes = 1 << 20;
+constexpr size_t kMaxUnreadControlBytes = 4 << 20;
 
 struct Fd {
   int value = -1;
@@ -139,10 +140,20 @@ void RankProcess::ReadEvents(const std::function<void(absl::string_view)>& on_li
 }
 
 void RankProcess::SendControlLine(absl::string_view line) {
-  const std::string text = absl::StrCat(line, "\n");
-  // EAGAIN (a trainer that has not read megabytes of lines) and EPIPE lose the line; both show as
-  // the rank's end or as its own deadline. SIGPIPE is ignored by the process.
-  (void)!write(control_fd_, text.data(), text.size());
+  if (control_.size() + line.size() > kMaxUnreadControlBytes) return;
+  absl::StrAppend(&control_, line, "\n");
+  FlushControl();
+}
+
+void RankProcess::FlushControl() {
+  while (!control_.empty()) {
+    const ssize_t n = write(control_fd_, control_.data(), control_.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    // EPIPE shows as the rank's end. SIGPIPE is ignored by the process.
+    if (n <= 0) return control_.clear();
+    control_.erase(0, static_cast<size_t>(n));
+  }
 }
 
 void RankProcess::Stop(absl::Duration now, absl::Duration grace) {
@@ -154,6 +165,7 @@ void RankProcess::Stop(absl::Duration now, absl::Duration grace) {
 void RankProcess::Kill() { process_.Signal(SIGKILL); }
 
 void RankProcess::Tick(absl::Duration now) {
+  FlushControl();
   if (kill_at_ && now >= *kill_at_) {
     kill_at_ = absl::InfiniteDuration();
     Kill();

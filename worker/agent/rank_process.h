@@ -43,7 +43,8 @@ class RankProcess {
   void ReadEvents(const std::function<void(absl::string_view)>& on_line,
                   const std::function<void(int64_t)>& on_overlong);
 
-  // Writes one line to the control descriptor. A trainer that ended or does not read loses it.
+  // Writes one line to the control descriptor; what the pipe does not take follows with Tick. A
+  // trainer that ended, or that has left 4 MB unread, loses it.
   void SendControlLine(absl::string_view line);
 
   // SIGTERM now and, after `grace`, SIGKILL (by Tick). A second call can only shorten the grace.
@@ -60,10 +61,12 @@ class RankProcess {
   RankProcess(Subprocess process, int events_fd, int control_fd, int exit_fd, std::string mark);
   void Consume(absl::string_view bytes, const std::function<void(absl::string_view)>& on_line,
                const std::function<void(int64_t)>& on_overlong);
+  void FlushControl();
 
   Subprocess process_;
   int events_fd_, control_fd_, exit_fd_;
   std::string mark_;
+  std::string control_;        // not yet written to the control descriptor
   std::string partial_;        // of the line being received
   int64_t dropped_bytes_ = 0;  // of an overlong line being received
   std::optional<absl::Duration> kill_at_;
