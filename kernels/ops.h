@@ -40,6 +40,15 @@ void SwigluForward(const at::Tensor& gate_up, at::Tensor& out);
 // gate_up becomes its own gradient; dout [N, F].
 void SwigluBackward(at::Tensor& gate_up, const at::Tensor& dout);
 
+// y [out] = w x (+ add), for one row of activations: w [out, in], x [in], add [out] or undefined,
+// all of w's dtype; y of that or fp32. y may be add. Leading dimensions of 1 are free.
+void MatVec(const at::Tensor& w, const at::Tensor& x, const at::Tensor& add, at::Tensor& y);
+
+// out [H, D] = attention of one query token, q [H, D], to the keys of a cache: k, v [K, T, D] with
+// any stride of the first dimension; D <= 256. Scaled by 1/sqrt(D).
+void DecodeAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     at::Tensor& out);
+
 // nll fp32 [N]; logits [N, V] become their gradient times grad_scale if write_grad. labels int64
 // [N], -100 or < V.
 void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double grad_scale,

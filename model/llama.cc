@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <optional>
 #include <tuple>
 
 #include <c10/core/GradMode.h>
@@ -11,36 +10,10 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "kernels/ops.h"
-#include "model/activations.h"
-#include "model/llama_head.h"
-#include "model/llama_layer.h"
-#include "model/rope.h"
+#include "model/llama_state.h"
 #include "model/torch_edge.h"
 
 namespace ll {
-
-struct Llama::State {
-  LlamaConfig config;
-  ModelOptions options;
-  at::Tensor embedding, embedding_master,
-      embedding_grad;                              // [V, d]; masters and gradients where trained
-  at::Tensor head_weight, head_master, head_grad;  // the same tensors as the embedding's where tied
-  std::vector<LlamaLayer> layers;
-  std::optional<LlamaHead> head;
-  std::optional<ActivationBuffers> buffers;
-  std::vector<Parameter> parameters;
-  RopeTable rope;
-  at::Tensor cos, sin;  // fp32 [longest row so far, D / 2]
-
-  absl::Status Load(WeightSource& source);
-  absl::Status LoadTable(const std::string& name, bool trained, WeightSource& source,
-                         at::Tensor& table, at::Tensor& master, at::Tensor& grad);
-  void CollectParameters();
-  void PrepareRope(int64_t tokens);
-  absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention,
-                                         at::Tensor& tokens, at::Tensor& labels);
-  void Forward(const RowContext& context, const at::Tensor& tokens);
-};
 
 namespace {
 

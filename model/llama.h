@@ -5,7 +5,7 @@
 // library decides, so memory is exactly what ModelOptions::recompute says and a frozen weight never
 // gets a gradient. Reading order: llama.h (this), llama.cc (weights, the row's forward and
 // backward), llama_layer.cc (one decoder layer), llama_head.cc (final norm, logits, loss),
-// shifted_attention.h (S²-Attn).
+// shifted_attention.h (S²-Attn); for generation llama_extend.cc and kv_cache.h.
 //
 // Thread-safety: none; one thread drives one Llama. The kernels use the intra-op threads of
 // at::parallel_for. Results are bit-identical from run to run for the same thread count.
@@ -20,6 +20,7 @@
 #include <ATen/ATen.h>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "model/plan/config.h"
 #include "model/weight_source.h"
 
@@ -106,6 +107,11 @@ struct PhaseSeconds {
   double backward = 0;  // layers (with recomputation) and embedding
 };
 
+class KvCache;
+
+// Which of the new positions' logits Llama::Extend returns.
+enum class LogitsOf { kNone, kLast, kAll };
+
 class Llama {
  public:
   // Reads every weight from `source` into ModelOptions::dtype. Errors: InvalidArgument naming the
@@ -129,6 +135,18 @@ class Llama {
 
   // All logits, fp32 [N, V]: for tests and short generations.
   absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens, const AttentionSpec& attention);
+
+  // Runs `tokens` behind those in `cache` (model/kv_cache.h), which was made for this model and
+  // grows by them, with full causal attention. Fp32 logits of the last new position [1, V], of all
+  // of them [n, V], or an undefined tensor. A long prompt goes through in pieces of kExtendTokens,
+  // so that beside the cache it needs no more memory than a short one.
+  // Dynamic NTK: as in transformers, the new positions are rotated for the length this call ends
+  // at, and what is in the cache stays as it was rotated.
+  // Errors: InvalidArgument for no tokens or ids beyond the vocabulary, ResourceExhausted for lack
+  // of memory; the cache then holds a prefix of what it should and may be truncated and used again.
+  absl::StatusOr<at::Tensor> Extend(absl::Span<const int32_t> tokens, KvCache& cache,
+                                    LogitsOf which = LogitsOf::kLast);
+  static constexpr int64_t kExtendTokens = 512;
 
   // Trained weights in a fixed order: embedding, then layer by layer, then the final norm and an
   // untied head.

@@ -74,7 +74,11 @@ void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, do
 
 at::Tensor LlamaHead::Logits(const at::Tensor& x) const {
   at::Tensor rstd;
-  return at::mm(Normed(x, rstd), weight_.t()).to(at::kFloat);
+  const at::Tensor h = Normed(x, rstd);
+  if (x.size(0) > 1) return at::mm(h, weight_.t()).to(at::kFloat);
+  at::Tensor logits = at::empty({1, weight_.size(0)}, at::kFloat);
+  MatVec(weight_, h, {}, logits);
+  return logits;
 }
 
 }  // namespace ll

@@ -28,7 +28,8 @@ class LlamaHead {
   // the norm's gradient.
   void NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
                       at::Tensor& nll, at::Tensor& dx);
-  // All logits, fp32 [N, V].
+  // All logits, fp32 [N, V]; of a single row without rounding to the compute dtype in between, so
+  // that two tokens are seldom equal.
   at::Tensor Logits(const at::Tensor& x) const;
 
   const NormWeight& norm() const { return norm_; }

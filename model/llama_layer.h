@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "model/activations.h"
+#include "model/cached_attention.h"
+#include "model/kv_cache.h"
 #include "model/projection.h"
 #include "model/shifted_attention.h"
 
@@ -32,6 +34,12 @@ struct RowContext {
   uint64_t dropout_key = 0;
 };
 
+// What the layers share while new tokens pass through them (generation).
+struct NewTokens {
+  CachedAttention attention;
+  at::Tensor cos, sin;  // fp32 [n, D / 2] of the new positions
+};
+
 class LlamaLayer {
  public:
   static absl::StatusOr<LlamaLayer> Create(const LlamaConfig& config, int64_t index,
@@ -44,6 +52,11 @@ class LlamaLayer {
   // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what
   // is trained. Leaves s.gate_up overwritten.
   void Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
+
+  // Forward for n new tokens behind `cache`, which gets their keys and values; without dropout.
+  // s and w have n rows.
+  void Extend(const NewTokens& context, KvCache::Layer& cache, LayerActivations& s, Workspace& w,
+              at::Tensor& x_out) const;
 
   void AppendParameters(std::vector<Parameter>& parameters) const;
   at::Tensor Weight(const std::string& hf_name) const;

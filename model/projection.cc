@@ -167,6 +167,24 @@ void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, Dro
   if (rank_ > 0) AddLora(x, dropout, y);
 }
 
+void Projection::Infer(const at::Tensor& x, at::Tensor& y) const {
+  if (x.size(0) == 1) {
+    MatVec(BaseWeight(), x, bias_, y);
+    if (rank_ > 0) AddLora(x, {}, y);
+    return;
+  }
+  Forward(x, {}, y);
+}
+
+void Projection::InferAdd(const at::Tensor& x, const at::Tensor& residual, at::Tensor& y) const {
+  if (x.size(0) == 1) {
+    MatVec(BaseWeight(), x, residual, y);
+    if (rank_ > 0) AddLora(x, {}, y);
+    return;
+  }
+  ForwardAdd(x, residual, {}, y);
+}
+
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                               at::Tensor& dx) const {
   const bool drops = dropout.key != 0 && dropout_p_ != 0;

@@ -39,6 +39,9 @@ class Projection {
   // y = residual + x W^T + LoRA, for projections without a bias. y may be residual.
   void ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
                   at::Tensor& y) const;
+  // The same for generation: without dropout, and quick for a single row.
+  void Infer(const at::Tensor& x, at::Tensor& y) const;
+  void InferAdd(const at::Tensor& x, const at::Tensor& residual, at::Tensor& y) const;
   // dx [N, in] is overwritten; gradients are added to the trained parameters. x may be undefined
   // unless NeedsInput().
   void Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,

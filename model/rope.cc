@@ -107,8 +107,9 @@ RopeTable MakeRopeTable(const LlamaConfig& config, int64_t tokens) {
   return {PlainFrequencies(config.rope_theta, config.head_dim)};
 }
 
-std::pair<at::Tensor, at::Tensor> CosSin(const RopeTable& table, int64_t tokens) {
-  at::Tensor angle = at::arange(tokens, at::kFloat).unsqueeze(1) * table.inverse_frequencies;
+std::pair<at::Tensor, at::Tensor> CosSin(const RopeTable& table, int64_t tokens, int64_t first) {
+  at::Tensor angle =
+      at::arange(first, first + tokens, at::kFloat).unsqueeze(1) * table.inverse_frequencies;
   at::Tensor cos = angle.cos();
   at::Tensor sin = angle.sin_();  // in place: at 100,000 tokens a table has 25 MB
   if (table.attention_factor != 1.0) {

@@ -20,8 +20,8 @@ struct RopeTable {
 // length of the row at hand, in training too, and never by the longest row seen before.
 RopeTable MakeRopeTable(const LlamaConfig& config, int64_t tokens);
 
-// cos and sin, fp32 [tokens, head_dim / 2] each, for positions 0 … tokens - 1. The angle is a
-// product in fp32: models were trained with that rounding.
-std::pair<at::Tensor, at::Tensor> CosSin(const RopeTable& table, int64_t tokens);
+// cos and sin, fp32 [tokens, head_dim / 2] each, for positions first … first + tokens - 1. The
+// angle is a product in fp32: models were trained with that rounding.
+std::pair<at::Tensor, at::Tensor> CosSin(const RopeTable& table, int64_t tokens, int64_t first = 0);
 
 }  // namespace ll

@@ -1,0 +1,94 @@
+// Generation: tokens behind a KV cache, layer by layer. Nothing here is used in training.
+#include <algorithm>
+#include <vector>
+
+#include <c10/core/GradMode.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "kernels/ops.h"
+#include "model/llama_state.h"
+#include "model/torch_edge.h"
+
+namespace ll {
+namespace {
+
+absl::StatusOr<at::Tensor> TokenTensor(absl::Span<const int32_t> tokens, int64_t vocab) {
+  if (tokens.empty()) return MakeFieldError({"tokens", "at least one token", "none"});
+  at::Tensor out = at::empty({static_cast<int64_t>(tokens.size())}, at::kLong);
+  int64_t* ids = out.data_ptr<int64_t>();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab) {
+      return MakeFieldError({.field = "tokens",
+                             .expected = absl::StrCat("ids below the vocabulary of ", vocab),
+                             .found = absl::StrCat(tokens[i], " at position ", i),
+                             .hint = "the tokens were made with another tokenizer"});
+    }
+    ids[i] = tokens[i];
+  }
+  return out;
+}
+
+}  // namespace
+
+void LlamaLayer::Extend(const NewTokens& context, KvCache::Layer& cache, LayerActivations& s,
+                        Workspace& w, at::Tensor& x_out) const {
+  RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
+  qkv_.Infer(w.normed, s.qkv);
+  NormHeads(s);
+  RopeInPlace(s.qkv, rotated_heads_, context.cos, context.sin, /*backward=*/false);
+  context.attention.Run(s.qkv, window_, cache, s.attention);
+  o_.InferAdd(s.attention, s.x, s.x_mid);
+  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
+  gate_up_.Infer(w.normed, s.gate_up);
+  SwigluForward(s.gate_up, w.product);
+  down_.InferAdd(w.product, s.x_mid, x_out);
+}
+
+std::pair<at::Tensor, at::Tensor> Llama::State::RopeBehind(const KvCache& cache, int64_t total) {
+  const int64_t past = cache.tokens();
+  if (config.rope.type == RopeScaling::Type::kDynamicNtk)
+    return CosSin(MakeRopeTable(config, total), total - past, past);
+  // The table for all the cache can hold, so that it is made anew only when the cache grows.
+  if (!cos.defined() || cos.size(0) < total) PrepareRope(std::max(total, cache.capacity()));
+  return {cos.narrow(0, past, total - past), sin.narrow(0, past, total - past)};
+}
+
+absl::StatusOr<at::Tensor> Llama::Extend(absl::Span<const int32_t> tokens, KvCache& cache,
+                                         LogitsOf which) {
+  State& s = *state_;
+  at::Tensor logits;
+  LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
+    c10::NoGradGuard no_grad;
+    LL_ASSIGN_OR_RETURN(const at::Tensor ids, TokenTensor(tokens, s.config.vocab_size));
+    const int64_t count = ids.numel(), total = cache.tokens() + count;
+    cache.Reserve(total);
+    const auto [cos, sin] = s.RopeBehind(cache, total);
+    std::vector<at::Tensor> parts;
+    for (int64_t begin = 0; begin < count; begin += kExtendTokens) {
+      const int64_t n = std::min(kExtendTokens, count - begin);
+      const NewTokens context{CachedAttention(s.config, cache.tokens(), n), cos.narrow(0, begin, n),
+                              sin.narrow(0, begin, n)};
+      s.buffers->Prepare(n, /*training=*/false);
+      EmbeddingForward(s.embedding, ids.narrow(0, begin, n), s.buffers->layer(0).x);
+      for (size_t l = 0; l < s.layers.size(); ++l) {
+        s.layers[l].Extend(context, cache.layer(l), s.buffers->layer(l), s.buffers->workspace(),
+                           s.buffers->output(l));
+      }
+      cache.Commit(n);
+      const at::Tensor& x = s.buffers->final_x();
+      if (which == LogitsOf::kAll) {
+        parts.push_back(s.head->Logits(x));
+      } else if (which == LogitsOf::kLast && begin + n == count) {
+        parts.push_back(s.head->Logits(x.narrow(0, n - 1, 1)));
+      }
+    }
+    if (!parts.empty()) logits = parts.size() == 1 ? parts[0] : at::cat(parts);
+    return absl::OkStatus();
+  }));
+  return logits;
+}
+
+}  // namespace ll

@@ -1,0 +1,42 @@
+// What a Llama holds; private to the files that implement its methods (llama.cc: rows, forward and
+// backward; llama_extend.cc: generation).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/llama.h"
+#include "model/llama_head.h"
+#include "model/llama_layer.h"
+#include "model/rope.h"
+
+namespace ll {
+
+struct Llama::State {
+  LlamaConfig config;
+  ModelOptions options;
+  at::Tensor embedding, embedding_master,
+      embedding_grad;                              // [V, d]; masters and gradients where trained
+  at::Tensor head_weight, head_master, head_grad;  // the same tensors as the embedding's where tied
+  std::vector<LlamaLayer> layers;
+  std::optional<LlamaHead> head;
+  std::optional<ActivationBuffers> buffers;
+  std::vector<Parameter> parameters;
+  RopeTable rope;
+  at::Tensor cos, sin;  // fp32 [longest row so far, D / 2]
+
+  absl::Status Load(WeightSource& source);
+  absl::Status LoadTable(const std::string& name, bool trained, WeightSource& source,
+                         at::Tensor& table, at::Tensor& master, at::Tensor& grad);
+  void CollectParameters();
+  void PrepareRope(int64_t tokens);
+  absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention,
+                                         at::Tensor& tokens, at::Tensor& labels);
+  void Forward(const RowContext& context, const at::Tensor& tokens);
+  // cos and sin of the positions behind `cache`, for new tokens that make it `total` long.
+  std::pair<at::Tensor, at::Tensor> RopeBehind(const KvCache& cache, int64_t total);
+};
+
+}  // namespace ll

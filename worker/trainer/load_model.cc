@@ -1,0 +1,98 @@
+#include "worker/trainer/load_model.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "model/weights/hf_folder.h"
+#include "worker/trainer/checkpoint/adapter_config.h"
+#include "worker/trainer/checkpoint/format.h"
+#include "worker/trainer/checkpoint/load_adapter.h"
+#include "worker/trainer/checkpoint/peft.h"
+#include "worker/trainer/checkpoint/trainer_state.h"
+#include "worker/trainer/setup.h"
+
+namespace ll {
+namespace {
+
+// Follows `adapter` to what it is: a whole model (checkpoint of method full) becomes the model; an
+// adapter without a model given names its base.
+absl::Status FollowAdapter(ModelRequest& request) {
+  if (request.adapter.empty()) return absl::OkStatus();
+  const std::string config_path = request.adapter + "/" + kAdapterConfigFile;
+  if (!IsDirectory(request.adapter)) {
+    return MakeFieldError(
+        {"adapter", "an adapter folder", request.adapter, "there is no such folder"},
+        absl::StatusCode::kNotFound);
+  }
+  if (!FileExists(config_path)) {
+    if (!FileExists(request.adapter + "/config.json")) {
+      return MakeFieldError(
+          {"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
+    }
+    request.model = request.adapter;
+    request.adapter.clear();
+    return absl::OkStatus();
+  }
+  if (!request.model.empty()) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
+  const auto config = ParseAdapterConfig(text);
+  if (!config.ok()) return Annotate(config.status(), config_path);
+  request.model = config->base_model;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LlamaConfig> ConfigFor(const ModelRequest& request) {
+  const bool scaled = !request.adapter.empty() && FileExists(request.adapter + "/config.json");
+  LL_ASSIGN_OR_RETURN(LlamaConfig config,
+                      ReadModelConfig(scaled ? request.adapter : request.model));
+  if (request.context_size <= 0) return config;
+  return ExtendContext(config, request.context_size, RopeTypeFromName(request.rope),
+                       request.original_context_length);
+}
+
+// Whether the base is kept in NF4: an adapter trained on such a base belongs to its values.
+absl::StatusOr<bool> QuantizesBase(const ModelRequest& request, const LlamaConfig& base) {
+  if (!request.quantization.empty()) return request.quantization == "nf4";
+  if (base.quantized) return true;
+  if (request.adapter.empty() || !FileExists(request.adapter + "/" + kTrainerStateFile))
+    return false;
+  LL_ASSIGN_OR_RETURN(const TrainerState state, ReadTrainerState(request.adapter));
+  return state.spec.QuantizesBase();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelFolders> ResolveModel(const ModelRequest& given) {
+  ModelRequest request = given;
+  LL_RETURN_IF_ERROR(FollowAdapter(request));
+  if (request.model.empty())
+    return MakeFieldError({"model", "a model folder or an adapter folder", "nothing"});
+  ModelFolders folders{request.model, request.adapter, {}, {}};
+  LL_ASSIGN_OR_RETURN(folders.config, ConfigFor(request));
+  LL_ASSIGN_OR_RETURN(const LlamaConfig base, ReadModelConfig(request.model));
+  folders.options.trainable = false;
+  folders.options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  LL_ASSIGN_OR_RETURN(folders.options.quantize_base, QuantizesBase(request, base));
+  return folders;
+}
+
+absl::StatusOr<std::unique_ptr<Llama>> LoadModel(const ModelFolders& folders) {
+  ModelOptions options = folders.options;
+  LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(folders.model));
+  LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(folders.model, base_config));
+  if (folders.adapter.empty()) return Llama::Create(folders.config, *base, options);
+  if (!options.quantize_base) {
+    LL_ASSIGN_OR_RETURN(const auto adapted, AdaptedWeights::Open(*base, folders.adapter));
+    return Llama::Create(folders.config, *adapted, options);
+  }
+  LL_ASSIGN_OR_RETURN(const AdapterConfig adapter, ReadAdapterConfig(folders.adapter));
+  options.lora = LoraSpecOf(adapter);
+  options.train_embedding = adapter.trains_embedding;
+  options.train_norm = adapter.trains_norm;
+  LL_ASSIGN_OR_RETURN(auto model, Llama::Create(folders.config, *base, options));
+  LL_RETURN_IF_ERROR(LoadAdapter(folders.adapter, *model));
+  return model;
+}
+
+}  // namespace ll
