@@ -41,6 +41,12 @@ class ChatTemplatePrompt : public PromptTemplate {
     return prompt;
   }
   Boundary boundary() const override { return Boundary::kOverlap; }
+  absl::StatusOr<Prompt> Ask(const std::vector<ChatMessage>& messages) const override {
+    jinja::List values;
+    for (const ChatMessage& message : messages) values.push_back(MessageValue(message));
+    LL_ASSIGN_OR_RETURN(jinja::Rendered rendered, Render(values, values.size(), true));
+    return Prompt{std::move(rendered.text), {}};
+  }
 
  private:
   // The first `count` messages.

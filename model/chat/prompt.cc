@@ -157,6 +157,19 @@ absl::Status CheckTurns(const std::vector<ChatMessage>& messages) {
 
 }  // namespace
 
+absl::StatusOr<Prompt> PromptTemplate::Ask(const std::vector<ChatMessage>& messages) const {
+  Record record;
+  record.kind = Record::Kind::kMessages;
+  record.messages = messages;
+  record.messages.push_back(
+      {"assistant", "answer"});  // any will do: what is in front is the prompt
+  LL_RETURN_IF_ERROR(CheckTurns(record.messages));
+  LL_ASSIGN_OR_RETURN(Prompt prompt, Format(record, record.messages));
+  prompt.text.resize(prompt.trained.back().first);
+  prompt.trained.pop_back();
+  return prompt;
+}
+
 absl::StatusOr<std::unique_ptr<PromptTemplate>> MakePromptTemplate(const std::string& name,
                                                                    const SpecialTokens& tokens) {
   if (name == "longlora") return std::make_unique<LongLoraPrompt>(tokens);
@@ -166,6 +179,17 @@ absl::StatusOr<std::unique_ptr<PromptTemplate>> MakePromptTemplate(const std::st
   if (name == "chat_template") return MakeChatTemplatePrompt(tokens);
   return MakeFieldError({"prompt_template", "longlora, llama2, vicuna, chatml or chat_template",
                          absl::StrCat("\"", name.substr(0, 40), "\"")});
+}
+
+absl::Status CheckMarks(const PromptTemplate& prompt_template, const Tokenizer& tokenizer) {
+  for (const std::string& mark : prompt_template.marks()) {
+    LL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.Encode(mark));
+    if (ids.size() == 1) continue;
+    return MakeFieldError({"prompt_template", absl::StrCat("a tokenizer that knows ", mark),
+                           absl::StrCat("one that cuts it into ", ids.size(), " tokens"),
+                           "take another prompt_template, or add the token to the model"});
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ChatMessage>> Conversation(const Record& record) {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "model/chat/special_tokens.h"
 #include "model/data/record.h"
+#include "model/text/tokenizer.h"
 
 namespace ll {
 
@@ -40,6 +41,9 @@ class PromptTemplate {
   virtual absl::StatusOr<Prompt> Format(const Record& record,
                                         const std::vector<ChatMessage>& messages) const = 0;
   virtual Boundary boundary() const = 0;
+  // The text in front of the assistant's next answer; `messages` end with the user's. `trained`
+  // holds the earlier answers, where the template tells. Errors as Format's.
+  virtual absl::StatusOr<Prompt> Ask(const std::vector<ChatMessage>& messages) const;
   // Special tokens, besides EOS, that the tokenizer must know as one token each.
   virtual std::vector<std::string> marks() const { return {}; }
 };
@@ -47,6 +51,9 @@ class PromptTemplate {
 // By name, see sft_encoder.h. Errors name prompt_template.
 absl::StatusOr<std::unique_ptr<PromptTemplate>> MakePromptTemplate(const std::string& name,
                                                                    const SpecialTokens& tokens);
+
+// Whether `tokenizer` knows each of the template's marks as one token. Errors name prompt_template.
+absl::Status CheckMarks(const PromptTemplate& prompt_template, const Tokenizer& tokenizer);
 
 // A record as a conversation: an optional system message, then turns of user and assistant, the
 // last the assistant's; no answer is empty. Instruction and input are one user turn, "\n" between

@@ -73,13 +73,7 @@ absl::StatusOr<std::unique_ptr<SftEncoder>> SftEncoder::Create(
   LL_ASSIGN_OR_RETURN(const SpecialTokens tokens, ReadSpecialTokens(model_folder, *tokenizer));
   LL_ASSIGN_OR_RETURN(auto prompt_template, MakePromptTemplate(options.prompt_template, tokens));
   LL_ASSIGN_OR_RETURN(auto marked, MarkedTokenizer::Create(tokenizer, tokens));
-  for (const std::string& mark : prompt_template->marks()) {
-    LL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer->Encode(mark));
-    if (ids.size() == 1) continue;
-    return MakeFieldError({"prompt_template", absl::StrCat("a tokenizer that knows ", mark),
-                           absl::StrCat("one that cuts it into ", ids.size(), " tokens"),
-                           "take another prompt_template, or add the token to the model"});
-  }
+  LL_RETURN_IF_ERROR(CheckMarks(*prompt_template, *tokenizer));
   return std::unique_ptr<SftEncoder>(
       new SftEncoder(options, std::move(tokenizer), std::move(marked), std::move(prompt_template)));
 }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "model/chat/chat_encoder.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -235,6 +236,46 @@ TEST_F(SftEncoderTest, TokenizersThatLackWhatATemplateNeeds) {
               StatusIs(absl::StatusCode::kInvalidArgument, "prompt_template"));
   Configure({{"bos_token", "<s>"}});
   EXPECT_THAT(Make({}), StatusIs(absl::StatusCode::kInvalidArgument, "an EOS token"));
+}
+
+// What chat asks with is what training had in front of the answer.
+TEST_F(SftEncoderTest, ChatPromptIsTheTrainedSamplesPrompt) {
+  Write("chat_template.jinja",
+        "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] "
+        "}}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}");
+  const std::vector<ChatMessage> one = {{"user", "Who?"}, {"assistant", "Me."}};
+  const std::vector<ChatMessage> two = {
+      {"system", "Be"}, {"user", "Who?"}, {"assistant", "Me."}, {"user", "Oh"}, {"assistant", "Y"}};
+  for (const std::string name : {"longlora", "llama2", "vicuna", "chatml", "chat_template"}) {
+    SCOPED_TRACE(name);
+    const std::vector<ChatMessage>& conversation = name == "longlora" ? one : two;
+    Record record;
+    record.kind = Record::Kind::kMessages;
+    record.messages = conversation;
+    const auto sample = Encode({.prompt_template = name}, record);
+    LL_ASSERT_OK(sample.status());
+    const auto encoder =
+        ChatEncoder::Create(name == "chat_template" ? "" : name, tokenizer_, folder_);
+    LL_ASSERT_OK(encoder.status());
+    std::vector<ChatMessage> question(conversation.begin(), conversation.end() - 1);
+    const auto ids = (*encoder)->Encode(question);
+    LL_ASSERT_OK(ids.status());
+    const auto answer = sample->ids.begin() + sample->loss_spans.back().first;
+    EXPECT_EQ(*ids, std::vector<int32_t>(sample->ids.begin(), answer));
+    EXPECT_THAT((*encoder)->stop_ids(), ElementsAre(name.starts_with("chat") ? 3 : 1));
+    EXPECT_THAT((*encoder)->stop_strings(), IsEmpty());
+  }
+}
+
+TEST_F(SftEncoderTest, ChatNamesWhatIsWrong) {
+  ASSERT_TRUE(Make({}).ok());
+  EXPECT_THAT(std::string(ChatEncoder::Create("", tokenizer_, folder_).status().message()),
+              HasSubstr("chat template"));
+  const auto encoder = ChatEncoder::Create("llama2", tokenizer_, folder_);
+  LL_ASSERT_OK(encoder.status());
+  EXPECT_THAT(std::string((*encoder)->Encode({{"assistant", "Me."}}).status().message()),
+              HasSubstr("user"));
+  EXPECT_FALSE((*encoder)->Encode({{"user", "a"}, {"assistant", "b"}}).ok());
 }
 
 }  // namespace

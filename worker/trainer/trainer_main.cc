@@ -25,6 +25,8 @@ int Main(int argc, char** argv) {
   Command run;
   AddTrain(program, run);
   AddEval(program, run);
+  AddGenerate(program, run);
+  AddChat(program, run);
   AddInit(program, run);
   AddPack(program, run);
   AddQuantize(program, run);

@@ -13,6 +13,8 @@ using Command = std::function<int()>;
 void AddTrain(CLI::App& program, Command& run);     // train
 void AddRun(CLI::App& program, Command& run);       // run: one rank of a job, started by ll-worker
 void AddEval(CLI::App& program, Command& run);      // eval perplexity
+void AddGenerate(CLI::App& program, Command& run);  // generate
+void AddChat(CLI::App& program, Command& run);      // chat
 void AddInit(CLI::App& program, Command& run);      // init: a model folder with random weights
 void AddPack(CLI::App& program, Command& run);      // pack: text to tokens
 void AddQuantize(CLI::App& program, Command& run);  // quantize: a model folder to NF4

@@ -1,0 +1,185 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "base/field_error.h"
+#include "base/status_macros.h"
+#include "model/chat/chat_encoder.h"
+#include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/generate_flags.h"
+#include "worker/trainer/event_sink.h"
+#include "worker/trainer/generate/chat_request.h"
+#include "worker/trainer/rank.h"
+
+namespace ll {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Flags : GenerateFlags {
+  std::string prompt_template, system;
+};
+
+volatile sig_atomic_t interrupted = 0;
+
+// Ctrl-C ends the answer, not the program; reading a line is interrupted too.
+void CatchInterrupt() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  sigaction(SIGINT, &action, nullptr);
+}
+
+// What both ways of talking share.
+struct Chat {
+  const Flags& flags;
+  std::unique_ptr<TextGenerator> generator;
+  std::unique_ptr<ChatEncoder> encoder;  // made when messages come
+};
+
+absl::StatusOr<const ChatEncoder*> EncoderOf(Chat& chat) {
+  if (chat.encoder == nullptr) {
+    LL_ASSIGN_OR_RETURN(chat.encoder,
+                        ChatEncoder::Create(chat.flags.prompt_template, chat.generator->tokenizer(),
+                                            chat.generator->tokenizer_path()));
+  }
+  return chat.encoder.get();
+}
+
+absl::StatusOr<Answer> AnswerMessages(Chat& chat, const std::vector<ChatMessage>& messages,
+                                      AnswerOptions options,
+                                      absl::FunctionRef<bool(absl::string_view)> on_text) {
+  LL_ASSIGN_OR_RETURN(const ChatEncoder* encoder, EncoderOf(chat));
+  auto ids = encoder->Encode(messages);
+  if (!ids.ok()) return Annotate(ids.status(), "messages");
+  auto& eos = options.generation.eos_ids;
+  eos.insert(eos.end(), encoder->stop_ids().begin(), encoder->stop_ids().end());
+  options.stop_strings.insert(options.stop_strings.end(), encoder->stop_strings().begin(),
+                              encoder->stop_strings().end());
+  return chat.generator->Complete(*ids, options, on_text);
+}
+
+// ---- A program on the other side: JSON lines.
+
+void PrintEvent(const char* event, const std::string& request_id, const ordered_json& fields) {
+  ordered_json line = {{"event", event}};
+  if (!request_id.empty()) line["request_id"] = request_id;
+  line.update(fields);
+  std::printf("%s\n", line.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
+  std::fflush(stdout);
+}
+
+absl::StatusOr<Answer> AnswerRequest(Chat& chat, const ChatRequest& request) {
+  const auto on_text = [&](absl::string_view text) {
+    if (!text.empty()) PrintEvent("token", request.request_id, {{"text", std::string(text)}});
+    return interrupted == 0;
+  };
+  if (!request.messages.empty())
+    return AnswerMessages(chat, request.messages, request.options, on_text);
+  LL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, chat.generator->EncodePrompt(request.prompt));
+  return chat.generator->Complete(ids, request.options, on_text);
+}
+
+int ServeLines(Chat& chat) {
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    if (absl::StripAsciiWhitespace(line).empty()) continue;
+    interrupted = 0;
+    const auto request = ParseChatRequest(line, chat.flags.answer);
+    const std::string id = request.ok() ? request->request_id : "";
+    const auto answer =
+        request.ok() ? AnswerRequest(chat, *request) : absl::StatusOr<Answer>(request.status());
+    answer.ok() ? PrintEvent("answer", id, ToJson(*answer))
+                : PrintEvent("error", id, ErrorToJson(answer.status()));
+  }
+  return 0;
+}
+
+// ---- A person at a terminal.
+
+// False at the end of input; an interrupted line is empty.
+bool ReadLine(std::string& line) {
+  std::fprintf(stderr, "> ");
+  line.clear();
+  interrupted = 0;
+  if (std::getline(std::cin, line)) return true;
+  std::fprintf(stderr, "\n");
+  if (interrupted == 0) return false;
+  std::cin.clear();
+  std::clearerr(stdin);
+  line.clear();
+  return true;
+}
+
+void Print(absl::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+absl::Status Talk(Chat& chat) {
+  LL_RETURN_IF_ERROR(EncoderOf(chat).status());
+  LL_RETURN_IF_ERROR(chat.generator->Prepare(chat.flags.answer.generation.max_new_tokens));
+  std::fprintf(stderr,
+               "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer\n");
+  std::vector<ChatMessage> start, messages;
+  if (!chat.flags.system.empty()) start.push_back({"system", chat.flags.system});
+  messages = start;
+  std::string line;
+  while (ReadLine(line)) {
+    const std::string text(absl::StripAsciiWhitespace(line));
+    if (text == "/exit") break;
+    if (text == "/reset") messages = start;
+    if (text.empty() || text == "/reset") continue;
+    messages.push_back({"user", text});
+    const auto answer =
+        AnswerMessages(chat, messages, chat.flags.answer, [](absl::string_view piece) {
+          Print(piece);
+          return interrupted == 0;
+        });
+    Print("\n");
+    if (!answer.ok()) ReportToStderr(answer.status());
+    // A turn without an answer is no turn: templates and models expect one.
+    if (!answer.ok() || absl::StripAsciiWhitespace(answer->text).empty()) {
+      messages.pop_back();
+    } else {
+      messages.push_back({"assistant", answer->text});
+    }
+  }
+  return absl::OkStatus();
+}
+
+int Execute(const Flags& flags) {
+  SetThreads(flags.threads, 1);
+  CatchInterrupt();
+  auto generator = TextGenerator::Open(flags.model);
+  if (!generator.ok()) return ReportToStderr(generator.status());
+  Chat chat{flags, *std::move(generator), nullptr};
+  if (isatty(STDIN_FILENO) == 0) return ServeLines(chat);
+  const absl::Status status = Talk(chat);
+  return status.ok() ? 0 : ReportToStderr(status);
+}
+
+}  // namespace
+
+void AddChat(CLI::App& program, Command& run) {
+  auto flags = std::make_shared<Flags>();
+  // LongLoRA's own inference: temperature 0.6, top_p 0.9, 512 tokens.
+  flags->answer.generation.sampling.temperature = 0.6;
+  flags->answer.generation.sampling.top_p = 0.9;
+  flags->answer.generation.max_new_tokens = 512;
+  CLI::App* command = program.add_subcommand(
+      "chat", "Talks with a model; without a terminal, JSON lines in and out");
+  AddGenerateFlags(*command, *flags);
+  command
+      ->add_option("--prompt-template", flags->prompt_template,
+                   "How turns become text; default: the model folder's own chat template")
+      ->check(CLI::IsMember({"longlora", "llama2", "vicuna", "chatml", "chat_template"}));
+  command->add_option("--system", flags->system, "A system message in front of the conversation")
+      ->type_name("TEXT");
+  command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
+}
+
+}  // namespace ll

@@ -1,0 +1,23 @@
+// The flags that `generate` and `chat` share.
+#pragma once
+
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "worker/trainer/generate/text_generator.h"
+
+namespace ll {
+
+struct GenerateFlags {
+  TextGeneratorOptions model;
+  AnswerOptions answer;
+  int threads = 0;
+};
+
+// The values in `flags` at the time of the call are the defaults that the help text shows.
+void AddGenerateFlags(CLI::App& command, GenerateFlags& flags);
+
+// One line on standard error.
+void WarnToStderr(absl::string_view message);
+
+}  // namespace ll
