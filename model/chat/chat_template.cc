@@ -42,6 +42,8 @@ class ChatTemplatePrompt : public PromptTemplate {
   }
   Boundary boundary() const override { return Boundary::kOverlap; }
   absl::StatusOr<Prompt> Ask(const std::vector<ChatMessage>& messages) const override {
+    if (messages.empty() || messages.back().role != "user")
+      return absl::InvalidArgumentError("expected a message of the user at the end");
     jinja::List values;
     for (const ChatMessage& message : messages) values.push_back(MessageValue(message));
     LL_ASSIGN_OR_RETURN(jinja::Rendered rendered, Render(values, values.size(), true));
