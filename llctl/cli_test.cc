@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
 #include "llctl/errors.h"
 #include "llctl/fake_coordinator.h"
@@ -507,6 +508,41 @@ TEST_F(CliTest, EvalSubmitsWaitsAndPrintsTheResult) {
   EXPECT_EQ(json["job_id"], "job-000000000001");
 }
 
+TEST_F(CliTest, PasskeyPrintsItsGridAndWritesTheHeatMap) {
+  const std::string result = R"({"result": {"task": "passkey", "accuracy": 0.75, "grid": [
+      {"length": 1024, "depth": 0, "accuracy": 1}, {"length": 1024, "depth": 1, "accuracy": 1},
+      {"length": 2048, "depth": 0, "accuracy": 0}, {"length": 2048, "depth": 1, "accuracy": 1}]}})";
+  v1::WatchResponse done = JobMessage(v1::SUCCEEDED);
+  v1::Job parsed;
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(result, &parsed).ok());
+  *done.mutable_job()->mutable_result() = parsed.result();
+  coordinator_.watches = {{done}};
+  const std::string plot = folder_ + "/map.svg";
+  const Outcome run = Run({"eval", "passkey", "--model", "tiny", "--lengths", "1024,2048",
+                           "--depths", "2", "--num-tests", "3", "--plot", plot});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const v1::JobSpec& spec = coordinator_.submits[0].spec();
+  EXPECT_EQ(spec.eval_task(), "passkey");
+  EXPECT_THAT(spec.passkey_lengths(), ElementsAre(1024, 2048));
+  EXPECT_EQ(spec.passkey_depths(), 2);
+  EXPECT_EQ(spec.eval_num_tests(), 3);
+  EXPECT_THAT(run.out, HasSubstr("0.75"));
+  EXPECT_THAT(run.out, ::testing::ContainsRegex("DEPTH +1024 +2048\n"));
+  EXPECT_THAT(run.out, ::testing::ContainsRegex("0% +1.00 +0.00\n"));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string svg, ReadFile(plot));
+  EXPECT_THAT(svg, StartsWith("<svg"));
+}
+
+TEST_F(CliTest, TopicsSendsItsFlags) {
+  coordinator_.watches = {{JobMessage(v1::SUCCEEDED)}};
+  EXPECT_EQ(
+      Run({"eval", "topics", "--model", "tiny", "--lengths", "3000", "--prompt", "plain"}).code, 0);
+  const v1::JobSpec& spec = coordinator_.submits[0].spec();
+  EXPECT_EQ(spec.eval_task(), "topics");
+  EXPECT_THAT(spec.topic_lengths(), ElementsAre(3000));
+  EXPECT_EQ(spec.topic_prompt(), "plain");
+}
+
 TEST_F(CliTest, AFailedEvaluationIsExitOne) {
   coordinator_.watches = {{JobMessage(v1::FAILED, "data: no such file")}};
   const Outcome run = Run({"eval", "perplexity", "--model", "tiny"});
@@ -532,6 +568,8 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"why"},
                                                           {"eval"},
                                                           {"eval", "perplexity"},
+                                                          {"eval", "passkey"},
+                                                          {"eval", "topics"},
                                                           {"workers"},
                                                           {"workers", "list"},
                                                           {"models"},

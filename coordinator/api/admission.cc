@@ -151,6 +151,7 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
                                       spec.eval_seq_len.value_or(*source.resolved.context_length));
     if (!spec.eval_seq_len.has_value()) spec.eval_seq_len = *source.resolved.context_length;
   }
+  if (!spec.tokenizer.has_value()) spec.tokenizer = source.resolved.tokenizer;
   if (!options.shared_job_store && !source.checkpoint->host.empty())
     core.hosts = {source.checkpoint->host};
   return absl::OkStatus();
@@ -299,12 +300,13 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   if (request.source.has_value())
     LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));
   LL_ASSIGN_OR_RETURN(ModelChoice model, FindModel(spec, view, request, options));
+  const bool perplexity = kind == "eval" && spec.eval_task.value_or("perplexity") == "perplexity";
   if (kind == "train") {
     LL_RETURN_IF_ERROR(FindData("data", spec.data, view, options));
-  } else if (!spec.eval_data.has_value()) {
+  } else if (perplexity && !spec.eval_data.has_value()) {
     spec.eval_data = spec.data;
   }
-  if (kind == "eval" || spec.eval_data.has_value()) {
+  if (perplexity || spec.eval_data.has_value()) {
     LL_RETURN_IF_ERROR(FindData("eval_data", spec.eval_data, view, options));
   }
   if (spec.adapter.has_value() && !request.source.has_value()) {

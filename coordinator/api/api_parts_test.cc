@@ -225,10 +225,30 @@ TEST_F(AdmissionTest, AnEvaluationTakesItsJobsCheckpoint) {
   EXPECT_EQ(got.resolved.adapter(), "/jobs/job-1/step-10");
   EXPECT_EQ(got.resolved.eval_data(), "/data/bible.bin");
   EXPECT_EQ(got.core.hosts, std::vector<std::string>{"h1"});
+  request_.source->resolved.tokenizer = "/models/tokenizer.json";
   request_.source->resolved.method = "full";
   LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.resolved.tokenizer(), "/models/tokenizer.json");
   EXPECT_EQ(got.resolved.model(), "/jobs/job-1/step-10");
   EXPECT_FALSE(got.resolved.has_adapter());
+}
+
+TEST_F(AdmissionTest, RetrievalNeedsNoData) {
+  view_.data.clear();
+  request_.spec.Clear();
+  request_.spec.set_kind("eval");
+  request_.spec.set_model("/models/tiny");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "eval_data"));
+  request_.spec.set_eval_task("passkey");
+  request_.spec.add_passkey_lengths(4096);
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_FALSE(got.resolved.has_eval_data());
+  EXPECT_EQ(got.resolved.passkey_depths(), 5);
+  EXPECT_EQ(got.resolved.eval_num_tests(), 1);
+  EXPECT_EQ(got.resolved.seed(), 0);
+  request_.spec.set_eval_task("topics");
+  LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.resolved.topic_lengths_size(), 5);
 }
 
 // ---- authentication

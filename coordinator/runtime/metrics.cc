@@ -43,6 +43,9 @@ Metrics::Metrics(Clock& clock)
       step_(GaugeOf(*registry_, "ll_train_step", "Newest optimizer step.")),
       perplexity_(
           GaugeOf(*registry_, "ll_eval_perplexity", "Perplexity of the newest evaluation.")),
+      effective_context_(
+          GaugeOf(*registry_, "ll_eval_effective_context_length",
+                  "Longest prompt, in tokens, up to which the newest evaluation found its key.")),
       tokens_(CounterOf(*registry_, "ll_train_tokens_total",
                         "Tokens trained since the coordinator first saw the job.")),
       step_seconds_(
@@ -87,10 +90,11 @@ void Metrics::RemoveSeries(const JobSeries& s) {
   tokens_.Remove(s.tokens);
   if (s.mfu != nullptr) mfu_.Remove(s.mfu);
   if (s.perplexity != nullptr) perplexity_.Remove(s.perplexity);
+  if (s.effective_context != nullptr) effective_context_.Remove(s.effective_context);
 }
 
 void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
-  if (news.steps.empty() && !news.eval_perplexity.has_value()) return;
+  if (news.steps.empty() && !news.eval_perplexity && !news.eval_effective_context_length) return;
   absl::MutexLock lock(&mu_);
   JobSeries& s = SeriesOf(job);
   for (const StepFacts& step : news.steps) {
@@ -113,6 +117,11 @@ void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
   if (news.eval_perplexity.has_value()) {
     if (s.perplexity == nullptr) s.perplexity = &perplexity_.Add({{"job_id", job.value()}});
     s.perplexity->Set(*news.eval_perplexity);
+  }
+  if (news.eval_effective_context_length.has_value()) {
+    if (s.effective_context == nullptr)
+      s.effective_context = &effective_context_.Add({{"job_id", job.value()}});
+    s.effective_context->Set(*news.eval_effective_context_length);
   }
 }
 

@@ -43,8 +43,9 @@ class Metrics : public DriverListener {
  private:
   struct JobSeries {
     prometheus::Gauge *loss, *tokens_per_second, *learning_rate, *grad_norm, *peak_bytes, *step;
-    prometheus::Gauge* mfu = nullptr;         // made with the first value
-    prometheus::Gauge* perplexity = nullptr;  // made with the first value
+    prometheus::Gauge* mfu = nullptr;                // made with the first value
+    prometheus::Gauge* perplexity = nullptr;         // made with the first value
+    prometheus::Gauge* effective_context = nullptr;  // made with the first value
     prometheus::Counter* tokens;
     absl::Duration remove_at = absl::InfiniteDuration();  // steady time
   };
@@ -55,7 +56,7 @@ class Metrics : public DriverListener {
   Clock& clock_;
   std::shared_ptr<prometheus::Registry> registry_;
   GaugeFamily &loss_, &tokens_per_second_, &learning_rate_, &grad_norm_, &mfu_, &peak_bytes_,
-      &step_, &perplexity_;
+      &step_, &perplexity_, &effective_context_;
   prometheus::Family<prometheus::Counter>& tokens_;
   prometheus::Histogram& step_seconds_;
   GaugeFamily& jobs_;

@@ -49,6 +49,9 @@ TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
   metrics_.OnRpc("/ll.v1.Jobs/Get", "NOT_FOUND", absl::Milliseconds(2));
   EXPECT_THAT(Text(), HasSubstr("ll_eval_perplexity{job_id=\"job-1\"} 9.5"));
   EXPECT_THAT(Text(), HasSubstr("code=\"NOT_FOUND\""));
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_eval_effective_context_length{")));
+  metrics_.OnNews(JobId("job-1"), {.eval_effective_context_length = 8192});
+  EXPECT_THAT(Text(), HasSubstr("ll_eval_effective_context_length{job_id=\"job-1\"} 8192"));
 }
 
 TEST_F(MetricsTest, EveryStateHasASeries) {

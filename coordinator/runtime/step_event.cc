@@ -71,14 +71,17 @@ std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   return out;
 }
 
-std::optional<double> ParsePerplexity(const nlohmann::json& event) {
+EvalFacts ParseEval(const nlohmann::json& event) {
   auto kind = event.find("event");
-  if (kind == event.end() || (*kind != "eval" && *kind != "done")) return std::nullopt;
+  if (kind == event.end() || (*kind != "eval" && *kind != "done")) return {};
   auto result = event.find("result");
   const nlohmann::json& where = result != event.end() && result->is_object() ? *result : event;
-  auto perplexity = where.find("perplexity");
-  if (perplexity == where.end() || !perplexity->is_number()) return std::nullopt;
-  return perplexity->get<double>();
+  const auto number = [&where](const char* key) -> std::optional<double> {
+    auto value = where.find(key);
+    if (value == where.end() || !value->is_number()) return std::nullopt;
+    return value->get<double>();
+  };
+  return {number("perplexity"), number("effective_context_length")};
 }
 
 size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f) {

@@ -34,8 +34,12 @@ std::optional<nlohmann::json> ParseEvent(absl::string_view line);
 // nullopt: not a step event, or one without a step number. Fields of another type read as absent.
 std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch);
 
-// The perplexity that an `eval` event, or the `done` event of an eval job, tells.
-std::optional<double> ParsePerplexity(const nlohmann::json& event);
+// What an `eval` event, or the `done` event of an eval job, tells.
+struct EvalFacts {
+  std::optional<double> perplexity;
+  std::optional<double> effective_context_length;  // tokens
+};
+EvalFacts ParseEval(const nlohmann::json& event);
 
 // Calls f(line) for each whole line; returns the bytes they take, newlines included.
 size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f);

@@ -132,7 +132,10 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
         const auto event = ParseEvent(line);
         if (!event.has_value()) return;
         if (auto step = ParseStep(*event, key.epoch)) news.steps.push_back(std::move(*step));
-        if (auto perplexity = ParsePerplexity(*event)) news.eval_perplexity = perplexity;
+        const EvalFacts eval = ParseEval(*event);
+        if (eval.perplexity) news.eval_perplexity = eval.perplexity;
+        if (eval.effective_context_length)
+          news.eval_effective_context_length = eval.effective_context_length;
       });
       NoteSteps(key, news.steps);
     }

@@ -31,7 +31,9 @@ namespace ll {
 // What an Append brought from rank 0.
 struct TelemetryNews {
   std::vector<StepFacts> steps;
-  std::optional<double> eval_perplexity;  // of the newest `eval` event or of an eval job's `done`
+  // Of the newest `eval` event, or of an eval job's `done`, that tells it.
+  std::optional<double> eval_perplexity;
+  std::optional<double> eval_effective_context_length;
 };
 
 enum class TelemetryStream { kEvents, kLog };

@@ -140,6 +140,12 @@ TEST_F(TelemetryTest, TellsWhatIsNew) {
   ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 1) + eval + "\n").ok());
   EXPECT_EQ(got.steps.size(), 1u);
   EXPECT_EQ(got.eval_perplexity, 12.5);
+  EXPECT_FALSE(got.eval_effective_context_length.has_value());
+  const std::string done = R"({"event":"done","result":{"effective_context_length":4096}})";
+  const int64_t end = telemetry_->Size(Events());
+  ASSERT_TRUE(telemetry_->Append(Events(), end, done + "\n").ok());
+  EXPECT_EQ(got.eval_effective_context_length, 4096);
+  EXPECT_FALSE(got.eval_perplexity.has_value());
 }
 
 }  // namespace

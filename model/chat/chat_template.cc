@@ -50,6 +50,13 @@ class ChatTemplatePrompt : public PromptTemplate {
     return Prompt{std::move(rendered.text), {}};
   }
 
+  absl::StatusOr<std::string> ForAnswer(const std::vector<ChatMessage>& messages) const {
+    jinja::List values;
+    for (const ChatMessage& message : messages) values.push_back(MessageValue(message));
+    LL_ASSIGN_OR_RETURN(jinja::Rendered rendered, Render(values, values.size(), true));
+    return std::move(rendered.text);
+  }
+
  private:
   // The first `count` messages.
   absl::StatusOr<jinja::Rendered> Render(const jinja::List& messages, size_t count,
@@ -106,10 +113,7 @@ class ChatTemplatePrompt : public PromptTemplate {
   jinja::Dict globals_;
 };
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(
-    const SpecialTokens& tokens) {
+absl::StatusOr<std::unique_ptr<ChatTemplatePrompt>> Parse(const SpecialTokens& tokens) {
   if (tokens.chat_template.empty()) {
     return MakeFieldError({"prompt_template", "a chat template in the model's folder", "none",
                            "name one of the built-in templates, or add chat_template.jinja"});
@@ -122,6 +126,19 @@ absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(
         "name one of the built-in templates");
   }
   return std::make_unique<ChatTemplatePrompt>(tokens, *std::move(parsed));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(
+    const SpecialTokens& tokens) {
+  return Parse(tokens);
+}
+
+absl::StatusOr<std::string> RenderForAnswer(const SpecialTokens& tokens,
+                                            const std::vector<ChatMessage>& messages) {
+  LL_ASSIGN_OR_RETURN(const auto parsed, Parse(tokens));
+  return parsed->ForAnswer(messages);
 }
 
 }  // namespace ll

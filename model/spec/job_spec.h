@@ -47,11 +47,19 @@ struct JobSpec {
   std::optional<int64_t> per_device_batch_size, gradient_accumulation_steps, global_batch_size;
   std::optional<bool> deterministic, document_boundaries, shuffle;
   std::optional<int64_t> max_steps, logging_steps, save_steps, save_total_limit, eval_steps, seed;
+  std::optional<int64_t> early_stopping_patience;
+  std::optional<double> early_stopping_threshold;
   std::optional<std::string> precision, recompute;
 
   std::optional<std::string> eval_task;
   std::optional<int64_t> eval_seq_len, eval_context_size, eval_sliding_window;
   std::optional<std::string> eval_mode, job;
+  std::optional<bool> eval_compare_base;
+  std::optional<int64_t> eval_num_tests;
+  std::vector<int64_t> passkey_lengths;
+  std::optional<int64_t> passkey_depths, passkey_max_tokens, passkey_interval;
+  std::vector<int64_t> topic_lengths;
+  std::optional<std::string> topic_prompt;
 
   std::optional<int64_t> gpus;
   std::optional<std::string> plan, queue;

@@ -178,6 +178,32 @@ absl::Status CheckSft(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status CheckEvaluation(const JobSpec& spec) {
+  if (!spec.passkey_lengths.empty() && (spec.passkey_max_tokens || spec.passkey_interval)) {
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "passkey_lengths",
+                       "given together with passkey_max_tokens or passkey_interval",
+                       "lengths are a grid over depths, the others LongLoRA's protocol");
+  }
+  if (spec.passkey_interval.value_or(1) > spec.passkey_max_tokens.value_or(32000)) {
+    return MakeFieldError(
+        {"passkey_interval",
+         absl::StrCat("at most passkey_max_tokens (", spec.passkey_max_tokens.value_or(32000), ")"),
+         absl::StrCat(*spec.passkey_interval)});
+  }
+  if (spec.kind.value_or("train") != "train") return absl::OkStatus();
+  const bool evaluates = spec.eval_steps.value_or(0) > 0;
+  if (!spec.passkey_lengths.empty() && !evaluates) {
+    return MakeFieldError({"eval_steps", "a positive number, because passkey_lengths is given",
+                           absl::StrCat(spec.eval_steps.value_or(0))});
+  }
+  if (spec.early_stopping_patience.value_or(0) > 0 && !evaluates) {
+    return MakeFieldError({"eval_steps",
+                           "a positive number, because early_stopping_patience is given",
+                           absl::StrCat(spec.eval_steps.value_or(0))});
+  }
+  return absl::OkStatus();
+}
+
 // ---- defaults
 
 template <typename T, typename U>
@@ -214,6 +240,17 @@ void DefaultMethod(JobSpec& spec) {
   }
 }
 
+void ResolvePasskey(JobSpec& spec) {
+  if (spec.passkey_lengths.empty()) {
+    Default(spec.passkey_max_tokens, 32000);
+    Default(spec.passkey_interval, std::min<int64_t>(1000, *spec.passkey_max_tokens));
+    Default(spec.eval_num_tests, 10);
+  } else {
+    Default(spec.passkey_depths, 5);
+    Default(spec.eval_num_tests, 1);
+  }
+}
+
 // The papers' recipes: LongLoRA's (its AdamW betas, not the code's) and, for longqlora, LongQLoRA's
 // YAML files, where the betas are Hugging Face's.
 void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
@@ -245,6 +282,9 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.save_steps, 100);
   Default(spec.save_total_limit, 3);
   Default(spec.eval_steps, 0);
+  Default(spec.early_stopping_patience, 0);
+  Default(spec.early_stopping_threshold, 0.0);
+  if (!spec.passkey_lengths.empty()) ResolvePasskey(spec);
   Default(spec.seed, 42);
   Default(spec.recompute, "auto");
 }
@@ -294,6 +334,20 @@ absl::Status ResolveEval(JobSpec& spec) {
     return Missing("model", "a model or a job to evaluate", "give --model M or --job JOB");
   }
   Default(spec.eval_task, "perplexity");
+  Default(spec.seed, 0);
+  if (*spec.eval_task != "perplexity" && spec.context_length)
+    Default(spec.eval_context_size, *spec.context_length);
+  if (*spec.eval_task == "passkey") {
+    ResolvePasskey(spec);
+    return absl::OkStatus();
+  }
+  if (*spec.eval_task == "topics") {
+    if (spec.topic_lengths.empty()) spec.topic_lengths = {3000, 6000, 10000, 13000, 16000};
+    Default(spec.topic_prompt, "auto");
+    Default(spec.eval_num_tests, 10);
+    return absl::OkStatus();
+  }
+  Default(spec.eval_compare_base, false);
   Default(spec.eval_seq_len, spec.context_length.value_or(2048));
   Default(spec.eval_context_size, spec.context_length
                                       ? std::max(*spec.context_length, *spec.eval_seq_len)
@@ -331,6 +385,7 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckLengths(spec));
   LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
   LL_RETURN_IF_ERROR(CheckSft(spec));
+  LL_RETURN_IF_ERROR(CheckEvaluation(spec));
   return CheckMethod(spec);
 }
 

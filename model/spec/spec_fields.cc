@@ -175,6 +175,11 @@ std::vector<SpecField> RecipeFields() {
       Number("save_total_limit", &J::save_total_limit, "3", 0, 1e6, "Checkpoints kept; 0 for all."),
       Number("eval_steps", &J::eval_steps, "0", 0, 1e9,
              "Steps between evaluations on eval_data; 0 for none."),
+      Number(
+          "early_stopping_patience", &J::early_stopping_patience, "0", 0, 1e6,
+          "Evaluations in a row without a better perplexity that end the training; 0 for never."),
+      Number("early_stopping_threshold", &J::early_stopping_threshold, "0", 0, 1e9,
+             "By how much perplexity must fall below the best one to count as better."),
       Number("seed", &J::seed, "42", 0, 9.2e18,
              "Seed of initial LoRA weights, row order and dropout."),
       Text("precision", &J::precision, "auto",
@@ -188,7 +193,9 @@ std::vector<SpecField> RecipeFields() {
 
 std::vector<SpecField> EvalFields() {
   return {
-      Text("eval_task", &J::eval_task, "perplexity", "What an eval job measures.", {"perplexity"}),
+      Text("eval_task", &J::eval_task, "perplexity",
+           "What an eval job measures: perplexity, retrieval of a pass key, or of the first topic.",
+           {"perplexity", "passkey", "topics"}),
       Number("eval_seq_len", &J::eval_seq_len, "2048", 2, kMaxTokens,
              "Tokens per evaluated window."),
       Positive("eval_context_size", &J::eval_context_size, "eval_seq_len", kMaxTokens,
@@ -196,9 +203,30 @@ std::vector<SpecField> EvalFields() {
       Positive("eval_sliding_window", &J::eval_sliding_window, "256", kMaxTokens,
                "Tokens between window starts."),
       Text("eval_mode", &J::eval_mode, "official",
-           "official: LongLoRA's windows, the last one dropped; exact: every window.",
+           "official: LongLoRA's mean over whole windows, the last one dropped; exact: each token "
+           "of the file once.",
            {"official", "exact"}),
       Text("job", &J::job, "", "Job whose newest checkpoint is evaluated or merged."),
+      Text("eval_compare_base", &J::eval_compare_base, "false",
+           "Perplexity also at the base model's own context, beside the base model's."),
+      Positive("eval_num_tests", &J::eval_num_tests, "10; in a passkey grid 1", 10000,
+               "Prompts a length, or a cell of a passkey grid."),
+      Positive("passkey_lengths", &J::passkey_lengths, "LongLoRA's, by passkey_max_tokens",
+               kMaxTokens,
+               "Prompt lengths in tokens of a passkey grid; in a training, of the one that each "
+               "evaluation runs."),
+      Positive("passkey_depths", &J::passkey_depths, "5", 1000,
+               "Places of the pass key in a grid, evenly from the prompt's start to its end."),
+      Positive("passkey_max_tokens", &J::passkey_max_tokens, "32000", kMaxTokens,
+               "Longest prompt, about, of LongLoRA's passkey test."),
+      Positive("passkey_interval", &J::passkey_interval, "1000", kMaxTokens,
+               "Tokens, about, between the lengths of LongLoRA's passkey test."),
+      Positive("topic_lengths", &J::topic_lengths, "3000,6000,10000,13000,16000", kMaxTokens,
+               "Lengths in tokens of the dialogues of topic retrieval."),
+      Text("topic_prompt", &J::topic_prompt, "auto",
+           "How topic retrieval asks: by the folder's chat template, as a plain transcript, or by "
+           "the template where there is one.",
+           {"auto", "chat", "plain"}),
   };
 }
 

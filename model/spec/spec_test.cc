@@ -230,6 +230,12 @@ TEST(ValidateTest, RangesAndRules) {
            {"eval_seq_len: 512\neval_context_size: 256",
             "eval_context_size: expected at least eval_seq_len (512)"},
            {"stages: [2, 1]", "stages: expected rising"},
+           {"passkey_lengths: [64]\npasskey_interval: 8",
+            "passkey_lengths: given together with passkey_max_tokens or passkey_interval"},
+           {"kind: eval\npasskey_max_tokens: 100\npasskey_interval: 200",
+            "passkey_interval: expected at most passkey_max_tokens (100)"},
+           {"passkey_lengths: [64]", "eval_steps: expected a positive number, because passkey_l"},
+           {"early_stopping_patience: 2", "eval_steps: expected a positive number, because early"},
            {"wrap: roll\ndocument_boundaries: true", "wrap: expected split"},
            {"adam_beta2: 1.0", "adam_beta2: expected"}}) {
     EXPECT_THAT(Validate(Parse(c.text)), StatusIs(kInvalid, c.message)) << c.text;
@@ -337,6 +343,38 @@ TEST(ResolveTest, EvalDefaults) {
   EXPECT_EQ(s.eval_mode, "official");
   EXPECT_EQ(s.eval_data, "d.bin");
   EXPECT_FALSE(s.learning_rate.has_value());
+}
+
+TEST(ResolveTest, RetrievalDefaults) {
+  const std::string eval = "kind: eval\nmodel: m\neval_task: ";
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse(eval + "passkey\n")));  // LongLoRA's protocol
+  EXPECT_EQ(s.passkey_max_tokens, 32000);
+  EXPECT_EQ(s.passkey_interval, 1000);
+  EXPECT_EQ(s.eval_num_tests, 10);
+  EXPECT_EQ(s.seed, 0);
+  EXPECT_FALSE(s.eval_context_size.has_value());
+  EXPECT_FALSE(s.eval_mode.has_value());
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse(eval + "passkey\npasskey_max_tokens: 500\n")));
+  EXPECT_EQ(s.passkey_interval, 500);
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse(eval + "passkey\npasskey_lengths: 64,128\nctx: 128\n")));
+  EXPECT_EQ(s.passkey_depths, 5);
+  EXPECT_EQ(s.eval_num_tests, 1);
+  EXPECT_EQ(s.eval_context_size, 128);
+  EXPECT_FALSE(s.passkey_max_tokens.has_value());
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse(eval + "topics\n")));
+  EXPECT_THAT(s.topic_lengths, ElementsAre(3000, 6000, 10000, 13000, 16000));
+  EXPECT_EQ(s.topic_prompt, "auto");
+}
+
+TEST(ResolveTest, EvaluationWhileTraining) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s,
+                          Resolve(Parse("model: m\nctx: 64\neval_steps: 5\neval_data: e\n"
+                                        "passkey_lengths: 64\n")));
+  EXPECT_EQ(s.passkey_depths, 5);
+  EXPECT_EQ(s.eval_num_tests, 1);
+  EXPECT_EQ(s.early_stopping_patience, 0);
+  LL_ASSERT_OK_AND_ASSIGN(s, Resolve(Parse("model: m\nctx: 64\n")));
+  EXPECT_FALSE(s.eval_num_tests.has_value());
 }
 
 TEST(ResolveTest, SftDefaults) {

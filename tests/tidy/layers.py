@@ -5,6 +5,7 @@ from tree import finding
 
 # Folder -> folders it may use, most specific folder first. ARCHITECTURE.md explains the picture.
 TORCH_FREE_MODEL = {"model/spec", "model/plan"}
+REPORT = {"model/report"}  # results for people, torch-free
 DATA = {"model/text", "model/data", "model/chat", "model/data/cli"}  # torch-free too; for those who make training data
 LAYERS = [
     ("base", {"base"}),
@@ -12,6 +13,7 @@ LAYERS = [
     ("rpc", {"rpc", "base", "proto"}),
     ("model/spec", {"model/spec", "base"}),
     ("model/plan", {"model/plan", "model/spec", "base"}),
+    ("model/report", {"model/report", "base"}),
     ("model/text", {"model/text", "base"}),
     ("model/chat", {"model/chat", "model/data", "model/text", "base"}),
     ("model/data", {"model/data", "model/text", "base"}),
@@ -22,8 +24,8 @@ LAYERS = [
     ("coordinator/store", {"coordinator/store", "coordinator/core", "base"}),
     ("coordinator", {"coordinator", "coordinator/core", "coordinator/store", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/agent", {"worker/agent", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
-    ("worker/trainer", {"worker/trainer", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA),
-    ("llctl", {"llctl", "rpc", "proto", "base", "model/data/cli"} | TORCH_FREE_MODEL),
+    ("worker/trainer", {"worker/trainer", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA | REPORT),
+    ("llctl", {"llctl", "rpc", "proto", "base", "model/data/cli"} | TORCH_FREE_MODEL | REPORT),
 ]
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's
 # own copies of Protobuf and fmt clash with the distribution's.
@@ -67,7 +69,7 @@ def check_includes(tree):
         if folder is None:
             continue
         torch_ok = folder in TORCH_FOLDERS or (folder == "kernels" and TORCH_KERNEL_FILE.search(name))
-        service_ok = folder not in TORCH_FOLDERS | TORCH_FREE_MODEL | DATA | {"kernels", "base", "coordinator/core"}
+        service_ok = folder not in TORCH_FOLDERS | TORCH_FREE_MODEL | DATA | REPORT | {"kernels", "base", "coordinator/core"}
         for number, line in tree.lines(name):
             if TORCH_INCLUDE.search(line) and not torch_ok:
                 yield finding(name, number, "LibTorch's headers belong to model/, worker/trainer/ and kernels/*torch*")

@@ -112,11 +112,11 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
-  LL_ASSIGN_OR_RETURN(const PerplexityResult result,
-                      EvaluatePerplexity(request, *comm, *session.events));
+  LL_ASSIGN_OR_RETURN(const nlohmann::ordered_json result,
+                      Evaluate(request, *comm, *session.events));
   if (session.flags.rank == 0) {
-    session.events->Emit("eval", ToJson(result));
-    session.events->Emit("done", {{"result", ToJson(result)}});
+    session.events->Emit("eval", result);
+    session.events->Emit("done", {{"result", result}});
   }
   return 0;
 }

@@ -18,6 +18,7 @@
 #include "worker/trainer/data/fingerprint.h"
 #include "worker/trainer/data/loader.h"
 #include "worker/trainer/data/sft_loader.h"
+#include "worker/trainer/eval/eval_model.h"
 
 namespace ll {
 namespace {
@@ -120,11 +121,26 @@ absl::Status PrepareLoader(Training& training, std::shared_ptr<const TokenFile> 
   return absl::OkStatus();
 }
 
+// A length too short for a prompt is an error now, not at the first evaluation.
+absl::Status CheckPasskeyLengths(const Training& training) {
+  return MakePasskeyTests(
+             PasskeyOptionsOf(training.spec),
+             [&](absl::string_view text) { return training.passkey_encoder->Encode(text); })
+      .status();
+}
+
 absl::Status PrepareData(Training& training, const PackPlace& place) {
   const JobSpec& spec = training.spec;
   if (*spec.eval_steps > 0) {
     LL_ASSIGN_OR_RETURN(training.eval_file,
                         OpenTokenFile(*spec.eval_data, "eval_data", training.config.vocab_size));
+  }
+  if (!spec.passkey_lengths.empty()) {
+    LL_ASSIGN_OR_RETURN(PromptEncoder encoder,
+                        PromptEncoder::Open(spec.tokenizer.value_or(spec.model.value_or("")),
+                                            training.config.vocab_size));
+    training.passkey_encoder = std::make_shared<PromptEncoder>(std::move(encoder));
+    LL_RETURN_IF_ERROR(CheckPasskeyLengths(training));
   }
   std::string path = *spec.data;
   if (IsTextData(path)) {

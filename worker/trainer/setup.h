@@ -13,6 +13,7 @@
 #include "model/text/token_file.h"
 #include "worker/trainer/data/row_source.h"
 #include "worker/trainer/data/text_data.h"
+#include "worker/trainer/eval/prompt_encoder.h"
 
 namespace ll {
 
@@ -42,7 +43,8 @@ struct Training {
   std::unique_ptr<WeightSource> weights;
   std::unique_ptr<RowSource> loader;
   bool group_by_row = false;  // LongLoRA's SFT rule: the attention group goes by a row's length
-  std::shared_ptr<const TokenFile> eval_file;  // null without eval_steps
+  std::shared_ptr<const TokenFile> eval_file;            // null without eval_steps
+  std::shared_ptr<const PromptEncoder> passkey_encoder;  // null without passkey_lengths
   std::string data_fingerprint;
   std::vector<std::string> tokenizer_files;  // of the model, to be put beside a `full` checkpoint
   std::vector<std::string> warnings;

@@ -16,7 +16,9 @@
 #include "worker/trainer/checkpoint/trainer_state.h"
 #include "worker/trainer/checkpoint/writer.h"
 #include "worker/trainer/error_class.h"
+#include "worker/trainer/eval/eval_model.h"
 #include "worker/trainer/eval/perplexity.h"
+#include "worker/trainer/eval/run_retrieval.h"
 #include "worker/trainer/resume.h"
 #include "worker/trainer/step.h"
 
@@ -87,6 +89,8 @@ class Loop {
   absl::Status Load();
   void ReportStep(const StepReport& report);
   absl::Status Evaluate();
+  // Whether the newest evaluations brought no gain (spec: early_stopping_patience).
+  bool StoppedEarly() const;
   // Starts writing one; `final`: no step follows.
   void Checkpoint(bool final);
   // Waits until the last checkpoint is on disk; every rank learns whether it is.
@@ -144,7 +148,7 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
                           {"recompute", *spec_.recompute},
                           {"threads", at::get_num_threads()}});
   const auto due = [this](int64_t every) { return every > 0 && state_.step % every == 0; };
-  while (state_.step < *spec_.max_steps) {
+  while (state_.step < *spec_.max_steps && !StoppedEarly()) {
     if (state_.step == training_.full_attention_from &&
         training_.attention.kind != AttentionKind::kFull) {
       events_.Phase("full_attention", {{"step", state_.step}});
@@ -157,9 +161,9 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
     state_.tokens_consumed += report.tokens;
     state_.last_loss = report.loss;
     ReportStep(report);
-    const bool last = state_.step == *spec_.max_steps;
-    const bool final = last || report.wishes.stop;
     if (due(*spec_.eval_steps)) LL_RETURN_IF_ERROR(Evaluate());
+    const bool last = state_.step == *spec_.max_steps || StoppedEarly();
+    const bool final = last || report.wishes.stop;
     if (final || due(*spec_.save_steps) || report.wishes.checkpoint) Checkpoint(final);
     if (report.wishes.stop && !last) {
       LL_RETURN_IF_ERROR(FinishCheckpoint());
@@ -223,12 +227,30 @@ absl::Status Loop::Evaluate() {
       spec_.eval_mode.value_or("exact") == "official" ? WindowMode::kOfficial : WindowMode::kExact;
   LL_ASSIGN_OR_RETURN(const PerplexityResult result,
                       Perplexity(*model_, *training_.eval_file, options, comm_));
-  if (comm_.rank() == 0) {
-    nlohmann::ordered_json fields = {{"step", state_.step}};
-    fields.update(ToJson(result));
-    events_.Emit("eval", fields);
+  nlohmann::ordered_json fields = {{"step", state_.step}};
+  fields.update(ToJson(result));
+  if (training_.passkey_encoder != nullptr) {
+    LL_ASSIGN_OR_RETURN(const PasskeyResult passkey,
+                        MeasurePasskey(*model_, *training_.passkey_encoder, PasskeyOptionsOf(spec_),
+                                       comm_, events_));
+    fields["effective_context_length"] = passkey.effective_context_length;
+    fields["passkey"] = ToJson(passkey);
+  }
+  if (comm_.rank() == 0) events_.Emit("eval", fields);
+  // Every rank has the same perplexity, so all stop or none.
+  const bool gained = result.perplexity < state_.best_perplexity - *spec_.early_stopping_threshold;
+  state_.evaluations_without_gain = gained ? 0 : state_.evaluations_without_gain + 1;
+  if (gained) state_.best_perplexity = result.perplexity;
+  if (StoppedEarly() && comm_.rank() == 0) {
+    events_.Phase("early_stop",
+                  {{"step", state_.step}, {"best_perplexity", state_.best_perplexity}});
   }
   return absl::OkStatus();
+}
+
+bool Loop::StoppedEarly() const {
+  return *spec_.early_stopping_patience > 0 &&
+         state_.evaluations_without_gain >= *spec_.early_stopping_patience;
 }
 
 void Loop::Checkpoint(bool final) {
@@ -258,15 +280,20 @@ absl::Status Loop::FinishCheckpoint() {
 
 void Loop::Done() {
   if (comm_.rank() != 0) return;
-  events_.Emit("done",
-               {{"result",
-                 {{"loss", state_.last_loss},
-                  {"steps", state_.step},
-                  {"first_step", first_step_},
-                  {"tokens", state_.tokens_consumed},
-                  {"tokens_per_second", seconds_here_ > 0 ? tokens_here_ / seconds_here_ : 0.0},
-                  {"peak_bytes", PeakMemoryBytes()},
-                  {"checkpoint", options_.out + "/checkpoints/" + CheckpointName(state_.step)}}}});
+  nlohmann::ordered_json result = {
+      {"loss", state_.last_loss},
+      {"steps", state_.step},
+      {"first_step", first_step_},
+      {"tokens", state_.tokens_consumed},
+      {"tokens_per_second", seconds_here_ > 0 ? tokens_here_ / seconds_here_ : 0.0},
+      {"peak_bytes", PeakMemoryBytes()},
+      {"checkpoint", options_.out + "/checkpoints/" + CheckpointName(state_.step)}};
+  if (StoppedEarly()) {
+    result["stop_reason"] =
+        absl::StrCat("early stopping: perplexity did not fall below ", state_.best_perplexity,
+                     " in ", state_.evaluations_without_gain, " evaluations");
+  }
+  events_.Emit("done", {{"result", std::move(result)}});
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "worker/trainer/checkpoint/trainer_state.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -45,7 +47,7 @@ absl::StatusOr<JobSpec> SpecOf(const json& value) {
 }  // namespace
 
 std::string TrainerStateToText(const TrainerState& state) {
-  const nlohmann::ordered_json json = {
+  nlohmann::ordered_json json = {
       {"version", 1},
       {"step", state.step},
       {"data_position",
@@ -58,6 +60,10 @@ std::string TrainerStateToText(const TrainerState& state) {
       {"plan", state.plan},
       {"build", state.build},
       {"spec", ToJson(state.spec)}};
+  if (std::isfinite(state.best_perplexity)) {
+    json["early_stopping"] = {{"best_perplexity", state.best_perplexity},
+                              {"evaluations_without_gain", state.evaluations_without_gain}};
+  }
   return json.dump(1) + "\n";
 }
 
@@ -72,6 +78,13 @@ absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
   LL_ASSIGN_OR_RETURN(state.tokens_consumed, Count(position, "tokens_consumed"));
   const json& loss = Member(root, "last_loss");
   if (loss.is_number()) state.last_loss = loss.get<double>();
+  if (const json& stopping = Member(root, "early_stopping"); stopping.is_object()) {
+    const json& best = Member(stopping, "best_perplexity");
+    if (!best.is_number()) return Bad("best_perplexity", "a number", best);
+    state.best_perplexity = best.get<double>();
+    LL_ASSIGN_OR_RETURN(state.evaluations_without_gain,
+                        Count(stopping, "evaluations_without_gain"));
+  }
   const json& fingerprint = Member(root, "data_fingerprint");
   if (!fingerprint.is_string()) return Bad("data_fingerprint", "text", fingerprint);
   state.data_fingerprint = fingerprint.get<std::string>();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,10 @@ struct TrainerState {
   int64_t rows_consumed = 0;  // rows of the data visited, over all passes
   int64_t tokens_consumed = 0;
   double last_loss = 0;
+  // Early stopping: the best perplexity so far (infinite before the first evaluation), and the
+  // evaluations since without a better one.
+  double best_perplexity = std::numeric_limits<double>::infinity();
+  int64_t evaluations_without_gain = 0;
   JobSpec spec;                  // resolved
   std::string data_fingerprint;  // of the token file
   nlohmann::json plan;   // {"data_parallel", "recompute", "threads", "isa", "precision", …}

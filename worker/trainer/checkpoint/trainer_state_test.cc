@@ -1,5 +1,7 @@
 #include "worker/trainer/checkpoint/trainer_state.h"
 
+#include <cmath>
+
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -37,6 +39,21 @@ TEST(TrainerStateTest, RoundTrip) {
   EXPECT_EQ(state.last_loss, 2.5);
   EXPECT_EQ(state.spec, Sample().spec);
   EXPECT_EQ(state.plan, Sample().plan);
+}
+
+TEST(TrainerStateTest, EarlyStoppingGoesOnWhereItStood) {
+  LL_ASSERT_OK_AND_ASSIGN(TrainerState state, ParseTrainerState(TrainerStateToText(Sample())));
+  EXPECT_FALSE(std::isfinite(state.best_perplexity));
+  EXPECT_EQ(state.evaluations_without_gain, 0);
+  state.best_perplexity = 1.0 / 3;
+  state.evaluations_without_gain = 2;
+  LL_ASSERT_OK_AND_ASSIGN(state, ParseTrainerState(TrainerStateToText(state)));
+  EXPECT_EQ(state.best_perplexity, 1.0 / 3);  // bit for bit
+  EXPECT_EQ(state.evaluations_without_gain, 2);
+  EXPECT_THAT(ParseTrainerState(With("early_stopping", {{"best_perplexity", "low"}})),
+              StatusIs(kInvalid, "best_perplexity: expected a number"));
+  EXPECT_THAT(ParseTrainerState(With("early_stopping", {{"best_perplexity", 2.0}})),
+              StatusIs(kInvalid, "evaluations_without_gain: expected"));
 }
 
 TEST(TrainerStateTest, ErrorsNameTheMember) {

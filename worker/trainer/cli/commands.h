@@ -12,7 +12,7 @@ using Command = std::function<int()>;
 
 void AddTrain(CLI::App& program, Command& run);     // train
 void AddRun(CLI::App& program, Command& run);       // run: one rank of a job, started by ll-worker
-void AddEval(CLI::App& program, Command& run);      // eval perplexity
+void AddEval(CLI::App& program, Command& run);      // eval perplexity, passkey, topics
 void AddGenerate(CLI::App& program, Command& run);  // generate
 void AddChat(CLI::App& program, Command& run);      // chat
 void AddInit(CLI::App& program, Command& run);      // init: a model folder with random weights

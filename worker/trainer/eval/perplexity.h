@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/llama.h"
@@ -16,15 +17,25 @@ struct PerplexityOptions {
   int64_t seq_len = 2048;
   int64_t sliding_window = 256;  // tokens between window starts
   WindowMode mode = WindowMode::kOfficial;
+  int64_t position_buckets = 16;  // of by_position; at least 1
+};
+
+// All predictions of tokens at positions [first, last] of a window (0-based; position 0 is never
+// predicted), also those that `mode` does not score: where in its context a model is good.
+struct PositionBucket {
+  int64_t first = 0, last = 0;
+  int64_t tokens = 0;
+  double nll = 0;  // mean
 };
 
 struct PerplexityResult {
-  double nll =
-      0;  // mean over all predictions; all windows have seq_len - 1, so also the mean of means
+  // official: mean over windows of the mean over their predictions; exact: mean over scored tokens.
+  double nll = 0;
   double perplexity = 0;  // exp(nll)
   int64_t windows = 0;
-  int64_t tokens = 0;  // predictions scored, seq_len - 1 a window
+  int64_t tokens = 0;  // predictions scored
   double seconds = 0;
+  std::vector<PositionBucket> by_position;
 };
 nlohmann::ordered_json ToJson(const PerplexityResult& result);
 
