@@ -197,6 +197,51 @@ TEST_F(CoordinatorTest, AJobRunsFromSubmitToItsEnd) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
+TEST_F(CoordinatorTest, AMessageReachesTheRankThatListensAndNoOther) {
+  Start();
+  auto agent = Agent("w1", 2);
+  agent->SayHello();
+  agent->TakeWelcome();
+  const auto say = [&](const std::string& job) {
+    v1::SayRequest request;
+    request.set_job_id(job);
+    (*request.mutable_message()->mutable_fields())["prompt"].set_string_value("Once");
+    return CallOnce<v1::SayResponse>(*jobs_, &v1::Jobs::Stub::Say, request).status();
+  };
+  EXPECT_EQ(say("j-none").code(), absl::StatusCode::kNotFound);
+  LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse training, Submit(Request(1)));
+  const v1::StartGang trains = agent->TakeStart();
+  agent->ReportTraining(trains);
+  AwaitState(trains.job_id(), v1::RUNNING);
+  EXPECT_THAT(say(trains.job_id()).message(), testing::HasSubstr("a job of kind generate"));
+
+  v1::SubmitRequest request = Request(1);
+  v1::JobSpec talk;
+  talk.set_kind("generate");
+  talk.set_model(request.spec().model());
+  *request.mutable_spec() = talk;
+  request.set_request_id("talk");
+  LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse submitted, Submit(request));
+  const v1::StartGang gang = agent->TakeStart();
+  EXPECT_EQ(gang.job_id(), submitted.job().job_id());
+  EXPECT_EQ(say(gang.job_id()).code(), absl::StatusCode::kFailedPrecondition);  // it loads yet
+  agent->ReportTraining(gang);
+  AwaitState(gang.job_id(), v1::RUNNING);
+  EXPECT_EQ(say(gang.job_id()), absl::OkStatus());
+  const v1::Say said = agent->Take([](const auto& m) { return m.has_say(); }, "say").say();
+  EXPECT_EQ(said.job_id(), gang.job_id());
+  EXPECT_EQ(said.epoch(), gang.epoch());
+  EXPECT_EQ(said.line(), R"({"prompt":"Once"})");
+  agent->Hang();
+  // Until the coordinator has noticed, the message is on its way to nobody; then it is refused.
+  absl::Status status;
+  for (int i = 0; i < 200 && status.ok(); ++i) {
+    status = say(gang.job_id());
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(CoordinatorTest, OneRequestIdMakesOneJobUnderEightThreadsAndAfterARestart) {
   Start();
   std::vector<std::set<std::string>> ids(20);

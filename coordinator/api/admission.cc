@@ -145,8 +145,8 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
     if (!spec.model.has_value()) spec.model = source.resolved.model;
     spec.adapter = source.checkpoint->path;
   }
-  if (!spec.context_length.has_value() && !spec.eval_context_size.has_value() &&
-      source.resolved.context_length.has_value()) {
+  if (spec.kind == "eval" && !spec.context_length.has_value() &&
+      !spec.eval_context_size.has_value() && source.resolved.context_length.has_value()) {
     spec.eval_context_size = std::max(*source.resolved.context_length,
                                       spec.eval_seq_len.value_or(*source.resolved.context_length));
     if (!spec.eval_seq_len.has_value()) spec.eval_seq_len = *source.resolved.context_length;
@@ -292,9 +292,10 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   JobSpec spec = SpecFromProto(request.spec);
   LL_RETURN_IF_ERROR(Validate(spec));
   const std::string kind = spec.kind.value_or("train");
-  if (kind != "train" && kind != "eval") {
-    return MakeFieldError({"kind", "train or eval", kind, "this version runs no other kind"},
-                          absl::StatusCode::kUnimplemented);
+  if (kind != "train" && kind != "eval" && kind != "generate") {
+    return MakeFieldError(
+        {"kind", "train, eval or generate", kind, "this version runs no other kind"},
+        absl::StatusCode::kUnimplemented);
   }
   Admitted out;
   if (request.source.has_value())
@@ -328,7 +329,7 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   } else {
     out.forecast.set_explanation(kind == "train"
                                      ? "the model's shape is not known here; the worker checks it"
-                                     : "evaluations are not forecast");
+                                     : absl::StrCat("jobs of kind ", kind, " are not forecast"));
   }
   if (!model.path.empty()) resolved.model = model.path;
   FillCore(resolved, out.core);

@@ -5,6 +5,7 @@
 Every number on the page is computed here from the measured ones. A difference between two variants is paired by seed (the same base
 model, the same order of rows); its interval is Student's t at 95 %. Where an expected order is not shown, the page says so.
 """
+import collections
 import json
 import math
 import os
@@ -46,7 +47,9 @@ class Results:
         self.raw = json.load(open(path))
         self.seeds = sorted(int(k.split("/")[1]) for k in self.raw if k.startswith("base/") and k != "base/100")
         runs = [k.split("/", 2) for k in self.raw if k.startswith("run/")]
-        self.variants = list(dict.fromkeys(v for _, _, v in runs))
+        counts = collections.Counter(v for _, _, v in runs)
+        # Only what every seed has.
+        self.variants = [v for v in dict.fromkeys(v for _, _, v in runs) if counts[v] == len(self.seeds)]
 
     def values(self, variant, what="at 1024"):
         if variant == "untuned":

@@ -89,11 +89,23 @@ void ControlChannel::HandleLine(const std::string& line) {
   const bool is_rendezvous =
       message.is_object() && message.contains("rendezvous") && message["rendezvous"].is_string();
   absl::MutexLock lock(&mu_);
-  if (is_rendezvous) {
+  if (message.is_object() && message.contains("say")) {
+    messages_.push_back(
+        message["say"].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else if (is_rendezvous) {
     rendezvous_ = message["rendezvous"].get<std::string>();
   } else {
     malformed_ = line;
   }
+}
+
+std::optional<std::string> ControlChannel::NextMessage(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  const auto arrived = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !messages_.empty(); };
+  if (!mu_.AwaitWithTimeout(absl::Condition(&arrived), timeout)) return std::nullopt;
+  std::string message = std::move(messages_.front());
+  messages_.pop_front();
+  return message;
 }
 
 absl::StatusOr<std::string> ControlChannel::WaitForRendezvous(absl::Duration timeout) {

@@ -3,9 +3,12 @@
 //
 //   SIGTERM  checkpoint at the next step boundary and exit     SIGUSR1  checkpoint and go on
 //   {"rendezvous":"host:port"}   where rank 0 listens; sent once to the other ranks
+//   {"say":{...}}                a message to a rank that answers (kind generate)
 //   end of file                  the agent died: this process exits with 30 at once
 #pragma once
 
+#include <deque>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -35,6 +38,9 @@ class ControlChannel {
   // malformed line.
   absl::StatusOr<std::string> WaitForRendezvous(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Takes the oldest message (what `say` holds, as JSON); absent when none came within `timeout`.
+  std::optional<std::string> NextMessage(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   void ReadLoop();
   void HandleLine(const std::string& line) ABSL_LOCKS_EXCLUDED(mu_);
@@ -45,6 +51,7 @@ class ControlChannel {
   absl::Mutex mu_;
   std::string rendezvous_ ABSL_GUARDED_BY(mu_);
   std::string malformed_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::string> messages_ ABSL_GUARDED_BY(mu_);
   std::thread reader_;
 };
 

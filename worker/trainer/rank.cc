@@ -23,6 +23,7 @@
 #include "worker/trainer/error_class.h"
 #include "worker/trainer/eval/eval_model.h"
 #include "worker/trainer/event_sink.h"
+#include "worker/trainer/generate/serve.h"
 #include "worker/trainer/train_loop.h"
 
 namespace ll {
@@ -121,11 +122,19 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   return 0;
 }
 
+absl::StatusOr<int> RunGenerate(const JobSpec& given, Session& session) {
+  LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
+  LL_RETURN_IF_ERROR(OpenOutput(session));
+  if (session.flags.rank != 0) return 0;  // generation runs on one rank
+  return ServeChat(spec, *session.control, *session.events, RealClock());
+}
+
 absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
   const std::string kind = spec.kind.value_or("train");
   try {
     if (kind == "train") return RunTrain(spec, session);
     if (kind == "eval") return RunEval(spec, session);
+    if (kind == "generate") return RunGenerate(spec, session);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {

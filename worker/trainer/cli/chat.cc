@@ -8,11 +8,10 @@
 #include "absl/strings/ascii.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
-#include "model/chat/chat_encoder.h"
 #include "worker/trainer/cli/commands.h"
 #include "worker/trainer/cli/generate_flags.h"
 #include "worker/trainer/event_sink.h"
-#include "worker/trainer/generate/chat_request.h"
+#include "worker/trainer/generate/chat_model.h"
 #include "worker/trainer/rank.h"
 
 namespace ll {
@@ -33,34 +32,10 @@ void CatchInterrupt() {
   sigaction(SIGINT, &action, nullptr);
 }
 
-// What both ways of talking share.
 struct Chat {
   const Flags& flags;
-  std::unique_ptr<TextGenerator> generator;
-  std::unique_ptr<ChatEncoder> encoder;  // made when messages come
+  std::unique_ptr<ChatModel> model;
 };
-
-absl::StatusOr<const ChatEncoder*> EncoderOf(Chat& chat) {
-  if (chat.encoder == nullptr) {
-    LL_ASSIGN_OR_RETURN(chat.encoder,
-                        ChatEncoder::Create(chat.flags.prompt_template, chat.generator->tokenizer(),
-                                            chat.generator->tokenizer_path()));
-  }
-  return chat.encoder.get();
-}
-
-absl::StatusOr<Answer> AnswerMessages(Chat& chat, const std::vector<ChatMessage>& messages,
-                                      AnswerOptions options,
-                                      absl::FunctionRef<bool(absl::string_view)> on_text) {
-  LL_ASSIGN_OR_RETURN(const ChatEncoder* encoder, EncoderOf(chat));
-  auto ids = encoder->Encode(messages);
-  if (!ids.ok()) return Annotate(ids.status(), "messages");
-  auto& eos = options.generation.eos_ids;
-  eos.insert(eos.end(), encoder->stop_ids().begin(), encoder->stop_ids().end());
-  options.stop_strings.insert(options.stop_strings.end(), encoder->stop_strings().begin(),
-                              encoder->stop_strings().end());
-  return chat.generator->Complete(*ids, options, on_text);
-}
 
 // ---- A program on the other side: JSON lines.
 
@@ -73,14 +48,10 @@ void PrintEvent(const char* event, const std::string& request_id, const ordered_
 }
 
 absl::StatusOr<Answer> AnswerRequest(Chat& chat, const ChatRequest& request) {
-  const auto on_text = [&](absl::string_view text) {
+  return chat.model->AnswerRequest(request, [&](absl::string_view text) {
     if (!text.empty()) PrintEvent("token", request.request_id, {{"text", std::string(text)}});
     return interrupted == 0;
-  };
-  if (!request.messages.empty())
-    return AnswerMessages(chat, request.messages, request.options, on_text);
-  LL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, chat.generator->EncodePrompt(request.prompt));
-  return chat.generator->Complete(ids, request.options, on_text);
+  });
 }
 
 int ServeLines(Chat& chat) {
@@ -120,8 +91,8 @@ void Print(absl::string_view text) {
 }
 
 absl::Status Talk(Chat& chat) {
-  LL_RETURN_IF_ERROR(EncoderOf(chat).status());
-  LL_RETURN_IF_ERROR(chat.generator->Prepare(chat.flags.answer.generation.max_new_tokens));
+  LL_RETURN_IF_ERROR(chat.model->PrepareMessages());
+  LL_RETURN_IF_ERROR(chat.model->generator().Prepare(chat.flags.answer.generation.max_new_tokens));
   std::fprintf(stderr,
                "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer\n");
   std::vector<ChatMessage> start, messages;
@@ -135,7 +106,7 @@ absl::Status Talk(Chat& chat) {
     if (text.empty() || text == "/reset") continue;
     messages.push_back({"user", text});
     const auto answer =
-        AnswerMessages(chat, messages, chat.flags.answer, [](absl::string_view piece) {
+        chat.model->AnswerMessages(messages, chat.flags.answer, [](absl::string_view piece) {
           Print(piece);
           return interrupted == 0;
         });
@@ -154,9 +125,9 @@ absl::Status Talk(Chat& chat) {
 int Execute(const Flags& flags) {
   SetThreads(flags.threads, 1);
   CatchInterrupt();
-  auto generator = TextGenerator::Open(flags.model);
-  if (!generator.ok()) return ReportToStderr(generator.status());
-  Chat chat{flags, *std::move(generator), nullptr};
+  auto model = ChatModel::Open(flags.model, flags.prompt_template);
+  if (!model.ok()) return ReportToStderr(model.status());
+  Chat chat{flags, *std::move(model)};
   if (isatty(STDIN_FILENO) == 0) return ServeLines(chat);
   const absl::Status status = Talk(chat);
   return status.ok() ? 0 : ReportToStderr(status);
