@@ -51,8 +51,9 @@ std::pair<at::Tensor, at::Tensor> Llama::State::RopeBehind(const KvCache& cache,
   const int64_t past = cache.tokens();
   if (config.rope.type == RopeScaling::Type::kDynamicNtk)
     return CosSin(MakeRopeTable(config, total), total - past, past);
-  // The table for all the cache can hold, so that it is made anew only when the cache grows.
-  if (!cos.defined() || cos.size(0) < total) PrepareRope(std::max(total, cache.capacity()));
+  // More than is needed now, so that a table serves many tokens; not for all the cache could hold.
+  if (!cos.defined() || cos.size(0) < total)
+    PrepareRope(std::max(total, std::min(cache.capacity(), 2 * total)));
   return {cos.narrow(0, past, total - past), sin.narrow(0, past, total - past)};
 }
 

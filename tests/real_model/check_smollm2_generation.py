@@ -72,7 +72,7 @@ def main():
     start = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(a.model)
     with open(a.text, encoding="utf-8") as f:
-        text = f.read(400_000)
+        text = f.read()
     config = AutoConfig.from_pretrained(a.model)
     context = config.max_position_embeddings
 

@@ -24,7 +24,7 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
       .add_option("--max-new-tokens", flags.answer.generation.max_new_tokens,
                   "Tokens that are generated at most")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{16'000'000}));
+      ->check(CLI::Range(int64_t{1}, kMaxNewTokens));
   command
       .add_option("--temperature", sampling.temperature,
                   "0 takes the likeliest token; above, tokens are drawn, higher being bolder")

@@ -27,7 +27,8 @@ absl::Status Take(absl::string_view field, const json& value, double& out) {
 }
 
 absl::Status Take(absl::string_view field, const json& value, int64_t& out) {
-  if (!value.is_number_integer() || (value.is_number_unsigned() && value > json(INT64_MAX)))
+  if (!value.is_number_integer() ||
+      (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX}))
     return Wrong(field, "a whole number", value);
   out = value.get<int64_t>();
   return absl::OkStatus();

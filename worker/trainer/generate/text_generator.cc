@@ -176,8 +176,12 @@ absl::StatusOr<Answer> TextGenerator::Complete(absl::Span<const int32_t> prompt,
                                                const AnswerOptions& options,
                                                absl::FunctionRef<bool(absl::string_view)> on_text) {
   LL_RETURN_IF_ERROR(CheckSampling(options.generation.sampling));
-  LL_RETURN_IF_ERROR(
-      Prepare(static_cast<int64_t>(prompt.size()) + options.generation.max_new_tokens));
+  const int64_t wanted = options.generation.max_new_tokens;
+  if (wanted < 1 || wanted > kMaxNewTokens) {
+    return MakeFieldError(
+        {"max_new_tokens", absl::StrCat("1 to ", kMaxNewTokens), absl::StrCat(wanted)});
+  }
+  LL_RETURN_IF_ERROR(Prepare(static_cast<int64_t>(prompt.size()) + wanted));
   GenerationOptions generation = options.generation;
   if (options.ignore_eos) {
     generation.eos_ids.clear();

@@ -41,6 +41,8 @@ struct Answer {
 // tokens_per_second, finish_reason}; tokens_per_second is that of the tokens behind the first.
 nlohmann::ordered_json ToJson(const Answer& answer);
 
+inline constexpr int64_t kMaxNewTokens = 16'000'000;
+
 // Not thread-safe.
 class TextGenerator {
  public:
