@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import harness
-from harness import Gang, TrainerTest, events_of, read, run, train
+from harness import TrainerTest, events_of, read, run, train
 
 
 class FormatsTest(TrainerTest):
@@ -24,11 +24,10 @@ class FormatsTest(TrainerTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)
 
-    def reference(self, model, seq_len=64, window=32, official=True):
+    def reference(self, model, seq_len=64, window=32):
         """LongLoRA's eval.py: mean over windows of the mean over their seq_len - 1 predictions."""
         ids = torch.from_numpy(numpy.fromfile(self.data, dtype=numpy.uint16).astype(numpy.int64))
-        starts = list(range(0, len(ids) - seq_len, window))[:-1] if official else list(
-            range(0, len(ids) - seq_len + 1, window))
+        starts = list(range(0, len(ids) - seq_len, window))[:-1]
         model.eval().float()
         means = []
         with torch.no_grad():
@@ -86,26 +85,6 @@ class FormatsTest(TrainerTest):
         ours = self.perplexity("--model", folder)
         self.assertEqual(self.perplexity("--adapter", folder)["nll"], ours["nll"])  # a whole model, found out by itself
         self.assertLess(abs(ours["nll"] - nll) / nll, 1e-4)
-
-    def test_base_perplexity_exact_mode(self):
-        model = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
-        nll, windows = self.reference(model, seq_len=32, window=16, official=False)
-        ours = self.perplexity("--model", self.model, seq_len=32, window=16, mode="exact")
-        self.assertEqual(ours["windows"], windows)
-        self.assertLess(abs(ours["nll"] - nll) / nll, 1e-4)
-
-    def test_distributed_perplexity_has_the_same_bits(self):
-        spec = self.path("eval.json")
-        with open(spec, "w") as f:
-            json.dump({"kind": "eval", "model": self.model, "data": self.data, "eval_seq_len": 32,
-                       "eval_sliding_window": 32}, f)
-        results = []
-        for world in (1, 2, 3):
-            gang = Gang(spec, self.path(f"eval-{world}"), world)
-            self.assertEqual(gang.wait(), [0] * world, gang.stderr)
-            results.append([e["result"] for e in gang.events[0] if e["event"] == "done"][0])
-        self.assertEqual(len({r["nll"] for r in results}), 1, results)
-        self.assertEqual(results[0]["nll"], self.perplexity("--model", self.model, seq_len=32, window=32)["nll"])
 
     def test_evaluation_while_training(self):
         done = train(self.write_spec(eval_steps=4, eval_data=self.data, max_steps=8), self.path("out"))

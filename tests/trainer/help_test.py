@@ -7,7 +7,8 @@ import harness
 from harness import read, run
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "help.txt")
-COMMANDS = [[], ["train"], ["run"], ["eval", "perplexity"], ["generate"], ["chat"], ["init"], ["pack"]]
+COMMANDS = [[], ["train"], ["run"], ["eval", "perplexity"], ["eval", "passkey"], ["eval", "topics"], ["generate"], ["chat"],
+            ["init"], ["pack"]]
 
 
 def current():

@@ -83,6 +83,7 @@ absl::StatusOr<Json> EvaluateRetrieval(const EvalRequest& request, Comm& comm, E
   LL_ASSIGN_OR_RETURN(const PromptEncoder encoder,
                       PromptEncoder::Open(tokenizer, folders.config.vocab_size));
   LL_ASSIGN_OR_RETURN(const auto model, LoadModel(folders));
+  events.Phase("eval");
   if (request.task == "passkey") {
     LL_ASSIGN_OR_RETURN(const PasskeyResult result,
                         MeasurePasskey(*model, encoder, request.passkey, comm, events));

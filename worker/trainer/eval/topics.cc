@@ -123,14 +123,12 @@ absl::StatusOr<TopicsResult> RunTopics(const TopicsOptions& options, EncodeFn en
       score->passed += passed[i] ? 1 : 0;
     }
   }
-  result.effective_context_length = EffectiveContextLength(result.by_length);
   result.seconds = absl::ToDoubleSeconds(RealClock().Steady() - start);
   return result;
 }
 
 nlohmann::ordered_json ToJson(const TopicsResult& result) {
   nlohmann::ordered_json json = {{"accuracy", result.all.accuracy()},
-                                 {"effective_context_length", result.effective_context_length},
                                  {"tests", result.all.tests},
                                  {"seconds", result.seconds}};
   nlohmann::ordered_json& by_length = json["by_length"] = nlohmann::ordered_json::array();

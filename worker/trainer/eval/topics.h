@@ -34,7 +34,6 @@ absl::StatusOr<std::vector<RetrievalTest>> MakeTopicTests(const TopicsOptions& o
 struct TopicsResult {
   Score all;
   std::vector<LengthScore> by_length;
-  int64_t effective_context_length = 0;
   double seconds = 0;
 };
 nlohmann::ordered_json ToJson(const TopicsResult& result);

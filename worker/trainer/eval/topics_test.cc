@@ -43,7 +43,7 @@ TEST(Topics, AModelThatRemembersPasses) {
                           RunTopics(Small(), Characters, TextOf, reader, *MakeSingleComm()));
   EXPECT_EQ(result.all.tests, 6);
   EXPECT_EQ(result.all.accuracy(), 1);
-  EXPECT_EQ(result.effective_context_length, 9000);
+  EXPECT_EQ(result.by_length[1].length, 9000);
 }
 
 TEST(Topics, TheLastTopicIsWrong) {
