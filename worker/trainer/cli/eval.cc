@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/field_error.h"
@@ -18,10 +19,19 @@ namespace {
 struct EvalFlags {
   EvalRequest request;
   std::string mode = "official", attention = "full", output = "json", plot;
+  std::optional<int64_t> num_tests;
+  uint64_t seed = 0;
   int threads = 0;
 };
 
+void FillPrompts(const EvalFlags& flags, EvalRequest& request) {
+  const bool grid = request.task == "passkey" && !request.passkey.lengths.empty();
+  request.passkey.num_tests = request.topics.num_tests = flags.num_tests.value_or(grid ? 1 : 10);
+  request.passkey.seed = request.topics.seed = flags.seed;
+}
+
 absl::Status Run(EvalFlags& flags) {
+  FillPrompts(flags, flags.request);
   flags.request.perplexity.mode =
       flags.mode == "exact" ? WindowMode::kExact : WindowMode::kOfficial;
   const auto comm = MakeSingleComm();
@@ -70,15 +80,13 @@ void AddModelFlags(CLI::App& command, EvalFlags& flags) {
       ->check(CLI::IsMember({"json", "table"}));
 }
 
-void AddPromptFlags(CLI::App& command, EvalFlags& flags, int64_t& num_tests, uint64_t& seed) {
+void AddPromptFlags(CLI::App& command, EvalFlags& flags, const char* tests_help) {
   command
       .add_option("--tokenizer", flags.request.tokenizer,
                   "Tokenizer folder or file; default: the model's")
       ->type_name("PATH");
-  command.add_option("--num-tests", num_tests, "Prompts a length, or a cell of a grid")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 10'000));
-  command.add_option("--seed", seed, "Of the first prompt; the others follow")
+  command.add_option("--num-tests", flags.num_tests, tests_help)->check(CLI::Range(1, 10'000));
+  command.add_option("--seed", flags.seed, "Of the first prompt; the others follow")
       ->capture_default_str();
 }
 
@@ -169,13 +177,12 @@ void AddEval(CLI::App& program, Command& run) {
   AddPerplexityFlags(perplexity, perplexity_flags);
   const auto [passkey, passkey_flags] =
       add("passkey", "Whether a number hidden in a long prompt is found again");
-  AddPromptFlags(passkey, passkey_flags, passkey_flags.request.passkey.num_tests,
-                 passkey_flags.request.passkey.seed);
+  AddPromptFlags(passkey, passkey_flags,
+                 "Prompts a length, or a cell of a grid; default: 10, in a grid 1");
   AddPasskeyFlags(passkey, passkey_flags);
   const auto [topics, topics_flags] =
       add("topics", "Whether the first topic of a long conversation is remembered");
-  AddPromptFlags(topics, topics_flags, topics_flags.request.topics.num_tests,
-                 topics_flags.request.topics.seed);
+  AddPromptFlags(topics, topics_flags, "Dialogues a length; default: 10");
   AddTopicsFlags(topics, topics_flags);
 }
 

@@ -186,6 +186,11 @@ absl::StatusOr<std::vector<RetrievalTest>> MakePasskeyTests(const PasskeyOptions
   std::vector<RetrievalTest> tests;
   LL_RETURN_IF_ERROR(options.lengths.empty() ? AddLongLora(options, encode, tests)
                                              : AddGrid(options, encode, tests));
+  if (tests.empty()) {
+    return MakeFieldError({"passkey_interval",
+                           absl::StrCat("at most passkey_max_tokens (", options.max_tokens, ")"),
+                           absl::StrCat(options.interval)});
+  }
   return tests;
 }
 

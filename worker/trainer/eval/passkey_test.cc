@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/status_macros.h"
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -176,6 +177,10 @@ TEST(Passkey, PromptsOfAGridFillTheirLength) {
     EXPECT_LE(tokens, length);
     EXPECT_GT(tokens, length - 20 - length / 256);
   }
+  options.lengths = {};
+  options.max_tokens = 100;
+  EXPECT_THAT(MakePasskeyTests(options, Characters),
+              StatusIs(absl::StatusCode::kInvalidArgument, "passkey_interval: expected at most"));
   options.lengths = {20};
   EXPECT_THAT(MakePasskeyTests(options, Characters),
               StatusIs(absl::StatusCode::kInvalidArgument, "passkey_lengths: expected at least"));
