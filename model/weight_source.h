@@ -28,6 +28,10 @@ class WeightSource {
   virtual absl::StatusOr<std::optional<Nf4Tensor>> GetNf4(const std::string& hf_name) {
     return std::nullopt;
   }
+
+  // Tells that the weight's pages are not needed for now, for whoever reads weight by weight. A
+  // tensor got before stays valid and is read from the disk again.
+  virtual void Release(const std::string& hf_name) {}
 };
 
 // Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every

@@ -67,4 +67,9 @@ absl::StatusOr<std::optional<Nf4Tensor>> HfFolder::GetNf4(const std::string& hf_
   return quantized;
 }
 
+void HfFolder::Release(const std::string& hf_name) {
+  const ShardedSafetensors::Entry* entry = files_.Find(hf_name);
+  if (entry != nullptr) entry->file->Release(*entry->tensor);
+}
+
 }  // namespace ll

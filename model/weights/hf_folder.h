@@ -21,6 +21,7 @@ class HfFolder : public WeightSource {
 
   absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override;
   absl::StatusOr<std::optional<Nf4Tensor>> GetNf4(const std::string& hf_name) override;
+  void Release(const std::string& hf_name) override;
 
  private:
   explicit HfFolder(ShardedSafetensors files) : files_(std::move(files)) {}

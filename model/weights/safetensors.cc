@@ -194,6 +194,15 @@ SafetensorsFile::~SafetensorsFile() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
 }
 
+void SafetensorsFile::Release(const TensorInfo& tensor) const {
+  // Whole pages only; the first and last may hold a neighbour, which is merely read again.
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(Data(tensor)) & ~(page - 1);
+  const auto end =
+      reinterpret_cast<uintptr_t>(Data(tensor)) + static_cast<uintptr_t>(tensor.size_bytes);
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 const TensorInfo* SafetensorsFile::Find(absl::string_view name) const {
   auto it = index_.find(name);
   return it == index_.end() ? nullptr : &header_.tensors[it->second];

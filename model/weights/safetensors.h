@@ -61,6 +61,8 @@ class SafetensorsFile {
   const TensorInfo* Find(absl::string_view name) const;
   // The tensor's bytes; valid while this object lives.
   const std::byte* Data(const TensorInfo& tensor) const { return data_ + tensor.begin; }
+  // Gives the tensor's pages back to the system; they are read again when they are touched.
+  void Release(const TensorInfo& tensor) const;
 
  private:
   SafetensorsFile() = default;

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "model/weights/hf_folder.h"
+#include "model/weights/hf_writer.h"
 #include "model/weights/nf4_io.h"
 #include "model/weights/tensor_io.h"
 
@@ -48,6 +49,72 @@ TEST_F(WeightsTest, EveryWeightComesBackInItsDtype) {
     EXPECT_TRUE(at::equal(got, want)) << name;
   }
   EXPECT_THAT(folder->Get("model.nothing"), StatusIs(absl::StatusCode::kNotFound, "model.nothing"));
+}
+
+// The weights as a source, and what was released.
+class ListedWeights : public WeightSource {
+ public:
+  explicit ListedWeights(const std::vector<std::pair<std::string, at::Tensor>>& weights)
+      : weights_(weights) {}
+  absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override {
+    for (const auto& [name, tensor] : weights_) {
+      if (name == hf_name) return tensor;
+    }
+    return absl::NotFoundError(hf_name);
+  }
+  void Release(const std::string& hf_name) override { released.push_back(hf_name); }
+  std::vector<std::string> released;
+
+ private:
+  const std::vector<std::pair<std::string, at::Tensor>>& weights_;
+};
+
+TEST_F(WeightsTest, WrittenInShardsAndReadBack) {
+  ListedWeights source(weights_);
+  HfWriteOptions options;
+  options.max_shard_bytes = 400;
+  LL_ASSERT_OK_AND_ASSIGN(const HfWritten written,
+                          WriteHfWeights(source, config_, folder_, options));
+  EXPECT_EQ(source.released.size(), weights_.size());
+  ASSERT_GT(written.files.size(), 3u);
+  EXPECT_EQ(written.files.back(), "model.safetensors.index.json");
+  EXPECT_EQ(written.bytes, 2 * config_.ParameterCount());
+  for (size_t i = 0; i + 1 < written.files.size(); ++i) {
+    LL_ASSERT_OK_AND_ASSIGN(const auto file,
+                            SafetensorsFile::Open(folder_ + "/" + written.files[i]));
+    int64_t bytes = 0;
+    for (const TensorInfo& tensor : file->tensors()) bytes += tensor.size_bytes;
+    EXPECT_TRUE(bytes <= 400 || file->tensors().size() == 1) << written.files[i];
+  }
+  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+  for (const auto& [name, want] : weights_) {
+    LL_ASSERT_OK_AND_ASSIGN(const at::Tensor got, folder->Get(name));
+    EXPECT_TRUE(at::equal(got, want.to(at::kBFloat16))) << name;
+    folder->Release(name);
+    EXPECT_TRUE(at::equal(got, want.to(at::kBFloat16))) << name << " after its pages went";
+  }
+}
+
+TEST_F(WeightsTest, WhatCannotBeWrittenIsNamedAndLeavesNoFile) {
+  HfWriteOptions options;
+  options.dtype = "float16";
+  weights_[3].second[0][0] = 70000.0;
+  ListedWeights source(weights_);
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+              StatusIs(kInvalid, weights_[3].first + ": expected finite values in float16"));
+  options.dtype = "bfloat16";
+  options.stop = [&source] { return source.released.size() == 7; };
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+              StatusIs(absl::StatusCode::kCancelled, "stopped"));
+  options.stop = [] { return false; };
+  options.nf4 = true;  // 8 x 4 weights have no whole block
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+              StatusIs(kInvalid, "expected a multiple of 64 elements"));
+  weights_[2].second = at::zeros({3});
+  options.nf4 = false;
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+              StatusIs(absl::StatusCode::kFailedPrecondition, weights_[2].first));
+  EXPECT_TRUE(ListDir(folder_)->empty());
 }
 
 // One layer's gate_proj in NF4; everything else as it was.
