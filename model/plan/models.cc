@@ -1,5 +1,7 @@
 #include "model/plan/models.h"
 
+#include "absl/strings/strip.h"
+
 namespace ll {
 namespace {
 
@@ -55,6 +57,9 @@ LlamaConfig ConfigOf(const Shape& s) {
 }  // namespace
 
 std::optional<LlamaConfig> BuiltInModel(absl::string_view name) {
+  // The short names are Llama 2's.
+  if (name == "llama-2-7b" || name == "llama-2-13b" || name == "llama-2-70b")
+    absl::ConsumePrefix(&name, "llama-2-");
   for (const Shape& s : kShapes) {
     if (name == s.name) return ConfigOf(s);
   }

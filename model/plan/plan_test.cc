@@ -1,4 +1,5 @@
 #include "base/status_matchers.h"
+#include "model/plan/flops_table.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
 #include "model/plan/time_plan.h"
@@ -43,6 +44,31 @@ TEST(FlopsTest, ReproducesLongLorasTable) {  // claim 10, TFLOPs
     EXPECT_NEAR(100 * a.attention / a.total(), full[i], 0.1) << n;
     EXPECT_NEAR(100 * b.attention / b.total(), s2[i], 0.1) << n;
   }
+}
+
+TEST(FlopsTest, TheTableIsThePapers) {  // claim 10
+  LL_ASSERT_OK_AND_ASSIGN(
+      const std::vector<FlopsRow> rows,
+      FlopsTable(*BuiltInModel("llama-2-7b"), {8192, 16384, 32768, 65536}, 0.25));
+  const double attention[] = {35.2, 140.7, 562.9, 2251.8}, others[] = {2.2, 4.3, 8.7, 17.3},
+               total[] = {143.5, 357.2, 996.0, 3118}, s2_total[] = {117.1, 251.7, 573.8, 1429.1};
+  ASSERT_EQ(rows.size(), 4u);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_NEAR(rows[i].full.attention / 1e12, attention[i], 0.051) << i;
+    EXPECT_NEAR(rows[i].s2.attention / 1e12, attention[i] / 4, 0.051) << i;
+    EXPECT_NEAR(rows[i].full.others / 1e12, others[i], 0.051) << i;
+    EXPECT_NEAR(rows[i].full.total() / 1e12, total[i], 0.51) << i;
+    EXPECT_NEAR(rows[i].s2.total() / 1e12, s2_total[i], 0.16) << i;
+  }
+  const std::string text = FlopsTableText(rows);
+  EXPECT_THAT(text, HasSubstr("    8192  full           35.2      35.2      70.9       2.2"));
+  for (const char* share : {"24.5 %", "39.4 %", "56.5 %", "72.2 %", " 7.5 %", "14.0 %"})
+    EXPECT_THAT(text, HasSubstr(share));
+  const nlohmann::ordered_json json = FlopsTableJson(rows);
+  EXPECT_EQ(json[3]["group_tokens"], 16384);
+  EXPECT_NEAR(json[3]["s2"]["attention_share"].get<double>(), 0.394, 0.001);
+  EXPECT_THAT(FlopsTable(*BuiltInModel("7b"), {3}, 0.25),
+              StatusIs(absl::StatusCode::kInvalidArgument, "context_length"));
 }
 
 TEST(FlopsTest, CausalS2EqualsAnEnumerationOfPairs) {
