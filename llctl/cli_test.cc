@@ -543,6 +543,32 @@ TEST_F(CliTest, TopicsSendsItsFlags) {
   EXPECT_EQ(spec.topic_prompt(), "plain");
 }
 
+TEST_F(CliTest, MergeSubmitsAndWithWatchPrintsTheFolder) {
+  const Outcome submitted = Run({"merge", "job-000000000001", "--out", "book-8k", "--onto", "nf4",
+                                 "--dtype", "bf16", "--verify", "book"});
+  EXPECT_EQ(submitted.code, 0) << submitted.err;
+  EXPECT_EQ(submitted.out, "job-000000000001 QUEUED: waits for 2 slots\n");
+  const v1::JobSpec spec = coordinator_.submits[0].spec();
+  EXPECT_EQ(spec.kind(), "merge");
+  EXPECT_EQ(spec.job(), "job-000000000001");
+  EXPECT_EQ(spec.merge_out(), "book-8k");
+  EXPECT_EQ(spec.merge_onto(), "nf4");
+  EXPECT_EQ(spec.merge_dtype(), "bf16");
+  EXPECT_EQ(spec.eval_data(), "book");
+
+  v1::WatchResponse done = JobMessage(v1::SUCCEEDED);
+  (*done.mutable_job()->mutable_result()->mutable_fields())["out"].set_string_value("/jobs/x/m");
+  coordinator_.watches = {{done}};
+  const Outcome watched = Run({"merge", "--adapter", "/a", "--watch", "-o", "json"});
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  EXPECT_EQ(coordinator_.submits[1].spec().adapter(), "/a");
+  EXPECT_EQ(nlohmann::json::parse(watched.out)["out"], "/jobs/x/m");
+
+  coordinator_.watches = {{JobMessage(v1::FAILED, "--onto: expected nf4")}};
+  EXPECT_EQ(Run({"merge", "job-000000000001", "--watch"}).code, kExitJobFailed);
+  EXPECT_EQ(Run({"merge", "--out", "x"}).code, kExitUsage);
+}
+
 TEST_F(CliTest, AFailedEvaluationIsExitOne) {
   coordinator_.watches = {{JobMessage(v1::FAILED, "data: no such file")}};
   const Outcome run = Run({"eval", "perplexity", "--model", "tiny"});
@@ -570,6 +596,7 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"eval", "perplexity"},
                                                           {"eval", "passkey"},
                                                           {"eval", "topics"},
+                                                          {"merge"},
                                                           {"workers"},
                                                           {"workers", "list"},
                                                           {"models"},

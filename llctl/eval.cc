@@ -9,6 +9,7 @@
 #include "llctl/plan.h"
 #include "llctl/progress.h"
 #include "llctl/proto_json.h"
+#include "llctl/result.h"
 #include "llctl/session.h"
 #include "model/report/eval_report.h"
 
@@ -38,26 +39,9 @@ absl::StatusOr<v1::JobSpec> MakeSpec(const EvalOptions& options, Session& sessio
 }
 
 absl::Status PrintResult(const v1::Job& job, const EvalOptions& options, Session& session) {
-  Output& output = session.output();
-  nlohmann::ordered_json value = ProtoToJson(job.result());
-  if (output.format() == OutputFormat::kName) {
-    output.stream() << job.job_id() << "\n";
-  } else if (output.is_table()) {
-    EvalReport report = ReportOf(value);
-    report.fields.insert(report.fields.begin(), {"job", job.job_id()});
-    output.PrintFields(report.fields);
-    for (const ReportTable& rows : report.tables) {
-      output.stream() << "\n" << rows.title << "\n";
-      Table table(rows.header);
-      for (const std::vector<std::string>& row : rows.rows) table.Add(row);
-      output.PrintTable(table);
-    }
-  } else {
-    value["job_id"] = job.job_id();
-    output.PrintValue(value);
-  }
+  PrintJobResult(job, session);
   if (options.plot.empty()) return absl::OkStatus();
-  LL_ASSIGN_OR_RETURN(const std::string svg, PasskeySvg(value));
+  LL_ASSIGN_OR_RETURN(const std::string svg, PasskeySvg(ProtoToJson(job.result())));
   return WriteFileAtomic(options.plot, svg);
 }
 

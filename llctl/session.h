@@ -68,6 +68,7 @@ void AddControlCommands(CLI::App& app, Action& chosen);  // cancel, pause, resum
 void AddWhyCommand(CLI::App& app, Action& chosen);
 void AddChatCommand(CLI::App& app, Action& chosen);
 void AddEvalCommand(CLI::App& app, Action& chosen);
+void AddMergeCommand(CLI::App& app, Action& chosen);
 void AddWorkersCommand(CLI::App& app, Action& chosen);
 void AddModelsCommand(CLI::App& app, Action& chosen);
 void AddDataCommand(CLI::App& app, Action& chosen);

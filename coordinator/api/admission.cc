@@ -129,8 +129,8 @@ absl::Status FindData(absl::string_view key, std::optional<std::string>& value,
   return CheckPath(key, *value, options);
 }
 
-// An eval job of a job: the weights are its newest checkpoint, on top of its model or (method full)
-// in its place.
+// An eval or merge job of a job: the weights are its newest checkpoint, on top of its model or
+// (method full) in its place. A merge reads context and scaling from the checkpoint itself.
 absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
                          const AdmissionOptions& options) {
   if (!source.checkpoint.has_value()) {
@@ -292,10 +292,9 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   JobSpec spec = SpecFromProto(request.spec);
   LL_RETURN_IF_ERROR(Validate(spec));
   const std::string kind = spec.kind.value_or("train");
-  if (kind != "train" && kind != "eval" && kind != "generate") {
-    return MakeFieldError(
-        {"kind", "train, eval or generate", kind, "this version runs no other kind"},
-        absl::StatusCode::kUnimplemented);
+  if (kind != "train" && kind != "eval" && kind != "merge" && kind != "generate") {
+    return MakeFieldError({"kind", "train, eval, merge or generate", kind},
+                          absl::StatusCode::kUnimplemented);
   }
   Admitted out;
   if (request.source.has_value())
@@ -309,6 +308,12 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   }
   if (perplexity || spec.eval_data.has_value()) {
     LL_RETURN_IF_ERROR(FindData("eval_data", spec.eval_data, view, options));
+  }
+  if (kind == "merge" && absl::StartsWith(spec.merge_out.value_or(""), "/")) {
+    // The folder itself is to be made; where it goes must be there.
+    const size_t slash = spec.merge_out->rfind('/');
+    LL_RETURN_IF_ERROR(
+        CheckPath("merge_out", spec.merge_out->substr(0, std::max<size_t>(slash, 1)), options));
   }
   if (spec.adapter.has_value() && !request.source.has_value()) {
     LL_RETURN_IF_ERROR(CheckPath("adapter", *spec.adapter, options));

@@ -28,7 +28,7 @@ struct AdmissionOptions {
   bool shared_job_store = false;
 };
 
-// The job that an eval job takes its weights from (spec key `job`).
+// The job that an eval or merge job takes its weights from (spec key `job`).
 struct SourceJob {
   JobId id;
   JobSpec resolved;

@@ -251,6 +251,38 @@ TEST_F(AdmissionTest, RetrievalNeedsNoData) {
   EXPECT_EQ(got.resolved.topic_lengths_size(), 5);
 }
 
+TEST_F(AdmissionTest, AMergeTakesItsJobsCheckpointAndNoData) {
+  request_.spec.Clear();
+  request_.spec.set_kind("merge");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "job: expected a job or"));
+  request_.spec.set_job("job-1");
+  SourceJob source{JobId("job-1"), {}, Checkpoint{}};
+  source.resolved.model = "/models/tiny";
+  source.resolved.method = "longqlora";
+  source.resolved.context_length = 1024;
+  source.checkpoint->path = "/jobs/job-1/step-10";
+  source.checkpoint->host = "h1";
+  request_.source = source;
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.resolved.model(), "/models/tiny");
+  EXPECT_EQ(got.resolved.adapter(), "/jobs/job-1/step-10");
+  EXPECT_EQ(got.resolved.merge_out(), "merged");
+  EXPECT_FALSE(got.resolved.has_eval_data()) << "nothing is measured unless asked";
+  EXPECT_FALSE(got.resolved.has_context_length()) << "the checkpoint says it";
+  EXPECT_EQ(got.core.hosts, std::vector<std::string>{"h1"});
+  EXPECT_EQ(got.core.required_slot_bytes, 0);
+  request_.spec.set_eval_data("bible");
+  LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.resolved.eval_data(), "/data/bible.bin");
+  request_.spec.set_gpus(2);
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "gpus: expected 1"));
+  request_.spec.set_gpus(1);
+  for (const char* out : {"a/b", "..", "/tmp/../etc/x", ".hidden"}) {
+    request_.spec.set_merge_out(out);
+    EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "merge_out")) << out;
+  }
+}
+
 // ---- authentication
 
 class AuthTest : public ::testing::Test {

@@ -60,6 +60,7 @@ struct JobSpec {
   std::optional<int64_t> passkey_depths, passkey_max_tokens, passkey_interval;
   std::vector<int64_t> topic_lengths;
   std::optional<std::string> topic_prompt;
+  std::optional<std::string> merge_out, merge_dtype, merge_onto;
 
   std::optional<int64_t> gpus;
   std::optional<std::string> plan, queue;

@@ -4,10 +4,12 @@
 #include <set>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
+#include "base/file_name.h"
 #include "base/status_macros.h"
 #include "model/spec/spec_fields.h"
 
@@ -358,6 +360,22 @@ absl::Status ResolveEval(JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status ResolveMerge(JobSpec& spec) {
+  if (!spec.model && !spec.job && !spec.adapter)
+    return Missing("job", "a job or an adapter to merge", "give --job JOB");
+  if (*spec.gpus != 1) {
+    return MakeFieldError(
+        {"gpus", "1, because one process writes a merge's files", absl::StrCat(*spec.gpus)});
+  }
+  Default(spec.merge_out, "merged");
+  if (!absl::StartsWith(*spec.merge_out, "/") && !IsPlainFileName(*spec.merge_out)) {
+    return MakeFieldError({"merge_out", "a name without '/', or an absolute path",
+                           absl::StrCat("\"", absl::CEscape(spec.merge_out->substr(0, 80)), "\"")});
+  }
+  Default(spec.quantization, "none");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 bool JobSpec::TrainsEmbedding() const {
@@ -406,6 +424,8 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
     LL_RETURN_IF_ERROR(ResolveTrain(spec, facts));
   } else if (*spec.kind == "eval") {
     LL_RETURN_IF_ERROR(ResolveEval(spec));
+  } else if (*spec.kind == "merge") {
+    LL_RETURN_IF_ERROR(ResolveMerge(spec));
   } else if (!spec.model && !spec.job) {
     return Missing("model", "a model or a job", "give --model M or --job JOB");
   }

@@ -227,6 +227,13 @@ std::vector<SpecField> EvalFields() {
            "How topic retrieval asks: by the folder's chat template, as a plain transcript, or by "
            "the template where there is one.",
            {"auto", "chat", "plain"}),
+      Text("merge_out", &J::merge_out, "merged",
+           "kind merge: name of the folder in the job's own, or an absolute path on the workers."),
+      Text("merge_dtype", &J::merge_dtype, "the base's",
+           "kind merge: type of the weights that are written.", {"bf16", "fp16", "fp32"}),
+      Text("merge_onto", &J::merge_onto, "what the base folder holds",
+           "kind merge of a quantised base: its original weights, or its values in NF4.",
+           {"16bit", "nf4"}),
   };
 }
 

@@ -67,6 +67,25 @@ TEST_F(ClusterTest, SubmitRunFinish) {
   AwaitNoTrainer(*job);
 }
 
+TEST_F(ClusterTest, AMergeOfAJobLeavesAFolderInItsOwn) {
+  StartBoth();
+  const auto trained = cluster_.Submit(cluster_.TrainSpec(1, 5));
+  LL_ASSERT_OK(trained);
+  EXPECT_EQ(cluster_.AwaitEnd(*trained).state(), v1::SUCCEEDED);
+  v1::JobSpec spec;
+  spec.set_kind("merge");
+  spec.set_job(*trained);
+  spec.set_merge_out("extended");
+  const auto merge = cluster_.Submit(spec);
+  LL_ASSERT_OK(merge);
+  const v1::Job ended = cluster_.AwaitEnd(*merge);
+  EXPECT_EQ(ended.state(), v1::SUCCEEDED) << ended.reason();
+  const std::string out = ended.result().fields().at("out").string_value();
+  EXPECT_EQ(out, cluster_.WorkDir("w1") + "/jobs/" + *merge + "/e0001/extended");
+  EXPECT_TRUE(FileExists(out + "/config.json"));
+  EXPECT_EQ(ended.resolved_spec().adapter(), cluster_.Get(*trained)->newest_checkpoint().path());
+}
+
 TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   StartBoth();
   const v1::JobSpec spec = cluster_.TrainSpec(2, 800);

@@ -1,5 +1,6 @@
 #include "worker/agent/roots.h"
 
+#include <algorithm>
 #include <climits>
 #include <cstdlib>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/file_name.h"
 #include "base/status_macros.h"
 
 namespace ll {
@@ -64,6 +66,25 @@ absl::StatusOr<std::string> ResolveBeneath(const Roots& roots, absl::string_view
       absl::StatusCode::kPermissionDenied);
 }
 
+namespace {
+
+// A folder that a merge is to make: what is there already, its parent, decides.
+absl::Status ResolveOutputPath(const Roots& roots, v1::JobSpec& spec) {
+  const std::string& given = spec.merge_out();
+  if (!absl::StartsWith(given, "/")) return absl::OkStatus();  // a name in the job's folder
+  const size_t slash = given.rfind('/');
+  const std::string name = given.substr(slash + 1);
+  if (!IsPlainFileName(name))
+    return MakeFieldError({"merge_out", "the path of a folder to make", given});
+  LL_ASSIGN_OR_RETURN(
+      const std::string parent,
+      ResolveBeneath(roots, "merge_out", given.substr(0, std::max<size_t>(slash, 1))));
+  spec.set_merge_out(absl::StrCat(parent, "/", name));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
   if (roots.empty()) return absl::OkStatus();
   for (const char* key : {"model", "adapter", "model_config", "tokenizer", "data", "eval_data"}) {
@@ -77,7 +98,7 @@ absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
     LL_ASSIGN_OR_RETURN(std::string real, ResolveBeneath(roots, key, given));
     reflection->SetString(&spec, field, real);
   }
-  return absl::OkStatus();
+  return ResolveOutputPath(roots, spec);
 }
 
 }  // namespace ll

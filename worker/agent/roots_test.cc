@@ -66,6 +66,28 @@ TEST_F(RootsTest, SpecKeysAreResolvedInPlace) {
   LL_EXPECT_OK(ResolveSpecPaths({}, spec));
 }
 
+TEST_F(RootsTest, AFolderToBeMadeStaysBeneathARoot) {
+  v1::JobSpec spec;
+  spec.set_merge_out("merged");  // a name in the job's folder
+  LL_ASSERT_OK(ResolveSpecPaths(roots_, spec));
+  EXPECT_EQ(spec.merge_out(), "merged");
+  spec.set_merge_out(base_ + "/weights/../weights/new");
+  LL_ASSERT_OK(ResolveSpecPaths(roots_, spec));
+  EXPECT_EQ(spec.merge_out(), base_ + "/weights/new");
+  for (const std::string& out : {std::string("/new"), base_ + "/new", base_ + "/weights/../new"}) {
+    spec.set_merge_out(out);
+    EXPECT_THAT(ResolveSpecPaths(roots_, spec),
+                StatusIs(absl::StatusCode::kPermissionDenied, "merge_out"))
+        << out;
+  }
+  for (const char* name : {"/weights/..", "/weights/", "/weights/.hidden"}) {
+    spec.set_merge_out(base_ + name);
+    EXPECT_THAT(ResolveSpecPaths(roots_, spec),
+                StatusIs(absl::StatusCode::kInvalidArgument, "merge_out"))
+        << name;
+  }
+}
+
 TEST_F(RootsTest, BadRootFlags) {
   for (const std::string& text :
        {std::string("weights"), std::string("=/x"), std::string("x="), std::string("x=/none/there"),

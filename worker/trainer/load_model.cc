@@ -84,7 +84,9 @@ absl::StatusOr<std::unique_ptr<Llama>> LoadModel(const ModelFolders& folders) {
   if (folders.adapter.empty()) return Llama::Create(folders.config, *base, options);
   if (!options.quantize_base) {
     LL_ASSIGN_OR_RETURN(const auto adapted, AdaptedWeights::Open(*base, folders.adapter));
-    return Llama::Create(folders.config, *adapted, options);
+    // Names the tensor of an adapter of another base; unties a head that PEFT trained apart.
+    LL_ASSIGN_OR_RETURN(const LlamaConfig config, adapted->Fit(folders.config));
+    return Llama::Create(config, *adapted, options);
   }
   LL_ASSIGN_OR_RETURN(const AdapterConfig adapter, ReadAdapterConfig(folders.adapter));
   options.lora = LoraSpecOf(adapter);

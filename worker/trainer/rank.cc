@@ -24,6 +24,7 @@
 #include "worker/trainer/eval/eval_model.h"
 #include "worker/trainer/event_sink.h"
 #include "worker/trainer/generate/serve.h"
+#include "worker/trainer/merge/merge.h"
 #include "worker/trainer/train_loop.h"
 
 namespace ll {
@@ -129,12 +130,24 @@ absl::StatusOr<int> RunGenerate(const JobSpec& given, Session& session) {
   return ServeChat(spec, *session.control, *session.events, RealClock());
 }
 
+absl::StatusOr<int> RunMerge(const JobSpec& given, Session& session) {
+  LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
+  LL_RETURN_IF_ERROR(OpenOutput(session));
+  LL_ASSIGN_OR_RETURN(const MergeRequest request, MergeRequestOf(spec, session.flags.out));
+  const auto result = Merge(request, *session.events, StopRequested);
+  if (absl::IsCancelled(result.status())) return kExitStopped;
+  LL_RETURN_IF_ERROR(result.status());
+  session.events->Emit("done", {{"result", *result}});
+  return 0;
+}
+
 absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
   const std::string kind = spec.kind.value_or("train");
   try {
     if (kind == "train") return RunTrain(spec, session);
     if (kind == "eval") return RunEval(spec, session);
     if (kind == "generate") return RunGenerate(spec, session);
+    if (kind == "merge") return RunMerge(spec, session);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {
@@ -142,7 +155,8 @@ absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
     return absl::InternalError(text.substr(0, text.find('\n')));
   }
   return FieldStatus(absl::StatusCode::kUnimplemented, "kind",
-                     absl::StrCat(kind, " is not available in this version"), "use train or eval");
+                     absl::StrCat(kind, " is not available in this version"),
+                     "use train, eval or merge");
 }
 
 }  // namespace

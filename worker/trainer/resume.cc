@@ -135,6 +135,7 @@ absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
   state.plan = PlanOf(training, comm);
   state.build = {{"version", LL_VERSION}, {"torch", TORCH_VERSION}};
   state.data_fingerprint = training.data_fingerprint;
+  state.base_fingerprint = training.base_fingerprint;
   return state;
 }
 

@@ -196,9 +196,9 @@ absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder) {
 
 std::vector<std::string> TokenizerFiles(const std::string& folder) {
   std::vector<std::string> found;
-  for (const char* name :
-       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-        "added_tokens.json", "chat_template.jinja", "generation_config.json"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
+                           "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                           "chat_template.jinja", "chat_template.json", "generation_config.json"}) {
     const std::string path = folder + "/" + name;
     if (FileExists(path)) found.push_back(path);
   }
@@ -258,6 +258,7 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
     training.weights = std::make_unique<RandomWeights>(training.options.seed, training.config);
   } else {
     LL_ASSIGN_OR_RETURN(training.weights, HfFolder::Open(*spec.model, base));
+    LL_ASSIGN_OR_RETURN(training.base_fingerprint, ModelFingerprint(*spec.model, base.quantized));
   }
   const std::string tokenizer = spec.tokenizer.value_or(spec.model.value_or(""));
   if (IsDirectory(tokenizer)) {

@@ -45,7 +45,7 @@ struct Training {
   bool group_by_row = false;  // LongLoRA's SFT rule: the attention group goes by a row's length
   std::shared_ptr<const TokenFile> eval_file;            // null without eval_steps
   std::shared_ptr<const PromptEncoder> passkey_encoder;  // null without passkey_lengths
-  std::string data_fingerprint;
+  std::string data_fingerprint, base_fingerprint;
   std::vector<std::string> tokenizer_files;  // of the model, to be put beside a `full` checkpoint
   std::vector<std::string> warnings;
   int64_t base_parameters = 0;

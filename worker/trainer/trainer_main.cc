@@ -30,6 +30,9 @@ int Main(int argc, char** argv) {
   AddInit(program, run);
   AddPack(program, run);
   AddQuantize(program, run);
+  AddMerge(program, run);
+  AddPublish(program, run);
+  AddProfile(program, run);
   AddRun(program, run);
   program.add_subcommand("version", "Prints the versions of this program and of LibTorch")
       ->callback([&run] {

@@ -11,6 +11,7 @@
 #include "model/weight_source.h"
 #include "model/weights/safetensors.h"
 #include "nlohmann/json.hpp"
+#include "worker/trainer/checkpoint/adapter_config.h"
 
 namespace ll {
 
@@ -36,17 +37,32 @@ class AdaptedWeights : public WeightSource {
   // has no use.
   static absl::StatusOr<std::unique_ptr<AdaptedWeights>> Open(WeightSource& base,
                                                               const std::string& adapter_folder);
+
+  // The config of the merged model, where `config` is the base's, perhaps with scaled positions:
+  // its vocabulary is the adapter's where that has more rows, and its head is no longer tied where
+  // the adapter trained only one of the two. Get then gives every weight of that config; rows that
+  // the adapter does not have are the mean of the old ones, as LongLoRA adds tokens. Errors name
+  // the tensor of an adapter that belongs to another base.
+  absl::StatusOr<LlamaConfig> Fit(const LlamaConfig& config);
+
   absl::StatusOr<at::Tensor> Get(const std::string& hf_name) override;
+  void Release(const std::string& hf_name) override;
 
  private:
-  AdaptedWeights(WeightSource& base, std::shared_ptr<const SafetensorsFile> file, double scale)
-      : base_(base), file_(std::move(file)), scale_(scale) {}
+  AdaptedWeights(WeightSource& base, std::shared_ptr<const SafetensorsFile> file,
+                 AdapterConfig config)
+      : base_(base), file_(std::move(file)), config_(std::move(config)) {}
+  absl::Status CheckTensor(const TensorInfo& tensor, const LlamaConfig& config) const;
+  // Whether the adapter makes two weights out of a tied pair.
+  bool UntiesHead() const;
+  absl::StatusOr<at::Tensor> BaseWeight(const std::string& hf_name);
   // The adapter's tensor of that model name; undefined where it has none.
   absl::StatusOr<at::Tensor> Find(const std::string& name) const;
 
   WeightSource& base_;
   std::shared_ptr<const SafetensorsFile> file_;
-  const double scale_;
+  const AdapterConfig config_;
+  int64_t vocab_size_ = 0;  // 0: as the base has it
 };
 
 }  // namespace ll

@@ -57,6 +57,7 @@ std::string TrainerStateToText(const TrainerState& state) {
       {"schedule",
        {{"lr_schedule", state.spec.lr_schedule.value_or("")}, {"next_step", state.step}}},
       {"data_fingerprint", state.data_fingerprint},
+      {"base_fingerprint", state.base_fingerprint},
       {"plan", state.plan},
       {"build", state.build},
       {"spec", ToJson(state.spec)}};
@@ -88,6 +89,8 @@ absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
   const json& fingerprint = Member(root, "data_fingerprint");
   if (!fingerprint.is_string()) return Bad("data_fingerprint", "text", fingerprint);
   state.data_fingerprint = fingerprint.get<std::string>();
+  const json& base = Member(root, "base_fingerprint");  // older files have none
+  if (base.is_string()) state.base_fingerprint = base.get<std::string>();
   state.plan = Member(root, "plan");
   if (!state.plan.is_object()) return Bad("plan", "an object", state.plan);
   state.build = Member(root, "build");

@@ -24,6 +24,8 @@ struct TrainerState {
   int64_t evaluations_without_gain = 0;
   JobSpec spec;                  // resolved
   std::string data_fingerprint;  // of the token file
+  // Which weights the adapter was trained on; empty: random ones, or the file does not say.
+  std::string base_fingerprint;
   nlohmann::json plan;   // {"data_parallel", "recompute", "threads", "isa", "precision", …}
   nlohmann::json build;  // {"version", "torch"}
 };

@@ -17,6 +17,7 @@ TrainerState Sample() {
   state.last_loss = 2.5;
   state.spec = Resolve(*ParseJobSpec("model: m\nctx: 64\n")).value();
   state.data_fingerprint = "abc";
+  state.base_fingerprint = "def";
   state.plan = {{"data_parallel", 1}};
   state.build = {{"version", "0.1.0"}};
   return state;
@@ -38,6 +39,7 @@ TEST(TrainerStateTest, RoundTrip) {
   EXPECT_EQ(state.tokens_consumed, 1792);
   EXPECT_EQ(state.last_loss, 2.5);
   EXPECT_EQ(state.spec, Sample().spec);
+  EXPECT_EQ(state.base_fingerprint, "def");
   EXPECT_EQ(state.plan, Sample().plan);
 }
 

@@ -19,4 +19,8 @@ void AddInit(CLI::App& program, Command& run);      // init: a model folder with
 void AddPack(CLI::App& program, Command& run);      // pack: text to tokens
 void AddQuantize(CLI::App& program, Command& run);  // quantize: a model folder to NF4
 
+void AddMerge(CLI::App& program, Command& run);    // merge: base and adapter to one folder
+void AddPublish(CLI::App& program, Command& run);  // publish: a checked copy of a model folder
+void AddProfile(CLI::App& program, Command& run);  // profile flops
+
 }  // namespace ll

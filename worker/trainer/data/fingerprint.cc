@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -30,6 +31,17 @@ absl::StatusOr<std::string> TokenFileFingerprint(const std::string& path, bool w
   if (!with_sidecar) return tokens;
   LL_ASSIGN_OR_RETURN(const std::string sidecar, Sha256HexOfFile(path + ".json"));
   return Sha256Hex(absl::StrCat(tokens, ":", sidecar));
+}
+
+absl::StatusOr<std::string> ModelFingerprint(const std::string& folder, bool quantized) {
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(folder));
+  std::string all;
+  for (const std::string& name : names) {
+    if (!absl::StartsWith(name, "model") || !absl::EndsWith(name, ".safetensors")) continue;
+    LL_ASSIGN_OR_RETURN(const std::string file, FileFingerprint(absl::StrCat(folder, "/", name)));
+    absl::StrAppend(&all, name, ":", file, "\n");
+  }
+  return absl::StrCat(quantized ? "nf4:" : "", Sha256Hex(all));
 }
 
 }  // namespace ll
