@@ -162,7 +162,7 @@ TEST_F(AdmissionTest, BadInputNamesTheKey) {
       {[](v1::JobSpec& s) { s.set_context_length(0); }, "context_length"},
       {[](v1::JobSpec& s) { s.set_method("magic"); }, "method"},
       {[](v1::JobSpec& s) { s.set_gpus(0); }, "gpus"},
-      {[](v1::JobSpec& s) { s.set_kind("merge"); }, "kind"},
+      {[](v1::JobSpec& s) { s.set_kind("dance"); }, "kind"},
   };
   for (const Case& c : cases) {
     AdmissionRequest request = request_;
