@@ -596,7 +596,7 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"eval", "perplexity"},
                                                           {"eval", "passkey"},
                                                           {"eval", "topics"},
-                                                          {"merge"},
+                                                          {"merge"}, {"chat"},
                                                           {"workers"},
                                                           {"workers", "list"},
                                                           {"models"},
