@@ -44,7 +44,7 @@ Conversation::~Conversation() {
   bool ended;
   {
     absl::MutexLock lock(&mu_);
-    ended = ended_ || HasEnded(job_);
+    ended = HasEnded(job_) || !follow_status_.ok();  // following also ends with Ctrl-C
   }
   if (!ended) {
     v1::CancelRequest request;
@@ -94,7 +94,7 @@ absl::Status Conversation::AwaitReady(
   }
 }
 
-absl::StatusOr<bool> Conversation::NextEvent(const std::string& request_id,
+absl::StatusOr<bool> Conversation::NextEvent(const std::string& request_id, int64_t epoch,
                                              nlohmann::ordered_json& event) {
   absl::MutexLock lock(&mu_);
   const auto something = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -108,6 +108,10 @@ absl::StatusOr<bool> Conversation::NextEvent(const std::string& request_id,
   }
   if (!follow_status_.ok()) return follow_status_;
   if (ended_) return EndOf(job_);
+  if (job_.epoch() > epoch) {
+    return absl::AbortedError(
+        absl::StrCat("the message is lost, the model is loaded again: ", job_.reason()));
+  }
   return false;
 }
 
@@ -123,14 +127,15 @@ absl::StatusOr<nlohmann::ordered_json> Conversation::Ask(
       request.mutable_message());
   if (!parsed.ok()) return absl::InternalError("the message is no JSON object");
   LL_ASSIGN_OR_RETURN(Client * client, session_.client());
-  LL_RETURN_IF_ERROR(client->Call(client->jobs(), &v1::Jobs::Stub::Say, request).status());
+  LL_ASSIGN_OR_RETURN(const v1::SayResponse said,
+                      client->Call(client->jobs(), &v1::Jobs::Stub::Say, request));
 
   Clock& clock = session_.environment().clock;
   absl::Duration heard = clock.Steady();
   for (;;) {
     if (session_.environment().interrupt.raised()) return absl::CancelledError("Ctrl-C");
     nlohmann::ordered_json event;
-    LL_ASSIGN_OR_RETURN(const bool came, NextEvent(request_id, event));
+    LL_ASSIGN_OR_RETURN(const bool came, NextEvent(request_id, said.epoch(), event));
     if (!came) {
       if (clock.Steady() - heard < kSilence) continue;
       return absl::DeadlineExceededError(

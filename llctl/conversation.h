@@ -26,8 +26,9 @@ class Conversation : public JobEvents {
   // Errors: the job's end; Cancelled on Ctrl-C.
   absl::Status AwaitReady(const std::function<void(const std::string& reason)>& on_wait);
   // One message and its answer. `on_text` gets the answer's text as it comes. Returns the `answer`
-  // event. Errors: those of Say, what the model's side refuses, the job's end, Cancelled on Ctrl-C,
-  // DeadlineExceeded where nothing comes for two minutes and more.
+  // event. Errors: those of Say, InvalidArgument for what the model's side refuses, the job's end,
+  // Aborted where its worker failed and the message is lost, Cancelled on Ctrl-C, DeadlineExceeded
+  // where nothing comes for half an hour.
   absl::StatusOr<nlohmann::ordered_json> Ask(
       const nlohmann::json& message, const std::function<void(const std::string& text)>& on_text);
 
@@ -36,8 +37,10 @@ class Conversation : public JobEvents {
   void OnStep(const v1::StepRecord&) override {}
   void OnEvent(const google::protobuf::Struct& event) override;
   void OnContact(const absl::Status& status) override;
-  // Waits for the next event of this request; false: nothing yet. Errors: the job's end, Ctrl-C.
-  absl::StatusOr<bool> NextEvent(const std::string& request_id, nlohmann::ordered_json& event);
+  // Waits for the next event of this request; false: nothing yet. Errors: the job's end, or that of
+  // the attempt that was asked.
+  absl::StatusOr<bool> NextEvent(const std::string& request_id, int64_t epoch,
+                                 nlohmann::ordered_json& event);
 
   Session& session_;
   const std::string job_id_;

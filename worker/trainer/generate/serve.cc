@@ -44,13 +44,12 @@ void AnswerLine(const std::string& line, ChatModel& model, EventSink& events) {
     all.update(fields);
     events.Emit(event, all);
   };
-  absl::StatusOr<Answer> answer = request.status();
-  if (request.ok()) {
-    answer = model.AnswerRequest(*request, [&](absl::string_view text) {
-      if (!text.empty()) emit("token", {{"text", std::string(text)}});
-      return !StopRequested();
-    });
-  }
+  const auto on_text = [&](absl::string_view text) {
+    if (!text.empty()) emit("token", {{"text", std::string(text)}});
+    return !StopRequested();
+  };
+  const auto answer = request.ok() ? model.AnswerRequest(*request, on_text)
+                                   : absl::StatusOr<Answer>(request.status());
   emit("answer",
        answer.ok() ? ToJson(*answer) : ordered_json{{"error", ErrorToJson(answer.status())}});
 }
