@@ -116,8 +116,8 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   Action chosen;
   for (auto add : {AddSubmitCommand, AddPlanCommand, AddListCommand, AddGetCommand, AddWatchCommand,
                    AddLogsCommand, AddControlCommands, AddWhyCommand, AddEvalCommand,
-                   AddChatCommand, AddMergeCommand, AddWorkersCommand, AddModelsCommand,
-                   AddDataCommand, AddVersionCommand, AddCompletionCommand}) {
+                   AddChatCommand, AddMergeCommand, AddWorkersCommand, AddQueuesCommand,
+                   AddModelsCommand, AddDataCommand, AddVersionCommand, AddCompletionCommand}) {
     add(app, chosen);
   }
   app.footer(kFooter);  // last: commands inherit the footer that is set when they are added

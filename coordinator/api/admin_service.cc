@@ -13,6 +13,8 @@
 namespace ll {
 namespace {
 
+constexpr size_t kMaxReasonBytes = 500;
+
 absl::Status CheckName(const std::string& name) {
   constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
   if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos) {
@@ -84,6 +86,64 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
     for (const auto& [name, worker] : view->workers()) {
       *response->add_workers() = WorkerToProto(worker, view->options().lease);
     }
+    call.Finish(absl::OkStatus());
+  });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::CordonWorker(grpc::CallbackServerContext* context,
+                                                     const v1::CordonWorkerRequest* request,
+                                                     v1::Worker* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/CordonWorker", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  CordonWorkerEvent event{WorkerId(request->worker()), Cordon::kCordon, call.caller().user,
+                          request->reason().substr(0, kMaxReasonBytes)};
+  if (request->action() == v1::CordonWorkerRequest::UNCORDON) event.cordon = Cordon::kUncordon;
+  if (request->action() == v1::CordonWorkerRequest::DRAIN) event.cordon = Cordon::kDrain;
+  const WorkerId worker = event.worker;
+  api_.driver->Request(
+      std::move(event), [call, response, worker](const Reply& reply, const Scheduler* view) {
+        if (reply.status.ok())
+          *response = WorkerToProto(view->workers().at(worker), view->options().lease);
+        call.Finish(reply.status);
+      });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::SetQueue(grpc::CallbackServerContext* context,
+                                                 const v1::SetQueueRequest* request,
+                                                 v1::Queue* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/SetQueue", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  const v1::Queue& queue = request->queue();
+  if (absl::Status bad = CheckName(queue.name()); !bad.ok()) return call.Finish(bad);
+  SetQueueEvent event;
+  event.user = call.caller().user;
+  event.queue.name = queue.name();
+  event.queue.weight = queue.weight();
+  if (queue.has_quota_gpus()) event.queue.quota_gpus = queue.quota_gpus();
+  if (queue.has_max_gpus()) event.queue.max_gpus = queue.max_gpus();
+  if (queue.has_max_jobs()) event.queue.max_jobs = queue.max_jobs();
+  api_.driver->Request(std::move(event), [call, response, name = queue.name()](
+                                             const Reply& reply, const Scheduler* view) {
+    if (reply.status.ok()) {
+      const Queue& made = *view->fair_share().Find(name);
+      *response = QueueToProto(made, view->fair_share().Share(made));
+    }
+    call.Finish(reply.status);
+  });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* AdminService::ListQueues(grpc::CallbackServerContext* context,
+                                                   const v1::ListQueuesRequest*,
+                                                   v1::ListQueuesResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Admin/ListQueues", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
+    if (!status.ok()) return (void)call.Finish(status);
+    for (const auto& [name, queue] : view->fair_share().queues())
+      *response->add_queues() = QueueToProto(queue, view->fair_share().Share(queue));
     call.Finish(absl::OkStatus());
   });
   return call.reactor();

@@ -16,6 +16,15 @@ class AdminService : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
                                         const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;
+  grpc::ServerUnaryReactor* CordonWorker(grpc::CallbackServerContext* context,
+                                         const v1::CordonWorkerRequest* request,
+                                         v1::Worker* response) override;
+  grpc::ServerUnaryReactor* SetQueue(grpc::CallbackServerContext* context,
+                                     const v1::SetQueueRequest* request,
+                                     v1::Queue* response) override;
+  grpc::ServerUnaryReactor* ListQueues(grpc::CallbackServerContext* context,
+                                       const v1::ListQueuesRequest* request,
+                                       v1::ListQueuesResponse* response) override;
   grpc::ServerUnaryReactor* AddModel(grpc::CallbackServerContext* context,
                                      const v1::AddModelRequest* request,
                                      v1::Model* response) override;

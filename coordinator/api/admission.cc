@@ -221,6 +221,7 @@ absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const 
       ForecastTime(config, resolved, best->fit.recompute, ThroughputOf(best->device.kind));
   forecast.set_tokens_per_second(time.tokens_per_second);
   forecast.set_duration_seconds(time.duration_seconds);
+  if (time.duration_seconds > 0) core.forecast_duration = absl::Seconds(time.duration_seconds);
   // What a slot must offer: the need, and what Fits keeps in reserve of this device.
   core.required_slot_bytes =
       best->fit.needed_bytes + (best->device.memory_bytes - best->fit.available_bytes);

@@ -231,6 +231,26 @@ v1::Worker WorkerToProto(const Worker& worker, absl::Duration lease) {
   }
   out.set_version(worker.version);
   out.set_http_address(worker.http_address);
+  out.set_cordoned(worker.cordoned);
+  out.set_draining(worker.draining);
+  out.set_cordon_reason(worker.cordon_reason);
+  out.set_nvlink_domain(worker.nvlink_domain);
+  out.set_rack(worker.rack);
+  return out;
+}
+
+v1::Queue QueueToProto(const Queue& queue, double share) {
+  v1::Queue out;
+  const QueueRecord& record = queue.record;
+  out.set_name(record.name);
+  out.set_weight(record.weight);
+  if (record.quota_gpus.has_value()) out.set_quota_gpus(*record.quota_gpus);
+  if (record.max_gpus.has_value()) out.set_max_gpus(*record.max_gpus);
+  if (record.max_jobs.has_value()) out.set_max_jobs(*record.max_jobs);
+  out.set_held_gpus(queue.gpus);
+  out.set_running_jobs(queue.jobs);
+  out.set_waiting_jobs(static_cast<int>(queue.waiting.size()));
+  out.set_share(share);
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "coordinator/core/fair_share.h"
 #include "coordinator/core/types.h"
 #include "coordinator/runtime/step_event.h"
 #include "model/spec/job_spec.h"
@@ -36,5 +37,6 @@ enum class JobDetail {
 v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDetail detail);
 v1::StepRecord StepToProto(const StepFacts& step);
 v1::Worker WorkerToProto(const Worker& worker, absl::Duration lease);
+v1::Queue QueueToProto(const Queue& queue, double share);
 
 }  // namespace ll

@@ -50,6 +50,23 @@ struct WorkerDeclaredDeadEvent {
   std::string user;
 };
 
+// Makes a queue or changes its weight and limits. What runs goes on.
+struct SetQueueEvent {
+  QueueRecord queue;  // `used` is ignored
+  std::string user;
+};
+enum class Cordon {
+  kUncordon,  // takes gangs again; a drain ends
+  kCordon,    // takes no new gang; what runs there goes on
+  kDrain,     // cordon, and whole gangs with a rank there checkpoint, stop and queue up again
+};
+struct CordonWorkerEvent {
+  WorkerId worker;
+  Cordon cordon = Cordon::kCordon;
+  std::string user;
+  std::string reason;  // may be empty
+};
+
 // ---- events: agents. `session` is the driver's number of the stream, never reused within one
 // process; an event of a session that is not the worker's current one is ignored.
 
@@ -75,6 +92,8 @@ struct AgentHelloEvent {
   std::string http_address;
   std::vector<Slot> slots;
   std::vector<HeldGang> gangs;
+  std::string nvlink_domain;  // Worker::nvlink_domain
+  std::string rack;
 };
 struct AgentGoneEvent {
   WorkerId worker;
@@ -118,9 +137,10 @@ struct ReportEvent {
 // Time passes. Expected about once a second; nothing expires without it.
 struct TickEvent {};
 
-using Event = std::variant<SubmitEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent,
-                           AddDataEvent, WorkerDeclaredDeadEvent, AgentHelloEvent, AgentGoneEvent,
-                           AgentHeardEvent, ReportEvent, TickEvent>;
+using Event =
+    std::variant<SubmitEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent, AddDataEvent,
+                 WorkerDeclaredDeadEvent, SetQueueEvent, CordonWorkerEvent, AgentHelloEvent,
+                 AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
 
 // ---- effects: orders to agents (proto/workers.proto says what an agent does with each)
 

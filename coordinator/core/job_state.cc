@@ -14,11 +14,11 @@ uint32_t Successors(JobState from) {
     case kBlocked:
       return Bit(kQueued) | Bit(kPaused) | Bit(kFailed) | Bit(kCancelled);
     case kQueued:
-      return Bit(kStarting) | Bit(kPaused) | Bit(kCancelled);
+      return Bit(kStarting) | Bit(kPaused) | Bit(kFailed) | Bit(kCancelled);
     case kStarting:
-      return Bit(kRunning) | Bit(kFinishing) | Bit(kPausing) | Bit(kCancelling);
+      return Bit(kRunning) | Bit(kFinishing) | Bit(kPausing) | Bit(kPreempting) | Bit(kCancelling);
     case kRunning:
-      return Bit(kFinishing) | Bit(kPausing) | Bit(kCancelling);
+      return Bit(kFinishing) | Bit(kPausing) | Bit(kPreempting) | Bit(kCancelling);
     case kFinishing:
       return Bit(kSucceeded) | Bit(kFailed) | Bit(kRetrying) | Bit(kCancelling);
     case kPausing:
@@ -26,10 +26,12 @@ uint32_t Successors(JobState from) {
     case kPaused:
       return Bit(kQueued) | Bit(kBlocked) | Bit(kFailed) | Bit(kCancelled);
     case kRetrying:
-      return Bit(kQueued) | Bit(kPaused) | Bit(kCancelled);
+      return Bit(kQueued) | Bit(kPaused) | Bit(kFailed) | Bit(kCancelled);
     case kCancelling:
       return Bit(kCancelled);
     case kPreempting:
+      return Bit(kQueued) | Bit(kSucceeded) | Bit(kFailed) | Bit(kRetrying) | Bit(kPausing) |
+             Bit(kCancelling);
     case kSucceeded:
     case kFailed:
     case kCancelled:

@@ -12,6 +12,8 @@
 //                                          │                        └────────────▶ FAILED
 //                                       PAUSED ◀──── PAUSING ◀── (STARTING, RUNNING)
 //                                                12           10
+//                 QUEUED ◀── PREEMPTING ◀── (STARTING, RUNNING)
+//                         17             16
 //   every state that is not an end ──▶ CANCELLED (nothing runs)  14
 //                                  └─▶ CANCELLING (ranks run) ──▶ CANCELLED  15
 //
@@ -32,8 +34,12 @@
 // 13  The back-off is over.
 // 14  Cancel of a job that holds no slots.
 // 15  Every agent confirmed the end of its ranks, or its host was declared dead.
+// 16  A more important job needs the slots, or a worker of the gang is drained: every rank is told
+//     to checkpoint and stop.
+// 17  Every rank's end is known: it waits for slots again and charges nothing to its budget. (All
+//     ended with 0 first: SUCCEEDED; one failed: as from FINISHING; paused meanwhile: PAUSING.)
+// 18  BLOCKED, QUEUED, RETRYING or PAUSED beyond its deadline: FAILED.
 //
-// PREEMPTING is on the wire for schedulers that preempt; this one does not, so no edge leads to it.
 // Being headless (an agent of the gang is out of contact) is a condition beside the state.
 #pragma once
 

@@ -1,7 +1,6 @@
 #include "coordinator/core/placement.h"
 
 #include <algorithm>
-#include <map>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -11,99 +10,164 @@
 namespace ll {
 namespace {
 
-// The eligible slots of one host, of one kind.
-struct HostSlots {
-  std::vector<RankSlot> usable;  // free now, on an agent in contact
-  int total = 0;
-  int silent = 0;            // on agents out of contact
-  int64_t memory_bytes = 0;  // of the largest
-};
-using ByHost = std::map<std::string, HostSlots>;
-
 template <typename T>
 bool Allowed(const std::vector<T>& list, const T& value) {
   return list.empty() || std::find(list.begin(), list.end(), value) != list.end();
 }
 
-std::map<std::string, ByHost> GroupByKind(const PlacementRequest& request,
-                                          absl::Span<const HostView> hosts) {
-  std::vector<const HostView*> sorted;
-  for (const HostView& host : hosts) sorted.push_back(&host);
-  std::sort(sorted.begin(), sorted.end(),
-            [](const HostView* a, const HostView* b) { return a->worker < b->worker; });
-  std::map<std::string, ByHost> kinds;
-  for (const HostView* host : sorted) {
-    for (const SlotView& slot : host->slots) {
-      if (!Eligible(request, *host, slot)) continue;
-      HostSlots& group = kinds[slot.kind][host->host];
-      ++group.total;
-      group.memory_bytes = std::max(group.memory_bytes, slot.memory_bytes);
-      if (!host->available) {
-        ++group.silent;
-      } else if (slot.free) {
-        group.usable.push_back({host->worker, slot.index});
-      }
-    }
-  }
-  return kinds;
+bool GroupAllowed(const PlacementRequest& request, const SlotPool& pool,
+                  const SlotPool::Group& group) {
+  return group.max_memory_bytes >= request.required_slot_bytes &&
+         Allowed(request.slot_kinds, pool.kinds()[group.kind]) &&
+         Allowed(request.hosts, group.host);
 }
 
-struct Candidate {
-  std::vector<RankSlot> ranks;
-  int hosts = 0;
-  size_t left_over = 0;  // usable slots that stay on the hosts taken
-  int64_t memory_bytes = 0;
-  std::tuple<int, size_t, int64_t> Cost() const { return {hosts, left_over, memory_bytes}; }
+// How many slots of the group a rank may have now. Usually all have the same memory.
+int UsableIn(const PlacementRequest& request, const SlotPool& pool, int index) {
+  const SlotPool::Group& group = pool.groups()[index];
+  if (group.min_memory_bytes >= request.required_slot_bytes) return pool.usable_in(index);
+  int count = 0;
+  for (SlotId id = group.begin; id < group.end; ++id) {
+    count += pool.usable(id) && pool.slot(id).memory_bytes >= request.required_slot_bytes;
+  }
+  return count;
+}
+
+struct HostChoice {
+  int group = 0;
+  int usable = 0;
 };
 
-void Take(const HostSlots& host, size_t wanted, Candidate& candidate) {
-  const size_t count = std::min(wanted, host.usable.size());
-  candidate.ranks.insert(candidate.ranks.end(), host.usable.begin(), host.usable.begin() + count);
-  candidate.left_over += host.usable.size() - count;
-  candidate.memory_bytes = std::max(candidate.memory_bytes, host.memory_bytes);
-  ++candidate.hosts;
+// How far apart the ranks are; smaller is faster.
+enum class Spread { kHost, kDomain, kRack, kAnywhere };
+
+struct Candidate {
+  std::vector<HostChoice> hosts;  // `usable`: taken of the group
+  Spread spread = Spread::kHost;
+  int left_over = 0;  // usable slots that stay on the hosts taken
+  int64_t memory_bytes = 0;
+  std::tuple<Spread, size_t, int, int64_t> Cost() const {
+    return {spread, hosts.size(), left_over, memory_bytes};
+  }
+};
+
+void Take(const SlotPool& pool, const HostChoice& host, int wanted, Candidate& candidate) {
+  const int count = std::min(wanted, host.usable);
+  candidate.hosts.push_back({host.group, count});
+  candidate.left_over += host.usable - count;
+  candidate.memory_bytes =
+      std::max(candidate.memory_bytes, pool.groups()[host.group].max_memory_bytes);
 }
 
-// The tightest host that holds `wanted` ranks by itself, or null.
-const HostSlots* Tightest(const std::vector<const HostSlots*>& hosts, size_t wanted) {
-  const HostSlots* best = nullptr;
-  for (const HostSlots* host : hosts) {
-    if (host->usable.size() < wanted) continue;
-    if (best == nullptr || host->usable.size() < best->usable.size()) best = host;
+// The tightest host that holds `wanted` ranks by itself, or the end.
+std::vector<HostChoice>::iterator Tightest(std::vector<HostChoice>& hosts, int wanted) {
+  auto best = hosts.end();
+  for (auto it = hosts.begin(); it != hosts.end(); ++it) {
+    if (it->usable < wanted) continue;
+    if (best == hosts.end() || it->usable < best->usable) best = it;
   }
   return best;
 }
 
-// Fewest hosts: whole big ones first, and for what remains the tightest that holds it. Empty ranks:
-// does not fit.
-Candidate FitKind(const ByHost& by_host, size_t wanted, bool one_host) {
-  std::vector<const HostSlots*> hosts;
-  for (const auto& [name, slots] : by_host) hosts.push_back(&slots);
-  std::stable_sort(hosts.begin(), hosts.end(), [](const HostSlots* a, const HostSlots* b) {
-    return a->usable.size() > b->usable.size();
-  });
+// Fewest hosts: whole big ones first, and for what remains the tightest that holds it. The hosts
+// together have enough.
+Candidate Pack(const SlotPool& pool, std::vector<HostChoice> hosts, int wanted, Spread spread) {
+  std::stable_sort(hosts.begin(), hosts.end(),
+                   [](const HostChoice& a, const HostChoice& b) { return a.usable > b.usable; });
   Candidate candidate;
-  while (candidate.ranks.size() < wanted) {
-    const size_t rest = wanted - candidate.ranks.size();
-    if (const HostSlots* last = Tightest(hosts, rest)) {
-      Take(*last, rest, candidate);
+  candidate.spread = spread;
+  size_t next = 0;
+  while (wanted > 0) {
+    std::vector<HostChoice> rest(hosts.begin() + next, hosts.end());
+    const auto last = Tightest(rest, wanted);
+    if (last != rest.end()) {
+      Take(pool, *last, wanted, candidate);
       return candidate;
     }
-    if (one_host || hosts.empty() || hosts.front()->usable.empty()) return {};
-    Take(*hosts.front(), rest, candidate);
-    hosts.erase(hosts.begin());
+    Take(pool, hosts[next], wanted, candidate);
+    wanted -= hosts[next++].usable;
   }
   return candidate;
 }
 
-// Slots that could serve the gang if all were free: on the best host or in all.
-int Capacity(const ByHost& by_host, bool one_host) {
-  int sum = 0, best = 0;
-  for (const auto& [name, slots] : by_host) {
-    sum += slots.total;
-    best = std::max(best, slots.total);
+// The hosts of the tightest domain (or rack) that holds the gang; empty: none does.
+std::vector<HostChoice> TightestArea(const SlotPool& pool, const std::vector<HostChoice>& hosts,
+                                     int wanted, int areas, int SlotPool::Group::*area) {
+  std::vector<int> sums(areas, 0);
+  for (const HostChoice& host : hosts) {
+    const int number = pool.groups()[host.group].*area;
+    if (number >= 0) sums[number] += host.usable;
   }
-  return one_host ? best : sum;
+  int best = -1;
+  for (int i = 0; i < areas; ++i) {
+    if (sums[i] >= wanted && (best < 0 || sums[i] < sums[best])) best = i;
+  }
+  std::vector<HostChoice> inside;
+  if (best < 0) return inside;
+  for (const HostChoice& host : hosts) {
+    if (pool.groups()[host.group].*area == best) inside.push_back(host);
+  }
+  return inside;
+}
+
+// False: the slots of this kind do not hold the gang now.
+bool FitKind(const PlacementRequest& request, const SlotPool& pool, std::vector<HostChoice> hosts,
+             int sum, Candidate& candidate) {
+  const int wanted = request.ranks;
+  const auto single = Tightest(hosts, wanted);
+  if (single != hosts.end()) {
+    Take(pool, *single, wanted, candidate);
+    return true;
+  }
+  if (request.one_host || sum < wanted) return false;
+  Spread spread = Spread::kDomain;
+  std::vector<HostChoice> area =
+      TightestArea(pool, hosts, wanted, pool.domains(), &SlotPool::Group::nvlink_domain);
+  if (area.empty()) {
+    spread = Spread::kRack;
+    area = TightestArea(pool, hosts, wanted, pool.racks(), &SlotPool::Group::rack);
+  }
+  if (area.empty()) {
+    spread = Spread::kAnywhere;
+    area = std::move(hosts);
+  }
+  candidate = Pack(pool, std::move(area), wanted, spread);
+  return true;
+}
+
+// Slots that could serve the gang if all were free: of one kind, on the best host or in all.
+struct Capacity {
+  int known = 0;      // on any registered worker
+  int available = 0;  // on workers that may be given a gang now
+};
+Capacity CapacityFor(const PlacementRequest& request, const SlotPool& pool) {
+  Capacity best;
+  Capacity sum;
+  int kind = -1;
+  for (const SlotPool::Group& group : pool.groups()) {
+    if (!GroupAllowed(request, pool, group)) continue;
+    if (kind != group.kind || request.one_host) sum = {};
+    kind = group.kind;
+    const bool whole = group.min_memory_bytes >= request.required_slot_bytes;
+    if (whole) {
+      sum.known += group.end - group.begin;
+      sum.available += group.available;
+    }
+    for (SlotId id = group.begin; !whole && id < group.end; ++id) {
+      if (pool.slot(id).memory_bytes < request.required_slot_bytes) continue;
+      ++sum.known;
+      sum.available += pool.slot(id).available;
+    }
+    best.known = std::max(best.known, sum.known);
+    best.available = std::max(best.available, sum.available);
+  }
+  return best;
+}
+
+bool HostKnown(const PlacementRequest& request, const SlotPool& pool) {
+  return std::any_of(pool.groups().begin(), pool.groups().end(), [&](const SlotPool::Group& group) {
+    return Allowed(request.hosts, group.host);
+  });
 }
 
 std::string Needs(const PlacementRequest& request) {
@@ -126,61 +190,84 @@ std::string Needs(const PlacementRequest& request) {
   return text;
 }
 
-Placement NoFit(const PlacementRequest& request, absl::Span<const HostView> hosts,
-                const std::map<std::string, ByHost>& kinds) {
-  Placement placement;
-  if (hosts.empty()) {
-    placement.reason = absl::StrCat(Needs(request), "; no worker has registered yet");
-    return placement;
-  }
-  int total = 0, silent = 0, usable = 0, capacity = 0;
-  for (const auto& [kind, by_host] : kinds) {
-    capacity = std::max(capacity, Capacity(by_host, request.one_host));
-    for (const auto& [name, slots] : by_host) {
-      total += slots.total;
-      silent += slots.silent;
-      usable += static_cast<int>(slots.usable.size());
-    }
-  }
-  const bool host_known = std::any_of(hosts.begin(), hosts.end(), [&](const HostView& host) {
-    return Allowed(request.hosts, host.host);
-  });
-  if (!host_known) {
-    placement.reason = absl::StrCat(Needs(request), "; no worker of that host has registered");
-    return placement;
-  }
-  if (capacity < request.ranks) {
-    placement.answer = Placement::Answer::kInfeasible;
-    placement.reason =
-        absl::StrCat(Needs(request), "; the cluster has ", capacity, " that would do");
-    return placement;
-  }
-  placement.reason = absl::StrCat(Needs(request), "; ", usable, " of ", total, " are free");
-  if (silent > 0)
-    absl::StrAppend(&placement.reason, ", ", silent, " are on workers out of contact");
-  return placement;
-}
-
 }  // namespace
 
-bool Eligible(const PlacementRequest& request, const HostView& host, const SlotView& slot) {
-  return slot.memory_bytes >= request.required_slot_bytes &&
-         Allowed(request.slot_kinds, slot.kind) && Allowed(request.hosts, host.host);
+bool Eligible(const PlacementRequest& request, const SlotPool& pool, SlotId slot) {
+  return pool.slot(slot).memory_bytes >= request.required_slot_bytes &&
+         GroupAllowed(request, pool, pool.groups()[pool.slot(slot).group]);
 }
 
-Placement Place(const PlacementRequest& request, absl::Span<const HostView> hosts) {
-  const std::map<std::string, ByHost> kinds = GroupByKind(request, hosts);
+Placement Place(const PlacementRequest& request, const SlotPool& pool) {
+  const auto& groups = pool.groups();
   Candidate best;
-  for (const auto& [kind, by_host] : kinds) {
-    Candidate candidate = FitKind(by_host, request.ranks, request.one_host);
-    if (candidate.ranks.empty()) continue;
-    if (best.ranks.empty() || candidate.Cost() < best.Cost()) best = std::move(candidate);
+  const int count = static_cast<int>(groups.size());
+  for (int begin = pool.usable_total() < request.ranks ? count : 0; begin < count;) {
+    std::vector<HostChoice> hosts;
+    int sum = 0, i = begin;
+    for (; i < count && groups[i].kind == groups[begin].kind; ++i) {
+      if (pool.usable_in(i) == 0 || !GroupAllowed(request, pool, groups[i])) continue;
+      const int usable = UsableIn(request, pool, i);
+      if (usable == 0) continue;
+      hosts.push_back({i, usable});
+      sum += usable;
+    }
+    begin = i;
+    Candidate candidate;
+    if (!FitKind(request, pool, std::move(hosts), sum, candidate)) continue;
+    if (best.hosts.empty() || candidate.Cost() < best.Cost()) best = std::move(candidate);
   }
-  if (best.ranks.empty()) return NoFit(request, hosts, kinds);
   Placement placement;
+  if (best.hosts.empty()) {
+    const Capacity capacity = CapacityFor(request, pool);
+    const bool known = pool.size() > 0 && HostKnown(request, pool);
+    if (known && capacity.known < request.ranks) placement.answer = Placement::Answer::kInfeasible;
+    placement.needs_workers = capacity.available < request.ranks;
+    return placement;
+  }
   placement.answer = Placement::Answer::kFit;
-  placement.ranks = std::move(best.ranks);
+  for (const HostChoice& host : best.hosts) {
+    int left = host.usable;
+    for (SlotId id = groups[host.group].begin; left > 0; ++id) {
+      if (!pool.usable(id) || pool.slot(id).memory_bytes < request.required_slot_bytes) continue;
+      placement.ranks.push_back(id);
+      --left;
+    }
+  }
   return placement;
+}
+
+std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& pool) {
+  const std::string needs = Needs(request);
+  if (pool.size() == 0) return absl::StrCat(needs, "; no worker has registered yet");
+  if (!HostKnown(request, pool))
+    return absl::StrCat(needs, "; no worker of that host has registered");
+  const Capacity capacity = CapacityFor(request, pool);
+  if (capacity.known < request.ranks)
+    return absl::StrCat(needs, "; the cluster has ", capacity.known, " that would do");
+  int total = 0, silent = 0, cordoned = 0, usable = 0;
+  for (size_t i = 0; i < pool.groups().size(); ++i) {
+    const SlotPool::Group& group = pool.groups()[i];
+    if (!GroupAllowed(request, pool, group)) continue;
+    if (group.min_memory_bytes >= request.required_slot_bytes) {
+      total += group.end - group.begin;
+      cordoned += group.cordoned;
+      silent += group.end - group.begin - group.available - group.cordoned;
+      usable += pool.usable_in(static_cast<int>(i));
+      continue;
+    }
+    for (SlotId id = group.begin; id < group.end; ++id) {
+      if (!Eligible(request, pool, id)) continue;
+      const SlotPool::SlotInfo& slot = pool.slot(id);
+      ++total;
+      cordoned += slot.cordoned;
+      silent += !slot.available && !slot.cordoned;
+      usable += pool.usable(id);
+    }
+  }
+  std::string text = absl::StrCat(needs, "; ", usable, " of ", total, " are free");
+  if (silent > 0) absl::StrAppend(&text, ", ", silent, " are on workers out of contact");
+  if (cordoned > 0) absl::StrAppend(&text, ", ", cordoned, " are on cordoned workers");
+  return text;
 }
 
 }  // namespace ll

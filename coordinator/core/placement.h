@@ -3,34 +3,21 @@
 // Rules, in order:
 //  1. Slots of one kind only, with at least the required memory, on allowed hosts in contact.
 //  2. Where `one_host` is set the gang stays on one host (several agents may share it).
-//  3. As few hosts as possible; then the tightest fit, so that big holes stay whole; then the
+//  3. As close together as possible: one host, then one NVLink domain, then one rack, then
+//     anywhere. S²-Attn and gradients cross every link between ranks at every step.
+//  4. As few hosts as possible; then the tightest fit, so that big holes stay whole; then the
 //     smallest memory; then the name, so that the answer is always the same.
-//  4. Ranks are contiguous on a host, in the order of worker name and slot.
+//  5. Ranks are contiguous on a host, in the order of worker name and slot.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "absl/types/span.h"
+#include "coordinator/core/slot_pool.h"
 #include "coordinator/core/types.h"
 
 namespace ll {
-
-struct SlotView {
-  int index = 0;
-  std::string kind;
-  int64_t memory_bytes = 0;
-  bool free = true;  // no rank holds it and nobody has reserved it
-};
-
-// The slots of one worker.
-struct HostView {
-  WorkerId worker;
-  std::string host;
-  bool available = true;  // in contact: may be given a gang now
-  std::vector<SlotView> slots;
-};
 
 struct PlacementRequest {
   int ranks = 1;
@@ -41,11 +28,6 @@ struct PlacementRequest {
   std::string host_reason;  // why `hosts` or `one_host` is so; for the sentence, may be empty
 };
 
-struct RankSlot {
-  WorkerId worker;
-  int slot = 0;
-};
-
 struct Placement {
   enum class Answer {
     kFit,
@@ -53,13 +35,19 @@ struct Placement {
     kInfeasible,  // not even with every known slot free
   };
   Answer answer = Answer::kWait;
-  std::vector<RankSlot> ranks;  // kFit: index = rank
-  std::string reason;           // a sentence's end, for kWait and kInfeasible
+  // kWait: not even with every slot free of the workers that may be given a gang now. No end of a
+  // job helps, only the return of a worker.
+  bool needs_workers = false;
+  std::vector<SlotId> ranks;  // kFit: index = rank
 };
 
-Placement Place(const PlacementRequest& request, absl::Span<const HostView> hosts);
+Placement Place(const PlacementRequest& request, const SlotPool& pool);
+
+// Why the answer is not kFit: the end of a sentence that begins with "it". Counts slots, so for
+// people and not for every pass over the queue.
+std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& pool);
 
 // Whether a rank of the request may ever run on the slot.
-bool Eligible(const PlacementRequest& request, const HostView& host, const SlotView& slot);
+bool Eligible(const PlacementRequest& request, const SlotPool& pool, SlotId slot);
 
 }  // namespace ll

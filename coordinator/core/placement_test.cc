@@ -42,14 +42,14 @@ std::vector<HostView> Cluster(const std::string& drawing) {
   return hosts;
 }
 
-// "w1/0 w1/1", "wait" or "infeasible".
+// "w1/0 w1/1", "wait", "wait!" (for workers) or "infeasible".
 std::string Try(const std::string& drawing, PlacementRequest request) {
-  const std::vector<HostView> hosts = Cluster(drawing);
-  const Placement placement = Place(request, hosts);
-  if (placement.answer == Answer::kWait) return "wait";
+  const SlotPool pool(Cluster(drawing));
+  const Placement placement = Place(request, pool);
+  if (placement.answer == Answer::kWait) return placement.needs_workers ? "wait!" : "wait";
   if (placement.answer == Answer::kInfeasible) return "infeasible";
-  return absl::StrJoin(placement.ranks, " ", [](std::string* out, const RankSlot& rank) {
-    absl::StrAppend(out, rank.worker.value(), "/", rank.slot);
+  return absl::StrJoin(placement.ranks, " ", [&pool](std::string* out, SlotId rank) {
+    absl::StrAppend(out, pool.slot(rank).worker.value(), "/", pool.slot(rank).index);
   });
 }
 
@@ -89,7 +89,7 @@ TEST(Place, HonoursMemoryKindAndHost) {
   pinned.hosts = {"h2"};
   EXPECT_EQ(Try("a@h1:Cf b@h2:Cf", pinned), "b/0");
   EXPECT_EQ(Try("a@h1:Cf b@h2:Cu", pinned), "wait");
-  EXPECT_EQ(Try("a@h1:Cf", pinned), "wait");  // its worker may come back
+  EXPECT_EQ(Try("a@h1:Cf", pinned), "wait!");  // its worker may come back
 }
 
 TEST(Place, PrefersTheSmallerSlotsWhenBothDo) {
@@ -98,10 +98,11 @@ TEST(Place, PrefersTheSmallerSlotsWhenBothDo) {
 
 TEST(Place, WaitsForWhatIsBusyOrSilentButNotForTheImpossible) {
   EXPECT_EQ(Try("a@h1:Cfu", Ranks(2)), "wait");
-  EXPECT_EQ(Try("a@h1:Cff!", Ranks(2)), "wait");
+  EXPECT_EQ(Try("a@h1:Cff!", Ranks(2)), "wait!");
+  EXPECT_EQ(Try("a@h1:Cuu b@h2:Cff!", Ranks(3)), "wait!");
   EXPECT_EQ(Try("a@h1:Cff", Ranks(3)), "infeasible");
   EXPECT_EQ(Try("a@h1:Cff", Ranks(1, 40)), "infeasible");
-  EXPECT_EQ(Try("", Ranks(1)), "wait");
+  EXPECT_EQ(Try("", Ranks(1)), "wait!");
 }
 
 TEST(Place, OneHostMeansOneHost) {
@@ -113,11 +114,43 @@ TEST(Place, OneHostMeansOneHost) {
 }
 
 TEST(Place, SaysWhatIsMissing) {
-  const std::vector<HostView> hosts = Cluster("a@h1:Cfu b@h2:Cf!");
-  EXPECT_EQ(Place(Ranks(3), hosts).reason,
-            "needs 3 slots; 1 of 3 are free, 1 are on workers out of contact");
-  EXPECT_EQ(Place(Ranks(1, 40), hosts).reason,
+  std::vector<HostView> hosts = Cluster("a@h1:Cfu b@h2:Cf! c@h3:Cf");
+  hosts[2].cordoned = true;
+  const SlotPool pool(hosts);
+  EXPECT_EQ(ExplainPlacement(Ranks(3), pool),
+            "needs 3 slots; 1 of 4 are free, 1 are on workers out of contact, 1 are on cordoned "
+            "workers");
+  EXPECT_EQ(ExplainPlacement(Ranks(1, 40), pool),
             "needs 1 slot with at least 40 GB; the cluster has 0 that would do");
+}
+
+std::vector<HostView> Labelled(const std::string& drawing) {  // host "d1r2…": domain 1, rack 2
+  std::vector<HostView> hosts = Cluster(drawing);
+  for (HostView& host : hosts) {
+    host.nvlink_domain = host.host.substr(0, 2) == "d0" ? "" : host.host.substr(0, 2);
+    host.rack = host.host.substr(2, 2);
+  }
+  return hosts;
+}
+
+TEST(Place, KeepsAGangWithinANvlinkDomainThenARack) {
+  const auto hosts_of = [](const std::string& drawing, int ranks) {
+    const SlotPool pool(Labelled(drawing));
+    std::set<std::string> hosts;
+    for (SlotId rank : Place(Ranks(ranks), pool).ranks)
+      hosts.insert(pool.groups()[pool.slot(rank).group].host);
+    return absl::StrJoin(hosts, " ");
+  };
+  // Four slots: two hosts of one domain, though two bigger hosts of different domains would do.
+  EXPECT_EQ(hosts_of("a@d1r1a:Cff b@d1r1b:Cff c@d2r1a:Cfff d@d3r2a:Cfff", 4), "d1r1a d1r1b");
+  // The tightest domain.
+  EXPECT_EQ(hosts_of("a@d1r1a:Cff b@d1r1b:Cfff c@d2r1a:Cff d@d2r1b:Cff", 4), "d2r1a d2r1b");
+  // No domain holds it: one rack.
+  EXPECT_EQ(hosts_of("a@d1r1a:Cff b@d2r2a:Cff c@d3r1a:Cff d@d4r3a:Cff", 4), "d1r1a d3r1a");
+  // No rack does: anywhere.
+  EXPECT_EQ(hosts_of("a@d1r1a:Cff b@d2r2a:Cf", 3), "d1r1a d2r2a");
+  // One host beats all.
+  EXPECT_EQ(hosts_of("a@d1r1a:Cff b@d1r1b:Cff c@d2r2a:Cffff", 4), "d2r2a");
 }
 
 // Whatever the cluster, an answer keeps the rules; and it finds a fit whenever the plain count says
@@ -138,7 +171,8 @@ TEST(Place, KeepsItsRulesOnRandomClusters) {
         Ranks(1 + static_cast<int>(random.Below(5)), random.Below(2) == 0 ? 0 : 40);
     request.one_host = random.Below(2) == 0;
     const std::vector<HostView> hosts = Cluster(drawing);
-    const Placement placement = Place(request, hosts);
+    const SlotPool pool(hosts);
+    const Placement placement = Place(request, pool);
 
     std::map<std::string, std::map<std::string, int>> usable;  // kind → host → slots
     std::map<std::pair<std::string, int>, std::string> kind_of, host_of;
@@ -165,8 +199,8 @@ TEST(Place, KeepsItsRulesOnRandomClusters) {
     ASSERT_EQ(static_cast<int>(placement.ranks.size()), request.ranks);
     std::set<std::pair<std::string, int>> used;
     std::set<std::string> kinds, names;
-    for (const RankSlot& rank : placement.ranks) {
-      const auto key = std::make_pair(rank.worker.value(), rank.slot);
+    for (SlotId rank : placement.ranks) {
+      const auto key = std::make_pair(pool.slot(rank).worker.value(), pool.slot(rank).index);
       ASSERT_EQ(kind_of.count(key), 1u) << "seed " << seed << ": slot not usable";
       ASSERT_TRUE(used.insert(key).second) << "seed " << seed << ": slot twice";
       kinds.insert(kind_of[key]);

@@ -47,9 +47,12 @@ struct PutModel {
 struct PutData {
   DataRecord data;
 };
+struct PutQueue {
+  QueueRecord queue;
+};
 
 using Record = std::variant<PutSubmission, PutJob, PutTransition, DeleteJob, PutRequest,
-                            DeleteRequest, PutWorker, DeleteWorker, PutModel, PutData>;
+                            DeleteRequest, PutWorker, DeleteWorker, PutModel, PutData, PutQueue>;
 
 // Everything the store holds.
 struct StoredState {
@@ -58,6 +61,7 @@ struct StoredState {
   std::vector<Worker> workers;
   std::vector<ModelRecord> models;
   std::vector<DataRecord> data;
+  std::vector<QueueRecord> queues;
 };
 
 }  // namespace ll

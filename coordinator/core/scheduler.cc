@@ -16,6 +16,7 @@ Effects Scheduler::Step(const Event& event, StepTime now) {
   // A job's end may end others, whose dependents wait in turn: the list grows while it is read.
   for (size_t i = 0; i < ended_.size(); ++i) ResolveDependents(*ended_[i]);
   if (schedule_) SchedulePass();
+  RefreshPool();
   Flush();
   return std::move(effects_);
 }
@@ -74,6 +75,23 @@ absl::Status Scheduler::CheckSubmit(const SubmitEvent& event) const {
     return absl::ResourceExhaustedError(
         absl::StrCat("there are ", unfinished_, " unfinished jobs, the limit"));
   }
+  const Queue* queue = fair_.Find(QueueNameOf(event.spec));
+  if (queue == nullptr) {
+    return FieldStatus(absl::StatusCode::kNotFound, "queue",
+                       absl::StrCat("there is no queue ", event.spec.queue),
+                       "llctl queues list shows the queues");
+  }
+  const LimitAnswer limits = CheckLimits(*queue, event.spec.gpus);
+  if (limits.kind == LimitAnswer::Kind::kNever) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "queue",
+                       absl::StrCat("the job ", limits.reason));
+  }
+  for (const JobId& id : event.spec.after_any) {
+    if (Find(id) == nullptr) {
+      return FieldStatus(absl::StatusCode::kNotFound, "after_any",
+                         absl::StrCat("there is no job ", id.value()));
+    }
+  }
   for (const JobId& id : event.spec.after) {
     const Job* job = Find(id);
     if (job == nullptr) {
@@ -107,9 +125,15 @@ void Scheduler::On(const SubmitEvent& event) {
     if (Find(id)->state == JobState::kSucceeded) continue;
     if (dependents_[id].insert(job.id).second) job.waiting_for.push_back(id);
   }
+  for (const JobId& id : event.spec.after_any) {
+    if (IsTerminal(Find(id)->state)) continue;
+    if (dependents_[id].insert(job.id).second) job.waiting_for.push_back(id);
+  }
   by_sequence_[job.sequence] = &job;
   jobs_[job.id] = std::move(owned);
   ++unfinished_;
+  if (job.spec.deadline != absl::InfiniteFuture())
+    deadlines_.insert({job.spec.deadline, job.sequence});
   effects_.records.push_back(PutSubmission{job.id, job.payload});
   if (!event.request_id.empty()) {
     RequestRecord request{event.user, event.request_id, event.body_sha256, job.id, now_.wall};
@@ -186,6 +210,7 @@ void Scheduler::On(const PauseEvent& event) {
       return;
     case JobState::kStarting:
     case JobState::kRunning:
+    case JobState::kPreempting:
       SetState(*job, JobState::kPausing, reason);
       BeginStop(*job, StopKind::kCheckpoint, reason);
       return;
@@ -225,6 +250,26 @@ void Scheduler::On(const AddDataEvent& event) {
   effects_.records.push_back(PutData{event.data});
 }
 
+void Scheduler::On(const SetQueueEvent& event) {
+  const QueueRecord& queue = event.queue;
+  const auto refuse = [this](absl::string_view field, absl::string_view expected,
+                             absl::string_view found) {
+    effects_.reply.status = MakeFieldError({field, expected, found});
+  };
+  if (!(queue.weight > 0 && queue.weight <= 1e6))
+    return refuse("weight", "a number above 0, at most 1e6", absl::StrCat(queue.weight));
+  if (queue.quota_gpus.value_or(0) < 0)
+    return refuse("quota_gpus", "0 or more", absl::StrCat(*queue.quota_gpus));
+  if (queue.max_jobs.value_or(0) < 0)
+    return refuse("max_jobs", "0 or more", absl::StrCat(*queue.max_jobs));
+  if (queue.max_gpus.has_value() && *queue.max_gpus < queue.quota_gpus.value_or(0)) {
+    return refuse("max_gpus", absl::StrCat("at least quota_gpus, ", queue.quota_gpus.value_or(0)),
+                  absl::StrCat(*queue.max_gpus));
+  }
+  effects_.records.push_back(PutQueue{fair_.Declare(queue).record});
+  schedule_ = true;
+}
+
 // ---- changes of a job
 
 void Scheduler::SetState(Job& job, JobState state, std::string reason) {
@@ -232,7 +277,16 @@ void Scheduler::SetState(Job& job, JobState state, std::string reason) {
                absl::StrCat(job.id.value(), ": ", std::string(JobStateName(job.state)), " to ",
                             std::string(JobStateName(state)))
                    .c_str());
-  if (job.state == JobState::kQueued) queue_.Erase(&job);
+  if (job.state == JobState::kQueued) {
+    fair_.Of(job.spec).waiting.Erase(&job);
+    schedule_ = schedule_ || state != JobState::kStarting;  // it may have held a reservation
+    claimants_.erase(job.id);
+    job.claims = false;
+  }
+  if (HoldsSlots(job.state) && !HoldsSlots(state)) {
+    fair_.OnEnd(job.spec, job.attempt->slot_kind);
+    schedule_ = true;
+  }
   EnterState(job, state, std::move(reason));
 }
 
@@ -241,19 +295,23 @@ void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
   job.reason = std::move(reason);
   job.wait_reason.clear();
   job.deadline = absl::InfiniteDuration();
-  if (state == JobState::kQueued) queue_.Insert(&job);
+  if (state == JobState::kQueued) {
+    fair_.Of(job.spec).waiting.Insert(&job);
+    schedule_ = true;
+  }
   if (HoldsSlots(state) || state == JobState::kRetrying) {
     active_[job.sequence] = &job;
   } else {
     active_.erase(job.sequence);
   }
   if (!HoldsSlots(state)) job.headless = false;
+  job.trains_since = state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
+  UpdateExpectedEnd(job);
   Transition transition{now_.wall, state, job.reason, job.epoch};
   effects_.records.push_back(PutTransition{job.id, job.transitions++, transition});
   job.history.push_back(std::move(transition));
   if (job.history.size() > kMaxHistory) job.history.erase(job.history.begin());
   Touch(job);
-  schedule_ = true;
 }
 
 void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass failure_class) {
@@ -266,6 +324,7 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
   }
   SetState(job, end, std::move(reason));
   --unfinished_;
+  deadlines_.erase({job.spec.deadline, job.sequence});
   ended_.push_back(&job);
   if (job.spec.ttl_after_finished != absl::InfiniteDuration()) {
     expiry_.insert({now_.wall + job.spec.ttl_after_finished, job.sequence});
@@ -281,12 +340,16 @@ void Scheduler::ResolveDependents(const Job& ended) {
     Job& job = *jobs_.at(id);
     auto& list = job.waiting_for;
     list.erase(std::remove(list.begin(), list.end(), ended.id), list.end());
-    if (ended.state != JobState::kSucceeded) {
+    const auto& any = job.spec.after_any;
+    const bool needed = std::find(any.begin(), any.end(), ended.id) == any.end();
+    if (ended.state != JobState::kSucceeded && needed) {
       Finish(job, JobState::kFailed,
              absl::StrCat(ended.id.value(), ", which it waits for, ended as ",
                           std::string(JobStateName(ended.state))));
     } else if (job.state == JobState::kBlocked && list.empty()) {
-      SetState(job, JobState::kQueued, absl::StrCat(ended.id.value(), " succeeded"));
+      SetState(job, JobState::kQueued,
+               absl::StrCat(ended.id.value(),
+                            ended.state == JobState::kSucceeded ? " succeeded" : " has ended"));
     } else {
       Touch(job);
     }

@@ -13,7 +13,9 @@
 //  3. Jobs in a state that holds slots, and no others, have an attempt that is not over.
 //  4. Job ids, sequences and (user, request id) are unique; epochs only rise.
 //  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time.
-//  6. The queue holds exactly the QUEUED jobs, in order.
+//  6. The queues hold exactly the QUEUED jobs, in order, and count exactly the gangs that hold
+//  slots.
+//  7. The pool of slots says of each slot what the workers say.
 #pragma once
 
 #include <map>
@@ -26,10 +28,12 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "coordinator/core/backfill.h"
 #include "coordinator/core/events.h"
+#include "coordinator/core/fair_share.h"
 #include "coordinator/core/lease.h"
 #include "coordinator/core/placement.h"
-#include "coordinator/core/queue.h"
+#include "coordinator/core/preemption.h"
 #include "coordinator/core/retry.h"
 
 namespace ll {
@@ -56,6 +60,16 @@ struct SchedulerOptions {
   // How long the request id of a deleted job is remembered.
   absl::Duration request_memory = absl::Hours(24 * 7);
   size_t max_unfinished_jobs = 100'000;
+  // What a queue used this long ago counts half against it; 0: only what it holds counts.
+  absl::Duration half_life = absl::Hours(24 * 7);
+  // An attempt that trains is preempted no sooner, unless its spec says otherwise.
+  absl::Duration min_runtime = absl::Minutes(10);
+  // How many jobs behind the reservation a pass considers for a hole.
+  int backfill_depth = 200;
+  // A worker on which gangs of this many different jobs failed by infrastructure within the window
+  // is cordoned. 0: never.
+  int lemon_jobs = 3;
+  absl::Duration lemon_window = absl::Hours(1);
   RetryOptions retry;
 };
 
@@ -102,13 +116,14 @@ class Scheduler {
   const std::map<WorkerId, Worker>& workers() const { return workers_; }
   const std::map<std::string, ModelRecord>& models() const { return models_; }
   const std::map<std::string, DataRecord>& data() const { return data_; }
+  const FairShare& fair_share() const { return fair_; }
   // Why the job is where it is, in one sentence. NotFound.
   absl::StatusOr<std::string> Why(const JobId& id) const;
   const SchedulerOptions& options() const { return options_; }
 
  private:
   explicit Scheduler(SchedulerOptions options)
-      : options_(std::move(options)), time_(options_.lease) {}
+      : options_(std::move(options)), time_(options_.lease), fair_(options_.half_life) {}
 
   // scheduler.cc: users
   void On(const SubmitEvent& event);
@@ -117,6 +132,7 @@ class Scheduler {
   void On(const ResumeEvent& event);
   void On(const AddModelEvent& event);
   void On(const AddDataEvent& event);
+  void On(const SetQueueEvent& event);
   absl::Status CheckSubmit(const SubmitEvent& event) const;
   bool AnswerRepeat(const SubmitEvent& event);
   Job* FindOrReply(const JobId& id);
@@ -139,12 +155,20 @@ class Scheduler {
   void ReleaseIfReported(const Job& job, const Worker& worker);
   void Heard(Worker& worker);
 
+  // scheduler_health.cc: workers out of service
+  void On(const CordonWorkerEvent& event);
+  void DrainGangs(const Worker& worker);
+  void NoteFault(const Job& job);
+  bool MayCordon(const Worker& worker) const;
+
   // scheduler_time.cc: what time brings, and recovery
   void On(const TickEvent& event);
   void UpdateHeadless();
   void GiveUpSilentRanks();
   void OnDeadline(Job& job);
   void CountRunTime(absl::Duration elapsed);
+  void SaveQueues();
+  void EndOverdue();
   void DeleteExpired();
   void ForgetWorkers();
   absl::Status Load(StoredState stored);
@@ -152,9 +176,7 @@ class Scheduler {
   absl::Duration FreshDeadline(const Job& job) const;
 
   // scheduler_attempt.cc: the life of an attempt
-  void SchedulePass();
-  void SetWaitReason(Job& job, std::string reason);
-  void StartAttempt(Job& job, const Placement& placement);
+  void StartAttempt(Job& job, const std::vector<SlotId>& slots, const std::string& note);
   void SendStart(const Job& job, const Worker& worker);
   void BeginStop(Job& job, StopKind kind, const std::string& reason);
   void SendStop(const Job& job, const Worker& worker);
@@ -166,10 +188,37 @@ class Scheduler {
   void EndFinishing(Job& job, const AttemptOutcome& outcome);
   void LoseRank(Job& job, int rank, std::string why, bool stray);
   void FreeSlot(const Job& job, int rank);
-  std::vector<HostView> HostViews() const;
-  PlacementRequest RequestOf(const Job& job) const;
   // The workers that have a rank of the attempt for which `which` holds, each once, by name.
   std::vector<const Worker*> WorkersOf(const Attempt& attempt, bool (*which)(const Rank&)) const;
+
+  // scheduler_pass.cc: who starts now
+  struct Pass;
+  void SchedulePass();
+  void FindStrays(Pass& pass);
+  void ServeClaims(Pass& pass);
+  void Consider(Job& job, Pass& pass);
+  bool TryStart(Job& job, const PlacementRequest& request, Pass& pass);
+  bool TryPreempt(Job& job, const PlacementRequest& request, Pass& pass);
+  std::vector<VictimCandidate> VictimsFor(const Job& job, bool reclaim) const;
+  void Preempt(Job& victim, const JobId& by, const std::string& reason);
+  void BecomeHead(Job& job, const PlacementRequest& request, Pass& pass);
+  void MakeReservation(Pass& pass);
+  Reservation ReservationOf(const PlacementRequest& request, const SlotPool& pool) const;
+  void SetWaitReason(Job& job, std::string reason);
+  std::vector<HostView> HostViews() const;
+  PlacementRequest RequestOf(const Job& job) const;
+
+  // scheduler_why.cc: predictions, for people
+  std::string WhyQueued(const Job& job) const;
+  std::vector<const Job*> AheadOf(const Job& job, size_t limit) const;
+  absl::Duration PredictStart(const Job& job, const std::vector<const Job*>& ahead, double factor,
+                              const Job** last) const;
+  std::string Sooner(const Job& job, const PlacementRequest& request, const Queue& queue,
+                     const Job* last) const;
+  // How long it will train from now on, as far as known; infinite: not known.
+  absl::Duration Remaining(const Job& job) const;
+  void UpdateExpectedEnd(Job& job);
+  void RefreshPool();
 
   // job changes: all go through these (scheduler.cc)
   void SetState(Job& job, JobState state, std::string reason);
@@ -205,12 +254,19 @@ class Scheduler {
   int64_t next_sequence_ = 1;
 
   // Indexes over jobs.
-  JobQueue queue_;                  // QUEUED
+  FairShare fair_;                  // the queues with the QUEUED jobs
+  std::set<JobId> claimants_;       // QUEUED, with Job::claims
   std::map<int64_t, Job*> active_;  // holds slots or is RETRYING; by sequence
   absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits; never iterated
-  std::set<std::pair<absl::Time, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
+  std::set<std::pair<absl::Time, int64_t>> expiry_;    // ended jobs with a ttl: (when, sequence)
+  std::set<std::pair<absl::Duration, int64_t>> ends_;  // expected, of active_: (own time, sequence)
+  std::set<std::pair<absl::Time, int64_t>> deadlines_;  // of unfinished jobs: (when, sequence)
+  SlotPool pool_;                                       // what is free
+  bool maybe_strays_ = true;  // some slot may be held by a rank that was given up
+  bool pool_stale_ = true;    // workers or their slots have changed: build it anew
   size_t unfinished_ = 0;
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time
+  absl::Duration next_pass_ = absl::ZeroDuration(), next_queue_save_ = absl::ZeroDuration();
 
   // Of the step under way.
   StepTime now_;

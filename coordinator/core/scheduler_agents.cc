@@ -64,6 +64,7 @@ void Scheduler::Heard(Worker& worker) {
   worker.last_seen = now_.wall;
   if (!was_silent) return;
   schedule_ = true;
+  pool_stale_ = true;
   effects_.workers_changed = true;
   UpdateHeadless();
 }
@@ -77,6 +78,7 @@ void Scheduler::On(const AgentGoneEvent& event) {
   if (worker == nullptr) return;
   worker->connected = false;
   worker->session = 0;
+  pool_stale_ = true;
   SaveWorker(*worker);  // keeps last_seen
 }
 
@@ -112,6 +114,7 @@ void Scheduler::On(const WorkerDeclaredDeadEvent& event) {
     if (affected.count(job) > 0) AfterRankChange(*job);
   }
   schedule_ = true;
+  pool_stale_ = true;
 }
 
 // ---- a session begins
@@ -159,6 +162,8 @@ Worker& Scheduler::RegisterWorker(const AgentHelloEvent& event) {
   worker.version = event.version;
   worker.http_address = event.http_address;
   worker.slots = event.slots;
+  worker.nvlink_domain = event.nvlink_domain;
+  worker.rack = event.rack;
   worker.declared_dead = false;
   worker.connected = true;
   worker.session = event.session;
@@ -167,6 +172,7 @@ Worker& Scheduler::RegisterWorker(const AgentHelloEvent& event) {
   for (auto it = worker.uses.begin(); it != worker.uses.end();) {
     it = it->second.stray ? worker.uses.erase(it) : std::next(it);
   }
+  maybe_strays_ = true;
   for (const HeldGang& gang : event.gangs) {
     const Job* job = Find(gang.job);
     for (const HeldRank& held : gang.ranks) {
@@ -181,6 +187,7 @@ Worker& Scheduler::RegisterWorker(const AgentHelloEvent& event) {
   }
   SaveWorker(worker);
   schedule_ = true;
+  pool_stale_ = true;
   return worker;
 }
 
@@ -331,6 +338,7 @@ void Scheduler::OnStaleReport(Worker& worker, const ReportEvent& event) {
     it = gone ? worker.uses.erase(it) : std::next(it);
   }
   schedule_ = true;
+  pool_stale_ = true;
   if (!HasStray(worker, event.job, event.epoch))
     SendTo(worker, ReleaseGangOrder{event.job, event.epoch});
 }

@@ -1,4 +1,4 @@
-// The life of an attempt: placement, start, stop, and what its ranks' ends mean for the job.
+// The life of an attempt: start, stop, and what its ranks' ends mean for the job.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -32,117 +32,23 @@ std::vector<const Worker*> Scheduler::WorkersOf(const Attempt& attempt,
 
 // ---- start
 
-std::vector<HostView> Scheduler::HostViews() const {
-  std::vector<HostView> hosts;
-  hosts.reserve(workers_.size());
-  for (const auto& [name, worker] : workers_) {
-    if (worker.declared_dead) continue;
-    HostView host{name, worker.host, worker.connected && !time_.LeaseExpired(worker.silence), {}};
-    for (const Slot& slot : worker.slots) {
-      host.slots.push_back(
-          {slot.index, slot.kind, slot.memory_bytes, worker.uses.count(slot.index) == 0});
-    }
-    hosts.push_back(std::move(host));
-  }
-  return hosts;
-}
-
-// Without a shared job store every rank must be able to read what any other has written, so a gang
-// stays on one host, and a resumed one goes where its checkpoint lies.
-PlacementRequest Scheduler::RequestOf(const Job& job) const {
-  PlacementRequest request;
-  request.ranks = job.spec.gpus;
-  request.required_slot_bytes = job.spec.required_slot_bytes;
-  request.slot_kinds = job.spec.slot_kinds;
-  request.hosts = job.spec.hosts;
-  if (options_.shared_job_store) return request;
-  request.one_host = true;
-  request.host_reason = "without a shared job store a gang stays on one host";
-  if (job.newest_checkpoint.has_value()) {
-    request.hosts = {job.newest_checkpoint->host};
-    request.host_reason =
-        absl::StrCat("which holds its checkpoint of step ", job.newest_checkpoint->step);
-  }
-  return request;
-}
-
-void Scheduler::SchedulePass() {
-  schedule_ = false;
-  std::vector<HostView> hosts = HostViews();
-  const auto any_free = [&hosts] {
-    for (const HostView& host : hosts) {
-      if (!host.available) continue;
-      for (const SlotView& slot : host.slots) {
-        if (slot.free) return true;
-      }
-    }
-    return false;
-  };
-  const Job* head = nullptr;  // the first that waits for slots
-  // Jobs whose given-up ranks are being ended by an agent in contact: the next epoch waits for
-  // their end.
-  std::map<JobId, WorkerId> ending;
-  for (const auto& [name, worker] : workers_) {
-    if (!worker.connected) continue;
-    for (const auto& [slot, use] : worker.uses) {
-      if (use.stray) ending.insert({use.job, name});
-    }
-  }
-  for (auto it = queue_.begin(); it != queue_.end();) {
-    const bool first = it == queue_.begin();
-    Job& job = **it++;  // a start takes it out of the queue
-    if (!first && !any_free()) break;
-    if (auto it = ending.find(job.id); it != ending.end()) {
-      SetWaitReason(job,
-                    absl::StrCat("waits for the end of its earlier ranks on ", it->second.value()));
-      continue;
-    }
-    const PlacementRequest request = RequestOf(job);
-    const Placement placement = Place(request, hosts);
-    if (placement.answer == Placement::Answer::kFit) {
-      for (const RankSlot& place : placement.ranks) {
-        for (HostView& host : hosts) {
-          if (host.worker != place.worker) continue;
-          for (SlotView& slot : host.slots) slot.free = slot.free && slot.index != place.slot;
-        }
-      }
-      StartAttempt(job, placement);
-      continue;
-    }
-    const bool infeasible = placement.answer == Placement::Answer::kInfeasible;
-    SetWaitReason(job, infeasible || head == nullptr
-                           ? placement.reason
-                           : absl::StrCat("waits behind ", head->id.value()));
-    // The first that waits keeps what it could use; one that can never run keeps nothing.
-    if (infeasible) continue;
-    if (head == nullptr) head = &job;
-    for (HostView& host : hosts) {
-      for (SlotView& slot : host.slots) slot.free = slot.free && !Eligible(request, host, slot);
-    }
-  }
-}
-
-void Scheduler::SetWaitReason(Job& job, std::string reason) {
-  if (job.wait_reason == reason) return;
-  job.wait_reason = std::move(reason);
-  Changed(job.id);
-}
-
-void Scheduler::StartAttempt(Job& job, const Placement& placement) {
+void Scheduler::StartAttempt(Job& job, const std::vector<SlotId>& slots, const std::string& note) {
   Attempt attempt;
   attempt.epoch = ++job.epoch;
   attempt.nonce = Sha256Hex(absl::StrCat(options_.nonce_seed, "/", job.id.value(), "/", job.epoch))
                       .substr(0, 32);
   attempt.resume_from = job.newest_checkpoint;
+  attempt.slot_kind = pool_.kinds()[pool_.groups()[pool_.slot(slots.front()).group].kind];
   std::vector<std::string> places;
-  for (size_t i = 0; i < placement.ranks.size(); ++i) {
-    Worker& worker = workers_.at(placement.ranks[i].worker);
-    const int slot = placement.ranks[i].slot;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const SlotPool::SlotInfo& info = pool_.slot(slots[i]);
+    Worker& worker = workers_.at(info.worker);
     const bool taken =
-        worker.uses.insert({slot, SlotUse{job.id, job.epoch, static_cast<int>(i)}}).second;
+        worker.uses.insert({info.index, SlotUse{job.id, job.epoch, static_cast<int>(i)}}).second;
     LL_CHECK_MSG(taken, "placement gave out a slot that is in use");
-    attempt.ranks.push_back({worker.name, slot, worker.incarnation});
-    places.push_back(absl::StrCat(worker.name.value(), "/", slot));
+    attempt.ranks.push_back({worker.name, info.index, worker.incarnation});
+    places.push_back(absl::StrCat(worker.name.value(), "/", info.index));
+    pool_.Take(slots[i]);
   }
   job.attempt = std::move(attempt);
   if (job.started == absl::InfinitePast()) job.started = now_.wall;
@@ -150,6 +56,9 @@ void Scheduler::StartAttempt(Job& job, const Placement& placement) {
   if (job.attempt->resume_from.has_value()) {
     absl::StrAppend(&reason, ", from the checkpoint of step ", job.attempt->resume_from->step);
   }
+  if (!note.empty()) absl::StrAppend(&reason, "; ", note);
+  job.promised_start = absl::InfiniteDuration();
+  fair_.OnStart(job.spec, job.attempt->slot_kind);
   SetState(job, JobState::kStarting, std::move(reason));
   job.deadline = time_.now() + options_.start_deadline;
   for (const Worker* worker : WorkersOf(*job.attempt, [](const Rank&) { return true; }))
@@ -220,6 +129,7 @@ void Scheduler::FreeSlot(const Job& job, int rank) {
       use->second.epoch != job.attempt->epoch)
     return;
   worker->second.uses.erase(use);
+  pool_.Give(pool_.Find(r.worker, r.slot));
   schedule_ = true;
 }
 
@@ -235,6 +145,7 @@ void Scheduler::LoseRank(Job& job, int rank, std::string why, bool stray) {
   r.exit.message = std::move(why);
   if (stray) {
     WorkerOf(r).uses.at(r.slot).stray = true;
+    maybe_strays_ = true;
   } else {
     FreeSlot(job, rank);
   }
@@ -303,12 +214,19 @@ void Scheduler::EndAttempt(Job& job) {
             : absl::StrCat(job.reason, "; no checkpoint yet, a resume starts from the beginning"));
   } else if (succeeded) {
     Finish(job, JobState::kSucceeded, "every rank has finished");
+  } else if (job.state == JobState::kPreempting && outcome.kind != AttemptOutcome::Kind::kFailed) {
+    SetState(job, JobState::kQueued,
+             job.newest_checkpoint.has_value()
+                 ? absl::StrCat(job.reason, "; goes on from the checkpoint of step ",
+                                job.newest_checkpoint->step)
+                 : absl::StrCat(job.reason, "; starts again from the beginning"));
   } else {
     EndFinishing(job, outcome);
   }
 }
 
 void Scheduler::EndFinishing(Job& job, const AttemptOutcome& outcome) {
+  if (outcome.failure.failure_class == FailureClass::kInfrastructure) NoteFault(job);
   const RetryDecision decision =
       DecideRetry(outcome, job.retries, job.spec.max_retries, job.stuck_attempts, options_.retry);
   if (!decision.retry) {

@@ -1,5 +1,6 @@
 // What the passing of time brings, and the start from stored records.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -16,6 +17,7 @@ constexpr absl::Duration kHeadlessMargin = absl::Minutes(1);
 constexpr absl::Duration kCountSilentFor = absl::Hours(24);
 constexpr absl::Duration kSaveRunTimeEvery = absl::Minutes(1);
 constexpr absl::Duration kSweepEvery = absl::Hours(1);
+constexpr absl::Duration kPassEvery = absl::Seconds(5);
 
 // A deadline alone proves nothing about ranks out of sight; a dead rank proves that its gang has
 // stopped.
@@ -47,6 +49,7 @@ void Scheduler::On(const TickEvent&) {
     }
     if (was_expired != time_.LeaseExpired(worker.silence)) {
       schedule_ = true;
+      pool_stale_ = true;
       effects_.workers_changed = true;
     }
   }
@@ -54,8 +57,16 @@ void Scheduler::On(const TickEvent&) {
   UpdateHeadless();
   GiveUpSilentRanks();
   CountRunTime(advance.elapsed);
+  fair_.Advance(advance.elapsed);
+  SaveQueues();
+  EndOverdue();
   for (Job* job : Values(active_)) {
     if (job->deadline <= time_.now()) OnDeadline(*job);
+  }
+  // Minimum runtimes pass and promises are broken without an event.
+  if (time_.now() >= next_pass_ && fair_.waiting() > 0) {
+    next_pass_ = time_.now() + kPassEvery;
+    schedule_ = true;
   }
   if (time_.now() >= next_sweep_) {
     next_sweep_ = time_.now() + kSweepEvery;
@@ -91,8 +102,9 @@ void Scheduler::GiveUpSilentRanks() {
   for (Job* job : Values(active_)) {
     if (!HoldsSlots(job->state) || !job->headless) continue;
     Attempt& attempt = *job->attempt;
-    const bool failed = job->state == JobState::kFinishing && attempt.stop == StopKind::kKill &&
-                        HasFailedRank(attempt) && !MajoritySilent(silent, known);
+    const bool stops = job->state == JobState::kFinishing || job->state == JobState::kPreempting;
+    const bool failed = stops && attempt.stop == StopKind::kKill && HasFailedRank(attempt) &&
+                        !MajoritySilent(silent, known);
     bool lost = false;
     for (size_t i = 0; i < attempt.ranks.size(); ++i) {
       const Rank& rank = attempt.ranks[i];
@@ -168,6 +180,40 @@ void Scheduler::CountRunTime(absl::Duration elapsed) {
   }
 }
 
+// Like run_time: what was used since the last record is lost in a crash, and that is little.
+void Scheduler::SaveQueues() {
+  if (time_.now() < next_queue_save_) return;
+  next_queue_save_ = time_.now() + kSaveRunTimeEvery;
+  for (auto& [name, queue] : fair_.queues()) {
+    if (!std::exchange(queue.changed, false)) continue;
+    effects_.records.push_back(PutQueue{queue.record});
+  }
+}
+
+void Scheduler::EndOverdue() {
+  for (auto it = deadlines_.begin(); it != deadlines_.end() && it->first <= now_.wall;) {
+    Job& job = *by_sequence_.at(it->second);
+    // It may end well within this moment; if not, it is here again.
+    if (job.state == JobState::kFinishing || job.state == JobState::kCancelling) {
+      ++it;
+      continue;
+    }
+    it = deadlines_.erase(it);
+    const std::string reason =
+        absl::StrCat("its deadline, ",
+                     absl::FormatTime(absl::RFC3339_sec, job.spec.deadline, absl::UTCTimeZone()),
+                     ", has passed");
+    if (!HoldsSlots(job.state)) {
+      Finish(job, JobState::kFailed, reason, FailureClass::kUser);
+    } else if (job.state == JobState::kStarting || job.state == JobState::kRunning) {
+      ForceEnd(job, {FailureClass::kUser, reason}, StopKind::kCheckpoint);
+    } else if (!job.attempt->forced.has_value()) {  // it is being stopped: that is its end
+      job.attempt->forced = Failure{FailureClass::kUser, reason};
+      Touch(job);
+    }
+  }
+}
+
 void Scheduler::DeleteExpired() {
   while (!expiry_.empty() && expiry_.begin()->first <= now_.wall) {
     Job* job = by_sequence_.at(expiry_.begin()->second);
@@ -191,6 +237,7 @@ void Scheduler::ForgetWorkers() {
     }
     effects_.records.push_back(DeleteWorker{it->first});
     effects_.workers_changed = true;
+    pool_stale_ = true;
     it = workers_.erase(it);
   }
   for (auto it = requests_.begin(); it != requests_.end();) {
@@ -221,8 +268,10 @@ absl::Status Scheduler::Load(StoredState stored) {
     worker.session = 0;
     worker.silence = absl::ZeroDuration();
     worker.uses.clear();
+    worker.faults.clear();
     workers_[worker.name] = worker;
   }
+  for (const QueueRecord& queue : stored.queues) fair_.Restore(queue);
   std::sort(stored.jobs.begin(), stored.jobs.end(),
             [](const Job& a, const Job& b) { return a.sequence < b.sequence; });
   for (Job& job : stored.jobs) {
@@ -235,6 +284,7 @@ absl::Status Scheduler::Load(StoredState stored) {
   }
   for (ModelRecord& model : stored.models) models_[model.name] = model;
   for (DataRecord& data : stored.data) data_[data.name] = data;
+  RefreshPool();
   return absl::OkStatus();
 }
 
@@ -266,10 +316,21 @@ absl::Status Scheduler::LoadJob(Job stored) {
   job.headless = false;
   job.wait_reason.clear();
   job.saved_run_time = job.run_time;
+  job.trains_since = job.state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
+  job.promised_start = absl::InfiniteDuration();
+  job.preemption_tried = -absl::InfiniteDuration();
+  job.expected_end = absl::InfiniteDuration();
   job.deadline = FreshDeadline(job);
   for (const JobId& id : job.waiting_for) dependents_[id].insert(job.id);
   if (!IsTerminal(job.state)) ++unfinished_;
-  if (job.state == JobState::kQueued) queue_.Insert(&job);
+  if (!IsTerminal(job.state) && job.spec.deadline != absl::InfiniteFuture())
+    deadlines_.insert({job.spec.deadline, job.sequence});
+  if (job.state == JobState::kQueued) {
+    fair_.Of(job.spec).waiting.Insert(&job);
+    if (job.claims) claimants_.insert(job.id);
+  }
+  if (HoldsSlots(job.state)) fair_.OnStart(job.spec, job.attempt->slot_kind);
+  UpdateExpectedEnd(job);
   if (HoldsSlots(job.state) || job.state == JobState::kRetrying) active_[job.sequence] = &job;
   if (IsTerminal(job.state) && job.spec.ttl_after_finished != absl::InfiniteDuration()) {
     expiry_.insert({job.finished + job.spec.ttl_after_finished, job.sequence});

@@ -58,23 +58,10 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
       job->headless ? "; a worker of the gang is out of contact, its ranks train on" : "";
   switch (job->state) {
     case JobState::kBlocked:
-      return absl::StrCat(state, ": waits for ", Ids(job->waiting_for), " to succeed");
-    case JobState::kQueued: {
-      const std::vector<HostView> hosts = HostViews();
-      const Placement placement = Place(RequestOf(*job), hosts);
-      if (placement.answer == Placement::Answer::kInfeasible) {
-        return absl::StrCat(state, ": cannot run on this cluster: it ", placement.reason);
-      }
-      if (placement.answer == Placement::Answer::kFit && !job->wait_reason.empty()) {
-        return absl::StrCat(state, ": ", job->wait_reason);
-      }
-      for (const Job* head : queue_) {
-        if (head == job) break;
-        if (Place(RequestOf(*head), hosts).answer == Placement::Answer::kInfeasible) continue;
-        return absl::StrCat(state, ": waits behind ", head->id.value(), " in the queue");
-      }
-      return absl::StrCat(state, ": it ", placement.reason);
-    }
+      return absl::StrCat(state, ": waits for ", Ids(job->waiting_for),
+                          job->spec.after_any.empty() ? " to succeed" : " to end");
+    case JobState::kQueued:
+      return absl::StrCat(state, ": ", WhyQueued(*job));
     case JobState::kStarting:
       return absl::StrCat(state, ": ", job->reason, "; not training yet: ",
                           MissingWorkers(*job, workers_, time_, RankPhase::kTraining));
@@ -100,11 +87,21 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
 void Scheduler::CheckInvariants() const {
   std::set<std::pair<WorkerId, int>> held;
   size_t queued = 0, unfinished = 0;
+  std::map<const Queue*, int> held_gpus, held_jobs;
   for (const auto& [sequence, job] : by_sequence_) {
     LL_CHECK(job->sequence == sequence && Find(job->id) == job);
     unfinished += !IsTerminal(job->state);
     queued += job->state == JobState::kQueued;
-    LL_CHECK(queue_.Contains(job) == (job->state == JobState::kQueued));
+    const Queue* queue = fair_.Find(QueueNameOf(job->spec));
+    LL_CHECK(IsTerminal(job->state) || queue != nullptr);
+    LL_CHECK((queue != nullptr && queue->waiting.Contains(job)) ==
+             (job->state == JobState::kQueued));
+    LL_CHECK((claimants_.count(job->id) > 0) == job->claims);
+    LL_CHECK(!job->claims || job->state == JobState::kQueued);
+    if (HoldsSlots(job->state)) {
+      held_gpus[queue] += job->spec.gpus;
+      ++held_jobs[queue];
+    }
     LL_CHECK((active_.count(sequence) > 0) ==
              (HoldsSlots(job->state) || job->state == JobState::kRetrying));
     const bool runs = job->attempt.has_value() && !job->attempt->over();
@@ -132,7 +129,17 @@ void Scheduler::CheckInvariants() const {
       LL_CHECK(held.insert({rank.worker, rank.slot}).second);
     }
   }
-  LL_CHECK(queue_.size() == queued);
+  LL_CHECK(fair_.waiting() == queued);
+  for (const auto& [name, queue] : fair_.queues())
+    LL_CHECK(queue.gpus == held_gpus[&queue] && queue.jobs == held_jobs[&queue]);
+  const SlotPool fresh(HostViews());
+  LL_CHECK(fresh.size() == pool_.size());
+  for (SlotId id = 0; id < static_cast<SlotId>(fresh.size()); ++id) {
+    const SlotPool::SlotInfo& slot = fresh.slot(id);
+    const SlotId same = pool_.Find(slot.worker, slot.index);
+    LL_CHECK(same == id && pool_.free(id) == fresh.free(id) &&
+             pool_.usable(id) == fresh.usable(id));
+  }
   LL_CHECK(unfinished_ == unfinished);
   LL_CHECK(jobs_.size() == by_sequence_.size());
   for (const auto& [name, worker] : workers_) {

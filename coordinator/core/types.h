@@ -22,7 +22,7 @@ namespace ll {
 struct CoreSpec {
   std::string name;            // for people
   std::string kind = "train";  // for people
-  std::string queue;           // for people until queues have weights
+  std::string queue;           // whose share it runs on; empty: kDefaultQueue
   int gpus = 1;                // ranks of the gang, > 0
   int priority = 0;            // higher first
   int max_retries = 3;         // attempts after the first that failures may cost
@@ -33,7 +33,17 @@ struct CoreSpec {
   int64_t required_slot_bytes = 0;                               // a rank's forecast peak
   std::vector<std::string> slot_kinds;  // allowed Slot::kind; empty: any (a gang never mixes kinds)
   std::vector<std::string> hosts;       // allowed Worker::host; empty: any
+  std::vector<JobId> after_any;         // must have ended first, well or not
+  // Forecast of the time it trains, over all attempts; infinite: unknown.
+  absl::Duration forecast_duration = absl::InfiniteDuration();
+  // An attempt that trains is not preempted sooner; none: SchedulerOptions::min_runtime.
+  std::optional<absl::Duration> min_runtime;
+  // Ended as FAILED when it has not ended by then (wall time).
+  absl::Time deadline = absl::InfiniteFuture();
 };
+
+// The queue of jobs that name none; always there.
+inline constexpr char kDefaultQueue[] = "default";
 
 // Bytes that the core stores and hands out but never reads. Immutable once submitted.
 struct JobPayload {
@@ -93,6 +103,7 @@ struct Attempt {
   StopKind stop = StopKind::kNone;              // what the agents were told
   std::string stop_reason;
   std::optional<Failure> forced;  // set when a deadline ended the attempt
+  std::string slot_kind;          // of all its slots
 
   bool over() const {
     for (const Rank& rank : ranks) {
@@ -133,6 +144,9 @@ struct Job {
   std::optional<Checkpoint> newest_checkpoint;
   std::optional<Attempt> attempt;
   FailureClass failure_class = FailureClass::kNone;
+  int preemptions = 0;              // attempts it gave up for another job or a drain
+  JobId preempted_by;               // the newest preemptor, which it may not preempt; may be empty
+  bool claims = false;              // QUEUED: others were preempted so that it may start
   std::string result;               // opaque bytes of rank 0's `done` event
   std::vector<Transition> history;  // own records; the newest kMaxHistory
 
@@ -141,7 +155,11 @@ struct Job {
   std::string wait_reason;  // newest placement answer while QUEUED; may be empty
   absl::Duration deadline =
       absl::InfiniteDuration();  // of the state: start, finish, stop, back-off
-  absl::Duration saved_run_time = absl::ZeroDuration();  // run_time as last persisted
+  absl::Duration saved_run_time = absl::ZeroDuration();    // run_time as last persisted
+  absl::Duration trains_since = absl::InfiniteDuration();  // of the attempt; infinite: it does not
+  absl::Duration expected_end = absl::InfiniteDuration();  // of the attempt; infinite: unknown
+  absl::Duration preemption_tried = -absl::InfiniteDuration();  // when it last looked for victims
+  absl::Duration promised_start = absl::InfiniteDuration();     // its first reservation's
 };
 inline constexpr size_t kMaxHistory = 200;
 
@@ -172,12 +190,29 @@ struct Worker {
   std::vector<Slot> slots;
   absl::Time last_seen;
   bool declared_dead = false;
+  std::string nvlink_domain;  // hosts of one domain share a fast fabric; may be empty
+  std::string rack;           // may be empty
+  bool cordoned = false;      // takes no new gang
+  bool draining = false;      // cordoned, and what runs there was told to move
+  std::string cordon_reason;
 
   // Derived.
   bool connected = false;
   uint64_t session = 0;                           // the driver's number of the stream; 0: none
   absl::Duration silence = absl::ZeroDuration();  // since last heard, in the scheduler's own time
   std::map<int, SlotUse> uses;                    // slot index → what holds it
+  std::map<JobId, absl::Duration> faults;  // infrastructure failures: job → newest, own time
+};
+
+// A share of the cluster. Limits count the gangs that hold slots.
+struct QueueRecord {
+  std::string name;
+  double weight = 1;              // > 0; of two busy queues the one of weight 2 gets twice as much
+  std::optional<int> quota_gpus;  // its own; beyond it jobs borrow and may be preempted by owners
+  std::optional<int> max_gpus;    // never more, borrowed or not; at least quota_gpus
+  std::optional<int> max_jobs;    // running at once
+  // Slot-seconds used by slot kind, decayed to the moment of the record (fair_share.h).
+  std::map<std::string, double> used;
 };
 
 struct ModelRecord {

@@ -61,6 +61,10 @@ Json ToJson(const CoreSpec& spec) {
   Put(json, "max_runtime", spec.max_runtime);
   Put(json, "max_headless", spec.max_headless);
   Put(json, "ttl_after_finished", spec.ttl_after_finished);
+  if (!spec.after_any.empty()) json["after_any"] = Ids(spec.after_any);
+  Put(json, "forecast_duration", spec.forecast_duration);
+  if (spec.min_runtime.has_value()) Put(json, "min_runtime", *spec.min_runtime);
+  if (spec.deadline != absl::InfiniteFuture()) Put(json, "deadline", spec.deadline);
   return json;
 }
 
@@ -79,6 +83,11 @@ CoreSpec SpecFromJson(const Json& json) {
   spec.max_runtime = GetDuration(json, "max_runtime");
   spec.max_headless = GetDuration(json, "max_headless");
   spec.ttl_after_finished = GetDuration(json, "ttl_after_finished");
+  // Absent in records of versions that did not know them: the defaults mean what those did.
+  spec.after_any = GetIds(json, "after_any");
+  spec.forecast_duration = GetDuration(json, "forecast_duration");
+  if (json.contains("min_runtime")) spec.min_runtime = GetDuration(json, "min_runtime");
+  if (json.contains("deadline")) spec.deadline = GetTime(json, "deadline");
   return spec;
 }
 
@@ -133,7 +142,8 @@ Json ToJson(const Attempt& attempt) {
                {"nonce", attempt.nonce},
                {"rendezvous", attempt.rendezvous},
                {"stop", static_cast<int>(attempt.stop)},
-               {"stop_reason", attempt.stop_reason}};
+               {"stop_reason", attempt.stop_reason},
+               {"slot_kind", attempt.slot_kind}};
   for (const Rank& rank : attempt.ranks) json["ranks"].push_back(ToJson(rank));
   for (const auto& [worker, sequence] : attempt.report_sequence)
     json["reports"][worker.value()] = sequence;
@@ -152,6 +162,7 @@ Attempt AttemptFromJson(const Json& json) {
   attempt.rendezvous = Get<std::string>(json, "rendezvous");
   attempt.stop = GetEnum(json, "stop", StopKind::kNone);
   attempt.stop_reason = Get<std::string>(json, "stop_reason");
+  attempt.slot_kind = Get<std::string>(json, "slot_kind");
   for (const Json& rank : Get<Json>(json, "ranks", Json::array()))
     attempt.ranks.push_back(RankFromJson(rank));
   for (const auto& [worker, sequence] : Get<std::map<std::string, int64_t>>(json, "reports")) {
@@ -197,6 +208,9 @@ std::string EncodeJob(const Job& job) {
                {"waiting_for", Ids(job.waiting_for)},
                {"transitions", job.transitions},
                {"failure_class", static_cast<int>(job.failure_class)}};
+  if (job.preemptions > 0) json["preemptions"] = job.preemptions;
+  if (!job.preempted_by.empty()) json["preempted_by"] = job.preempted_by.value();
+  if (job.claims) json["claims"] = true;
   Put(json, "submitted", job.submitted);
   Put(json, "started", job.started);
   Put(json, "finished", job.finished);
@@ -222,6 +236,9 @@ absl::StatusOr<Job> DecodeJob(absl::string_view text) {
     job.waiting_for = GetIds(json, "waiting_for");
     job.transitions = Get<int64_t>(json, "transitions");
     job.failure_class = GetEnum(json, "failure_class", FailureClass::kNone);
+    job.preemptions = Get<int>(json, "preemptions");
+    job.preempted_by = JobId(Get<std::string>(json, "preempted_by"));
+    job.claims = Get<bool>(json, "claims");
     job.submitted = GetTime(json, "submitted");
     job.started = GetTime(json, "started");
     job.finished = GetTime(json, "finished");
@@ -240,7 +257,12 @@ std::string EncodeWorker(const Worker& worker) {
                {"fabric_host", worker.fabric_host},
                {"version", worker.version},
                {"http_address", worker.http_address},
-               {"declared_dead", worker.declared_dead}};
+               {"declared_dead", worker.declared_dead},
+               {"nvlink_domain", worker.nvlink_domain},
+               {"rack", worker.rack},
+               {"cordoned", worker.cordoned},
+               {"draining", worker.draining},
+               {"cordon_reason", worker.cordon_reason}};
   Put(json, "last_seen", worker.last_seen);
   for (const Slot& slot : worker.slots) {
     json["slots"].push_back(
@@ -259,12 +281,38 @@ absl::StatusOr<Worker> DecodeWorker(absl::string_view text) {
     worker.version = Get<std::string>(json, "version");
     worker.http_address = Get<std::string>(json, "http_address");
     worker.declared_dead = Get<bool>(json, "declared_dead");
+    worker.nvlink_domain = Get<std::string>(json, "nvlink_domain");
+    worker.rack = Get<std::string>(json, "rack");
+    worker.cordoned = Get<bool>(json, "cordoned");
+    worker.draining = Get<bool>(json, "draining");
+    worker.cordon_reason = Get<std::string>(json, "cordon_reason");
     worker.last_seen = GetTime(json, "last_seen");
     for (const Json& slot : Get<Json>(json, "slots", Json::array())) {
       worker.slots.push_back({Get<int>(slot, "index"), Get<std::string>(slot, "kind"),
                               Get<int64_t>(slot, "memory_bytes")});
     }
     return worker;
+  });
+}
+
+std::string EncodeQueue(const QueueRecord& queue) {
+  Json json = {{"name", queue.name}, {"weight", queue.weight}, {"used", queue.used}};
+  if (queue.quota_gpus.has_value()) json["quota_gpus"] = *queue.quota_gpus;
+  if (queue.max_gpus.has_value()) json["max_gpus"] = *queue.max_gpus;
+  if (queue.max_jobs.has_value()) json["max_jobs"] = *queue.max_jobs;
+  return Dump(json);
+}
+
+absl::StatusOr<QueueRecord> DecodeQueue(absl::string_view text) {
+  return Decode<QueueRecord>(text, [](const Json& json) {
+    QueueRecord queue;
+    queue.name = Get<std::string>(json, "name");
+    queue.weight = Get<double>(json, "weight", 1);
+    queue.used = Get<std::map<std::string, double>>(json, "used");
+    if (json.contains("quota_gpus")) queue.quota_gpus = Get<int>(json, "quota_gpus");
+    if (json.contains("max_gpus")) queue.max_gpus = Get<int>(json, "max_gpus");
+    if (json.contains("max_jobs")) queue.max_jobs = Get<int>(json, "max_jobs");
+    return queue;
   });
 }
 

@@ -19,4 +19,7 @@ absl::StatusOr<Job> DecodeJob(absl::string_view json);
 std::string EncodeWorker(const Worker& worker);
 absl::StatusOr<Worker> DecodeWorker(absl::string_view json);
 
+std::string EncodeQueue(const QueueRecord& queue);
+absl::StatusOr<QueueRecord> DecodeQueue(absl::string_view json);
+
 }  // namespace ll

@@ -18,6 +18,13 @@ Job FullJob() {
   job.spec.max_runtime = absl::Hours(2);
   job.spec.slot_kinds = {"cpu"};
   job.spec.hosts = {"h1"};
+  job.spec.after_any = {JobId("job-00")};
+  job.spec.forecast_duration = absl::Minutes(90);
+  job.spec.min_runtime = absl::Seconds(7);
+  job.spec.deadline = absl::FromUnixSeconds(1'800'000'000);
+  job.preemptions = 2;
+  job.preempted_by = JobId("job-5");
+  job.claims = true;
   job.spec.required_slot_bytes = 5'000'000'000;
   job.submitted = absl::FromUnixNanos(1'700'000'000'123'456'789);
   job.state = JobState::kFinishing;
@@ -38,6 +45,7 @@ Job FullJob() {
   attempt.report_sequence[WorkerId("w1")] = 9;
   attempt.stop = StopKind::kKill;
   attempt.stop_reason = "why";
+  attempt.slot_kind = "H100";
   attempt.forced = Failure{FailureClass::kCapacity, "late"};
   attempt.ranks.push_back({WorkerId("w1"), 0, "i1", RankPhase::kTraining});
   RankExit exit;
@@ -61,7 +69,15 @@ TEST(Codec, AJobComesBackAsItWas) {
   EXPECT_EQ(job.finished, absl::InfinitePast());
   EXPECT_EQ(job.spec.max_runtime, absl::Hours(2));
   EXPECT_EQ(job.spec.ttl_after_finished, absl::InfiniteDuration());
+  EXPECT_EQ(job.spec.after_any, FullJob().spec.after_any);
+  EXPECT_EQ(job.spec.forecast_duration, absl::Minutes(90));
+  EXPECT_EQ(job.spec.min_runtime, absl::Seconds(7));
+  EXPECT_EQ(job.spec.deadline, FullJob().spec.deadline);
+  EXPECT_EQ(job.preemptions, 2);
+  EXPECT_EQ(job.preempted_by, JobId("job-5"));
+  EXPECT_TRUE(job.claims);
   ASSERT_TRUE(job.attempt.has_value());
+  EXPECT_EQ(job.attempt->slot_kind, "H100");
   EXPECT_FALSE(job.attempt->over());
   EXPECT_EQ(job.attempt->stop, StopKind::kKill);
   EXPECT_EQ(job.attempt->report_sequence.at(WorkerId("w1")), 9);
@@ -76,6 +92,10 @@ TEST(Codec, UnknownKeysAreIgnoredAndMissingOnesTakeDefaults) {
   EXPECT_EQ(job.id, JobId("job-9"));
   EXPECT_EQ(job.spec.gpus, 1);
   EXPECT_EQ(job.state, JobState::kQueued);
+  EXPECT_EQ(job.spec.forecast_duration, absl::InfiniteDuration());
+  EXPECT_EQ(job.spec.min_runtime, std::nullopt);
+  EXPECT_EQ(job.spec.deadline, absl::InfiniteFuture());
+  EXPECT_FALSE(job.claims);
 }
 
 TEST(Codec, DamagedTextIsAnErrorNotACrash) {
@@ -96,10 +116,31 @@ TEST(Codec, AWorkerComesBackAsItWas) {
   worker.slots = {{0, "cpu", 8}, {1, "H100", 80}};
   worker.last_seen = absl::FromUnixSeconds(5);
   worker.declared_dead = true;
+  worker.nvlink_domain = "d1";
+  worker.rack = "r1";
+  worker.cordoned = worker.draining = true;
+  worker.cordon_reason = "drained by op";
   LL_ASSERT_OK_AND_ASSIGN(const Worker back, DecodeWorker(EncodeWorker(worker)));
   EXPECT_EQ(back.slots, worker.slots);
   EXPECT_EQ(EncodeWorker(back), EncodeWorker(worker));
   EXPECT_EQ(back.last_seen, worker.last_seen);
+  EXPECT_EQ(back.rack, "r1");
+  EXPECT_TRUE(back.cordoned && back.draining);
+}
+
+TEST(Codec, AQueueComesBackAsItWas) {
+  QueueRecord queue;
+  queue.name = "research";
+  queue.weight = 0.1;
+  queue.quota_gpus = 0;
+  queue.max_jobs = 5;
+  queue.used = {{"H100", 1.0 / 3}};
+  LL_ASSERT_OK_AND_ASSIGN(const QueueRecord back, DecodeQueue(EncodeQueue(queue)));
+  EXPECT_EQ(EncodeQueue(back), EncodeQueue(queue));
+  EXPECT_EQ(back.weight, 0.1);
+  EXPECT_EQ(back.quota_gpus, 0);
+  EXPECT_EQ(back.max_gpus, std::nullopt);
+  EXPECT_EQ(back.used, queue.used);  // to the last bit: a restart changes no order
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct MemStore::Apply {
   void operator()(const DeleteWorker& r) const { s.workers_.erase(r.worker); }
   void operator()(const PutModel& r) const { s.models_[r.model.name] = r.model; }
   void operator()(const PutData& r) const { s.data_[r.data.name] = r.data; }
+  void operator()(const PutQueue& r) const { s.queues_[r.queue.name] = r.queue; }
 };
 
 absl::Status MemStore::Commit(absl::Span<const Record> records) {
@@ -48,6 +49,7 @@ absl::StatusOr<StoredState> MemStore::LoadAll() {
   for (const auto& [name, worker] : workers_) state.workers.push_back(worker);
   for (const auto& [name, model] : models_) state.models.push_back(model);
   for (const auto& [name, data] : data_) state.data.push_back(data);
+  for (const auto& [name, queue] : queues_) state.queues.push_back(queue);
   return state;
 }
 

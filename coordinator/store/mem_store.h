@@ -32,6 +32,7 @@ class MemStore : public Store {
   std::map<WorkerId, Worker> workers_;
   std::map<std::string, ModelRecord> models_;
   std::map<std::string, DataRecord> data_;
+  std::map<std::string, QueueRecord> queues_;
   int64_t term_ = 0;
   absl::Status fail_next_;
   bool drop_next_ = false;

@@ -55,6 +55,9 @@ constexpr Migration kMigrations[] = {
         name TEXT PRIMARY KEY, path TEXT NOT NULL, is_default INTEGER NOT NULL
       ) WITHOUT ROWID;
     )sql"},
+    {2, "queues", R"sql(
+      CREATE TABLE queues (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+    )sql"},
 };
 
 }  // namespace

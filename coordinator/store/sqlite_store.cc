@@ -27,7 +27,7 @@ namespace {
 struct Writes {
   Statement put_submission, put_job, put_transition, delete_job, delete_submission,
       delete_transitions, put_request, delete_request, put_worker, delete_worker, put_model,
-      put_data;
+      put_data, put_queue;
 };
 
 absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
@@ -44,13 +44,14 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
         "DELETE FROM requests WHERE user = ?1 AND request_id = ?2",
         "INSERT OR REPLACE INTO workers VALUES (?1, ?2)", "DELETE FROM workers WHERE name = ?1",
         "INSERT OR REPLACE INTO models VALUES (?1, ?2, ?3, ?4)",
-        "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)"}) {
+        "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)",
+        "INSERT OR REPLACE INTO queues VALUES (?1, ?2)"}) {
     LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
     made.push_back(std::move(statement));
   }
   auto next = made.begin();
   const auto take = [&next] { return std::move(*next++); };
-  return Writes{take(), take(), take(), take(), take(), take(),
+  return Writes{take(), take(), take(), take(), take(), take(), take(),
                 take(), take(), take(), take(), take(), take()};
 }
 
@@ -97,6 +98,10 @@ struct Writer {
   }
   absl::Status operator()(const PutData& r) const {
     return w.put_data.Run(r.data.name, r.data.path, r.data.is_default);
+  }
+  absl::Status operator()(const PutQueue& r) const {
+    const std::string body = EncodeQueue(r.queue);
+    return w.put_queue.Run(r.queue.name, body);
   }
 };
 
@@ -222,6 +227,12 @@ absl::StatusOr<StoredState> SqliteStore::LoadAll() {
   LL_RETURN_IF_ERROR(
       ForEachRow(db, "SELECT name, path, is_default FROM data", [&](const Statement& row) {
         state.data.push_back({row.Bytes(0), row.Bytes(1), row.Int(2) != 0});
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT body FROM queues", [&](const Statement& row) -> absl::Status {
+        LL_ASSIGN_OR_RETURN(QueueRecord queue, DecodeQueue(row.Bytes(0)));
+        state.queues.push_back(std::move(queue));
         return absl::OkStatus();
       }));
   return state;

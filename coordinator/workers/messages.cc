@@ -124,6 +124,12 @@ absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t 
   out.fabric_host = hello.fabric_host();
   out.version = hello.version();
   out.http_address = hello.http_address();
+  for (const auto& [field, label] : {std::make_pair("nvlink_domain", &hello.nvlink_domain()),
+                                     std::make_pair("rack", &hello.rack())}) {
+    if (!label->empty()) LL_RETURN_IF_ERROR(CheckName(field, *label));
+  }
+  out.nvlink_domain = hello.nvlink_domain();
+  out.rack = hello.rack();
   for (const v1::Slot& slot : hello.slots()) {
     if (slot.index() < 0 || slot.memory_bytes() < 0) {
       return MakeFieldError(

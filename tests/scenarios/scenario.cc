@@ -132,12 +132,39 @@ bool Scenario::Run(const Args& args) {
                                     use.stray ? " stray" : ""));
       }
       Out(absl::StrCat(id.value(), " ", worker.connected ? "connected" : "away", ", ",
-                       worker.slots.size(), " slots, uses [", absl::StrJoin(uses, ", "), "]"));
+                       worker.slots.size(), " slots, uses [", absl::StrJoin(uses, ", "), "]",
+                       worker.cordoned ? ", " : "", worker.cordon_reason));
     }
   } else if (command == "acks") {
     acks_ = true;
   } else {
-    return RunTime(args) || RunReport(args);
+    return RunOperator(args) || RunTime(args) || RunReport(args);
+  }
+  return true;
+}
+
+bool Scenario::RunOperator(const Args& args) {
+  const std::string command = args.Word(0), name = args.Word(1);
+  if (command == "queue") {
+    QueueRecord queue;
+    queue.name = name;
+    double weight = 1;
+    LL_CHECK(absl::SimpleAtod(args.Get("weight", "1"), &weight));
+    queue.weight = weight;
+    const auto set = [&args](const char* key, std::optional<int>& value) {
+      if (args.named.count(key) > 0) value = static_cast<int>(Int(args.Get(key)));
+    };
+    set("quota", queue.quota_gpus);
+    set("max", queue.max_gpus);
+    set("jobs", queue.max_jobs);
+    Give(SetQueueEvent{queue, "op"});
+  } else if (command == "cordon" || command == "uncordon" || command == "drain") {
+    const Cordon cordon = command == "cordon"  ? Cordon::kCordon
+                          : command == "drain" ? Cordon::kDrain
+                                               : Cordon::kUncordon;
+    Give(CordonWorkerEvent{WorkerId(name), cordon, "op", args.Get("reason")});
+  } else {
+    return false;
   }
   return true;
 }
@@ -186,6 +213,9 @@ void Scenario::Option(const Args& args) {
   set("start_deadline", options_.start_deadline);
   set("finish_deadline", options_.finish_deadline);
   set("stop_grace", options_.stop_grace);
+  set("min_runtime", options_.min_runtime);
+  set("half_life", options_.half_life);
+  options_.lemon_jobs = static_cast<int>(Int(args.Get("lemon_jobs", "3")));
 }
 
 void Scenario::Hello(const Args& args) {
@@ -202,10 +232,14 @@ void Scenario::Hello(const Args& args) {
     }
   }
   agent.session = next_session_++;
+  agent.nvlink = args.Get("nvlink", old.nvlink);
+  agent.rack = args.Get("rack", old.rack);
   agent.sequence = old.sequence;  // the journal outlives the process
   AgentHelloEvent event{
       agent.session, WorkerId(name), agent.incarnation, agent.host, agent.host, "0.1.0", ""};
   event.slots = agent.slots;
+  event.nvlink_domain = agent.nvlink;
+  event.rack = agent.rack;
   std::map<std::pair<std::string, int64_t>, HeldGang> gangs;
   for (const std::string& held : List(args.Get("held"))) {  // J/E/R@SLOT[:exit=CODE]
     const std::vector<std::string> parts = absl::StrSplit(held, absl::ByAnyChar("/@:"));
@@ -238,7 +272,12 @@ void Scenario::Submit(const Args& args) {
   spec.ttl_after_finished = Duration(args.Get("ttl", "inf"));
   spec.required_slot_bytes = Int(args.Get("memory_gb", "0")) * kGb;
   spec.slot_kinds = List(args.Get("kinds"));
+  spec.queue = args.Get("queue");
+  spec.forecast_duration = Duration(args.Get("forecast", "inf"));
+  if (args.named.count("min_runtime") > 0) spec.min_runtime = Duration(args.Get("min_runtime"));
+  if (args.named.count("deadline") > 0) spec.deadline = wall_ + Duration(args.Get("deadline"));
   for (const std::string& id : List(args.Get("after"))) spec.after.push_back(JobId(id));
+  for (const std::string& id : List(args.Get("after_any"))) spec.after_any.push_back(JobId(id));
   event.payload = std::make_shared<JobPayload>(JobPayload{"spec of " + args.Word(1), "", ""});
   Give(event);
 }

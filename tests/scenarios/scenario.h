@@ -3,13 +3,18 @@
 //
 // Commands (NAME=VALUE arguments in any order; J a job, W a worker, E an epoch, R a rank):
 //   option [shared_job_store] [lease=] [start_deadline=] [stop_grace=] [finish_deadline=]
+//          [min_runtime=] [half_life=] [lemon_jobs=N]
 //                     durations as 30s; before the first event
-//   hello W [inc=X] [host=H] [slots=N] [kind=K] [memory_gb=N] [held=J/E/R@SLOT[:exit=CODE],…]
+//   hello W [inc=X] [host=H] [slots=N] [kind=K] [memory_gb=N] [nvlink=D] [rack=R]
+//           [held=J/E/R@SLOT[:exit=CODE],…]
 //   gone W            the stream ends
 //   dead W            the operator declares the host dead
 //   mute W, unmute W  its heartbeats stop, go on; the stream stays
 //   submit J [gpus=] [priority=] [after=J,J] [request=ID] [body=TEXT] [max_retries=]
-//            [max_headless=] [max_runtime=] [memory_gb=] [kinds=K,K] [ttl=]
+//            [max_headless=] [max_runtime=] [memory_gb=] [kinds=K,K] [ttl=] [queue=] [forecast=]
+//            [min_runtime=] [after_any=J,J] [deadline=FROM_NOW]
+//   queue Q [weight=] [quota=GPUS] [max=GPUS] [jobs=N]
+//   cordon W, uncordon W, drain W [reason=WORD]
 //   cancel J, pause J, resume J
 //   report W J E R FACT [class=C] [signal=N] [ordered] [message=WORD] [seq=N] [repeat]
 //                     FACT: started, rendezvous ADDR, training, checkpoint STEP, exit CODE, refused
@@ -52,7 +57,7 @@ class Scenario {
     bool Has(const std::string& word) const;
   };
   struct FakeAgent {
-    std::string incarnation, host;
+    std::string incarnation, host, nvlink, rack;
     std::vector<Slot> slots;
     uint64_t session = 0;  // 0: no stream
     bool muted = false;
@@ -66,6 +71,7 @@ class Scenario {
   void Option(const Args& args);
   void Hello(const Args& args);
   void Submit(const Args& args);
+  bool RunOperator(const Args& args);
   void ReportAll(const std::string& job, const std::vector<std::string>& what);
   void Report(const std::string& worker, const std::string& job, int64_t epoch, int rank,
               const Args& args, size_t at);

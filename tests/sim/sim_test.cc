@@ -37,19 +37,21 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
     sum.coordinator_crashes += result.coordinator_crashes;
     sum.agent_crashes += result.agent_crashes;
     sum.partitions += result.partitions;
+    sum.preemptions += result.preemptions;
     sum.checkpoints += result.checkpoints;
     sum.steps += result.steps;
   }
   std::printf(
       "seeds %d-%d: %d jobs (%d succeeded, %d failed, %d cancelled), %d attempts, %d coordinator "
       "crashes, "
-      "%d agent crashes, %d partitions, %d checkpoints, %d events\n",
+      "%d agent crashes, %d partitions, %d preemptions, %d checkpoints, %d events\n",
       static_cast<int>(first), static_cast<int>(last), sum.jobs_acked, sum.succeeded, sum.failed,
       sum.cancelled, sum.attempts, sum.coordinator_crashes, sum.agent_crashes, sum.partitions,
-      static_cast<int>(sum.checkpoints), static_cast<int>(sum.steps));
+      sum.preemptions, static_cast<int>(sum.checkpoints), static_cast<int>(sum.steps));
   // The runs were not idle: most jobs got through, and faults did strike.
   EXPECT_GT(2 * sum.succeeded, sum.jobs_acked);
   EXPECT_GT(sum.attempts, sum.jobs_acked);
+  EXPECT_GT(sum.preemptions, 0);
 }
 
 TEST(Simulation, ReplaysASeedExactly) {

@@ -28,10 +28,10 @@ struct Request {
   bool cancel_acked = false;
 };
 
-enum class FaultKind { kCoordinator, kAgent, kRank, kShortCut, kLongCut, kRepeat };
-constexpr FaultKind kAllFaults[] = {FaultKind::kCoordinator, FaultKind::kAgent,
-                                    FaultKind::kRank,        FaultKind::kShortCut,
-                                    FaultKind::kLongCut,     FaultKind::kRepeat};
+enum class FaultKind { kCoordinator, kAgent, kRank, kShortCut, kLongCut, kRepeat, kOperator };
+constexpr FaultKind kAllFaults[] = {
+    FaultKind::kCoordinator, FaultKind::kAgent,  FaultKind::kRank,    FaultKind::kShortCut,
+    FaultKind::kLongCut,     FaultKind::kRepeat, FaultKind::kOperator};
 
 class Simulation : public Link {
  public:
@@ -63,6 +63,8 @@ class Simulation : public Link {
   void ProcessBatch();
   void Deliver(const ll::Send& send);
   void CheckSend(const ll::Send& send);
+  void CheckTransition(const PutTransition& put);
+  void CheckLimitsOf(const JobId& started);
   void NoteDurable(const Effects& effects);
 
   // The network.
@@ -70,7 +72,9 @@ class Simulation : public Link {
   bool Partitioned(const FakeAgent& agent) const { return partitioned_.count(agent.name()) > 0; }
 
   // Clients and faults.
+  void PlanQueues();
   void PlanClients();
+  void Operator(const WorkerId& worker);
   void SubmitUntilAcked(size_t index);
   void RandomWish();
   void Fault();
@@ -100,6 +104,8 @@ class Simulation : public Link {
   std::vector<Request> requests_;
   int next_job_ = 1;
   std::map<JobId, int64_t> durable_checkpoint_;
+  std::vector<QueueRecord> queues_;
+  std::map<JobId, JobId> preempted_by_;  // newest preemptor
   bool faults_ = true;
   bool bug_done_ = false;
   SimResult result_;
@@ -124,17 +130,26 @@ Simulation::Simulation(const SimOptions& options)
                                                   absl::StrCat("w", i + 1), count, options.bug));
     slots.push_back(absl::StrCat(count));
   }
+  PlanQueues();
   const int jobs = 5 + static_cast<int>(world_.random.Below(15));
   for (int i = 0; i < jobs; ++i) {
     Request request;
     request.id = absl::StrCat("request-", i);
     request.spec.gpus = 1 + static_cast<int>(world_.random.Below(shared_job_store_ ? 5 : 3));
     request.spec.priority = static_cast<int>(world_.random.Below(3));
+    const QueueRecord& queue = queues_[world_.random.Below(queues_.size())];
+    request.spec.queue = queue.name;
+    request.spec.gpus = std::min(request.spec.gpus, queue.max_gpus.value_or(request.spec.gpus));
     request.spec.max_retries = 5;
     request.spec.max_headless = absl::Seconds(120);
     // Some longer than max_headless and what the coordinator adds to it.
     request.steps = 10 + static_cast<int>(world_.random.Below(world_.Chance(0.4) ? 600 : 100));
     request.checkpoint_every = 3 + static_cast<int>(world_.random.Below(20));
+    // Forecasts from a fifth to twice the truth; some jobs have none.
+    if (world_.Chance(0.7)) {
+      request.spec.forecast_duration = absl::Seconds(
+          request.steps * (20 + static_cast<int64_t>(world_.random.Below(180))) / 100 + 1);
+    }
     requests_.push_back(std::move(request));
   }
   result_.options = absl::StrCat("seed ", options.seed, ": slots ", absl::StrJoin(slots, "+"), ", ",
@@ -151,6 +166,8 @@ void Simulation::StartCoordinator() {
   options.start_deadline = absl::Seconds(90);
   options.finish_deadline = absl::Seconds(60);
   options.stop_grace = absl::Seconds(20);
+  options.min_runtime = absl::Seconds(20);
+  options.half_life = absl::Minutes(5);
   auto stored = store_.LoadAll();
   absl::StatusOr<Scheduler> scheduler = stored.ok() ? absl::UnknownError("") : stored.status();
   if (stored.ok()) {
@@ -214,7 +231,7 @@ void Simulation::ProcessBatch() {
     ++result_.steps;
     for (Record& record : all.back().records) {
       const auto* put = std::get_if<PutTransition>(&record);
-      result_.attempts += put != nullptr && put->transition.state == JobState::kStarting;
+      if (put != nullptr) CheckTransition(*put);
       records.push_back(std::move(record));
     }
     scheduler_->CheckInvariants();
@@ -254,6 +271,47 @@ void Simulation::NoteDurable(const Effects& effects) {
     world_.Trace(absl::StrCat(id.value(), " ", std::string(JobStateName(job->state)), " epoch ",
                               job->epoch, ": ", job->reason, " | ", job->wait_reason));
     if (job->newest_checkpoint.has_value()) durable_checkpoint_[id] = job->newest_checkpoint->step;
+  }
+}
+
+// Limits of queues, and that two jobs do not stop each other in turn.
+void Simulation::CheckTransition(const PutTransition& put) {
+  const JobState state = put.transition.state;
+  if (state == JobState::kStarting) {
+    ++result_.attempts;
+    CheckLimitsOf(put.job);
+  }
+  if (state != JobState::kPreempting) return;
+  ++result_.preemptions;
+  const Job* victim = scheduler_->Find(put.job);
+  if (victim->preempted_by.empty()) return;  // a drain
+  const Job* by = scheduler_->Find(victim->preempted_by);
+  auto before = preempted_by_.find(by->id);
+  if (before != preempted_by_.end() && before->second == victim->id) {
+    world_.Violation(
+        absl::StrCat(by->id.value(), " preempts ", victim->id.value(), ", which preempted it"));
+  }
+  if (by->spec.queue == victim->spec.queue && by->spec.priority <= victim->spec.priority) {
+    world_.Violation(absl::StrCat(by->id.value(), " preempts ", victim->id.value(),
+                                  " of its queue without a higher priority"));
+  }
+  preempted_by_[victim->id] = by->id;
+}
+
+void Simulation::CheckLimitsOf(const JobId& started) {
+  const std::string name = scheduler_->Find(started)->spec.queue;
+  int gpus = 0, jobs = 0;
+  for (const Job* job : scheduler_->List({SIZE_MAX})) {
+    if (job->spec.queue != name || !HoldsSlots(job->state)) continue;
+    gpus += job->spec.gpus;
+    ++jobs;
+  }
+  for (const QueueRecord& queue : queues_) {
+    if (queue.name != name) continue;
+    if (gpus > queue.max_gpus.value_or(gpus) || jobs > queue.max_jobs.value_or(jobs)) {
+      world_.Violation(absl::StrCat("queue ", name, " holds ", gpus, " GPUs with ", jobs,
+                                    " jobs, beyond its limits"));
+    }
   }
 }
 
@@ -371,6 +429,26 @@ void Simulation::EndSession(uint64_t id, absl::Duration agent_notices,
 
 // ---- clients
 
+void Simulation::PlanQueues() {
+  QueueRecord all;
+  all.name = kDefaultQueue;
+  queues_.push_back(all);
+  for (const char* name : {"research", "nightly"}) {
+    if (world_.Chance(0.5)) continue;
+    QueueRecord queue;
+    queue.name = name;
+    queue.weight = 1 + static_cast<double>(world_.random.Below(3));
+    if (world_.Chance(0.7)) queue.quota_gpus = 1 + static_cast<int>(world_.random.Below(4));
+    if (world_.Chance(0.5))
+      queue.max_gpus = queue.quota_gpus.value_or(1) + static_cast<int>(world_.random.Below(4));
+    if (world_.Chance(0.3)) queue.max_jobs = 1 + static_cast<int>(world_.random.Below(3));
+    queues_.push_back(queue);
+  }
+  std::vector<Record> records;
+  for (const QueueRecord& queue : queues_) records.push_back(PutQueue{queue});
+  if (!store_.Commit(records).ok()) world_.Violation("the queues cannot be stored");
+}
+
 void Simulation::PlanClients() {
   for (size_t i = 0; i < requests_.size(); ++i) {
     world_.After(world_.Between(absl::ZeroDuration(), kFaultsLast / 2),
@@ -460,7 +538,20 @@ void Simulation::Fault() {
     case FaultKind::kRepeat:
       agent.ResendReports();
       break;
+    case FaultKind::kOperator:
+      Operator(agent.name());
+      break;
   }
+}
+
+void Simulation::Operator(const WorkerId& worker) {
+  const Cordon cordon = world_.Chance(0.7) ? Cordon::kDrain : Cordon::kCordon;
+  world_.Trace(
+      absl::StrCat("operator ", cordon == Cordon::kDrain ? "drains " : "cordons ", worker.value()));
+  Give(CordonWorkerEvent{worker, cordon, "op", ""});
+  world_.After(world_.Between(absl::Seconds(20), absl::Minutes(4)), [this, worker] {
+    Give(CordonWorkerEvent{worker, Cordon::kUncordon, "op", ""});
+  });
 }
 
 void Simulation::Partition(FakeAgent& agent, absl::Duration length) {
@@ -487,6 +578,9 @@ void Simulation::Heal() {
 
 bool Simulation::Done() {
   if (faults_ || scheduler_ == nullptr) return false;
+  for (const auto& [name, worker] : scheduler_->workers()) {
+    if (worker.cordoned) Give(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
+  }
   for (const Request& request : requests_) {
     if (!request.acked.has_value()) return false;
     const Job* job = scheduler_->Find(*request.acked);

@@ -5,9 +5,10 @@
 // Checked all the time (safety): the scheduler's invariants; no slot runs two ranks; no rank is
 // started twice in one epoch; a new epoch starts only when no old rank lives on an agent in
 // contact; nothing is written by an epoch after the next has begun; an attempt resumes from the
-// newest durable checkpoint, on a host that can read it. Checked in the end (nothing lost,
-// liveness): every acknowledged job exists, under one id for its request, an acknowledged cancel
-// led to an end, and every job ended within a bound.
+// newest durable checkpoint, on a host that can read it; no queue holds more than its limits; of
+// two jobs only one ever stops the other. Checked in the end (nothing lost, liveness): every
+// acknowledged job exists, under one id for its request, an acknowledged cancel led to an end, and
+// every job ended within a bound.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +38,7 @@ struct SimResult {
   int coordinator_crashes = 0;
   int agent_crashes = 0;
   int partitions = 0;
+  int preemptions = 0;  // and moves off drained workers
   int64_t checkpoints = 0;
   int64_t steps = 0;
 };

@@ -156,6 +156,8 @@ void Agent::SendHello() {
   hello.set_incarnation(setup_.incarnation);
   hello.set_host(options_.host);
   hello.set_fabric_host(options_.fabric_host);
+  hello.set_nvlink_domain(options_.nvlink_domain);
+  hello.set_rack(options_.rack);
   for (const v1::Slot& slot : options_.slots) *hello.add_slots() = slot;
   for (const auto& [key, gang] : gangs_) {
     if (!gang->released()) *hello.add_gangs() = gang->Describe();

@@ -39,6 +39,7 @@ struct AgentOptions {
   std::string job_store;  // absolute; empty: WORK_DIR/jobs
   std::string trainer;    // absolute
   std::string fabric_host = "127.0.0.1";
+  std::string nvlink_domain, rack;  // where the host stands; may be empty
   std::vector<v1::Slot> slots;
   bool gpu_slots = false;  // a slot's index is a GPU's
   Roots roots;

@@ -27,7 +27,7 @@ constexpr absl::Duration kDriverTimeout = absl::Seconds(20);
 struct Flags {
   std::string coordinator = "127.0.0.1:7070", http = "127.0.0.1:7072", work_dir, name, gpus,
               trainer, token_file;
-  std::string tls_ca, tls_cert, tls_key, job_store, fabric_host;
+  std::string tls_ca, tls_cert, tls_key, job_store, fabric_host, nvlink_domain, rack;
   int cpu_slots = 0, trainer_threads = 0;
   int64_t slot_memory = 0, shutdown_grace = 60;
   std::vector<std::string> roots;
@@ -72,6 +72,10 @@ void Declare(CLI::App& app, Flags& f) {
       "--fabric-host", f.fabric_host,
       "Address at which other hosts' ranks reach this host's; default: the one that routes to the "
       "coordinator");
+  app.add_option(
+      "--nvlink-domain", f.nvlink_domain,
+      "Name of the NVLink domain that this host shares with others; gangs stay within one");
+  app.add_option("--rack", f.rack, "Name of this host's rack");
   app.add_option("--token-file", f.token_file,
                  "File with the bearer token; default: $LLCTL_TOKEN, else the token of a "
                  "coordinator on this host "
@@ -207,6 +211,8 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
                            "none", "name the folders whose models and data jobs may read"});
   }
   LL_ASSIGN_OR_RETURN(agent.trainer, TrainerPath(flags.trainer));
+  agent.nvlink_domain = flags.nvlink_domain;
+  agent.rack = flags.rack;
   agent.fabric_host = flags.fabric_host.empty() ? LocalAddressTowards(first) : flags.fabric_host;
   agent.shutdown_grace = absl::Seconds(flags.shutdown_grace);
   LL_RETURN_IF_ERROR(ChooseSlots(flags, agent));

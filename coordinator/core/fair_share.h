@@ -1,0 +1,107 @@
+// Queues: who is next, by how much each has had.
+//
+// The share of a queue is its dominant share (Ghodsi et al., "Dominant Resource Fairness", NSDI
+// 2011) over the kinds of slots, of what it holds and what it has used lately:
+//
+//   share(q) = max over kinds k of (held(q,k) + used(q,k) · ln 2 / H) / (2 · capacity(k)) /
+//   weight(q) d used(q,k) / dt = held(q,k) − used(q,k) · ln 2 / H
+//
+// H is the half-life (Slurm's PriorityDecayHalfLife). A queue that has held h slots for long has
+// used · ln 2 / H = h, so both terms are in slots. H = 0: only what is held counts.
+//
+// Order: jobs within their queue's quota before those that would borrow; then the queue with the
+// smaller share; then, within the queue, priority (high first) and arrival.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <set>
+#include <string>
+
+#include "absl/time/time.h"
+#include "coordinator/core/types.h"
+
+namespace ll {
+
+// The waiting jobs of one queue in order. Holds pointers to jobs it does not own; priority and
+// sequence of a queued job must not change.
+class JobQueue {
+ public:
+  struct Before {
+    bool operator()(const Job* a, const Job* b) const {
+      if (a->spec.priority != b->spec.priority) return a->spec.priority > b->spec.priority;
+      return a->sequence < b->sequence;
+    }
+  };
+  using Set = std::set<Job*, Before>;
+
+  void Insert(Job* job) { jobs_.insert(job); }
+  void Erase(Job* job) { jobs_.erase(job); }
+  bool Contains(const Job* job) const { return jobs_.count(const_cast<Job*>(job)) > 0; }
+  size_t size() const { return jobs_.size(); }
+  Set::const_iterator begin() const { return jobs_.begin(); }
+  Set::const_iterator end() const { return jobs_.end(); }
+
+ private:
+  Set jobs_;
+};
+
+struct Queue {
+  QueueRecord record;
+  JobQueue waiting;
+  // Of the gangs that hold slots.
+  std::map<std::string, int> held;  // by kind of slot
+  int gpus = 0;
+  int jobs = 0;
+  bool changed = false;  // `used` has grown since the record was last persisted
+};
+
+const std::string& QueueNameOf(const CoreSpec& spec);
+
+// Whether a gang of the queue may start, as far as limits go.
+struct LimitAnswer {
+  enum class Kind {
+    kOwn,      // within its quota, or it has none
+    kBorrows,  // beyond its quota, within its limits
+    kWait,     // at a limit now
+    kNever,    // larger than the limit itself
+  };
+  Kind kind = Kind::kOwn;
+  std::string reason;  // kWait, kNever: the end of a sentence that begins with "it"
+};
+// As if the queue held `more_gpus` and `more_jobs` beyond what it does (may be negative).
+LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus = 0, int more_jobs = 0);
+
+class FairShare {
+ public:
+  explicit FairShare(absl::Duration half_life) : half_life_(half_life) { Declare({kDefaultQueue}); }
+
+  // Makes the queue or changes its weight and limits; an existing one keeps what it has used.
+  Queue& Declare(const QueueRecord& record);
+  // As above, with the stored use.
+  void Restore(const QueueRecord& record) { Declare(record).record.used = record.used; }
+  Queue* Find(const std::string& name);
+  const Queue* Find(const std::string& name) const;
+  // The queue of a job; one that nobody declared is made.
+  Queue& Of(const CoreSpec& spec);
+
+  void OnStart(const CoreSpec& spec, const std::string& kind);
+  void OnEnd(const CoreSpec& spec, const std::string& kind);
+  // Time passes: what is held becomes what was used, and that fades.
+  void Advance(absl::Duration elapsed);
+  // Slots by kind, of all registered workers.
+  void SetCapacity(std::map<std::string, int> capacity) { capacity_ = std::move(capacity); }
+
+  double Share(const Queue& queue) const;
+
+  std::map<std::string, Queue>& queues() { return queues_; }
+  const std::map<std::string, Queue>& queues() const { return queues_; }
+  size_t waiting() const;  // jobs
+
+ private:
+  absl::Duration half_life_;
+  std::map<std::string, Queue> queues_;
+  std::map<std::string, int> capacity_;
+};
+
+}  // namespace ll

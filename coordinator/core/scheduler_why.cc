@@ -1,0 +1,146 @@
+// Why a queued job waits, when it will probably start, and what would make it sooner: one sentence.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/format.h"
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+namespace {
+
+// Run times against their forecasts: the interval given is from all ends early to all ends late.
+constexpr double kEarly = 0.8, kLate = 1.5;
+// With more jobs ahead nothing useful can be said, and saying it would take long.
+constexpr size_t kMostAhead = 32;
+
+std::string In(absl::Duration wait) {
+  return HumanDuration(std::max(absl::ZeroDuration(), absl::Trunc(wait, absl::Seconds(1))));
+}
+
+}  // namespace
+
+// The waiting jobs that the next pass considers first, as shares stand now; at most limit + 1.
+std::vector<const Job*> Scheduler::AheadOf(const Job& job, size_t limit) const {
+  const Queue* own = fair_.Find(QueueNameOf(job.spec));
+  const double share = fair_.Share(*own);
+  std::vector<const Job*> ahead;
+  for (const auto& [name, queue] : fair_.queues()) {
+    if (&queue != own && fair_.Share(queue) >= share) continue;
+    for (const Job* other : queue.waiting) {
+      if (other == &job || ahead.size() > limit) break;
+      const Placement placement = Place(RequestOf(*other), pool_);
+      const bool stuck = placement.answer == Placement::Answer::kInfeasible ||
+                         (placement.answer == Placement::Answer::kWait && placement.needs_workers);
+      const auto limits = CheckLimits(queue, other->spec.gpus).kind;
+      const bool limited =
+          limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever;
+      if (!stuck && !limited) ahead.push_back(other);
+    }
+  }
+  return ahead;
+}
+
+// When everything ends `factor` times as late as forecast and jobs start in order, without
+// backfill. Infinite: it hangs on a job without a forecast. `last` is whose end it waits for.
+absl::Duration Scheduler::PredictStart(const Job& job, const std::vector<const Job*>& ahead,
+                                       double factor, const Job** last) const {
+  SlotPool pool = pool_;
+  std::vector<ExpectedEnd> ends;
+  for (const auto& [end, sequence] : ends_) {
+    const Job* running = by_sequence_.at(sequence);
+    const absl::Duration left = std::max(end - time_.now(), absl::ZeroDuration()) * factor;
+    ends.push_back({time_.now() + left, running, SlotsOf(*running, pool)});
+  }
+  absl::Duration start = time_.now();
+  std::vector<const Job*> order = ahead;
+  order.push_back(&job);
+  for (const Job* next : order) {
+    const PlacementRequest request = RequestOf(*next);
+    Placement placement = Place(request, pool);
+    std::vector<SlotId> slots = placement.ranks;
+    if (placement.answer != Placement::Answer::kFit) {
+      const Reservation reservation = Reserve(request, pool, ends);
+      if (reservation.start == absl::InfiniteDuration()) return absl::InfiniteDuration();
+      start = std::max(start, reservation.start);
+      slots = reservation.slots;
+      if (next == &job) *last = reservation.last;
+      // What ends until then is free for those behind.
+      auto until = ends.begin();
+      for (; until != ends.end() && until->end <= start; ++until) {
+        for (SlotId slot : until->slots) pool.Give(slot);
+      }
+      ends.erase(ends.begin(), until);
+    }
+    for (SlotId slot : slots) pool.Take(slot);
+    const absl::Duration runs = Remaining(*next) * factor;
+    if (runs == absl::InfiniteDuration()) continue;
+    ExpectedEnd end{start + runs, next, slots};
+    ends.insert(std::upper_bound(ends.begin(), ends.end(), end,
+                                 [](const auto& a, const auto& b) { return a.end < b.end; }),
+                std::move(end));
+  }
+  return start;
+}
+
+std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, const Queue& queue,
+                              const Job* last) const {
+  std::vector<std::string> ways;
+  const LimitAnswer limits = CheckLimits(queue, job.spec.gpus);
+  const bool fits = Place(request, pool_).answer == Placement::Answer::kFit;
+  if (fits && limits.kind == LimitAnswer::Kind::kWait) {
+    ways.push_back(absl::StrCat("a larger limit of queue ", queue.record.name,
+                                " (llctl queues set) would start it now"));
+  }
+  PlacementRequest fewer = request;
+  for (fewer.ranks = fits ? 0 : job.spec.gpus - 1; fewer.ranks > 0; --fewer.ranks) {
+    const auto kind = CheckLimits(queue, fewer.ranks).kind;
+    const bool allowed = kind == LimitAnswer::Kind::kOwn || kind == LimitAnswer::Kind::kBorrows;
+    if (allowed && Place(fewer, pool_).answer == Placement::Answer::kFit) break;
+  }
+  if (fewer.ranks > 0) ways.push_back(absl::StrCat("with gpus ", fewer.ranks, " it fits now"));
+  if (last != nullptr) {
+    ways.push_back(absl::StrCat("an earlier end of ", last->id.value(), ", expected in ",
+                                In(last->expected_end - time_.now()), ", would help"));
+  }
+  return absl::StrJoin(ways, "; ");
+}
+
+std::string Scheduler::WhyQueued(const Job& job) const {
+  const Queue& queue = *fair_.Find(QueueNameOf(job.spec));
+  const PlacementRequest request = RequestOf(job);
+  const LimitAnswer limits = CheckLimits(queue, job.spec.gpus);
+  if (limits.kind == LimitAnswer::Kind::kNever) return absl::StrCat("it ", limits.reason);
+  const Placement placement = Place(request, pool_);
+  if (placement.answer == Placement::Answer::kInfeasible) {
+    return absl::StrCat("cannot run on this cluster: it ", ExplainPlacement(request, pool_));
+  }
+  const bool fits = placement.answer == Placement::Answer::kFit;
+  if (!fits && placement.needs_workers)
+    return absl::StrCat("it ", ExplainPlacement(request, pool_));
+  const std::vector<const Job*> ahead = AheadOf(job, kMostAhead);
+  std::string text;
+  if (job.claims || (fits && !job.wait_reason.empty())) {
+    text = job.wait_reason;
+  } else if (limits.kind == LimitAnswer::Kind::kWait) {
+    text = absl::StrCat("it ", limits.reason);
+  } else if (!ahead.empty()) {
+    text = absl::StrCat("waits behind ", ahead.front()->id.value(), " in the queue");
+  } else {
+    text = absl::StrCat("it ", ExplainPlacement(request, pool_));
+  }
+  const Job* last = nullptr;
+  if (ahead.size() <= kMostAhead && limits.kind != LimitAnswer::Kind::kWait && !job.claims) {
+    const absl::Duration early = PredictStart(job, ahead, kEarly, &last);
+    const absl::Duration late = PredictStart(job, ahead, kLate, &last);
+    if (late != absl::InfiniteDuration() && late > time_.now()) {
+      absl::StrAppend(&text, "; expected to start in ", In(early - time_.now()), " to ",
+                      In(late - time_.now()));
+    }
+  }
+  const std::string sooner = Sooner(job, request, queue, last);
+  if (!sooner.empty()) absl::StrAppend(&text, "; ", sooner);
+  return text;
+}
+
+}  // namespace ll
