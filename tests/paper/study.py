@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -144,6 +145,16 @@ class Study:
             raise SystemExit(f"{len(failures)} runs failed; run the study again to repeat them")
 
 
+def made_up_text(path):
+    """Sentences of random words: enough for a tokenizer of CONFIG's size and a few windows."""
+    rng = random.Random(1)
+    words = ["".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 9))) for _ in range(3000)]
+    with open(path, "w") as f:
+        for _ in range(6000):
+            f.write(" ".join(rng.choice(words) for _ in range(rng.randint(5, 15))) + ".\n")
+    return path
+
+
 def sweep(study):
     """The learning rates of FULL and LORA: on a seed of its own."""
     study.run_all({"base/100": lambda: study.base(100)})
@@ -154,7 +165,7 @@ def sweep(study):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trainer", required=True)
-    parser.add_argument("--text", required=True, help="plain text, at least a few megabytes")
+    parser.add_argument("--text", help="plain text, at least a few megabytes; --smoke makes some up where there is none")
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -163,6 +174,9 @@ def main():
     args = parser.parse_args()
     args.out = os.path.abspath(args.out)
     os.makedirs(args.out, exist_ok=True)
+    if not args.text and not args.smoke:
+        parser.error("--text is missing")
+    args.text = args.text or made_up_text(os.path.join(args.out, "made-up.txt"))
     study = Study(args)
     study.prepare()
     if args.sweep:
