@@ -8,8 +8,17 @@ namespace {
 constexpr char kField[] = "ll/field";
 constexpr char kHint[] = "ll/hint";
 
-// Names and values that come out of files stand in messages: they must not break the one line, nor
-// fill the screen.
+std::string Payload(const absl::Status& status, const char* url) {
+  auto payload = status.GetPayload(url);
+  return payload ? std::string(*payload) : std::string();
+}
+
+void CopyPayloads(const absl::Status& from, absl::Status& to) {
+  from.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& value) { to.SetPayload(url, value); });
+}
+}  // namespace
+
 std::string OneLine(absl::string_view text) {
   constexpr size_t kMaxBytes = 1000;
   std::string out(text.substr(0, kMaxBytes));
@@ -20,11 +29,12 @@ std::string OneLine(absl::string_view text) {
   return out;
 }
 
-std::string Payload(const absl::Status& status, const char* url) {
-  auto payload = status.GetPayload(url);
-  return payload ? std::string(*payload) : std::string();
+absl::Status OneLine(const absl::Status& status) {
+  if (status.ok()) return status;
+  absl::Status out(status.code(), OneLine(status.message()));
+  CopyPayloads(status, out);
+  return out;
 }
-}  // namespace
 
 absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::string_view message,
                          absl::string_view hint) {
@@ -55,9 +65,8 @@ void SetErrorHint(absl::Status& status, absl::string_view hint) {
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
-  absl::Status out(status.code(), absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& value) { out.SetPayload(url, value); });
+  absl::Status out(status.code(), absl::StrCat(OneLine(context), ": ", status.message()));
+  CopyPayloads(status, out);
   return out;
 }
 

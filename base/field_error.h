@@ -27,6 +27,12 @@ absl::Status MakeFieldError(const FieldError& error,
 absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::string_view message,
                          absl::string_view hint = {});
 
+// Names and values that come out of files stand in messages: they must neither break the one line
+// nor fill the screen. Control characters become '?', and 1000 bytes are kept.
+std::string OneLine(absl::string_view text);
+// `status` with such a message; code and payloads are kept. OK stays OK.
+absl::Status OneLine(const absl::Status& status);
+
 // The parts carried by `status`; empty where there are none.
 std::string ErrorField(const absl::Status& status);
 std::string ErrorHint(const absl::Status& status);

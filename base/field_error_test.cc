@@ -22,6 +22,15 @@ TEST(FieldErrorTest, WhateverWasFoundTheMessageIsOneLine) {
   EXPECT_LT(MakeFieldError({"f", "text", std::string(1 << 20, 'x')}).message().size(), 1100u);
 }
 
+TEST(FieldErrorTest, OneLineKeepsCodeAndPayloads) {
+  absl::Status given(absl::StatusCode::kNotFound, "a\nb");
+  SetErrorField(given, "f");
+  const absl::Status s = OneLine(given);
+  EXPECT_THAT(s, StatusIs(absl::StatusCode::kNotFound, "a?b"));
+  EXPECT_EQ(ErrorField(s), "f");
+  EXPECT_TRUE(OneLine(absl::OkStatus()).ok());
+}
+
 TEST(FieldErrorTest, AnnotateKeepsCodeAndPayloads) {
   absl::Status s = Annotate(
       FieldStatus(absl::StatusCode::kNotFound, "model", "no such folder", "look"), "job.yaml");

@@ -52,6 +52,7 @@ absl::StatusOr<std::string> StartJob(const ChatOptions& options, Session& sessio
   JobSpec spec;
   for (const auto& [key, text] : options.keys) LL_RETURN_IF_ERROR(SetField(spec, key, text));
   spec.kind = "generate";
+  MakePathsAbsolute(spec);
   LL_RETURN_IF_ERROR(Validate(spec));
   const std::string request_id = NewRequestId(session.environment().random);
   LL_ASSIGN_OR_RETURN(const v1::JobSpec proto, SpecToProto(spec));
@@ -122,14 +123,7 @@ void AddChatCommand(CLI::App& app, Action& chosen) {
   CLI::App* command =
       app.add_subcommand("chat", "Talk with a job's model; its worker is busy until the end.");
   const auto key = [&](const char* flag, const char* name, const char* type, const char* help) {
-    return command
-        ->add_option_function<std::string>(
-            flag,
-            [options, name = std::string(name)](const std::string& text) {
-              options->keys[name] = text;
-            },
-            help)
-        ->type_name(type);
+    AddKeyFlag(*command, options->keys, flag, name, type, help);
   };
   const auto sampling = [&](const char* flag, const char* name, const char* type,
                             const char* help) {

@@ -70,6 +70,10 @@ void Conversation::OnEvent(const google::protobuf::Struct& event) {
 }
 
 void Conversation::OnContact(const absl::Status& status) {
+  if (!status.ok()) {
+    absl::MutexLock lock(&mu_);
+    lost_contact_ = true;
+  }
   session_.talk() << "llctl: "
                   << (status.ok() ? std::string("the coordinator is back")
                                   : std::string(status.message()))
@@ -112,12 +116,18 @@ absl::StatusOr<bool> Conversation::NextEvent(const std::string& request_id, int6
     return absl::AbortedError(
         absl::StrCat("the message is lost, the model is loaded again: ", job_.reason()));
   }
+  // A stream that was opened again does not repeat what came in between.
+  if (lost_contact_) return absl::AbortedError("the coordinator went away; the answer may be lost");
   return false;
 }
 
 absl::StatusOr<nlohmann::ordered_json> Conversation::Ask(
     const nlohmann::json& message, const std::function<void(const std::string& text)>& on_text) {
   const std::string request_id = absl::StrCat(++asked_);
+  {
+    absl::MutexLock lock(&mu_);
+    lost_contact_ = false;
+  }
   nlohmann::json sent = message;
   sent["request_id"] = request_id;
   v1::SayRequest request;

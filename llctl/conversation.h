@@ -27,8 +27,8 @@ class Conversation : public JobEvents {
   absl::Status AwaitReady(const std::function<void(const std::string& reason)>& on_wait);
   // One message and its answer. `on_text` gets the answer's text as it comes. Returns the `answer`
   // event. Errors: those of Say, InvalidArgument for what the model's side refuses, the job's end,
-  // Aborted where its worker failed and the message is lost, Cancelled on Ctrl-C, DeadlineExceeded
-  // where nothing comes for half an hour.
+  // Aborted where its worker failed or the coordinator went away: the answer may be lost; Cancelled
+  // on Ctrl-C, DeadlineExceeded where nothing comes for half an hour.
   absl::StatusOr<nlohmann::ordered_json> Ask(
       const nlohmann::json& message, const std::function<void(const std::string& text)>& on_text);
 
@@ -49,6 +49,7 @@ class Conversation : public JobEvents {
   v1::Job job_ ABSL_GUARDED_BY(mu_);
   std::deque<nlohmann::ordered_json> events_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  bool lost_contact_ ABSL_GUARDED_BY(mu_) = false;  // since the message under way was sent
   absl::Status follow_status_ ABSL_GUARDED_BY(mu_);
   std::thread follower_;
 };

@@ -54,18 +54,8 @@ absl::StatusOr<int> RunEval(const EvalOptions& options, Session& session) {
   const std::string job_id = response.job().job_id();
   session.talk() << "llctl: evaluating as " << job_id << std::endl;
 
-  ProgressPrinter contact_only(session, /*quiet=*/true);
-  LL_ASSIGN_OR_RETURN(Followed followed, FollowJob(session, job_id, /*from_step=*/0, contact_only));
-  if (followed.detached) {
-    session.talk() << "llctl: detached; the evaluation goes on (llctl get " << job_id << ")\n";
-    return kExitDetached;
-  }
-  if (followed.job.state() != v1::SUCCEEDED) {
-    session.talk() << "llctl: " << JobLine(followed.job, session.output()) << "\n";
-    return ExitCodeOf(followed.job.state());
-  }
-  LL_RETURN_IF_ERROR(PrintResult(followed.job, options, session));
-  return kExitSuccess;
+  return AwaitResult(job_id, "evaluation", session,
+                     [&](const v1::Job& job) { return PrintResult(job, options, session); });
 }
 
 // One task's subcommand while its flags are added.
@@ -80,14 +70,7 @@ class TaskCommand {
   }
 
   void Add(const char* flag, const char* key, const char* type, const char* help) {
-    command_
-        ->add_option_function<std::string>(
-            flag,
-            [options = options_, key = std::string(key)](const std::string& text) {
-              options->keys[key] = text;
-            },
-            help)
-        ->type_name(type);
+    AddKeyFlag(*command_, options_->keys, flag, key, type, help);
   }
   void AddSwitch(const char* flag, const char* key, const char* help) {
     command_->add_flag_callback(

@@ -34,21 +34,6 @@ absl::StatusOr<v1::JobSpec> MakeSpec(const MergeOptions& options) {
   return SpecToProto(spec);
 }
 
-absl::StatusOr<int> FollowMerge(const std::string& job_id, Session& session) {
-  ProgressPrinter contact_only(session, /*quiet=*/true);
-  LL_ASSIGN_OR_RETURN(Followed followed, FollowJob(session, job_id, /*from_step=*/0, contact_only));
-  if (followed.detached) {
-    session.talk() << "llctl: detached; the merge goes on (llctl get " << job_id << ")\n";
-    return kExitDetached;
-  }
-  if (followed.job.state() != v1::SUCCEEDED) {
-    session.talk() << "llctl: " << JobLine(followed.job, session.output()) << "\n";
-    return ExitCodeOf(followed.job.state());
-  }
-  PrintJobResult(followed.job, session);
-  return kExitSuccess;
-}
-
 absl::StatusOr<int> RunMerge(const MergeOptions& options, Session& session) {
   if (options.watch) session.environment().interrupt.Arm();
   LL_ASSIGN_OR_RETURN(v1::JobSpec spec, MakeSpec(options));
@@ -58,7 +43,10 @@ absl::StatusOr<int> RunMerge(const MergeOptions& options, Session& session) {
   const v1::Job& job = response.job();
   if (options.watch) {
     session.talk() << "llctl: merging as " << job.job_id() << std::endl;
-    return FollowMerge(job.job_id(), session);
+    return AwaitResult(job.job_id(), "merge", session, [&session](const v1::Job& merged) {
+      PrintJobResult(merged, session);
+      return absl::OkStatus();
+    });
   }
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
@@ -78,14 +66,7 @@ void AddMergeCommand(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand(
       "merge", "Merge a job's adapter into its base: one folder that transformers loads.");
   const auto add = [&](const char* flag, const char* key, const char* type, const char* help) {
-    command
-        ->add_option_function<std::string>(
-            flag,
-            [options, key = std::string(key)](const std::string& text) {
-              options->keys[key] = text;
-            },
-            help)
-        ->type_name(type);
+    AddKeyFlag(*command, options->keys, flag, key, type, help);
   };
   command->add_option("JOB", options->job, "Job whose newest checkpoint is merged.");
   add("--out", "merge_out", "NAME|DIR",

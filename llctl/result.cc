@@ -1,5 +1,8 @@
 #include "llctl/result.h"
 
+#include "base/status_macros.h"
+#include "llctl/errors.h"
+#include "llctl/progress.h"
 #include "llctl/proto_json.h"
 #include "model/report/eval_report.h"
 
@@ -24,6 +27,23 @@ void PrintJobResult(const v1::Job& job, Session& session) {
     value["job_id"] = job.job_id();
     output.PrintValue(value);
   }
+}
+
+absl::StatusOr<int> AwaitResult(const std::string& job_id, const std::string& what,
+                                Session& session,
+                                const std::function<absl::Status(const v1::Job&)>& on_success) {
+  ProgressPrinter contact_only(session, /*quiet=*/true);
+  LL_ASSIGN_OR_RETURN(Followed followed, FollowJob(session, job_id, /*from_step=*/0, contact_only));
+  if (followed.detached) {
+    session.talk() << "llctl: detached; the " << what << " goes on (llctl get " << job_id << ")\n";
+    return kExitDetached;
+  }
+  if (followed.job.state() != v1::SUCCEEDED) {
+    session.talk() << "llctl: " << JobLine(followed.job, session.output()) << "\n";
+    return ExitCodeOf(followed.job.state());
+  }
+  LL_RETURN_IF_ERROR(on_success(followed.job));
+  return kExitSuccess;
 }
 
 }  // namespace ll

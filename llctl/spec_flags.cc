@@ -109,6 +109,15 @@ void SpecFlags::AddTo(CLI::App& app) {
   }
 }
 
+CLI::Option* AddKeyFlag(CLI::App& command, std::map<std::string, std::string>& keys,
+                        const char* flag, const char* key, const char* type, const char* help) {
+  return command
+      .add_option_function<std::string>(
+          flag, [&keys, key = std::string(key)](const std::string& text) { keys[key] = text; },
+          help)
+      ->type_name(type);
+}
+
 absl::StatusOr<JobSpec> SpecFlags::Build(std::vector<std::string>* notes) const {
   JobSpec spec;
   if (!file_.empty()) {

@@ -33,6 +33,11 @@ class SpecFlags {
   std::vector<std::pair<std::string, CLI::Option*>> options_;  // by key; owned by the app
 };
 
+// A flag of another command that sets `key` of the spec: what it is given is put into `keys`, which
+// must outlive the parse.
+CLI::Option* AddKeyFlag(CLI::App& command, std::map<std::string, std::string>& keys,
+                        const char* flag, const char* key, const char* type, const char* help);
+
 // Relative paths of the spec that exist on this machine become absolute: the coordinator and the
 // workers have other working folders. A value with neither a slash nor a dot is a registered name
 // and stays.

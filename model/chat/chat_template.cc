@@ -41,6 +41,7 @@ class ChatTemplatePrompt : public PromptTemplate {
     return prompt;
   }
   Boundary boundary() const override { return Boundary::kOverlap; }
+
   absl::StatusOr<Prompt> Ask(const std::vector<ChatMessage>& messages) const override {
     if (messages.empty() || messages.back().role != "user")
       return absl::InvalidArgumentError("expected a message of the user at the end");
@@ -48,13 +49,6 @@ class ChatTemplatePrompt : public PromptTemplate {
     for (const ChatMessage& message : messages) values.push_back(MessageValue(message));
     LL_ASSIGN_OR_RETURN(jinja::Rendered rendered, Render(values, values.size(), true));
     return Prompt{std::move(rendered.text), {}};
-  }
-
-  absl::StatusOr<std::string> ForAnswer(const std::vector<ChatMessage>& messages) const {
-    jinja::List values;
-    for (const ChatMessage& message : messages) values.push_back(MessageValue(message));
-    LL_ASSIGN_OR_RETURN(jinja::Rendered rendered, Render(values, values.size(), true));
-    return std::move(rendered.text);
   }
 
  private:
@@ -113,7 +107,10 @@ class ChatTemplatePrompt : public PromptTemplate {
   jinja::Dict globals_;
 };
 
-absl::StatusOr<std::unique_ptr<ChatTemplatePrompt>> Parse(const SpecialTokens& tokens) {
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(
+    const SpecialTokens& tokens) {
   if (tokens.chat_template.empty()) {
     return MakeFieldError({"prompt_template", "a chat template in the model's folder", "none",
                            "name one of the built-in templates, or add chat_template.jinja"});
@@ -126,19 +123,6 @@ absl::StatusOr<std::unique_ptr<ChatTemplatePrompt>> Parse(const SpecialTokens& t
         "name one of the built-in templates");
   }
   return std::make_unique<ChatTemplatePrompt>(tokens, *std::move(parsed));
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(
-    const SpecialTokens& tokens) {
-  return Parse(tokens);
-}
-
-absl::StatusOr<std::string> RenderForAnswer(const SpecialTokens& tokens,
-                                            const std::vector<ChatMessage>& messages) {
-  LL_ASSIGN_OR_RETURN(const auto parsed, Parse(tokens));
-  return parsed->ForAnswer(messages);
 }
 
 }  // namespace ll

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/chat/prompt.h"
@@ -19,10 +17,5 @@ namespace ll {
 // understand. Format's: what the template refuses; a template that prints earlier turns otherwise
 // once later ones follow.
 absl::StatusOr<std::unique_ptr<PromptTemplate>> MakeChatTemplatePrompt(const SpecialTokens& tokens);
-
-// The conversation in the folder's template up to where the assistant's next answer begins. Special
-// tokens stand in it as text. Errors as above.
-absl::StatusOr<std::string> RenderForAnswer(const SpecialTokens& tokens,
-                                            const std::vector<ChatMessage>& messages);
 
 }  // namespace ll

@@ -33,14 +33,6 @@ struct RawValue {
   int line = 0;  // 1-based; 0 where unknown
 };
 
-// User text in a message must not break the one line it stands on.
-std::string OneLine(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == 127) c = '?';
-  }
-  return text;
-}
-
 std::string Describe(const RawValue& value) {
   switch (value.shape) {
     case RawValue::Shape::kNull:
@@ -186,8 +178,7 @@ absl::Status SetRaw(JobSpec& spec, const SpecField& field, const RawValue& value
 
 absl::Status UnknownKey(absl::string_view key, int line) {
   std::string nearest = NearestSpecKey(key);
-  return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument,
-                            OneLine(std::string(key.substr(0, 80))), "unknown key",
+  return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, key.substr(0, 80), "unknown key",
                             nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "?")),
                 line);
 }
@@ -396,7 +387,7 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
     longqlora = longqlora || IsLongQlorasOwn(key, value);
     const SpecField* field = FindSpecField(key);
     if (!seen.insert(field != nullptr ? field->name : key).second) {
-      return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, OneLine(key), "given twice"),
+      return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, key, "given twice"),
                     value.line);
     }
     if (field != nullptr) {

@@ -360,13 +360,21 @@ absl::Status ResolveEval(JobSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::Status CheckOneRank(const JobSpec& spec, const char* why) {
+  if (*spec.gpus == 1) return absl::OkStatus();
+  return MakeFieldError({"gpus", absl::StrCat("1, because ", why), absl::StrCat(*spec.gpus)});
+}
+
+absl::Status ResolveGenerate(const JobSpec& spec) {
+  if (!spec.model && !spec.job && !spec.adapter)
+    return Missing("model", "a model or a job", "give --model M or --job JOB");
+  return CheckOneRank(spec, "one process answers");
+}
+
 absl::Status ResolveMerge(JobSpec& spec) {
   if (!spec.model && !spec.job && !spec.adapter)
     return Missing("job", "a job or an adapter to merge", "give --job JOB");
-  if (*spec.gpus != 1) {
-    return MakeFieldError(
-        {"gpus", "1, because one process writes a merge's files", absl::StrCat(*spec.gpus)});
-  }
+  LL_RETURN_IF_ERROR(CheckOneRank(spec, "one process writes a merge's files"));
   Default(spec.merge_out, "merged");
   if (!absl::StartsWith(*spec.merge_out, "/") && !IsPlainFileName(*spec.merge_out)) {
     return MakeFieldError({"merge_out", "a name without '/', or an absolute path",
@@ -426,8 +434,8 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
     LL_RETURN_IF_ERROR(ResolveEval(spec));
   } else if (*spec.kind == "merge") {
     LL_RETURN_IF_ERROR(ResolveMerge(spec));
-  } else if (!spec.model && !spec.job) {
-    return Missing("model", "a model or a job", "give --model M or --job JOB");
+  } else {
+    LL_RETURN_IF_ERROR(ResolveGenerate(spec));
   }
   LL_RETURN_IF_ERROR(Validate(spec));  // a default may contradict a given key
   return spec;

@@ -403,6 +403,15 @@ TEST(ResolveTest, SftKeysGoTogether) {
   refused("sft: true\nprompt_template: alpaca\n", "prompt_template: expected one of longlora");
 }
 
+TEST(ResolveTest, OneProcessAnswersAndOneMerges) {
+  for (const char* kind : {"merge", "generate"}) {
+    const std::string spec = absl::StrCat("model: m\nctx: 4096\nkind: ", kind, "\ngpus: ");
+    LL_EXPECT_OK(Resolve(Parse(spec + "1\n")));
+    EXPECT_THAT(Resolve(Parse(spec + "2\n")),
+                StatusIs(kInvalid, "gpus: expected 1, because one process"));
+  }
+}
+
 TEST(ResolveTest, IsIdempotentForEveryMethodAndKind) {
   for (const char* method : {"full", "lora", "longlora", "qlora", "longqlora"}) {
     for (const char* kind : {"train", "eval", "merge", "generate"}) {

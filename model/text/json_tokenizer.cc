@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/field_error.h"
 #include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
@@ -27,6 +28,13 @@ absl::StatusOr<std::string> Normalize(const std::vector<NormalizerStep>& steps, 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::Parse(const std::string& json_text) {
+  auto tokenizer = ParseFields(json_text);
+  if (!tokenizer.ok()) return OneLine(tokenizer.status());  // messages quote names of the file
+  return tokenizer;
+}
+
+absl::StatusOr<std::unique_ptr<JsonTokenizer>> JsonTokenizer::ParseFields(
+    const std::string& json_text) {
   LL_ASSIGN_OR_RETURN(const json root, ParseJsonObject(json_text));
   const auto section = [&](const char* name) { return root.contains(name) ? root[name] : json(); };
   GrowthBudget growth, decoded;

@@ -39,6 +39,7 @@ class JsonTokenizer : public Tokenizer {
       : bpe_(std::move(bpe)),
         raw_added_(std::move(raw)),
         normalized_added_(std::move(normalized)) {}
+  static absl::StatusOr<std::unique_ptr<JsonTokenizer>> ParseFields(const std::string& json_text);
   // The text between two added tokens; `first`: at the front of the whole text.
   absl::Status EncodeNormalized(absl::string_view text, bool first,
                                 std::vector<int32_t>& out) const;

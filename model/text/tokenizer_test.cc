@@ -96,6 +96,9 @@ TEST(JsonTokenizerTest, UnknownStepsAreErrorsNotDifferences) {
            {"pre_tokenizer",
             R"({"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "("}})",
             "does not compile"},
+           {"pre_tokenizer",
+            R"({"type": "Split", "behavior": "Isolated", "pattern": {"Regex": "(a\nb"}})",
+            "(a?b"},  // a message is one line
            {"decoder", R"({"type": "WordPiece"})", "decoder: the type WordPiece"},
            {"model", R"({"type": "Unigram", "vocab": []})", "expected the type BPE"},
            {"model", R"({"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]})",

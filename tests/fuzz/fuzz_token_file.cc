@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "model/text/token_file.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/token_spans.h"
 
 namespace ll {
 namespace {
@@ -31,14 +32,6 @@ const std::string& TokenPath() {
 void Write(const std::string& path, absl::string_view bytes) {
   std::ofstream(path, std::ios::binary)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-void CheckSpans(const TokenSpans& spans, int64_t size) {
-  int64_t last = 0;
-  for (const auto& [start, end] : spans) {
-    LL_CHECK(last <= start && start <= end && end <= size);
-    last = end;
-  }
 }
 
 }  // namespace

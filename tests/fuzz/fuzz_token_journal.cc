@@ -2,20 +2,9 @@
 #include "base/check.h"
 #include "model/text/token_journal.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/token_spans.h"
 
 namespace ll {
-
-namespace {
-
-void CheckSpans(const TokenSpans& spans, int64_t size) {
-  int64_t last = 0;
-  for (const auto& [start, end] : spans) {
-    LL_CHECK(last <= start && start <= end && end <= size);
-    last = end;
-  }
-}
-
-}  // namespace
 
 void FuzzOne(absl::string_view input) {
   const MemoryFile file(input);

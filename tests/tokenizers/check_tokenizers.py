@@ -136,16 +136,21 @@ def run(driver, path, texts):
     return [json.loads(line) for line in done.stdout.split("\n") if line]
 
 
-def check(name, texts, got, expected):
-    bad = 0
+def check(name, texts, got, expected, ties=False):
+    """ties: the same pieces in another order are as good. The best of a unigram model's ways to cut a text is the one
+    with the highest sum of scores, and between two sums that are equal the library's versions choose differently."""
+    bad = tied = 0
     assert len(got) == len(texts), (len(got), len(texts))
     for text, have, (ids, decoded) in zip(texts, got, expected):
-        if have["ids"] != ids or have["text"] != decoded:
+        if ties and have["ids"] != ids and sorted(have["ids"]) == sorted(ids) and have["text"] == decoded:
+            tied += 1
+        elif have["ids"] != ids or have["text"] != decoded:
             bad += 1
             if bad <= 3:
                 print(f"  {name}: {text!r}\n    ids  {have['ids']}\n    want {ids}\n"
                       f"    text {have['text']!r}\n    want {decoded!r}")
-    print(f"{name}: {len(texts) - bad} of {len(texts)} equal")
+    print(f"{name}: {len(texts) - bad} of {len(texts)} equal" + (f", {tied} of them tied" if tied else ""))
+    assert tied <= 0.01 * len(texts), "more ties than chance makes"
     return bad
 
 
@@ -177,7 +182,7 @@ def main():
             plain = [t for t in texts if "\x00" not in t]
             want = [model.encode(t) for t in plain]
             bad += check("sentencepiece " + kind, plain, run(args.driver, path, plain),
-                         [(i, model.decode(i)) for i in want])
+                         [(i, model.decode(i)) for i in want], ties=kind == "unigram")
     smollm2 = os.environ.get("LL_SMOLLM2")
     if smollm2:
         tokenizer = Tokenizer.from_file(os.path.join(smollm2, "tokenizer.json"))

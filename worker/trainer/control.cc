@@ -17,6 +17,8 @@
 namespace ll {
 namespace {
 
+constexpr size_t kMaxUnansweredMessages = 64;
+
 std::atomic<bool> stop_requested = false;
 std::atomic<bool> checkpoint_requested = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers store into these");
@@ -90,6 +92,10 @@ void ControlChannel::HandleLine(const std::string& line) {
       message.is_object() && message.contains("rendezvous") && message["rendezvous"].is_string();
   absl::MutexLock lock(&mu_);
   if (message.is_object() && message.contains("say")) {
+    if (messages_.size() >= kMaxUnansweredMessages) {
+      LL_LOG(kWarning) << "a message is dropped: " << messages_.size() << " wait for an answer";
+      return;
+    }
     messages_.push_back(
         message["say"].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else if (is_rendezvous) {

@@ -39,6 +39,7 @@ class ControlChannel {
   absl::StatusOr<std::string> WaitForRendezvous(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Takes the oldest message (what `say` holds, as JSON); absent when none came within `timeout`.
+  // At most 64 wait; more are dropped.
   std::optional<std::string> NextMessage(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:

@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -56,6 +57,20 @@ TEST(Control, EndOfFileMeansTheAgentDied) {
   pipe.fds[1] = -1;
   for (int i = 0; i < 1000 && deaths == 0; ++i) usleep(1000);
   EXPECT_EQ(deaths, 1);
+}
+
+TEST(Control, MessagesWaitInOrderAndOnlySoMany) {
+  Pipe pipe;
+  ControlChannel control(pipe.fds[0], [] { ++deaths; });
+  EXPECT_EQ(control.NextMessage(absl::Milliseconds(1)), std::nullopt);
+  for (int i = 0; i < 70; ++i) pipe.Send(absl::StrCat("{\"say\":{\"n\":", i, "}}\n"));
+  pipe.Send("{\"rendezvous\":\"127.0.0.1:1\"}\n");  // behind them: all of them were read
+  LL_ASSERT_OK(control.WaitForRendezvous(absl::Seconds(10)).status());
+  for (int i = 0; i < 64; ++i)
+    EXPECT_EQ(control.NextMessage(absl::ZeroDuration()), absl::StrCat("{\"n\":", i, "}"));
+  EXPECT_EQ(control.NextMessage(absl::ZeroDuration()), std::nullopt);
+  pipe.Send("{\"say\":{\"n\":70}}\n");
+  EXPECT_EQ(control.NextMessage(absl::Seconds(10)), "{\"n\":70}");
 }
 
 TEST(Control, SignalsAreRemembered) {

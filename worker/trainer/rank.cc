@@ -126,7 +126,6 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
 absl::StatusOr<int> RunGenerate(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
   LL_RETURN_IF_ERROR(OpenOutput(session));
-  if (session.flags.rank != 0) return 0;  // generation runs on one rank
   return ServeChat(spec, *session.control, *session.events, RealClock());
 }
 

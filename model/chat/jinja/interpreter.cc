@@ -132,10 +132,13 @@ absl::StatusOr<Interpreter::Flow> Interpreter::For(const Stmt& stmt) {
 }
 
 absl::StatusOr<Interpreter::Flow> Interpreter::Generation(const Stmt& stmt) {
+  // A block inside another one is part of that one's span.
+  if (out_ != &rendered_.text || in_generation_) return Body(stmt.body);
   const size_t start = rendered_.text.size();
+  in_generation_ = true;
+  const absl::Cleanup leave = [this] { in_generation_ = false; };
   LL_ASSIGN_OR_RETURN(const Flow flow, Body(stmt.body));
-  if (out_ == &rendered_.text && rendered_.text.size() > start)
-    rendered_.generated.emplace_back(start, rendered_.text.size());
+  if (rendered_.text.size() > start) rendered_.generated.emplace_back(start, rendered_.text.size());
   return flow;
 }
 

@@ -63,6 +63,7 @@ class Interpreter {
   int depth_ = 0;
   std::vector<Scope> scopes_;
   std::string* out_;  // where text goes: rendered_.text, or the text of a set block
+  bool in_generation_ = false;
   Rendered rendered_;
 };
 

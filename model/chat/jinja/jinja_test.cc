@@ -176,5 +176,15 @@ TEST(Jinja, GenerationBlocksGiveTheirSpans) {
   EXPECT_THAT(rendered.generated, ElementsAre(Pair(17, 20)));
 }
 
+TEST(Jinja, AGenerationBlockInsideAnotherIsPartOfItsSpan) {
+  LL_ASSERT_OK_AND_ASSIGN(
+      const auto parsed,
+      Template::Parse("a{% generation %}b{% generation %}cd{% endgeneration %}e{% endgeneration %}"
+                      "f{% generation %}g{% endgeneration %}"));
+  LL_ASSERT_OK_AND_ASSIGN(const Rendered rendered, parsed->Render(Globals()));
+  EXPECT_EQ(rendered.text, "abcdefg");
+  EXPECT_THAT(rendered.generated, ElementsAre(Pair(1, 5), Pair(6, 7)));
+}
+
 }  // namespace
 }  // namespace ll::jinja

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/field_error.h"
 #include "model/chat/jinja/interpreter.h"
 #include "model/chat/jinja/lexer.h"
 #include "model/chat/jinja/parser.h"
@@ -12,23 +12,12 @@ namespace ll::jinja {
 namespace {
 
 constexpr size_t kMaxSourceBytes = 1 << 20;  // the longest in use have some 20 kB
-constexpr size_t kMaxMessageBytes = 300;
 
 bool MarksGeneration(const std::vector<Stmt>& body) {
   return std::any_of(body.begin(), body.end(), [](const Stmt& stmt) {
     return stmt.kind == Stmt::Kind::kGeneration || MarksGeneration(stmt.body) ||
            MarksGeneration(stmt.orelse);
   });
-}
-
-// Messages quote the template, which may hold line breaks and any bytes: an error is one line.
-absl::Status OneLine(const absl::Status& status) {
-  const absl::string_view message = status.message();
-  const bool plain = std::none_of(message.begin(), message.end(), [](char c) {
-    return static_cast<unsigned char>(c) < ' ' || static_cast<unsigned char>(c) >= 0x7f;
-  });
-  if (plain && message.size() <= kMaxMessageBytes) return status;
-  return absl::Status(status.code(), absl::Utf8SafeCHexEscape(message.substr(0, kMaxMessageBytes)));
 }
 
 }  // namespace

@@ -5,12 +5,13 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
-#include "model/chat/chat_template.h"
+#include "model/chat/chat_encoder.h"
 
 namespace ll {
 
 absl::StatusOr<PromptEncoder> PromptEncoder::Open(const std::string& folder, int64_t vocab_size) {
   PromptEncoder out;
+  out.folder_ = folder;
   auto tokenizer = OpenTokenizer(folder);
   if (!tokenizer.ok()) {
     absl::Status status = Annotate(tokenizer.status(), "tokenizer");
@@ -38,10 +39,9 @@ absl::StatusOr<std::vector<int32_t>> PromptEncoder::Encode(absl::string_view tex
 }
 
 absl::StatusOr<std::vector<int32_t>> PromptEncoder::EncodeChat(absl::string_view message) const {
-  LL_ASSIGN_OR_RETURN(const std::string text,
-                      RenderForAnswer(special_, {{"user", std::string(message)}}));
-  LL_ASSIGN_OR_RETURN(const MarkedTokenizer marked, MarkedTokenizer::Create(tokenizer_, special_));
-  return marked.Encode(text);
+  LL_ASSIGN_OR_RETURN(const auto encoder,
+                      ChatEncoder::Create(/*prompt_template=*/"", tokenizer_, folder_));
+  return encoder->Encode({{"user", std::string(message)}});
 }
 
 }  // namespace ll

@@ -7,7 +7,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "model/chat/marked_tokenizer.h"
 #include "model/chat/special_tokens.h"
 #include "model/text/tokenizer.h"
 
@@ -32,6 +31,7 @@ class PromptEncoder {
  private:
   PromptEncoder() = default;
 
+  std::string folder_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   SpecialTokens special_;
 };
