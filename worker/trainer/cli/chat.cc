@@ -1,4 +1,6 @@
+#include <poll.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -6,6 +8,7 @@
 #include <memory>
 
 #include "absl/strings/ascii.h"
+#include "base/check.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "worker/trainer/cli/commands.h"
@@ -23,17 +26,41 @@ struct Flags : GenerateFlags {
   std::string prompt_template, system;
 };
 
-volatile sig_atomic_t interrupted = 0;
+// Ctrl-C ends the answer, not the program, and gives a new prompt. As a descriptor it cannot fall
+// between a look and a wait. Made before other threads, which inherit the signal mask.
+class Interrupts {
+ public:
+  Interrupts() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    LL_CHECK(fd_ >= 0);
+  }
+  ~Interrupts() { close(fd_); }
+  Interrupts(const Interrupts&) = delete;
+  Interrupts& operator=(const Interrupts&) = delete;
 
-// Ctrl-C ends the answer, not the program; reading a line is interrupted too.
-void CatchInterrupt() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = 1; };
-  sigaction(SIGINT, &action, nullptr);
-}
+  // True where one came since the last call.
+  bool Take() const {
+    signalfd_siginfo info;
+    return read(fd_, &info, sizeof(info)) == sizeof(info);
+  }
+  // Waits for one, or for input; true where it is one, which is then taken.
+  bool ComesBeforeInput() const {
+    pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0}, {fd_, POLLIN, 0}};
+    while (poll(fds, 2, /*timeout_ms=*/-1) < 0) LL_CHECK(errno == EINTR);  // a person decides
+    return Take();
+  }
+
+ private:
+  int fd_ = -1;
+};
 
 struct Chat {
   const Flags& flags;
+  const Interrupts& interrupts;
   std::unique_ptr<ChatModel> model;
 };
 
@@ -50,7 +77,7 @@ void PrintEvent(const char* event, const std::string& request_id, const ordered_
 absl::StatusOr<Answer> AnswerRequest(Chat& chat, const ChatRequest& request) {
   return chat.model->AnswerRequest(request, [&](absl::string_view text) {
     if (!text.empty()) PrintEvent("token", request.request_id, {{"text", std::string(text)}});
-    return interrupted == 0;
+    return !chat.interrupts.Take();
   });
 }
 
@@ -58,7 +85,7 @@ int ServeLines(Chat& chat) {
   std::string line;
   while (std::getline(std::cin, line)) {
     if (absl::StripAsciiWhitespace(line).empty()) continue;
-    interrupted = 0;
+    chat.interrupts.Take();  // it was about the answer before
     const auto request = ParseChatRequest(line, chat.flags.answer);
     const std::string id = request.ok() ? request->request_id : "";
     const auto answer =
@@ -72,17 +99,13 @@ int ServeLines(Chat& chat) {
 // ---- A person at a terminal.
 
 // False at the end of input; an interrupted line is empty.
-bool ReadLine(std::string& line) {
+bool ReadLine(const Interrupts& interrupts, std::string& line) {
+  interrupts.Take();  // it was about the answer before
   std::fprintf(stderr, "> ");
   line.clear();
-  interrupted = 0;
-  if (std::getline(std::cin, line)) return true;
+  if (!interrupts.ComesBeforeInput() && std::getline(std::cin, line)) return true;
   std::fprintf(stderr, "\n");
-  if (interrupted == 0) return false;
-  std::cin.clear();
-  std::clearerr(stdin);
-  line.clear();
-  return true;
+  return !std::cin.eof();
 }
 
 void Print(absl::string_view text) {
@@ -99,16 +122,16 @@ absl::Status Talk(Chat& chat) {
   if (!chat.flags.system.empty()) start.push_back({"system", chat.flags.system});
   messages = start;
   std::string line;
-  while (ReadLine(line)) {
+  while (ReadLine(chat.interrupts, line)) {
     const std::string text(absl::StripAsciiWhitespace(line));
     if (text == "/exit") break;
     if (text == "/reset") messages = start;
     if (text.empty() || text == "/reset") continue;
     messages.push_back({"user", text});
     const auto answer =
-        chat.model->AnswerMessages(messages, chat.flags.answer, [](absl::string_view piece) {
+        chat.model->AnswerMessages(messages, chat.flags.answer, [&](absl::string_view piece) {
           Print(piece);
-          return interrupted == 0;
+          return !chat.interrupts.Take();
         });
     Print("\n");
     if (!answer.ok()) ReportToStderr(answer.status());
@@ -123,11 +146,12 @@ absl::Status Talk(Chat& chat) {
 }
 
 int Execute(const Flags& flags) {
+  const Interrupts interrupts;
   SetThreads(flags.threads, 1);
-  CatchInterrupt();
   auto model = ChatModel::Open(flags.model, flags.prompt_template);
   if (!model.ok()) return ReportToStderr(model.status());
-  Chat chat{flags, *std::move(model)};
+  if (interrupts.Take()) return 128 + SIGINT;  // while the model was read
+  Chat chat{flags, interrupts, *std::move(model)};
   if (isatty(STDIN_FILENO) == 0) return ServeLines(chat);
   const absl::Status status = Talk(chat);
   return status.ok() ? 0 : ReportToStderr(status);
