@@ -90,7 +90,7 @@ TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::str
   gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
   // Averaged over the training: its last steps may use full attention.
   const double full_share =
-      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(*s.max_steps);
+      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
   const double attention =
       (CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share) +
        CausalAttentionFlops(c, tokens, "full", group) * full_share) *
@@ -100,7 +100,8 @@ TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::str
                rows = static_cast<double>(*s.global_batch_size);
   out.step_seconds = std::ceil(rows / ranks) * row_seconds;
   out.tokens_per_second = rows * n / out.step_seconds;
-  out.duration_seconds = out.step_seconds * static_cast<double>(*s.max_steps);
+  // Epochs become steps when the data is read.
+  out.duration_seconds = out.step_seconds * static_cast<double>(s.max_steps.value_or(0));
   return out;
 }
 

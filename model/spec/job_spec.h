@@ -46,6 +46,9 @@ struct JobSpec {
   std::optional<std::string> lr_schedule;
   std::optional<int64_t> per_device_batch_size, gradient_accumulation_steps, global_batch_size;
   std::optional<bool> deterministic, document_boundaries, shuffle;
+  // Passes over the data. Absent beside a given max_steps after Resolve; without one max_steps is
+  // known when the data is (StepsOfEpochs).
+  std::optional<double> num_train_epochs;
   std::optional<int64_t> max_steps, logging_steps, save_steps, save_total_limit, eval_steps, seed;
   std::optional<int64_t> early_stopping_patience;
   std::optional<double> early_stopping_threshold;
@@ -106,6 +109,9 @@ absl::Status SetField(JobSpec& spec, absl::string_view key, absl::string_view va
 // The keys that are given, in the table's order, under their own names.
 nlohmann::ordered_json ToJson(const JobSpec& spec);
 std::string ToYaml(const JobSpec& spec);
+
+// Optimizer steps of `epochs` passes over `rows` > 0 training rows, rounded up, at least one.
+int64_t StepsOfEpochs(double epochs, int64_t rows, int64_t global_batch_size);
 
 // Checks every given value against its range and against the others; the error names the key, what
 // was expected and what was found. An unresolved spec may lack any key.

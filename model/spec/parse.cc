@@ -194,7 +194,6 @@ const std::map<std::string, std::string>& IgnoredKeys() {
       {"report_to", "losses go to events.jsonl and to the metrics"},
       {"disable_tqdm", "there is no progress bar to turn off"},
       {"deepspeed", "memory is planned by forecast; there is no ZeRO stage to choose"},
-      {"num_train_epochs", "a job's length is max_steps"},
       {"optim", "the optimizer is AdamW with fp32 moments"},
       {"dataloader_num_workers", "token files are mapped, so nothing is loaded ahead"},
       {"remove_unused_columns", "token files have no columns"},

@@ -279,7 +279,8 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.deterministic, true);
   Default(spec.document_boundaries, false);
   Default(spec.shuffle, true);
-  Default(spec.max_steps, 1000);
+  if (spec.max_steps) spec.num_train_epochs.reset();  // as Hugging Face's Trainer decides
+  if (!spec.num_train_epochs) Default(spec.max_steps, 1000);
   Default(spec.logging_steps, 1);
   Default(spec.save_steps, 100);
   Default(spec.save_total_limit, 3);
@@ -402,6 +403,11 @@ const std::vector<std::string>& AllLinearModules() {
 int64_t JobSpec::FullAttentionSteps() const {
   if (!full_attention_steps || !max_steps) return 0;
   return std::clamp<int64_t>(ParseStepShare(*full_attention_steps, *max_steps), 0, *max_steps);
+}
+
+int64_t StepsOfEpochs(double epochs, int64_t rows, int64_t global_batch_size) {
+  const double steps = epochs * static_cast<double>(rows) / static_cast<double>(global_batch_size);
+  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps)));
 }
 
 absl::Status Validate(const JobSpec& spec) {

@@ -168,7 +168,10 @@ std::vector<SpecField> RecipeFields() {
            "Attention does not cross documents inside a row."),
       Text("shuffle", &J::shuffle, "true",
            "Visit rows in a seeded permutation per epoch; else in file order."),
-      Positive("max_steps", &J::max_steps, "1000", 1e9, "Optimizer steps."),
+      Positive("max_steps", &J::max_steps, "1000, or num_train_epochs", 1e9, "Optimizer steps."),
+      Positive(
+          "num_train_epochs", &J::num_train_epochs, "", 1e6,
+          "Passes over the data, rounded up to whole steps; max_steps wins where both are given."),
       Positive("logging_steps", &J::logging_steps, "1", 1e9, "Steps between reported steps."),
       Number("save_steps", &J::save_steps, "100", 0, 1e9,
              "Steps between checkpoints; 0 for the final one only."),

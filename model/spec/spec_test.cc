@@ -137,9 +137,9 @@ TEST(ParseTest, EveryForeignKeyIsHonouredOrSaysWhyItIsNot) {
   LL_ASSERT_OK(ParseJobSpec(LongQloraTrainArgs("num_train_epochs: 1\n"), &notes));
   for (const char* note :
        {"output_dir is ignored: the job's folder is chosen", "deepspeed is ignored: memory",
-        "num_train_epochs is ignored: a job's length is max_steps", "use_flash_attn is ignored:",
-        "disable_tqdm is ignored:", "optim is ignored:", "report_to is ignored:",
-        "dataloader_num_workers is ignored:", "save_strategy is ignored: save_steps alone decides",
+        "use_flash_attn is ignored:", "disable_tqdm is ignored:", "optim is ignored:",
+        "report_to is ignored:", "dataloader_num_workers is ignored:",
+        "save_strategy is ignored: save_steps alone decides",
         "remove_unused_columns is ignored:", "fp16 is trained as bf16", "method is longqlora:"}) {
     EXPECT_THAT(notes, Contains(HasSubstr(note)));
   }
@@ -304,6 +304,22 @@ TEST(ResolveTest, AllLinearIsEveryLinearLayer) {
                                                "up_proj", "down_proj"));
   EXPECT_THAT(Validate(Parse("target_modules: [all-linear, q_proj]\n")),
               StatusIs(kInvalid, "`all-linear` alone"));
+}
+
+TEST(ResolveTest, EpochsStandWhereMaxStepsIsNotGiven) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s,
+                          Resolve(Parse("model: m\nctx: 4096\nnum_train_epochs: 1.5\n")));
+  EXPECT_EQ(s.num_train_epochs, 1.5);
+  EXPECT_FALSE(s.max_steps.has_value());
+  LL_ASSERT_OK_AND_ASSIGN(
+      s, Resolve(Parse("model: m\nctx: 4096\nnum_train_epochs: 1.5\nmax_steps: 7\n")));
+  EXPECT_FALSE(s.num_train_epochs.has_value());
+  EXPECT_EQ(s.max_steps, 7);
+  EXPECT_EQ(StepsOfEpochs(1.5, 20, 16), 2);
+  EXPECT_EQ(StepsOfEpochs(2, 16, 16), 2);
+  EXPECT_EQ(StepsOfEpochs(0.01, 20, 16), 1);
+  EXPECT_THAT(Resolve(Parse("model: m\nctx: 4096\nnum_train_epochs: 0\n")),
+              StatusIs(kInvalid, "num_train_epochs"));
 }
 
 TEST(ResolveTest, FullAttentionStepsAreANumberOrAShare) {

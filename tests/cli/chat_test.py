@@ -1,99 +1,23 @@
 #!/usr/bin/env python3
 """llctl chat end to end: coordinator, worker and the real trainer on a tiny model with random weights.
 
-  chat_test.py BIN_DIR   (with llctl, ll-coordinator, ll-worker and ll-trainer)
+  chat_test.py BIN_DIR
 
 What the model says is noise; what is tested is the way there and back: the same words as `ll-trainer chat` gives, history, refusals,
 Ctrl-C, and that the job ends with the conversation.
 """
 import json
-import os
-import pathlib
 import signal
 import subprocess
-import sys
-import tempfile
-import time
 import unittest
 
-BIN = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/bin").resolve()
-DEADLINE_S = 90
-SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 48, "intermediate_size": 80,
-    "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100,
-    "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.2, "tie_word_embeddings": True,
-    "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": 1, "attention_bias": False, "mlp_bias": False,
-}
+from service import BIN, DEADLINE_S, ServiceCase
 
 
-def tokenizer():
-    vocab = {text: i for i, text in enumerate(SPECIAL + [chr(c) for c in range(33, 127)] + ["\u0120", "\u010a"])}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
-    return {"added_tokens": [{"id": vocab[t], "content": t, "special": True, "normalized": False} for t in SPECIAL],
-            "pre_tokenizer": level, "decoder": level, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
-
-
-class ChatTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory(prefix="ll-chat-")
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
-        cls.model = cls.root / "talker"
-        (cls.root / "config.json").write_text(json.dumps(CONFIG))
-        subprocess.run([BIN / "ll-trainer", "init", "--config", cls.root / "config.json", "--out", cls.model, "--seed", "3"], check=True,
-                       capture_output=True)
-        (cls.model / "tokenizer.json").write_text(json.dumps(tokenizer()))
-        (cls.model / "tokenizer_config.json").write_text(
-            json.dumps({"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}))
-        data_dir = cls.root / "coordinator"
-        cls.environment = dict(os.environ, LL_DATA_DIR=str(data_dir))
-        cls.processes = []
-        cls.addClassCleanup(cls.stop)
-        coordinator = cls.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data_dir)
-        line = coordinator.stdout.readline()
-        address = dict(part.split("=", 1) for part in line.split() if "=" in part)["grpc"]
-        cls.environment["LLCTL_COORDINATOR"] = address
-        cls.start("ll-worker", "--coordinator", address, "--http", "127.0.0.1:0", "--work-dir", cls.root / "worker", "--name", "w1",
-                  "--cpu-slots", "1", "--trainer-threads", "1", "--trainer", BIN / "ll-trainer", "--root", f"models={cls.root}")
-
-    @classmethod
-    def start(cls, name, *arguments):
-        process = subprocess.Popen([BIN / name, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                   stdin=subprocess.DEVNULL, text=True, env=cls.environment)
-        cls.processes.append(process)
-        return process
-
-    @classmethod
-    def stop(cls):
-        for process in reversed(cls.processes):
-            process.terminate()
-        for process in cls.processes:
-            process.wait(timeout=DEADLINE_S)
-            process.stdout.close()
-
-    def llctl(self, *arguments, code=0, **options):
-        run = subprocess.run([BIN / "llctl", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S, env=self.environment,
-                             **options)
-        self.assertEqual(run.returncode, code, run.stdout + run.stderr)
-        return run
-
+class ChatTest(ServiceCase):
     def chat(self, lines, *flags, code=0):
         return self.llctl("-o", "json", "chat", "--model", self.model, "--temperature", 0, "--max-new-tokens", 8, *flags, code=code,
                           input="".join(line + "\n" for line in lines))
-
-    def newest_job(self):
-        return json.loads(self.llctl("-o", "json", "list").stdout)[0]
-
-    def await_end(self):
-        deadline = time.monotonic() + DEADLINE_S
-        while (job := self.newest_job())["state"] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.1)
-        return job
 
     def test_answers_are_the_trainers_and_history_counts(self):
         done = self.chat(["hello", "and again"])

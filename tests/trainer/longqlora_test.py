@@ -33,9 +33,8 @@ class LongQloraTest(SftCase):
                 f.write(f"{key}: {value}\n")
         return path
 
-    def train_two_steps(self, path):
-        # Two steps stand for the recipe's thousand; nothing else is set.
-        done = run("train", "--spec", path, "--out", self.path("out"), "--set", "max_steps=2", "--threads", 1, timeout=300)
+    def train_two_steps(self, path, *settings):
+        done = run("train", "--spec", path, "--out", self.path("out"), *settings, "--threads", 1, timeout=300)
         self.assertEqual(done.returncode, 0, done.stderr)
         steps = [e for e in events_of(done.stdout) if e["event"] == "step"]
         self.assertEqual([s["step"] for s in steps], [1, 2])
@@ -51,16 +50,18 @@ class LongQloraTest(SftCase):
 
     def test_pretraining(self):
         spec, notes = self.train_two_steps(
-            self.yaml("pretrain", PRETRAIN, [{"text": " ".join(q + " " + a for q, a in PAIRS[i:] + PAIRS)} for i in range(20)]))
+            self.yaml("pretrain", PRETRAIN, [{"text": " ".join(q + " " + a for q, a in PAIRS[i:] + PAIRS)} for i in range(20)]),
+            "--set", "max_steps=2")  # they stand for the recipe's thousand
         self.assertEqual((spec["sft"], spec["learning_rate"]), (False, 2e-4))
         for word in ("output_dir is ignored", "deepspeed is ignored", "fp16 is trained as bf16"):
             self.assertIn(word, notes)
 
     def test_supervised(self):
-        spec, notes = self.train_two_steps(
+        spec, _ = self.train_two_steps(
             self.yaml("sft", SFT, [{"input": q, "output": a} for q, a in PAIRS]))
         self.assertEqual((spec["sft"], spec["prompt_template"], spec["learning_rate"]), (True, "vicuna", 1e-4))
-        self.assertIn("num_train_epochs is ignored", notes)
+        # One epoch of 20 samples, 16 a step.
+        self.assertEqual((spec["num_train_epochs"], spec["max_steps"]), (1, 2))
 
 
 if __name__ == "__main__":

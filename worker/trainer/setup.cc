@@ -246,7 +246,6 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
   }
   training.base_parameters = base.ParameterCount();
   training.attention = AttentionOf(spec);
-  training.full_attention_from = *spec.max_steps - spec.FullAttentionSteps();
   if (training.attention.kind == AttentionKind::kS2 && training.attention.wrap == WrapKind::kRoll) {
     training.warnings.push_back(
         "wrap: roll lets the first tokens of a row see its last ones while training; it is here to "
@@ -268,6 +267,12 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
   }
   ChooseRecompute(training, local_ranks);
   LL_RETURN_IF_ERROR(PrepareData(training, place));
+  if (!spec.max_steps) {
+    spec.max_steps =
+        StepsOfEpochs(*spec.num_train_epochs, training.loader->rows(), *spec.global_batch_size);
+    LL_RETURN_IF_ERROR(Validate(spec));
+  }
+  training.full_attention_from = *spec.max_steps - spec.FullAttentionSteps();
   return training;
 }
 

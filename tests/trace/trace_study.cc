@@ -1,0 +1,107 @@
+// Waiting time and utilisation of the coordinator's core beside FIFO, EASY backfill and strict
+// priority on synthetic traces; Markdown on standard output.
+//   build/bench/trace_study [SEEDS [JOBS]]      (default 10 seeds of 2,000 jobs on 128 GPUs)
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+
+#include "tests/trace/trace.h"
+
+namespace ll::trace {
+namespace {
+
+// Half the width of the 95 % interval of a mean (Student's t).
+double HalfWidth(const std::vector<double>& values, double mean) {
+  constexpr double kT[] = {0,     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
+                           2.228, 2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093};
+  const size_t n = values.size();
+  if (n < 2) return 0;
+  double squares = 0;
+  for (double v : values) squares += (v - mean) * (v - mean);
+  return kT[std::min<size_t>(n - 1, 19)] *
+         std::sqrt(squares / static_cast<double>(n - 1) / static_cast<double>(n));
+}
+
+double Mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (double v : values) sum += v;
+  return sum / static_cast<double>(values.size());
+}
+
+struct Policy {
+  const char* name;
+  std::function<Timeline(const std::vector<TraceJob>&, int)> run;
+};
+
+std::vector<double> Of(const std::vector<Summary>& runs, double Summary::*member, double scale) {
+  std::vector<double> values;
+  for (const Summary& run : runs) values.push_back(run.*member * scale);
+  return values;
+}
+
+void PrintCell(const std::vector<double>& values, int digits) {
+  const double mean = Mean(values);
+  std::printf(" %.*f ± %.*f |", digits, mean, digits, HalfWidth(values, mean));
+}
+
+void Study(int seeds, int jobs) {
+  const std::vector<Policy> policies = {
+      {"FIFO", RunFifo},
+      {"strict priority", RunStrictPriority},
+      {"EASY backfill", RunEasy},
+      {"ours, no priorities",
+       [](const auto& trace, int gpus) { return RunCore(trace, gpus, absl::Seconds(30), false); }},
+      {"ours",
+       [](const auto& trace, int gpus) { return RunCore(trace, gpus, absl::Seconds(30), true); }}};
+  std::printf("seeds 0 to %d, %d jobs each, 128 GPUs\n\n", seeds - 1, jobs);
+  std::printf(
+      "| estimates | load | policy | mean wait, min | p95 wait, min | with a priority, min | "
+      "utilisation, %% | fairness | preemptions | mean wait less EASY's, min |\n"
+      "|---|---|---|---|---|---|---|---|---|---|\n");
+  for (const double sigma : {0.2, 0.5}) {
+    for (const double load : {0.7, 0.85, 1.0}) {
+      std::map<std::string, std::vector<Summary>> results;
+      for (int seed = 0; seed < seeds; ++seed) {
+        TraceOptions options;
+        options.seed = static_cast<uint64_t>(seed);
+        options.jobs = jobs;
+        options.load = load;
+        options.estimate_sigma = sigma;
+        const std::vector<TraceJob> trace = MakeTrace(options);
+        for (const Policy& policy : policies) {
+          results[policy.name].push_back(
+              Summarise(trace, policy.run(trace, options.gpus), options.gpus));
+        }
+      }
+      const std::vector<double> easy = Of(results["EASY backfill"], &Summary::mean_wait, 1.0 / 60);
+      for (const Policy& policy : policies) {
+        const std::vector<Summary>& runs = results[policy.name];
+        std::printf("| σ = %.1f | %.2f | %s |", sigma, load, policy.name);
+        const std::vector<double> waits = Of(runs, &Summary::mean_wait, 1.0 / 60);
+        PrintCell(waits, 1);
+        PrintCell(Of(runs, &Summary::p95_wait, 1.0 / 60), 0);
+        PrintCell(Of(runs, &Summary::high_wait, 1.0 / 60), 1);
+        PrintCell(Of(runs, &Summary::utilisation, 100), 1);
+        PrintCell(Of(runs, &Summary::fairness, 1), 3);
+        int preemptions = 0;
+        for (const Summary& run : runs) preemptions += run.preemptions;
+        std::printf(" %d |", preemptions);
+        std::vector<double> difference;
+        for (size_t i = 0; i < easy.size(); ++i) difference.push_back(waits[i] - easy[i]);
+        PrintCell(difference, 1);
+        std::printf("\n");
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ll::trace
+
+int main(int argc, char** argv) {
+  ll::trace::Study(argc > 1 ? std::atoi(argv[1]) : 10, argc > 2 ? std::atoi(argv[2]) : 2000);
+  return 0;
+}
