@@ -322,6 +322,7 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
     auto it = dependents_.find(id);
     if (it != dependents_.end()) it->second.erase(job.id);
   }
+  job.waiting_for.clear();
   SetState(job, end, std::move(reason));
   --unfinished_;
   deadlines_.erase({job.spec.deadline, job.sequence});

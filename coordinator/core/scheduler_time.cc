@@ -321,6 +321,7 @@ absl::Status Scheduler::LoadJob(Job stored) {
   job.preemption_tried = -absl::InfiniteDuration();
   job.expected_end = absl::InfiniteDuration();
   job.deadline = FreshDeadline(job);
+  if (IsTerminal(job.state)) job.waiting_for.clear();  // stores of old kept it
   for (const JobId& id : job.waiting_for) dependents_[id].insert(job.id);
   if (!IsTerminal(job.state)) ++unfinished_;
   if (!IsTerminal(job.state) && job.spec.deadline != absl::InfiniteFuture())

@@ -143,7 +143,7 @@ TEST(ParseTest, EveryForeignKeyIsHonouredOrSaysWhyItIsNot) {
         "remove_unused_columns is ignored:", "fp16 is trained as bf16", "method is longqlora:"}) {
     EXPECT_THAT(notes, Contains(HasSubstr(note)));
   }
-  EXPECT_EQ(notes.size(), 12u);
+  EXPECT_EQ(notes.size(), 11u);
   EXPECT_EQ(Parse("train_embedding: true\nmethod: qlora\n").method, "qlora");
   EXPECT_THAT(Parse("train_embedding: true\n").trainable, ElementsAre("embed"));
   EXPECT_EQ(Parse("use_full_attn: True\n").attention, "full");

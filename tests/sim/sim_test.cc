@@ -1,8 +1,12 @@
 // Many seeded runs of the whole control plane. LL_SIM_SEEDS=N runs seeds 1…N (default 200),
 // LL_SIM_SEED=S only S with every event printed. A failure names its seed; the same seed replays
 // the same run.
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <mutex>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,41 +21,78 @@ uint64_t Env(const char* name, uint64_t fallback) {
   return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
 }
 
+// Seeds first … last on all cores; each is told to `each`, one at a time, in no order.
+void RunSeeds(uint64_t first, uint64_t last, const std::function<SimOptions(uint64_t)>& options,
+              const std::function<void(uint64_t, const SimResult&)>& each) {
+  std::atomic<uint64_t> next = first;
+  std::mutex mutex;
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) {
+    threads.emplace_back([&] {
+      for (uint64_t seed = next++; seed <= last; seed = next++) {
+        const SimResult result = Simulate(options(seed));
+        const std::lock_guard lock(mutex);
+        each(seed, result);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST(Simulation, KeepsItsPromisesForEverySeed) {
   const uint64_t only = Env("LL_SIM_SEED", 0);
   const uint64_t first = only != 0 ? only : 1, last = only != 0 ? only : Env("LL_SIM_SEEDS", 200);
   SimResult sum;
-  for (uint64_t seed = first; seed <= last; ++seed) {
-    SimOptions options;
-    options.seed = seed;
-    options.print = only != 0;
-    const SimResult result = Simulate(options);
-    EXPECT_TRUE(result.violations.empty())
-        << result.options << "\n  " << absl::StrJoin(result.violations, "\n  ")
-        << "\n  replay: LL_SIM_SEED=" << seed;
-    sum.jobs_acked += result.jobs_acked;
-    sum.succeeded += result.succeeded;
-    sum.failed += result.failed;
-    sum.cancelled += result.cancelled;
-    sum.attempts += result.attempts;
-    sum.coordinator_crashes += result.coordinator_crashes;
-    sum.agent_crashes += result.agent_crashes;
-    sum.partitions += result.partitions;
-    sum.preemptions += result.preemptions;
-    sum.checkpoints += result.checkpoints;
-    sum.steps += result.steps;
-  }
+  int64_t fewest_events = INT64_MAX;
+  RunSeeds(
+      first, last,
+      [&](uint64_t seed) {
+        return SimOptions{seed, Bug::kNone, /*print=*/only != 0};
+      },
+      [&](uint64_t seed, const SimResult& result) {
+        EXPECT_TRUE(result.violations.empty())
+            << result.options << "\n  " << absl::StrJoin(result.violations, "\n  ")
+            << "\n  replay: LL_SIM_SEED=" << seed;
+        sum.jobs_acked += result.jobs_acked;
+        sum.succeeded += result.succeeded;
+        sum.failed += result.failed;
+        sum.cancelled += result.cancelled;
+        sum.attempts += result.attempts;
+        sum.preemptions += result.preemptions;
+        sum.checkpoints += result.checkpoints;
+        sum.steps += result.steps;
+        fewest_events = std::min(fewest_events, result.steps);
+        EXPECT_GE(result.agents, 20);
+        EXPECT_GE(result.jobs_acked, 50);
+        for (const auto& [fault, count] : result.faults) sum.faults[fault] += count;
+        for (const auto& [way, count] : result.transitions) sum.transitions[way] += count;
+      });
   std::printf(
-      "seeds %d-%d: %d jobs (%d succeeded, %d failed, %d cancelled), %d attempts, %d coordinator "
-      "crashes, "
-      "%d agent crashes, %d partitions, %d preemptions, %d checkpoints, %d events\n",
+      "seeds %d-%d: %d jobs (%d succeeded, %d failed, %d cancelled), %d attempts, %d preemptions, "
+      "%lld checkpoints, %lld events, at least %lld a seed\n",
       static_cast<int>(first), static_cast<int>(last), sum.jobs_acked, sum.succeeded, sum.failed,
-      sum.cancelled, sum.attempts, sum.coordinator_crashes, sum.agent_crashes, sum.partitions,
-      sum.preemptions, static_cast<int>(sum.checkpoints), static_cast<int>(sum.steps));
-  // The runs were not idle: most jobs got through, and faults did strike.
+      sum.cancelled, sum.attempts, sum.preemptions, static_cast<long long>(sum.checkpoints),
+      static_cast<long long>(sum.steps), static_cast<long long>(fewest_events));
+  for (const auto& [fault, count] : sum.faults)
+    std::printf("  %-50s %9lld\n", fault.c_str(), static_cast<long long>(count));
+  for (JobState from : kAllJobStates) {
+    for (JobState to : kAllJobStates) {
+      if (!MayTransition(from, to)) continue;
+      const int64_t count = sum.transitions[{from, to}];
+      std::printf("  %-11s -> %-36s %9lld\n", std::string(JobStateName(from)).c_str(),
+                  std::string(JobStateName(to)).c_str(), static_cast<long long>(count));
+      // Rare ways need many seeds.
+      if (last - first < 999) continue;
+      EXPECT_GT(count, 0) << JobStateName(from) << " to " << JobStateName(to);
+    }
+  }
+  if (only != 0) return;
+  // The runs were not idle: most jobs got through, and every fault did strike.
+  EXPECT_GE(fewest_events, 2000);
   EXPECT_GT(2 * sum.succeeded, sum.jobs_acked);
   EXPECT_GT(sum.attempts, sum.jobs_acked);
   EXPECT_GT(sum.preemptions, 0);
+  EXPECT_EQ(sum.faults.size(), 17u);
 }
 
 TEST(Simulation, ReplaysASeedExactly) {

@@ -1,6 +1,6 @@
 // One seeded run: a coordinator (the real scheduler over a store in memory) that may die at any
-// step, agents, clients and a network that misbehaves; then everything heals and every job must
-// come to its end.
+// step, stall, or have its clock set, at least 20 agents of which some lie, at least 50 jobs,
+// clients and a network that misbehaves; then everything heals and every job must come to its end.
 //
 // Checked all the time (safety): the scheduler's invariants; no slot runs two ranks; no rank is
 // started twice in one epoch; a new epoch starts only when no old rank lives on an agent in
@@ -12,9 +12,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "coordinator/core/job_state.h"
 #include "tests/sim/world.h"
 
 namespace ll::sim {
@@ -39,8 +42,11 @@ struct SimResult {
   int agent_crashes = 0;
   int partitions = 0;
   int preemptions = 0;  // and moves off drained workers
+  int agents = 0;
   int64_t checkpoints = 0;
-  int64_t steps = 0;
+  int64_t steps = 0;                      // events that the scheduler decided
+  std::map<std::string, int64_t> faults;  // kind → how often it struck
+  std::map<std::pair<JobState, JobState>, int64_t> transitions;  // how often a job took the way
 };
 
 SimResult Simulate(const SimOptions& options);

@@ -4,6 +4,7 @@
 
 namespace ll::sim {
 namespace {
+constexpr int kExitBadInput = 40;  // the trainer's, of class USER
 std::string Name(const GangKey& key) { return absl::StrCat(key.first.value(), "/", key.second); }
 }  // namespace
 
@@ -72,18 +73,24 @@ void Training::Exit(const GangKey& key, int rank, int code, int signal, absl::Du
     exit.code = code;
     exit.signal = signal;
     if (signal != 0 || code == 30) exit.failure_class = FailureClass::kInfrastructure;
+    if (code == kExitBadInput) exit.failure_class = FailureClass::kUser;
     tell.exited(exit);
   });
 }
 
 void Training::CrashRandomRank() {
-  std::vector<std::pair<GangKey, int>> all;
+  std::vector<std::pair<GangKey, int>> all, stopping;
   for (const auto& [key, gang] : gangs_) {
-    for (const auto& [rank, process] : gang.alive) all.push_back({key, rank});
+    for (const auto& [rank, process] : gang.alive) {
+      all.push_back({key, rank});
+      if (process.stop || gang.ending) stopping.push_back({key, rank});
+    }
   }
+  if (!stopping.empty() && world_.Chance(0.7)) all = std::move(stopping);
   if (all.empty()) return;
   const auto& [key, rank] = all[world_.random.Below(all.size())];
   world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", rank, " crashes"));
+  if (world_.Chance(0.1)) return Exit(key, rank, kExitBadInput, 0, absl::ZeroDuration());
   Exit(key, rank, -1, 11, absl::ZeroDuration());
 }
 
