@@ -1,6 +1,6 @@
 // Many seeded runs of the whole control plane. LL_SIM_SEEDS=N runs seeds 1…N (default 200),
 // LL_SIM_SEED=S only S with every event printed. A failure names its seed; the same seed replays
-// the same run.
+// the same run. LL_SIM_STOP=1 ends with the first failure.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -33,6 +33,7 @@ void RunSeeds(uint64_t first, uint64_t last, const std::function<SimOptions(uint
         const SimResult result = Simulate(options(seed));
         const std::lock_guard lock(mutex);
         each(seed, result);
+        if (!result.violations.empty() && Env("LL_SIM_STOP", 0) != 0) next = last + 1;
       }
     });
   }
