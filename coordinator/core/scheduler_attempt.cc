@@ -130,7 +130,9 @@ void Scheduler::FreeSlot(const Job& job, int rank) {
     return;
   worker->second.uses.erase(use);
   pool_.Give(pool_.Find(r.worker, r.slot));
-  schedule_ = true;
+  // While a gang is ending a pass for each of its ranks would find the slots one by one: the last
+  // rank's end brings one, and the regular pass comes soon enough where that takes long.
+  schedule_ = schedule_ || job.attempt->over();
 }
 
 // Concludes that a rank is gone without its agent's word. `stray`: its process may still run, so
