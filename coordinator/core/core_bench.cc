@@ -40,6 +40,7 @@ class Bench {
     }
     for (int i = 0; i < jobs_; ++i) Submit(i);
     for (int i = 0; i < workers_; ++i) Hello(i);
+    Step(TickEvent{});
     seconds_.clear();
     placements_ = 0;
     const int rounds = 5000;

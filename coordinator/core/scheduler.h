@@ -264,6 +264,7 @@ class Scheduler {
   SlotPool pool_;                                       // what is free
   bool maybe_strays_ = true;  // some slot may be held by a rank that was given up
   bool pool_stale_ = true;    // workers or their slots have changed: build it anew
+  int rebuilds_ = 0;          // of the pool, since the last tick
   size_t unfinished_ = 0;
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time
   absl::Duration next_pass_ = absl::ZeroDuration(), next_queue_save_ = absl::ZeroDuration();

@@ -20,6 +20,7 @@ constexpr absl::Duration kOverrun = absl::Minutes(1);
 // How late a reservation may come true before nothing is backfilled any more that could be in its
 // way.
 constexpr absl::Duration kPromiseSlack = absl::Minutes(1);
+constexpr int kRebuildsPerTick = 32;
 // Queues whose first job may look for victims, in one pass.
 constexpr int kPreemptionTries = 8;
 
@@ -190,6 +191,8 @@ Reservation Scheduler::ReservationOf(const PlacementRequest& request, const Slot
 // ---- the pass
 
 void Scheduler::SchedulePass() {
+  // With thousands of agents dialling in at once each would bring a rebuild: the tick's serves all.
+  if (pool_stale_ && ++rebuilds_ > kRebuildsPerTick) return;
   schedule_ = false;
   RefreshPool();
   Pass pass{pool_, pool_};

@@ -39,6 +39,7 @@ std::vector<Job*> Values(const std::map<int64_t, Job*>& jobs) {
 
 void Scheduler::On(const TickEvent&) {
   DeleteExpired();
+  rebuilds_ = 0;
   const SchedulerTime::Advance advance = time_.Tick(now_.steady);
   for (auto& [name, worker] : workers_) {
     const bool was_expired = time_.LeaseExpired(worker.silence);
