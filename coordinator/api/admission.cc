@@ -242,6 +242,8 @@ void FillCore(const JobSpec& spec, CoreSpec& core) {
   core.priority = static_cast<int>(spec.priority.value_or(0));
   core.max_retries = static_cast<int>(spec.max_retries.value_or(3));
   for (const std::string& id : spec.after) core.after.emplace_back(id);
+  for (const std::string& id : spec.after_any) core.after_any.emplace_back(id);
+  if (spec.min_runtime.has_value()) core.min_runtime = absl::Seconds(*spec.min_runtime);
   core.max_runtime = SecondsOr(spec.max_runtime, absl::InfiniteDuration());
   core.max_headless = SecondsOr(spec.max_headless, absl::Hours(24));
   core.ttl_after_finished = SecondsOr(spec.ttl_after_finished, absl::InfiniteDuration());

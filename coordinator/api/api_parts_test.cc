@@ -97,6 +97,21 @@ TEST_F(AdmissionTest, FillsInDefaultsAndTheClustersData) {
   EXPECT_FALSE(request_.spec.has_data());      // what was submitted stays as it was
 }
 
+TEST_F(AdmissionTest, TheSchedulersKeysReachTheCore) {
+  LL_ASSERT_OK_AND_ASSIGN(Admitted plain, Try());
+  EXPECT_FALSE(plain.core.min_runtime.has_value());  // the coordinator's
+  request_.spec.add_after("job-1");
+  request_.spec.add_after_any("job-2");
+  request_.spec.set_min_runtime(0);
+  request_.spec.set_priority(7);
+  request_.spec.set_queue("night");
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.core.after, std::vector<JobId>{JobId("job-1")});
+  EXPECT_EQ(got.core.after_any, std::vector<JobId>{JobId("job-2")});
+  EXPECT_EQ(got.core.min_runtime, absl::ZeroDuration());
+  EXPECT_EQ(got.core.priority, 7);
+  EXPECT_EQ(got.core.queue, "night");
+}
 TEST_F(AdmissionTest, KnownShapeWithoutWeightsSaysWhatToDo) {
   request_.spec.set_model("70b");
   const auto got = Try();

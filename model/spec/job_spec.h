@@ -68,9 +68,9 @@ struct JobSpec {
   std::optional<int64_t> gpus;
   std::optional<std::string> plan, queue;
   std::optional<int64_t> priority, max_retries;
-  std::vector<std::string> after;
+  std::vector<std::string> after, after_any;
   std::map<std::string, std::string> labels;
-  std::optional<int64_t> max_runtime, ttl_after_finished, max_headless;
+  std::optional<int64_t> max_runtime, min_runtime, ttl_after_finished, max_headless;
   std::optional<std::string> notify;
   std::vector<int64_t> stages;
   std::optional<std::string> gate;
