@@ -70,9 +70,9 @@ struct JobSpec {
   std::optional<int64_t> priority, max_retries;
   std::vector<std::string> after, after_any;
   std::map<std::string, std::string> labels;
-  std::optional<int64_t> max_runtime, min_runtime, ttl_after_finished, max_headless;
+  std::optional<int64_t> max_runtime, min_runtime, ttl_after_finished, max_headless, deadline;
   std::optional<std::string> notify;
-  std::vector<int64_t> stages;
+  std::vector<int64_t> stages, stage_steps;
   std::optional<std::string> gate;
 
   bool operator==(const JobSpec&) const = default;

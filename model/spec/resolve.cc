@@ -12,6 +12,7 @@
 #include "base/file_name.h"
 #include "base/status_macros.h"
 #include "model/spec/spec_fields.h"
+#include "model/spec/stages.h"
 
 namespace ll {
 namespace {
@@ -105,9 +106,6 @@ absl::Status CheckLengths(const JobSpec& spec) {
     return MakeFieldError({"eval_context_size",
                            absl::StrCat("at least eval_seq_len (", *spec.eval_seq_len, ")"),
                            absl::StrCat(*spec.eval_context_size)});
-  }
-  if (!std::is_sorted(spec.stages.begin(), spec.stages.end())) {
-    return MakeFieldError({"stages", "rising context lengths", "a falling one"});
   }
   return absl::OkStatus();
 }
@@ -418,6 +416,7 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
   LL_RETURN_IF_ERROR(CheckSft(spec));
   LL_RETURN_IF_ERROR(CheckEvaluation(spec));
+  LL_RETURN_IF_ERROR(CheckStages(spec));
   return CheckMethod(spec);
 }
 
@@ -434,6 +433,7 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
   Default(spec.max_runtime, 0);
   Default(spec.ttl_after_finished, 0);
   Default(spec.max_headless, 24 * 3600);
+  Default(spec.deadline, 0);
   if (*spec.kind == "train") {
     LL_RETURN_IF_ERROR(ResolveTrain(spec, facts));
   } else if (*spec.kind == "eval") {

@@ -209,7 +209,10 @@ std::vector<SpecField> EvalFields() {
            "official: LongLoRA's mean over whole windows, the last one dropped; exact: each token "
            "of the file once.",
            {"official", "exact"}),
-      Text("job", &J::job, "", "Job whose newest checkpoint is evaluated or merged."),
+      Text(
+          "job", &J::job, "",
+          "Job whose newest checkpoint is evaluated, merged or trained on; with it in `after`, the "
+          "checkpoint that it ends with."),
       Text("eval_compare_base", &J::eval_compare_base, "false",
            "Perplexity also at the base model's own context, beside the base model's."),
       Positive("eval_num_tests", &J::eval_num_tests, "10; in a passkey grid 1", 10000,
@@ -260,11 +263,18 @@ std::vector<SpecField> ServiceFields() {
               "Seconds after its end at which the job's record may go; 0 for never."),
       Seconds("max_headless", &J::max_headless, "24h",
               "Seconds a rank trains on while the coordinator is out of sight."),
+      Seconds("deadline", &J::deadline, "0",
+              "Seconds (or 90m, 24h) after its submission by which the job must have ended; 0 for "
+              "none."),
       Text("notify", &J::notify, "", "URL that is told about the job's end."),
       Positive("stages", &J::stages, "", kMaxTokens,
-               "Rising context lengths to train one after the other."),
+               "Rising context lengths to train one after the other, the last one context_length; "
+               "then the result is merged."),
+      Positive("stage_steps", &J::stage_steps, "max_steps in even parts", 1e9,
+               "Steps of each stage."),
       Text("gate", &J::gate, "",
-           "Condition the result must meet, for example `perplexity <= 8.1`."),
+           "Conditions that an eval job's result, or every stage, must meet, for example "
+           "`passkey>=0.9,ppl<=12.5`."),
   };
 }
 

@@ -203,7 +203,8 @@ TEST(WriteTest, YamlAndJsonRoundTrip) {
   EXPECT_EQ(Parse(ToJson(s).dump()), s);
   auto resolved = Resolve(Parse("model: 7b\nctx: 32768\n"));
   LL_ASSERT_OK(resolved);
-  EXPECT_EQ(Parse(ToYaml(*resolved)), *resolved);
+  EXPECT_THAT(Differences(Parse(ToYaml(*resolved)), *resolved), IsEmpty());
+  EXPECT_EQ(Parse(ToYaml(*resolved)), *resolved);  // keys that the table lacks
 }
 
 TEST(ValidateTest, RangesAndRules) {
