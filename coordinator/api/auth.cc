@@ -23,6 +23,7 @@ namespace {
 const std::map<std::string, Scope>& ScopeTable() {
   static const auto* table = new std::map<std::string, Scope>{
       {"/ll.v1.Jobs/Submit", Scope::kSubmit},
+      {"/ll.v1.Jobs/SubmitAll", Scope::kSubmit},
       {"/ll.v1.Jobs/Get", Scope::kRead},
       {"/ll.v1.Jobs/List", Scope::kRead},
       {"/ll.v1.Jobs/Watch", Scope::kRead},

@@ -26,6 +26,19 @@ struct SubmitEvent {
   CoreSpec spec;
   std::shared_ptr<const JobPayload> payload;
 };
+// Several jobs: all are accepted, in one step, or none is. They get sequence numbers in this order,
+// one after the other.
+struct Submission {
+  JobId job;      // new and random
+  CoreSpec spec;  // after, after_any and source may name jobs in front of it in the list
+  std::shared_ptr<const JobPayload> payload;
+};
+struct SubmitAllEvent {
+  std::string request_id;   // of them all; as SubmitEvent's
+  std::string body_sha256;  // of the whole request
+  std::string user;
+  std::vector<Submission> jobs;  // at least one
+};
 struct CancelEvent {
   JobId job;
   std::string user;
@@ -138,9 +151,9 @@ struct ReportEvent {
 struct TickEvent {};
 
 using Event =
-    std::variant<SubmitEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent, AddDataEvent,
-                 WorkerDeclaredDeadEvent, SetQueueEvent, CordonWorkerEvent, AgentHelloEvent,
-                 AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
+    std::variant<SubmitEvent, SubmitAllEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent,
+                 AddDataEvent, WorkerDeclaredDeadEvent, SetQueueEvent, CordonWorkerEvent,
+                 AgentHelloEvent, AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
 
 // ---- effects: orders to agents (proto/workers.proto says what an agent does with each)
 
@@ -169,6 +182,7 @@ struct StartGangOrder {
   std::vector<RankPlace> ranks;  // this agent's
   std::string nonce;
   std::optional<Checkpoint> resume_from;
+  std::optional<Checkpoint> source;  // Job::source_checkpoint
 };
 struct StopGangOrder {
   JobId job;
@@ -202,9 +216,10 @@ struct Send {
 
 // Answer to a user's event.
 struct Reply {
-  absl::Status status;   // with the field to blame (base/field_error.h)
-  JobId job;             // Submit: the new or the earlier job
-  bool existed = false;  // Submit: the request id was seen before
+  absl::Status status;      // with the field to blame (base/field_error.h)
+  JobId job;                // Submit: the new or the earlier job; SubmitAll: the first
+  bool existed = false;     // Submit: the request id was seen before
+  std::vector<JobId> jobs;  // SubmitAll: all, in the event's order
 };
 
 struct Effects {

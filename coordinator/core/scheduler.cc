@@ -1,4 +1,4 @@
-// Step, what users ask for, and the one way a job changes its state.
+// Step, what users ask of jobs and registries, and the one way a job changes its state.
 #include "coordinator/core/scheduler.h"
 
 #include <algorithm>
@@ -23,6 +23,7 @@ Effects Scheduler::Step(const Event& event, StepTime now) {
 
 void Scheduler::Flush() {
   ended_.clear();
+  causes_.clear();
   for (auto& [sequence, job] : touched_) {
     job->saved_run_time = job->run_time;
     // The history has rows of its own; keep it out of the copy.
@@ -39,115 +40,6 @@ void Scheduler::Flush() {
 void Scheduler::Changed(const JobId& id) {
   auto& changed = effects_.changed_jobs;
   if (std::find(changed.begin(), changed.end(), id) == changed.end()) changed.push_back(id);
-}
-
-// ---- submit
-
-bool Scheduler::AnswerRepeat(const SubmitEvent& event) {
-  if (event.request_id.empty()) return false;
-  auto it = requests_.find({event.user, event.request_id});
-  if (it == requests_.end()) return false;
-  const RequestRecord& earlier = it->second;
-  if (earlier.body_sha256 != event.body_sha256) {
-    effects_.reply.status =
-        FieldStatus(absl::StatusCode::kAlreadyExists, "request_id",
-                    absl::StrCat("\"", event.request_id, "\" was used for another request, ",
-                                 earlier.job.value()),
-                    "use a new request id for a new job");
-  } else if (!jobs_.contains(earlier.job)) {
-    effects_.reply.status =
-        FieldStatus(absl::StatusCode::kAlreadyExists, "request_id",
-                    absl::StrCat("\"", event.request_id, "\" made ", earlier.job.value(),
-                                 ", whose record has been deleted"),
-                    "use a new request id for a new job");
-  }
-  effects_.reply.job = earlier.job;
-  effects_.reply.existed = true;
-  return true;
-}
-
-absl::Status Scheduler::CheckSubmit(const SubmitEvent& event) const {
-  if (jobs_.contains(event.job)) return absl::AbortedError("job id is taken; try again");
-  if (event.spec.gpus <= 0) {
-    return MakeFieldError({"gpus", "a positive number of ranks", absl::StrCat(event.spec.gpus)});
-  }
-  if (unfinished_ >= options_.max_unfinished_jobs) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("there are ", unfinished_, " unfinished jobs, the limit"));
-  }
-  const Queue* queue = fair_.Find(QueueNameOf(event.spec));
-  if (queue == nullptr) {
-    return FieldStatus(absl::StatusCode::kNotFound, "queue",
-                       absl::StrCat("there is no queue ", event.spec.queue),
-                       "llctl queues list shows the queues");
-  }
-  const LimitAnswer limits = CheckLimits(*queue, event.spec.gpus);
-  if (limits.kind == LimitAnswer::Kind::kNever) {
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "queue",
-                       absl::StrCat("the job ", limits.reason));
-  }
-  for (const JobId& id : event.spec.after_any) {
-    if (Find(id) == nullptr) {
-      return FieldStatus(absl::StatusCode::kNotFound, "after_any",
-                         absl::StrCat("there is no job ", id.value()));
-    }
-  }
-  for (const JobId& id : event.spec.after) {
-    const Job* job = Find(id);
-    if (job == nullptr) {
-      return FieldStatus(absl::StatusCode::kNotFound, "after",
-                         absl::StrCat("there is no job ", id.value()));
-    }
-    if (job->state == JobState::kFailed || job->state == JobState::kCancelled) {
-      return FieldStatus(absl::StatusCode::kFailedPrecondition, "after",
-                         absl::StrCat(id.value(), " is ", std::string(JobStateName(job->state)),
-                                      " and will never succeed"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-void Scheduler::On(const SubmitEvent& event) {
-  if (AnswerRepeat(event)) return;
-  effects_.reply.status = CheckSubmit(event);
-  if (!effects_.reply.status.ok()) return;
-
-  auto owned = std::make_unique<Job>();
-  Job& job = *owned;
-  job.id = event.job;
-  job.sequence = next_sequence_++;
-  job.request_id = event.request_id;
-  job.user = event.user;
-  job.spec = event.spec;
-  job.payload = event.payload;
-  job.submitted = now_.wall;
-  for (const JobId& id : event.spec.after) {
-    if (Find(id)->state == JobState::kSucceeded) continue;
-    if (dependents_[id].insert(job.id).second) job.waiting_for.push_back(id);
-  }
-  for (const JobId& id : event.spec.after_any) {
-    if (IsTerminal(Find(id)->state)) continue;
-    if (dependents_[id].insert(job.id).second) job.waiting_for.push_back(id);
-  }
-  by_sequence_[job.sequence] = &job;
-  jobs_[job.id] = std::move(owned);
-  ++unfinished_;
-  if (job.spec.deadline != absl::InfiniteFuture())
-    deadlines_.insert({job.spec.deadline, job.sequence});
-  effects_.records.push_back(PutSubmission{job.id, job.payload});
-  if (!event.request_id.empty()) {
-    RequestRecord request{event.user, event.request_id, event.body_sha256, job.id, now_.wall};
-    effects_.records.push_back(PutRequest{request});
-    requests_[{event.user, event.request_id}] = std::move(request);
-  }
-  effects_.reply.job = job.id;
-  if (job.waiting_for.empty()) {
-    EnterState(job, JobState::kQueued, "submitted");
-  } else {
-    EnterState(job, JobState::kBlocked,
-               absl::StrCat("submitted; waits for ", job.waiting_for.front().value(),
-                            job.waiting_for.size() > 1 ? " and others" : ""));
-  }
 }
 
 // ---- cancel, pause, resume
@@ -332,6 +224,18 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
   }
 }
 
+// In a chain of dependents the one that is to blame is the first.
+std::string Scheduler::CauseOf(const Job& ended) {
+  std::string& cause = causes_[ended.id];
+  if (cause.empty()) {
+    cause = absl::StrCat(ended.id.value(), ended.spec.name.empty() ? "" : " (", ended.spec.name,
+                         ended.spec.name.empty() ? "" : ")", ", which it waits for, ended as ",
+                         std::string(JobStateName(ended.state)));
+    if (ended.state == JobState::kFailed) absl::StrAppend(&cause, ": ", ended.reason);
+  }
+  return cause;
+}
+
 void Scheduler::ResolveDependents(const Job& ended) {
   auto it = dependents_.find(ended.id);
   if (it == dependents_.end()) return;
@@ -344,10 +248,19 @@ void Scheduler::ResolveDependents(const Job& ended) {
     const auto& any = job.spec.after_any;
     const bool needed = std::find(any.begin(), any.end(), ended.id) == any.end();
     if (ended.state != JobState::kSucceeded && needed) {
-      Finish(job, JobState::kFailed,
-             absl::StrCat(ended.id.value(), ", which it waits for, ended as ",
-                          std::string(JobStateName(ended.state))));
-    } else if (job.state == JobState::kBlocked && list.empty()) {
+      causes_[job.id] = CauseOf(ended);
+      Finish(job, JobState::kFailed, causes_[job.id]);
+      continue;
+    }
+    if (job.spec.source == ended.id) {
+      job.source_checkpoint = ended.newest_checkpoint;
+      if (!job.source_checkpoint.has_value()) {
+        Finish(job, JobState::kFailed,
+               absl::StrCat(ended.id.value(), ", which it starts from, left no checkpoint"));
+        continue;
+      }
+    }
+    if (job.state == JobState::kBlocked && list.empty()) {
       SetState(job, JobState::kQueued,
                absl::StrCat(ended.id.value(),
                             ended.state == JobState::kSucceeded ? " succeeded" : " has ended"));

@@ -16,6 +16,7 @@
 //  6. The queues hold exactly the QUEUED jobs, in order, and count exactly the gangs that hold
 //  slots.
 //  7. The pool of slots says of each slot what the workers say.
+//  8. A job that starts from another's checkpoint has it before it is QUEUED.
 #pragma once
 
 #include <map>
@@ -82,8 +83,9 @@ struct StepTime {
 
 struct ListQuery {
   size_t limit = 100;
-  int64_t before_sequence = INT64_MAX;  // exclusive; the last page's smallest
-  std::vector<JobState> states;         // empty: all
+  int64_t before_sequence = INT64_MAX;        // exclusive; the last page's smallest
+  std::vector<JobState> states;               // empty: all
+  std::map<std::string, std::string> labels;  // all of them; an empty value: any
 };
 
 // Not thread-safe: Step and the views belong to one thread.
@@ -110,6 +112,8 @@ class Scheduler {
     auto it = requests_.find({user, request_id});
     return it == requests_.end() ? nullptr : &it->second;
   }
+  // The `count` jobs that the request made, in its order; fewer where records have been deleted.
+  std::vector<const Job*> JobsOf(const RequestRecord& request, size_t count) const;
   // Newest first.
   std::vector<const Job*> List(const ListQuery& query) const;
   std::vector<std::pair<JobState, int>> CountByState() const;  // states with at least one job
@@ -125,16 +129,21 @@ class Scheduler {
   explicit Scheduler(SchedulerOptions options)
       : options_(std::move(options)), time_(options_.lease), fair_(options_.half_life) {}
 
-  // scheduler.cc: users
+  // scheduler_submit.cc: new jobs
   void On(const SubmitEvent& event);
+  void On(const SubmitAllEvent& event);
+  bool AnswerRepeat(const SubmitAllEvent& event);
+  absl::Status CheckSubmit(const SubmitAllEvent& event) const;
+  absl::Status CheckDependencies(const CoreSpec& spec, const std::set<JobId>& earlier) const;
+  void Accept(const Submission& submission, const SubmitAllEvent& event);
+
+  // scheduler.cc: users
   void On(const CancelEvent& event);
   void On(const PauseEvent& event);
   void On(const ResumeEvent& event);
   void On(const AddModelEvent& event);
   void On(const AddDataEvent& event);
   void On(const SetQueueEvent& event);
-  absl::Status CheckSubmit(const SubmitEvent& event) const;
-  bool AnswerRepeat(const SubmitEvent& event);
   Job* FindOrReply(const JobId& id);
 
   // scheduler_agents.cc: agents
@@ -226,6 +235,7 @@ class Scheduler {
   void Finish(Job& job, JobState end, std::string reason,
               FailureClass failure_class = FailureClass::kNone);
   void ResolveDependents(const Job& ended);
+  std::string CauseOf(const Job& ended);
   void Touch(Job& job) {
     touched_[job.sequence] = &job;
   }                               // persist at the end of the step, tell watchers
@@ -274,7 +284,9 @@ class Scheduler {
   Effects effects_;
   std::map<int64_t, Job*> touched_;
   std::vector<const Job*> ended_;  // whose dependents are to be told
-  bool schedule_ = true;           // something changed that placement depends on
+  // Of ended_: the end that brought about theirs, where it was not their own.
+  std::map<JobId, std::string> causes_;
+  bool schedule_ = true;  // something changed that placement depends on
 };
 
 }  // namespace ll

@@ -74,6 +74,7 @@ void Scheduler::SendStart(const Job& job, const Worker& worker) {
   order.world_size = static_cast<int>(attempt.ranks.size());
   order.nonce = attempt.nonce;
   order.resume_from = attempt.resume_from;
+  order.source = job.source_checkpoint;
   for (size_t i = 0; i < attempt.ranks.size(); ++i) {
     if (attempt.ranks[i].worker == worker.name)
       order.ranks.push_back({static_cast<int>(i), attempt.ranks[i].slot});

@@ -137,6 +137,9 @@ PlacementRequest Scheduler::RequestOf(const Job& job) const {
     request.hosts = {job.newest_checkpoint->host};
     request.host_reason =
         absl::StrCat("which holds its checkpoint of step ", job.newest_checkpoint->step);
+  } else if (job.source_checkpoint.has_value()) {
+    request.hosts = {job.source_checkpoint->host};
+    request.host_reason = absl::StrCat("which holds the checkpoint of ", job.spec.source.value());
   }
   return request;
 }

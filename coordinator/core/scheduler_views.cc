@@ -9,6 +9,17 @@
 
 namespace ll {
 
+namespace {
+
+bool HasLabels(const Job& job, const std::map<std::string, std::string>& wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [&job](const auto& label) {
+    const auto it = job.spec.labels.find(label.first);
+    return it != job.spec.labels.end() && (label.second.empty() || it->second == label.second);
+  });
+}
+
+}  // namespace
+
 std::vector<const Job*> Scheduler::List(const ListQuery& query) const {
   std::vector<const Job*> jobs;
   auto it = by_sequence_.lower_bound(query.before_sequence);
@@ -16,7 +27,7 @@ std::vector<const Job*> Scheduler::List(const ListQuery& query) const {
     const Job* job = (--it)->second;
     const bool wanted = query.states.empty() || std::find(query.states.begin(), query.states.end(),
                                                           job->state) != query.states.end();
-    if (wanted) jobs.push_back(job);
+    if (wanted && HasLabels(*job, query.labels)) jobs.push_back(job);
   }
   return jobs;
 }
@@ -29,9 +40,13 @@ std::vector<std::pair<JobState, int>> Scheduler::CountByState() const {
 
 namespace {
 
-std::string Ids(const std::vector<JobId>& ids) {
-  return absl::StrJoin(ids, ", ",
-                       [](std::string* out, const JobId& id) { out->append(id.value()); });
+// "job-1 (its name), job-2".
+std::string Named(const std::vector<JobId>& ids, const Scheduler& jobs) {
+  return absl::StrJoin(ids, ", ", [&jobs](std::string* out, const JobId& id) {
+    const Job* job = jobs.Find(id);
+    absl::StrAppend(out, id.value());
+    if (job != nullptr && !job->spec.name.empty()) absl::StrAppend(out, " (", job->spec.name, ")");
+  });
 }
 
 // The agents whose word is missing, in the attempt of a job that holds slots.
@@ -58,7 +73,7 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
       job->headless ? "; a worker of the gang is out of contact, its ranks train on" : "";
   switch (job->state) {
     case JobState::kBlocked:
-      return absl::StrCat(state, ": waits for ", Ids(job->waiting_for),
+      return absl::StrCat(state, ": waits for ", Named(job->waiting_for, *this),
                           job->spec.after_any.empty() ? " to succeed" : " to end");
     case JobState::kQueued:
       return absl::StrCat(state, ": ", WhyQueued(*job));
@@ -110,6 +125,8 @@ void Scheduler::CheckInvariants() const {
     LL_CHECK(job->attempt.has_value() == (job->epoch > 0));
     LL_CHECK(job->state != JobState::kBlocked || !job->waiting_for.empty());
     LL_CHECK(job->state != JobState::kQueued || job->waiting_for.empty());
+    LL_CHECK(job->spec.source.empty() || job->source_checkpoint.has_value() ||
+             !(job->state == JobState::kQueued || active_.count(sequence) > 0));
     LL_CHECK(IsTerminal(job->state) == (job->finished != absl::InfinitePast()));
     LL_CHECK(job->transitions >= static_cast<int64_t>(job->history.size()));
     LL_CHECK(!job->history.empty() && job->history.back().state == job->state);

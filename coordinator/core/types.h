@@ -38,6 +38,10 @@ struct CoreSpec {
   absl::Duration forecast_duration = absl::InfiniteDuration();
   // An attempt that trains is not preempted sooner; none: SchedulerOptions::min_runtime.
   std::optional<absl::Duration> min_runtime;
+  // The job, one of `after`, whose newest checkpoint this one starts from once it has succeeded;
+  // empty: none.
+  JobId source;
+  std::map<std::string, std::string> labels;  // for people
   // Ended as FAILED when it has not ended by then (wall time).
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -142,6 +146,7 @@ struct Job {
   absl::Time finished = absl::InfinitePast();  // the end
   absl::Duration run_time = absl::ZeroDuration();
   std::optional<Checkpoint> newest_checkpoint;
+  std::optional<Checkpoint> source_checkpoint;  // of spec.source, from its end on
   std::optional<Attempt> attempt;
   FailureClass failure_class = FailureClass::kNone;
   int preemptions = 0;              // attempts it gave up for another job or a drain

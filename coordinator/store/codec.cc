@@ -65,6 +65,8 @@ Json ToJson(const CoreSpec& spec) {
   Put(json, "forecast_duration", spec.forecast_duration);
   if (spec.min_runtime.has_value()) Put(json, "min_runtime", *spec.min_runtime);
   if (spec.deadline != absl::InfiniteFuture()) Put(json, "deadline", spec.deadline);
+  if (!spec.source.empty()) json["source"] = spec.source.value();
+  if (!spec.labels.empty()) json["labels"] = spec.labels;
   return json;
 }
 
@@ -88,6 +90,8 @@ CoreSpec SpecFromJson(const Json& json) {
   spec.forecast_duration = GetDuration(json, "forecast_duration");
   if (json.contains("min_runtime")) spec.min_runtime = GetDuration(json, "min_runtime");
   if (json.contains("deadline")) spec.deadline = GetTime(json, "deadline");
+  spec.source = JobId(Get<std::string>(json, "source"));
+  spec.labels = Get<std::map<std::string, std::string>>(json, "labels");
   return spec;
 }
 
@@ -216,6 +220,7 @@ std::string EncodeJob(const Job& job) {
   Put(json, "finished", job.finished);
   Put(json, "run_time", job.run_time);
   if (job.newest_checkpoint.has_value()) json["newest_checkpoint"] = ToJson(*job.newest_checkpoint);
+  if (job.source_checkpoint.has_value()) json["source_checkpoint"] = ToJson(*job.source_checkpoint);
   if (job.attempt.has_value()) json["attempt"] = ToJson(*job.attempt);
   return Dump(json);
 }
@@ -245,6 +250,8 @@ absl::StatusOr<Job> DecodeJob(absl::string_view text) {
     job.run_time = absl::Nanoseconds(Get<int64_t>(json, "run_time"));
     if (json.contains("newest_checkpoint"))
       job.newest_checkpoint = CheckpointFromJson(json["newest_checkpoint"]);
+    if (json.contains("source_checkpoint"))
+      job.source_checkpoint = CheckpointFromJson(json["source_checkpoint"]);
     if (json.contains("attempt")) job.attempt = AttemptFromJson(json["attempt"]);
     return job;
   });

@@ -22,6 +22,9 @@ Job FullJob() {
   job.spec.forecast_duration = absl::Minutes(90);
   job.spec.min_runtime = absl::Seconds(7);
   job.spec.deadline = absl::FromUnixSeconds(1'800'000'000);
+  job.spec.source = JobId("job-0");
+  job.spec.labels = {{"graph", "long"}};
+  job.source_checkpoint = Checkpoint{50, 1, "/jobs/s", "def", "w2", "h2"};
   job.preemptions = 2;
   job.preempted_by = JobId("job-5");
   job.claims = true;
@@ -73,6 +76,11 @@ TEST(Codec, AJobComesBackAsItWas) {
   EXPECT_EQ(job.spec.forecast_duration, absl::Minutes(90));
   EXPECT_EQ(job.spec.min_runtime, absl::Seconds(7));
   EXPECT_EQ(job.spec.deadline, FullJob().spec.deadline);
+  EXPECT_EQ(job.spec.source, JobId("job-0"));
+  EXPECT_EQ(job.spec.labels, FullJob().spec.labels);
+  ASSERT_TRUE(job.source_checkpoint.has_value());
+  EXPECT_EQ(job.source_checkpoint->path, "/jobs/s");
+  EXPECT_EQ(job.source_checkpoint->host, "h2");
   EXPECT_EQ(job.preemptions, 2);
   EXPECT_EQ(job.preempted_by, JobId("job-5"));
   EXPECT_TRUE(job.claims);

@@ -36,6 +36,17 @@ std::string ResultOf(const v1::ExitReport& exit) {
   return exit.has_result() ? exit.result().SerializeAsString() : std::string();
 }
 
+// A job that starts from another's checkpoint: the trainer gets it as its adapter, or, to train
+// every weight, as its model.
+void StartFrom(const Checkpoint& source, v1::JobSpec& spec) {
+  if (spec.kind() == "train" && spec.method() == "full") {
+    spec.set_model(source.path);
+    spec.clear_model_config();
+  } else {
+    spec.set_adapter(source.path);
+  }
+}
+
 struct ToMessage {
   const SchedulerOptions& options;
   v1::CoordinatorMessage& out;
@@ -58,6 +69,7 @@ struct ToMessage {
     start->set_job_id(order.job.value());
     start->set_epoch(order.epoch);
     start->mutable_spec()->ParseFromString(order.payload->resolved_spec);
+    if (order.source.has_value()) StartFrom(*order.source, *start->mutable_spec());
     start->set_world_size(order.world_size);
     for (const RankPlace& place : order.ranks) {
       v1::RankPlace* p = start->add_ranks();

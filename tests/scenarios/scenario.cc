@@ -113,6 +113,8 @@ bool Scenario::Run(const Args& args) {
     agents_[name].muted = command == "mute";
   } else if (command == "submit") {
     Submit(args);
+  } else if (command == "submit_all") {
+    SubmitAll(args);
   } else if (command == "cancel") {
     Give(CancelEvent{JobId(name), "ann", ""});
   } else if (command == "pause") {
@@ -282,6 +284,25 @@ void Scenario::Submit(const Args& args) {
   Give(event);
 }
 
+void Scenario::SubmitAll(const Args& args) {
+  SubmitAllEvent event{args.Get("request"), args.Get("body", "body"), "ann", {}};
+  for (size_t i = 1; i < args.words.size(); ++i) {
+    const std::vector<std::string> source = absl::StrSplit(args.words[i], '@');
+    const std::vector<std::string> after = absl::StrSplit(source[0], '<');
+    Submission submission{JobId(after[0])};
+    submission.spec.name = absl::StrCat("the-", after[0]);
+    submission.spec.gpus = static_cast<int>(Int(args.Get("gpus", "1")));
+    submission.spec.queue = args.Get("queue");
+    if (after.size() > 1) {
+      for (const std::string& id : List(after[1])) submission.spec.after.push_back(JobId(id));
+    }
+    if (source.size() > 1) submission.spec.source = JobId(source[1]);
+    submission.payload = std::make_shared<JobPayload>(JobPayload{"spec of " + after[0], "", ""});
+    event.jobs.push_back(std::move(submission));
+  }
+  Give(event);
+}
+
 bool Scenario::RunReport(const Args& args) {
   const std::string command = args.Word(0);
   if (command == "report") {
@@ -360,7 +381,10 @@ void Scenario::Print(const Effects& effects) {
     Out(absl::StrCat("error ", absl::StatusCodeToString(effects.reply.status.code()), ": ",
                      std::string(effects.reply.status.message())));
   } else if (effects.reply.existed) {
-    Out(absl::StrCat("the earlier job: ", effects.reply.job.value()));
+    Out(absl::StrCat(effects.reply.jobs.size() > 1 ? "the earlier jobs: " : "the earlier job: ",
+                     absl::StrJoin(effects.reply.jobs, ", ", [](std::string* out, const JobId& id) {
+                       out->append(id.value());
+                     })));
   }
   for (const Record& record : effects.records) {
     if (const auto* put = std::get_if<PutTransition>(&record)) {
@@ -403,6 +427,7 @@ void Scenario::PrintSend(const Send& send) {
       absl::StrAppend(&text, " ", place.rank, "@", place.slot);
     absl::StrAppend(&text, " of ", start->world_size);
     if (start->resume_from.has_value()) absl::StrAppend(&text, " from ", start->resume_from->path);
+    if (start->source.has_value()) absl::StrAppend(&text, " source ", start->source->path);
   } else if (const auto* stop = std::get_if<StopGangOrder>(&send.order)) {
     absl::StrAppend(&text, "StopGang ", stop->job.value(), "/", stop->epoch,
                     stop->checkpoint ? " checkpoint" : " kill");

@@ -13,6 +13,9 @@
 //   submit J [gpus=] [priority=] [after=J,J] [request=ID] [body=TEXT] [max_retries=]
 //            [max_headless=] [max_runtime=] [memory_gb=] [kinds=K,K] [ttl=] [queue=] [forecast=]
 //            [min_runtime=] [after_any=J,J] [deadline=FROM_NOW]
+//   submit_all J[<A,A][@S] …  [request=ID] [body=TEXT] [gpus=] [queue=]
+//                     several jobs in one step: A: after; S: the job whose checkpoint it starts
+//                     from
 //   queue Q [weight=] [quota=GPUS] [max=GPUS] [jobs=N]
 //   cordon W, uncordon W, drain W [reason=WORD]
 //   cancel J, pause J, resume J
@@ -71,6 +74,7 @@ class Scenario {
   void Option(const Args& args);
   void Hello(const Args& args);
   void Submit(const Args& args);
+  void SubmitAll(const Args& args);
   bool RunOperator(const Args& args);
   void ReportAll(const std::string& job, const std::vector<std::string>& what);
   void Report(const std::string& worker, const std::string& job, int64_t epoch, int rank,
