@@ -129,17 +129,59 @@ absl::Status FindData(absl::string_view key, std::optional<std::string>& value,
   return CheckPath(key, *value, options);
 }
 
-// An eval or merge job of a job: the weights are its newest checkpoint, on top of its model or
-// (method full) in its place. A merge reads context and scaling from the checkpoint itself.
+template <typename T>
+void Inherit(T JobSpec::*member, const JobSpec& source, JobSpec& spec) {
+  if (spec.*member == T()) spec.*member = source.*member;
+}
+
+// What a training that goes on from another one's weights must have in common with it.
+void InheritMethod(const JobSpec& source, JobSpec& spec) {
+  using J = JobSpec;
+  for (auto member : {&J::method, &J::quantization, &J::rope}) Inherit(member, source, spec);
+  Inherit(&J::lora_rank, source, spec);
+  Inherit(&J::lora_alpha, source, spec);
+  Inherit(&J::use_rslora, source, spec);
+  for (auto member : {&J::target_modules, &J::trainable}) Inherit(member, source, spec);
+  Inherit(&J::original_context_length, source, spec);
+}
+
+// A job of another job's weights: its newest checkpoint as it is now, or, when it is named in
+// `after` and has not ended, the one that it ends with. They go on top of its model or (method
+// full) in its place. A merge reads context and scaling from the checkpoint itself.
 absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
                          const AdmissionOptions& options) {
-  if (!source.checkpoint.has_value()) {
+  const bool later =
+      !source.ended && std::count(spec.after.begin(), spec.after.end(), source.id.value()) > 0;
+  if (later && source.resolved.kind != "train") {
+    return MakeFieldError(
+        {"job", "a training",
+         absl::StrCat(source.id.value(), ", of kind ", source.resolved.kind.value_or(""))});
+  }
+  if (!later && !source.checkpoint.has_value()) {
     return FieldStatus(absl::StatusCode::kFailedPrecondition, "job",
                        absl::StrCat(source.id.value(), " has no checkpoint yet"),
-                       "wait for its first one");
+                       "wait for its first one, or name the job in `after` too");
   }
+  const bool train = spec.kind.value_or("train") == "train";
   const bool full = source.resolved.method.value_or("") == "full";
-  if (full) {
+  if (train) {
+    InheritMethod(source.resolved, spec);
+    if ((spec.method == "full") != full) {
+      return MakeFieldError({"method",
+                             absl::StrCat(full ? "full" : "a method with an adapter", ", as ",
+                                          source.id.value(), " has"),
+                             spec.method.value_or("longlora")});
+    }
+  }
+  if (later) {
+    // The order to start it names the checkpoint; until then the shape comes from what the source
+    // starts from.
+    core.source = source.id;
+    if (!spec.model.has_value() && !spec.model_config.has_value()) {
+      spec.model = source.resolved.model;
+      if (train && full) spec.model_config = source.resolved.model_config;
+    }
+  } else if (full) {
     spec.model = source.checkpoint->path;
   } else {
     if (!spec.model.has_value()) spec.model = source.resolved.model;
@@ -152,7 +194,7 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
     if (!spec.eval_seq_len.has_value()) spec.eval_seq_len = *source.resolved.context_length;
   }
   if (!spec.tokenizer.has_value()) spec.tokenizer = source.resolved.tokenizer;
-  if (!options.shared_job_store && !source.checkpoint->host.empty())
+  if (!later && !options.shared_job_store && !source.checkpoint->host.empty())
     core.hosts = {source.checkpoint->host};
   return absl::OkStatus();
 }
@@ -244,6 +286,7 @@ void FillCore(const JobSpec& spec, CoreSpec& core) {
   for (const std::string& id : spec.after) core.after.emplace_back(id);
   for (const std::string& id : spec.after_any) core.after_any.emplace_back(id);
   if (spec.min_runtime.has_value()) core.min_runtime = absl::Seconds(*spec.min_runtime);
+  core.labels = spec.labels;
   core.max_runtime = SecondsOr(spec.max_runtime, absl::InfiniteDuration());
   core.max_headless = SecondsOr(spec.max_headless, absl::Hours(24));
   core.ttl_after_finished = SecondsOr(spec.ttl_after_finished, absl::InfiniteDuration());

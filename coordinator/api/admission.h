@@ -28,11 +28,12 @@ struct AdmissionOptions {
   bool shared_job_store = false;
 };
 
-// The job that an eval or merge job takes its weights from (spec key `job`).
+// The job that another one takes its weights from (spec key `job`).
 struct SourceJob {
   JobId id;
   JobSpec resolved;
-  std::optional<Checkpoint> checkpoint;
+  std::optional<Checkpoint> checkpoint;  // the newest
+  bool ended = false;
 };
 
 struct AdmissionRequest {

@@ -86,6 +86,7 @@ void FillSummarySpec(const CoreSpec& core, v1::JobSpec* out) {
   out->set_queue(core.queue);
   out->set_gpus(core.gpus);
   out->set_priority(core.priority);
+  for (const auto& [key, value] : core.labels) (*out->mutable_labels())[key] = value;
 }
 
 void FillProgress(const Job& job, const StepFacts& newest, v1::Progress* out) {

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/ids.h"
-#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "coordinator/api/logs_stream.h"
 #include "coordinator/api/watch_stream.h"
@@ -18,8 +17,6 @@ namespace {
 
 constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPageSize = 100;
-constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxReasonBytes = 1000;
 constexpr size_t kMaxSayBytes = 1 << 20;
 
@@ -29,115 +26,11 @@ absl::Status NoSuchJob(const std::string& id) {
                      "llctl list shows the jobs");
 }
 
-absl::Status CheckSubmit(const v1::SubmitRequest& request) {
-  const std::string& id = request.request_id();
-  if (id.size() > kMaxRequestIdBytes) {
-    return MakeFieldError({"request_id", "at most 128 characters", absl::StrCat(id.size())});
-  }
-  if (std::any_of(id.begin(), id.end(), [](unsigned char c) { return c < 0x21 || c > 0x7e; })) {
-    return MakeFieldError({"request_id", "printable characters without spaces", "others"});
-  }
-  if (request.spec().ByteSizeLong() > kMaxSpecBytes) {
-    return MakeFieldError(
-        {"spec", "at most 256 KiB", absl::StrCat(request.spec().ByteSizeLong(), " bytes")});
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 v1::Job JobsService::ToProto(const Job& job, JobDetail detail) const {
   const auto newest = job.epoch > 0 ? api_.telemetry->Newest(job.id) : std::nullopt;
   return JobToProto(job, newest, detail);
-}
-
-// ---- Submit
-
-void JobsService::AdmitThen(const v1::SubmitRequest& request,
-                            std::function<void(absl::StatusOr<Admitted>)> done) {
-  AdmissionRequest admission;
-  admission.spec = request.spec();
-  admission.dry_run = request.dry_run();
-  if (!request.spec().has_job()) {
-    done(Admit(admission, *api_.driver->cluster_view(), options_.admission));
-    return;
-  }
-  const JobId id(request.spec().job());
-  api_.driver->Read(
-      [this, admission, id, done](const absl::Status& status, const Scheduler* view) mutable {
-        if (!status.ok()) return done(status);
-        const Job* job = view->Find(id);
-        if (job == nullptr) {
-          return done(FieldStatus(absl::StatusCode::kNotFound, "job",
-                                  absl::StrCat("there is no job ", id.value())));
-        }
-        v1::JobSpec resolved;
-        resolved.ParseFromString(job->payload->resolved_spec);
-        admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
-        done(Admit(admission, *api_.driver->cluster_view(), options_.admission));
-      });
-}
-
-grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* context,
-                                              const v1::SubmitRequest* request,
-                                              v1::SubmitResponse* response) {
-  UnaryCall call(api_, "/ll.v1.Jobs/Submit", context);
-  if (!call.refused().ok()) return call.Finish(call.refused());
-  if (absl::Status bad = CheckSubmit(*request); !bad.ok()) return call.Finish(bad);
-  if (!request->dry_run() && FreeBytes(options_.data_dir) < options_.min_free_bytes) {
-    return call.Finish(absl::ResourceExhaustedError(
-        "the coordinator's disk is nearly full; free space and try again"));
-  }
-  AdmitThen(*request, [this, call, request, response](absl::StatusOr<Admitted> admitted) {
-    if (!admitted.ok()) return AnswerRefused(call, request, admitted.status(), response);
-    if (!request->dry_run()) return SubmitAdmitted(call, request, *std::move(admitted), response);
-    v1::Job* job = response->mutable_job();
-    *job->mutable_spec() = request->spec();
-    *job->mutable_resolved_spec() = admitted->resolved;
-    *job->mutable_forecast() = admitted->forecast;
-    call.Finish(absl::OkStatus());
-  });
-  return call.reactor();
-}
-
-void JobsService::SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* request,
-                                 Admitted admitted, v1::SubmitResponse* response) {
-  SubmitEvent event;
-  event.job = NewJobId(SystemRandom());
-  event.request_id = request->request_id();
-  event.body_sha256 = Sha256Hex(admitted.payload->spec);
-  event.user = call.caller().user;
-  event.spec = std::move(admitted.core);
-  event.payload = std::move(admitted.payload);
-  api_.driver->Request(
-      std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
-        if (reply.status.ok()) {
-          *response->mutable_job() = ToProto(*view->Find(reply.job), JobDetail::kFull);
-          response->set_existed(reply.existed);
-        }
-        call.Finish(reply.status);
-      });
-}
-
-void JobsService::AnswerRefused(UnaryCall call, const v1::SubmitRequest* request, absl::Status why,
-                                v1::SubmitResponse* response) {
-  if (request->request_id().empty() || request->dry_run()) {
-    call.Finish(why);
-    return;
-  }
-  api_.driver->Read(
-      [this, call, request, why, response](const absl::Status& status, const Scheduler* view) {
-        if (!status.ok()) return (void)call.Finish(status);
-        const RequestRecord* known = view->FindRequest(call.caller().user, request->request_id());
-        const Job* job = known == nullptr ? nullptr : view->Find(known->job);
-        if (job == nullptr ||
-            known->body_sha256 != Sha256Hex(SerializeDeterministic(request->spec()))) {
-          return (void)call.Finish(why);
-        }
-        *response->mutable_job() = ToProto(*job, JobDetail::kFull);
-        response->set_existed(true);
-        call.Finish(absl::OkStatus());
-      });
 }
 
 // ---- reads
@@ -189,6 +82,7 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
     }
     query.states.push_back(static_cast<JobState>(state));
   }
+  query.labels.insert(request->labels().begin(), request->labels().end());
   api_.driver->Read(
       [this, call, query, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);

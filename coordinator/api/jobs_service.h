@@ -8,6 +8,7 @@
 #include "coordinator/api/convert.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/rank_input.h"
+#include "coordinator/api/submission.h"
 #include "proto/jobs.grpc.pb.h"
 
 namespace ll {
@@ -29,6 +30,9 @@ class JobsService : public v1::Jobs::CallbackService {
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
                                    const v1::SubmitRequest* request,
                                    v1::SubmitResponse* response) override;
+  grpc::ServerUnaryReactor* SubmitAll(grpc::CallbackServerContext* context,
+                                      const v1::SubmitAllRequest* request,
+                                      v1::SubmitAllResponse* response) override;
   grpc::ServerUnaryReactor* Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
                                 v1::Job* response) override;
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
@@ -50,14 +54,20 @@ class JobsService : public v1::Jobs::CallbackService {
                                 v1::SayResponse* response) override;
 
  private:
-  // Admission with the eval job's source looked up first; `done` gets what was admitted.
-  void AdmitThen(const v1::SubmitRequest& request,
-                 std::function<void(absl::StatusOr<Admitted>)> done);
-  void SubmitAdmitted(UnaryCall call, const v1::SubmitRequest* request, Admitted admitted,
-                      v1::SubmitResponse* response);
-  // A request id that is known keeps its answer, also when the job would not be admitted any more.
-  void AnswerRefused(UnaryCall call, const v1::SubmitRequest* request, absl::Status why,
-                     v1::SubmitResponse* response);
+  // The jobs of a submit, in the order of its members.
+  struct Submitted {
+    std::vector<v1::Job> jobs;
+    bool existed = false;
+  };
+  using SubmitAnswer = std::function<void(absl::StatusOr<Submitted>)>;
+  // Admission, with the jobs that weights come from looked up first, then the scheduler's word.
+  void SubmitJobs(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
+                  SubmitAnswer answer);
+  void SubmitAdmitted(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
+                      std::vector<AdmittedMember> members, SubmitAnswer answer);
+  // A request id that is known keeps its answer, also when the jobs would not be admitted any more.
+  void AnswerRefused(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
+                     absl::Status why, SubmitAnswer answer);
   void RequestAndAnswer(UnaryCall call, Event event, v1::Job* response);
   v1::Job ToProto(const Job& job, JobDetail detail) const;
 
