@@ -187,6 +187,74 @@ TEST_F(CliTest, OutputFormatsOfSubmit) {
   EXPECT_THAT(Run({"submit", "--model", "7b", "-o", "yaml"}).out, HasSubstr("state: \"QUEUED\"\n"));
 }
 
+TEST_F(CliTest, TheSchedulersKeysAreFlags) {
+  const Outcome run = Run({"submit", "--model", "7b", "--after-any", "job-1,job-2", "--min-runtime",
+                           "5m", "--deadline", "8h"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const v1::JobSpec& spec = coordinator_.submits[0].spec();
+  EXPECT_THAT(spec.after_any(), ElementsAre("job-1", "job-2"));
+  EXPECT_EQ(spec.min_runtime(), 300);
+  EXPECT_EQ(spec.deadline(), 8 * 3600);
+}
+
+// ---- several jobs at once
+
+TEST_F(CliTest, StagesPrintEveryMemberAndWatchFollowsTheLast) {
+  for (const char* id : {"job-00000000000a", "job-00000000000b"}) {
+    v1::Job member;
+    member.set_job_id(id);
+    member.set_state(v1::BLOCKED);
+    member.mutable_spec()->set_name(absl::StrCat("long-", id[15]));
+    coordinator_.members.push_back(member);
+  }
+  const std::vector<std::string> submit = {"submit", "--model",  "7b",    "--ctx",
+                                           "64",     "--stages", "32,64", "--stage-steps",
+                                           "5,6",    "--gate",   "ppl<=9"};
+  Outcome run = Run(submit);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(coordinator_.submits[0].spec().stages(), ElementsAre(32, 64));
+  EXPECT_THAT(coordinator_.submits[0].spec().stage_steps(), ElementsAre(5, 6));
+  EXPECT_EQ(coordinator_.submits[0].spec().gate(), "ppl<=9");
+  EXPECT_THAT(run.out, HasSubstr("job-00000000000a  long-a  BLOCKED"));
+  EXPECT_THAT(run.out, HasSubstr("job-00000000000b  long-b  BLOCKED"));
+  std::vector<std::string> names = submit, watch = submit;
+  names.insert(names.begin(), {"-o", "name"});
+  EXPECT_EQ(Run(names).out, "job-00000000000a\njob-00000000000b\n");
+  coordinator_.watches = {{JobMessage(v1::SUCCEEDED)}};
+  watch.push_back("--watch");
+  run = Run(watch);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(coordinator_.watch_requests.at(0).job_id(), "job-000000000001");
+  EXPECT_THAT(run.err, HasSubstr("llctl: job-00000000000a long-a"));
+}
+
+TEST_F(CliTest, ASweepIsOneRequestWithAJobForEachCombination) {
+  const Outcome run = Run({"submit", "--model", "7b", "--name", "lr", "--sweep",
+                           "learning_rate=1e-5,2e-5", "--sweep", "lora_rank=8,16"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_TRUE(coordinator_.submits.empty());
+  ASSERT_EQ(coordinator_.submits_all.size(), 1u);
+  const v1::SubmitAllRequest& request = coordinator_.submits_all[0];
+  ASSERT_EQ(request.members_size(), 4);
+  EXPECT_FALSE(request.request_id().empty());
+  EXPECT_EQ(request.members(2).name(), "2");
+  EXPECT_EQ(request.members(2).spec().name(), "lr-2");
+  EXPECT_DOUBLE_EQ(request.members(2).spec().learning_rate(), 2e-5);
+  EXPECT_EQ(request.members(2).spec().lora_rank(), 8);
+  EXPECT_EQ(request.members(3).spec().labels().at("array"), "lr");
+  EXPECT_EQ(request.members(3).spec().labels().at("lora_rank"), "16");
+  EXPECT_THAT(run.out, HasSubstr("lr-3"));
+  EXPECT_EQ(Run({"submit", "--model", "7b", "--sweep", "seed=1,2", "--watch"}).code, 2);
+}
+
+TEST_F(CliTest, ListAsksForLabels) {
+  EXPECT_EQ(Run({"list", "--label", "graph=long", "--label", "stage"}).code, 0);
+  ASSERT_EQ(coordinator_.lists.size(), 1u);
+  EXPECT_EQ(coordinator_.lists[0].labels().at("graph"), "long");
+  EXPECT_EQ(coordinator_.lists[0].labels().at("stage"), "");
+  EXPECT_EQ(Run({"list", "--label", "=x"}).code, 2);
+}
+
 // ---- what is wrong with the input
 
 struct BadInput {

@@ -95,6 +95,8 @@ void AddServiceFlags(TaskCommand& task) {
   task.Add("--precision", "precision", "bf16|fp32",
            "Compute type. Default: fp32 on CPUs, the model's on GPUs.");
   task.Add("--gpus", "gpus", "N", "Ranks. Default: 1.");
+  task.Add("--gate", "gate", "COND,...",
+           "Conditions that the result must meet, for example passkey>=0.9; else the job fails.");
   task.Add("--name", "name", "TEXT", "Free text for people.");
   task.command()
       .add_option("--request-id", task.options().request_id, "As for submit.")

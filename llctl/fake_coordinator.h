@@ -32,9 +32,10 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
   void Restart() { Start(address()); }
 
   absl::Status failure;
-  v1::Job job;                // of Submit, Get, Cancel, Pause, Resume, Why
-  std::vector<v1::Job> jobs;  // of List, a page at a time
-  int page_size = 1000;       // pages are no larger
+  v1::Job job;                   // of Submit, Get, Cancel, Pause, Resume, Why
+  std::vector<v1::Job> jobs;     // of List, a page at a time
+  std::vector<v1::Job> members;  // of Submit
+  int page_size = 1000;          // pages are no larger
   std::vector<std::vector<v1::WatchResponse>>
       watches;                     // one list a stream; a list then ends with `watch_end`
   grpc::Status watch_end;          // of every stream but the last one
@@ -44,6 +45,8 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
   // What came in.
   std::mutex mutex;
   std::vector<v1::SubmitRequest> submits;
+  std::vector<v1::SubmitAllRequest> submits_all;
+  std::vector<v1::ListRequest> lists;
   std::vector<v1::WatchRequest> watch_requests;
   std::vector<v1::LogsRequest> logs_requests;
   std::vector<v1::AddModelRequest> models_added;
@@ -60,6 +63,18 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     submits.push_back(*request);
     *response->mutable_job() = job;
     *response->mutable_job()->mutable_spec() = request->spec();
+    for (const v1::Job& member : members) *response->add_members() = member;
+    return ToGrpcStatus(failure);
+  }
+  grpc::Status SubmitAll(grpc::ServerContext*, const v1::SubmitAllRequest* request,
+                         v1::SubmitAllResponse* response) override {
+    std::lock_guard lock(mutex);
+    submits_all.push_back(*request);
+    for (const v1::SubmitMember& member : request->members()) {
+      v1::Job* made = response->add_jobs();
+      *made = job;
+      *made->mutable_spec() = member.spec();
+    }
     return ToGrpcStatus(failure);
   }
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
@@ -71,6 +86,8 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
   }
   grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
                     v1::ListResponse* response) override {
+    std::lock_guard lock(mutex);
+    lists.push_back(*request);
     const size_t first = request->page_token().empty() ? 0 : std::stoul(request->page_token());
     size_t next = first;
     for (; next < jobs.size() &&

@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
@@ -18,6 +19,7 @@ struct ListOptions {
   bool all = false;
   int limit = 100;
   std::vector<std::string> states;
+  std::vector<std::string> labels;  // KEY=VALUE, or KEY
 };
 
 absl::StatusOr<std::vector<v1::Job>> FetchJobs(const ListOptions& options, Session& session) {
@@ -29,6 +31,11 @@ absl::StatusOr<std::vector<v1::Job>> FetchJobs(const ListOptions& options, Sessi
       return MakeFieldError({"state", "a job state such as RUNNING or QUEUED", text});
     }
     request.add_states(state);
+  }
+  for (const std::string& text : options.labels) {
+    const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    if (parts[0].empty()) return MakeFieldError({"label", "KEY=VALUE or KEY", text});
+    (*request.mutable_labels())[parts[0]] = parts.size() == 2 ? parts[1] : "";
   }
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   std::vector<v1::Job> jobs;
@@ -83,6 +90,12 @@ void AddListCommand(CLI::App& app, Action& chosen) {
       ->add_option("--state", options->states,
                    "Only jobs in this state; may be given several times.")
       ->type_name("STATE")
+      ->allow_extra_args(false);
+  command
+      ->add_option("--label", options->labels,
+                   "Only jobs with this label, of any value without one; may be given several "
+                   "times.")
+      ->type_name("KEY[=VALUE]")
       ->allow_extra_args(false);
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunList(*options, session); };

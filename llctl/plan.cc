@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/proto_json.h"
@@ -23,6 +24,10 @@ absl::StatusOr<int> PlanJob(const v1::JobSpec& spec, Session& session) {
   request.set_dry_run(true);
   LL_ASSIGN_OR_RETURN(v1::SubmitResponse response,
                       client->Call(client->jobs(), &v1::Jobs::Stub::Submit, request));
+  if (response.members_size() > 0) {
+    PrintPlans(response.members(), session);
+    return kExitSuccess;
+  }
   const v1::Job& job = response.job();
   Output& output = session.output();
   if (!output.is_table()) {
@@ -32,6 +37,22 @@ absl::StatusOr<int> PlanJob(const v1::JobSpec& spec, Session& session) {
   output.PrintFields(
       {{"forecast", ForecastText(job.forecast())}, {"spec", SpecText(job.resolved_spec())}});
   return kExitSuccess;
+}
+
+void PrintPlans(const google::protobuf::RepeatedPtrField<v1::Job>& jobs, Session& session) {
+  Output& output = session.output();
+  if (!output.is_table()) {
+    nlohmann::ordered_json array = nlohmann::ordered_json::array();
+    for (const v1::Job& job : jobs) array.push_back(ProtoToJson(job));
+    return output.PrintValue(array);
+  }
+  Table table({"NAME", "KIND", "STEPS", "FORECAST"});
+  for (const v1::Job& job : jobs) {
+    const v1::JobSpec& spec = job.resolved_spec();
+    table.Add({spec.name(), spec.kind(), spec.has_max_steps() ? absl::StrCat(spec.max_steps()) : "",
+               ForecastText(job.forecast())});
+  }
+  output.PrintTable(table);
 }
 
 void AddPlanCommand(CLI::App& app, Action& chosen) {

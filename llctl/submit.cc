@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/plan.h"
@@ -10,35 +11,97 @@
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 #include "llctl/spec_flags.h"
+#include "llctl/sweep.h"
 
 namespace ll {
 namespace {
 
 struct SubmitOptions {
   SpecFlags spec;
+  std::vector<std::string> sweeps;
   std::string request_id;
   bool dry_run = false;
   bool watch = false;
 };
 
+void TellRepeat(const std::string& request_id, Session& session) {
+  session.talk() << "llctl: request id " << request_id << " was seen before; nothing is new\n";
+}
+
+// Several jobs that came to be together.
+void PrintJobs(const google::protobuf::RepeatedPtrField<v1::Job>& jobs, Session& session) {
+  Output& output = session.output();
+  if (output.format() == OutputFormat::kName) {
+    for (const v1::Job& job : jobs) output.stream() << job.job_id() << "\n";
+    return;
+  }
+  if (!output.is_table()) {
+    nlohmann::ordered_json array = nlohmann::ordered_json::array();
+    for (const v1::Job& job : jobs) array.push_back(ProtoToJson(job));
+    return output.PrintValue(array);
+  }
+  Table table({"JOB", "NAME", "STATE", "REASON"});
+  for (const v1::Job& job : jobs) {
+    table.Add({job.job_id(), job.spec().name(), v1::JobState_Name(job.state()), job.reason()});
+  }
+  output.PrintTable(table);
+}
+
+absl::StatusOr<int> SubmitSweep(const SubmitOptions& options, Session& session) {
+  if (options.watch) {
+    return MakeFieldError({"watch", "one job to follow", "a sweep", "llctl watch JOB follows one"});
+  }
+  std::vector<std::string> notes;
+  LL_ASSIGN_OR_RETURN(const JobSpec base, options.spec.Build(&notes));
+  for (const std::string& note : notes) session.talk() << "llctl: note: " << note << "\n";
+  Random& random = session.environment().random;
+  LL_ASSIGN_OR_RETURN(
+      const std::vector<JobSpec> specs,
+      ExpandSweep(base, options.sweeps, absl::StrCat("array-", RandomHex(random, 3))));
+  v1::SubmitAllRequest request;
+  request.set_request_id(options.request_id.empty() ? NewRequestId(random) : options.request_id);
+  request.set_dry_run(options.dry_run);
+  for (const JobSpec& spec : specs) {
+    v1::SubmitMember* member = request.add_members();
+    member->set_name(absl::StrCat(request.members_size() - 1));
+    LL_ASSIGN_OR_RETURN(*member->mutable_spec(), SpecToProto(spec));
+  }
+  LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  LL_ASSIGN_OR_RETURN(const v1::SubmitAllResponse response,
+                      client->Call(client->jobs(), &v1::Jobs::Stub::SubmitAll, request));
+  if (options.dry_run) {
+    PrintPlans(response.jobs(), session);
+    return kExitSuccess;
+  }
+  if (response.existed()) TellRepeat(request.request_id(), session);
+  PrintJobs(response.jobs(), session);
+  return kExitSuccess;
+}
+
 absl::StatusOr<int> RunSubmit(const SubmitOptions& options, Session& session) {
   // First, so that Ctrl-C behaves the same before and after the answer and gRPC's threads inherit
   // the mask.
   if (options.watch) session.environment().interrupt.Arm();
+  if (!options.sweeps.empty()) return SubmitSweep(options, session);
   LL_ASSIGN_OR_RETURN(v1::JobSpec spec, BuildSpec(options.spec, session));
   if (options.dry_run) return PlanJob(spec, session);
 
   const std::string request_id =
       options.request_id.empty() ? NewRequestId(session.environment().random) : options.request_id;
   LL_ASSIGN_OR_RETURN(v1::SubmitResponse response, SubmitJob(spec, request_id, session));
-  if (response.existed()) {
-    session.talk() << "llctl: request id " << request_id
-                   << " was seen before; this is the same job\n";
-  }
+  if (response.existed()) TellRepeat(request_id, session);
   const v1::Job& job = response.job();
   Output& output = session.output();
-  if (options.watch) return WatchJob(session, job.job_id(), /*from_step=*/0);
-  if (output.format() == OutputFormat::kName) {
+  const bool graph = response.members_size() > 0;
+  if (options.watch) {
+    // A graph's last job ends well only when all have.
+    for (const v1::Job& member : response.members())
+      session.talk() << "llctl: " << member.job_id() << " " << member.spec().name() << "\n";
+    return WatchJob(session, job.job_id(), /*from_step=*/0);
+  }
+  if (graph) {
+    PrintJobs(response.members(), session);
+  } else if (output.format() == OutputFormat::kName) {
     output.stream() << job.job_id() << "\n";
   } else if (output.is_table()) {
     output.stream() << JobLine(job, output) << "\n";
@@ -80,11 +143,19 @@ void AddSubmitCommand(CLI::App& app, Action& chosen) {
       ->add_option("--request-id", options->request_id,
                    "Submitting again with the same id gives the same job. Default: a random one.")
       ->type_name("ID");
+  command
+      ->add_option("--sweep", options->sweeps,
+                   "A job for each value of a key; given several times, for each combination. "
+                   "Values of lists are separated by ';'.")
+      ->type_name("KEY=V,V,...")
+      ->allow_extra_args(false);
   command->add_flag("--dry-run", options->dry_run, "Only validate and forecast, as `llctl plan`.");
   command->add_flag("--watch", options->watch,
                     "Follow the job to its end; its outcome is the exit code.");
   command->footer(
-      "\nExample: llctl submit --model 7b --ctx 32768 --data books --steps 1000 --watch");
+      "\nExample: llctl submit --model 7b --ctx 32768 --data books --steps 1000 --watch\n"
+      "In stages: llctl submit --model 7b --ctx 32768 --stages 8192,16384,32768 --gate "
+      "\"passkey>=0.9,ppl<=9\"");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunSubmit(*options, session); };
   });
