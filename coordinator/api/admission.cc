@@ -342,6 +342,10 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
     return MakeFieldError({"kind", "train, eval, merge or generate", kind},
                           absl::StatusCode::kUnimplemented);
   }
+  if (!spec.stages.empty()) {
+    return FieldStatus(absl::StatusCode::kUnimplemented, "stages",
+                       "only Submit makes the jobs of a training in stages");
+  }
   Admitted out;
   if (request.source.has_value())
     LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));

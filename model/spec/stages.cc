@@ -24,6 +24,10 @@ std::vector<int64_t> StepsOf(const JobSpec& spec) {
 }
 
 absl::Status CheckStageSteps(const JobSpec& spec) {
+  if (spec.num_train_epochs && !spec.max_steps) {
+    return MakeFieldError({"num_train_epochs", "nothing for a training in stages",
+                           absl::StrCat(*spec.num_train_epochs), "give max_steps or stage_steps"});
+  }
   if (spec.stage_steps.empty()) {
     const int64_t stages = static_cast<int64_t>(spec.stages.size());
     if (spec.max_steps.value_or(kDefaultSteps) >= stages) return absl::OkStatus();

@@ -113,6 +113,7 @@ TEST(StagesTest, BadStagesNameTheKey) {
       {"stages: [64, 128]\nstage_steps: [1, 2]\nmax_steps: 4",
        "stage_steps: expected numbers that add up to max_steps (4), found 3"},
       {"stages: [64, 128]\nmax_steps: 1", "max_steps: expected at least one step for each of 2"},
+      {"stages: [64]\nnum_train_epochs: 2", "num_train_epochs: expected nothing for a training in"},
       {"stages: [64]\nlabels: {graph: x}", "labels: expected none named graph"},
       {"stages: [64]\ngate: effective_context>=64", "gate: expected metrics of one length"},
       {"stages: [64]\ngate: loss<1", "gate: expected a metric"},

@@ -18,6 +18,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "model/spec/gate.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/control.h"
 #include "worker/trainer/error_class.h"
@@ -114,12 +115,18 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
-  LL_ASSIGN_OR_RETURN(const nlohmann::ordered_json result,
-                      Evaluate(request, *comm, *session.events));
-  if (session.flags.rank == 0) {
-    session.events->Emit("eval", result);
-    session.events->Emit("done", {{"result", result}});
+  LL_ASSIGN_OR_RETURN(nlohmann::ordered_json result, Evaluate(request, *comm, *session.events));
+  if (session.flags.rank != 0) return 0;
+  std::vector<GateOutcome> outcomes;
+  if (spec.gate) {
+    LL_ASSIGN_OR_RETURN(const std::vector<Gate> gates, ParseGates(*spec.gate));
+    LL_ASSIGN_OR_RETURN(outcomes, HoldGates(gates, result));
+    result["gates"] = GatesToJson(outcomes);
   }
+  session.events->Emit("eval", result);
+  session.events->Emit("done", {{"result", result}});
+  // After the result is out: what was measured is worth having also where it is not enough.
+  LL_RETURN_IF_ERROR(GateStatus(outcomes));
   return 0;
 }
 

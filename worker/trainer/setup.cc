@@ -31,7 +31,8 @@ absl::Status NotSupported(absl::string_view field, absl::string_view found,
 
 absl::Status CheckSupported(const JobSpec& spec) {
   if (!spec.stages.empty())
-    return NotSupported("stages", "training in stages", "submit one job per length");
+    return NotSupported("stages", "training in stages by one process",
+                        "llctl submit makes a job of each stage");
   if (!spec.data)
     return MakeFieldError({"data", "a token file or text", "nothing", "give data: FILE"});
   return absl::OkStatus();
