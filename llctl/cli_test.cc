@@ -204,7 +204,7 @@ TEST_F(CliTest, StagesPrintEveryMemberAndWatchFollowsTheLast) {
     v1::Job member;
     member.set_job_id(id);
     member.set_state(v1::BLOCKED);
-    member.mutable_spec()->set_name(absl::StrCat("long-", id[15]));
+    member.mutable_spec()->set_name(std::string("long-") + id[15]);
     coordinator_.members.push_back(member);
   }
   const std::vector<std::string> submit = {"submit", "--model",  "7b",    "--ctx",
