@@ -19,6 +19,7 @@ packages=(
   libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev                  # flags, formats, store
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
   zlib1g-dev libzstd-dev                                                                     # compressed data
+  tzdata                                                                                     # schedules
   libgloo-dev                                                                                # headers for c10d's Gloo
   libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
   openssl curl bible-kjv bible-kjv-text                                                      # tests and demo
