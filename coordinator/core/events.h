@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "coordinator/core/records.h"
+#include "coordinator/core/schedule.h"
 #include "coordinator/core/types.h"
 
 namespace ll {
@@ -39,6 +40,13 @@ struct SubmitAllEvent {
   std::string user;
   std::vector<Submission> jobs;  // at least one
 };
+// A submit is one of a single job.
+inline SubmitAllEvent ToSubmitAll(const SubmitEvent& event) {
+  return {event.request_id,
+          event.body_sha256,
+          event.user,
+          {Submission{event.job, event.spec, event.payload}}};
+}
 struct CancelEvent {
   JobId job;
   std::string user;
@@ -78,6 +86,37 @@ struct CordonWorkerEvent {
   Cordon cordon = Cordon::kCordon;
   std::string user;
   std::string reason;  // may be empty
+};
+
+// Makes a schedule. One of that name with another body is refused unless `replace`; its runs are
+// kept, and what they are compared with begins anew.
+struct SetScheduleEvent {
+  ScheduleRecord schedule;  // the scheduler's own part is ignored
+  bool replace = false;
+};
+// Jobs of its runs go on.
+struct DeleteScheduleEvent {
+  std::string schedule;
+  std::string user;
+};
+struct PauseScheduleEvent {
+  std::string schedule;
+  bool paused = true;  // false: resume
+  std::string user;
+};
+// A run now, also of a paused schedule.
+struct RunScheduleEvent {
+  std::string schedule;
+  JobId job;               // new and random
+  std::string request_id;  // the same again: the same job
+  std::string user;
+};
+// What is known of a run whose job has ended (Scheduler::to_judge). Of one that was judged:
+// ignored.
+struct JudgeRunEvent {
+  std::string schedule;
+  int64_t number = 0;
+  RunMeasures measures;
 };
 
 // ---- events: agents. `session` is the driver's number of the stream, never reused within one
@@ -153,6 +192,8 @@ struct TickEvent {};
 using Event =
     std::variant<SubmitEvent, SubmitAllEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent,
                  AddDataEvent, WorkerDeclaredDeadEvent, SetQueueEvent, CordonWorkerEvent,
+                 SetScheduleEvent, DeleteScheduleEvent, PauseScheduleEvent, RunScheduleEvent,
+                 JudgeRunEvent,
                  AgentHelloEvent, AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
 
 // ---- effects: orders to agents (proto/workers.proto says what an agent does with each)

@@ -4,9 +4,11 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "coordinator/core/schedule.h"
 #include "coordinator/core/types.h"
 
 namespace ll {
@@ -50,9 +52,24 @@ struct PutData {
 struct PutQueue {
   QueueRecord queue;
 };
+struct PutSchedule {
+  ScheduleRecord schedule;
+};
+struct DeleteSchedule {  // with its runs
+  std::string schedule;
+};
+struct PutScheduleRun {
+  std::string schedule;
+  ScheduleRun run;
+};
+struct DeleteScheduleRun {
+  std::string schedule;
+  int64_t number = 0;
+};
 
 using Record = std::variant<PutSubmission, PutJob, PutTransition, DeleteJob, PutRequest,
-                            DeleteRequest, PutWorker, DeleteWorker, PutModel, PutData, PutQueue>;
+                            DeleteRequest, PutWorker, DeleteWorker, PutModel, PutData, PutQueue,
+                            PutSchedule, DeleteSchedule, PutScheduleRun, DeleteScheduleRun>;
 
 // Everything the store holds.
 struct StoredState {
@@ -62,6 +79,8 @@ struct StoredState {
   std::vector<ModelRecord> models;
   std::vector<DataRecord> data;
   std::vector<QueueRecord> queues;
+  std::vector<ScheduleRecord> schedules;
+  std::vector<std::pair<std::string, ScheduleRun>> schedule_runs;  // by schedule, any order
 };
 
 }  // namespace ll

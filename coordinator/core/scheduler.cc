@@ -219,6 +219,7 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
   --unfinished_;
   deadlines_.erase({job.spec.deadline, job.sequence});
   ended_.push_back(&job);
+  NoteRunEnded(job.id);
   if (job.spec.ttl_after_finished != absl::InfiniteDuration()) {
     expiry_.insert({now_.wall + job.spec.ttl_after_finished, job.sequence});
   }

@@ -17,6 +17,8 @@
 //  slots.
 //  7. The pool of slots says of each slot what the workers say.
 //  8. A job that starts from another's checkpoint has it before it is QUEUED.
+//  9. A schedule that is not paused has its next fire time among those to come; a run with a job
+//  that was not judged is known by that job.
 #pragma once
 
 #include <map>
@@ -36,6 +38,7 @@
 #include "coordinator/core/placement.h"
 #include "coordinator/core/preemption.h"
 #include "coordinator/core/retry.h"
+#include "coordinator/core/schedule.h"
 
 namespace ll {
 
@@ -74,8 +77,8 @@ struct SchedulerOptions {
   RetryOptions retry;
 };
 
-// Moments of one step. Wall time is only written down and compared with ttl; everything else uses
-// steady time.
+// Moments of one step. Wall time is only written down and compared with ttl, deadlines and the fire
+// times of schedules; everything else uses steady time.
 struct StepTime {
   absl::Duration steady;
   absl::Time wall;
@@ -121,6 +124,9 @@ class Scheduler {
   const std::map<std::string, ModelRecord>& models() const { return models_; }
   const std::map<std::string, DataRecord>& data() const { return data_; }
   const FairShare& fair_share() const { return fair_; }
+  const std::map<std::string, Schedule>& schedules() const { return schedules_.by_name; }
+  // Runs whose jobs have ended and that wait for a JudgeRunEvent.
+  const std::set<RunKey>& to_judge() const { return schedules_.to_judge; }
   // Why the job is where it is, in one sentence. NotFound.
   absl::StatusOr<std::string> Why(const JobId& id) const;
   const SchedulerOptions& options() const { return options_; }
@@ -169,6 +175,26 @@ class Scheduler {
   void DrainGangs(const Worker& worker);
   void NoteFault(const Job& job);
   bool MayCordon(const Worker& worker) const;
+
+  // scheduler_schedules.cc: jobs by the clock
+  void On(const SetScheduleEvent& event);
+  void On(const DeleteScheduleEvent& event);
+  void On(const PauseScheduleEvent& event);
+  void On(const RunScheduleEvent& event);
+  void On(const JudgeRunEvent& event);
+  Schedule* FindScheduleOrReply(const std::string& name);
+  void SaveSchedule(Schedule& schedule, absl::Time next_fire);
+  void FireSchedules();
+  void Fire(Schedule& schedule, absl::Time time);
+  SubmitEvent SubmitOf(const Schedule& schedule, std::string request_id, const JobId& id) const;
+  std::string ResolveOverlap(const Schedule& schedule, SubmitEvent& submit);
+  void AddRun(Schedule& schedule, ScheduleRun run);
+  void TrimRuns(Schedule& schedule);
+  void NoteRunEnded(const JobId& id);
+  void DropReference(Schedule& schedule);
+  void BecomeReference(Schedule& schedule, const ScheduleRun& run);
+  void LoadSchedules(StoredState& stored);
+  void CheckScheduleInvariants() const;
 
   // scheduler_time.cc: what time brings, and recovery
   void On(const TickEvent& event);
@@ -261,6 +287,7 @@ class Scheduler {
   std::map<std::pair<std::string, std::string>, RequestRecord> requests_;  // by (user, request id)
   std::map<std::string, ModelRecord> models_;
   std::map<std::string, DataRecord> data_;
+  ScheduleTable schedules_;
   int64_t next_sequence_ = 1;
 
   // Indexes over jobs.

@@ -130,10 +130,7 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
 }
 
 void Scheduler::On(const SubmitEvent& event) {
-  On(SubmitAllEvent{event.request_id,
-                    event.body_sha256,
-                    event.user,
-                    {Submission{event.job, event.spec, event.payload}}});
+  On(ToSubmitAll(event));
 }
 
 void Scheduler::On(const SubmitAllEvent& event) {

@@ -61,6 +61,7 @@ void Scheduler::On(const TickEvent&) {
   fair_.Advance(advance.elapsed);
   SaveQueues();
   EndOverdue();
+  FireSchedules();
   for (Job* job : Values(active_)) {
     if (job->deadline <= time_.now()) OnDeadline(*job);
   }
@@ -285,6 +286,7 @@ absl::Status Scheduler::Load(StoredState stored) {
   }
   for (ModelRecord& model : stored.models) models_[model.name] = model;
   for (DataRecord& data : stored.data) data_[data.name] = data;
+  LoadSchedules(stored);
   RefreshPool();
   return absl::OkStatus();
 }

@@ -158,6 +158,7 @@ void Scheduler::CheckInvariants() const {
              pool_.usable(id) == fresh.usable(id));
   }
   LL_CHECK(unfinished_ == unfinished);
+  CheckScheduleInvariants();
   LL_CHECK(jobs_.size() == by_sequence_.size());
   for (const auto& [name, worker] : workers_) {
     LL_CHECK(worker.name == name);

@@ -1,5 +1,7 @@
 #include "coordinator/store/codec.h"
 
+#include <limits>
+
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -149,6 +151,66 @@ TEST(Codec, AQueueComesBackAsItWas) {
   EXPECT_EQ(back.quota_gpus, 0);
   EXPECT_EQ(back.max_gpus, std::nullopt);
   EXPECT_EQ(back.used, queue.used);  // to the last bit: a restart changes no order
+}
+
+TEST(Codec, AScheduleComesBackAsItWas) {
+  ScheduleRecord schedule;
+  schedule.name = "nightly";
+  schedule.user = "ann";
+  schedule.body_sha256 = "abc";
+  schedule.cron = "0 2 * * *";
+  schedule.time_zone = "Europe/Berlin";
+  schedule.spec = FullJob().spec;
+  schedule.missed = MissedPolicy::kAll;
+  schedule.overlap = OverlapPolicy::kCancelOld;
+  schedule.start_within = absl::Hours(3);
+  schedule.history_limit = 7;
+  schedule.tolerances = {0.1, 0.2, 0.3, 0.4};
+  schedule.paused = true;
+  schedule.paused_by = "bob";
+  schedule.created = absl::FromUnixSeconds(1);
+  schedule.next_fire = absl::FromUnixSeconds(2);
+  schedule.last_fire = absl::FromUnixSeconds(3);
+  schedule.runs = 9;
+  schedule.reference = 8;
+  const std::string text = EncodeSchedule(schedule);
+  LL_ASSERT_OK_AND_ASSIGN(const ScheduleRecord back, DecodeSchedule(text));
+  EXPECT_EQ(EncodeSchedule(back), text);
+  EXPECT_EQ(back.spec.min_runtime, schedule.spec.min_runtime);
+  EXPECT_EQ(back.missed, MissedPolicy::kAll);
+  EXPECT_EQ(back.overlap, OverlapPolicy::kCancelOld);
+  EXPECT_EQ(back.start_within, absl::Hours(3));
+  EXPECT_EQ(back.tolerances.memory, 0.4);
+  EXPECT_EQ(back.next_fire, schedule.next_fire);
+  EXPECT_EQ(back.reference, 8);
+  LL_ASSERT_OK_AND_ASSIGN(const ScheduleRecord plain, DecodeSchedule("{}"));
+  EXPECT_EQ(plain.start_within, absl::InfiniteDuration());
+  EXPECT_EQ(plain.history_limit, 30);
+}
+
+TEST(Codec, AScheduleRunComesBackAsItWas) {
+  ScheduleRun run;
+  run.number = 3;
+  run.fire_time = absl::FromUnixSeconds(10);
+  run.first_fire_time = absl::FromUnixSeconds(9);
+  run.decided = absl::FromUnixSeconds(11);
+  run.manual = true;
+  run.job = JobId("job-1");
+  run.reason = "by ann";
+  run.fires = 5;
+  run.fires_more = true;
+  run.judgement = {RunResult::kRegressed, "worse", 120, absl::FromUnixSeconds(12)};
+  run.measures.final_loss = std::numeric_limits<double>::infinity();
+  run.measures.perplexity = 1.0 / 3;
+  run.measures.peak_bytes = 7;
+  run.measures.curve = {{1, 2.5}, {4, 1.0 / 7}};
+  const std::string text = EncodeScheduleRun(run);
+  LL_ASSERT_OK_AND_ASSIGN(const ScheduleRun back, DecodeScheduleRun(text));
+  EXPECT_EQ(EncodeScheduleRun(back), text);
+  EXPECT_EQ(back.measures, run.measures);  // to the last bit
+  EXPECT_EQ(back.judgement.diverging_step, 120);
+  EXPECT_EQ(back.judgement.time, run.judgement.time);
+  EXPECT_EQ(back.first_fire_time, run.first_fire_time);
 }
 
 }  // namespace

@@ -22,6 +22,17 @@ struct MemStore::Apply {
   void operator()(const PutModel& r) const { s.models_[r.model.name] = r.model; }
   void operator()(const PutData& r) const { s.data_[r.data.name] = r.data; }
   void operator()(const PutQueue& r) const { s.queues_[r.queue.name] = r.queue; }
+  void operator()(const PutSchedule& r) const { s.schedules_[r.schedule.name] = r.schedule; }
+  void operator()(const DeleteSchedule& r) const {
+    s.schedules_.erase(r.schedule);
+    s.schedule_runs_.erase(r.schedule);
+  }
+  void operator()(const PutScheduleRun& r) const {
+    s.schedule_runs_[r.schedule][r.run.number] = r.run;
+  }
+  void operator()(const DeleteScheduleRun& r) const {
+    s.schedule_runs_[r.schedule].erase(r.number);
+  }
 };
 
 absl::Status MemStore::Commit(absl::Span<const Record> records) {
@@ -50,6 +61,10 @@ absl::StatusOr<StoredState> MemStore::LoadAll() {
   for (const auto& [name, model] : models_) state.models.push_back(model);
   for (const auto& [name, data] : data_) state.data.push_back(data);
   for (const auto& [name, queue] : queues_) state.queues.push_back(queue);
+  for (const auto& [name, schedule] : schedules_) state.schedules.push_back(schedule);
+  for (const auto& [name, runs] : schedule_runs_) {
+    for (const auto& [number, run] : runs) state.schedule_runs.push_back({name, run});
+  }
   return state;
 }
 

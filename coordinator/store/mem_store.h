@@ -33,6 +33,8 @@ class MemStore : public Store {
   std::map<std::string, ModelRecord> models_;
   std::map<std::string, DataRecord> data_;
   std::map<std::string, QueueRecord> queues_;
+  std::map<std::string, ScheduleRecord> schedules_;
+  std::map<std::string, std::map<int64_t, ScheduleRun>> schedule_runs_;
   int64_t term_ = 0;
   absl::Status fail_next_;
   bool drop_next_ = false;

@@ -58,6 +58,21 @@ constexpr Migration kMigrations[] = {
     {2, "queues", R"sql(
       CREATE TABLE queues (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
     )sql"},
+    {3, "schedules", R"sql(
+      CREATE TABLE schedules (
+        name          TEXT PRIMARY KEY,
+        body          TEXT NOT NULL,
+        spec          BLOB NOT NULL,
+        resolved_spec BLOB NOT NULL,
+        forecast      BLOB NOT NULL
+      );
+      CREATE TABLE schedule_runs (
+        schedule TEXT NOT NULL,
+        number   INTEGER NOT NULL,
+        body     TEXT NOT NULL,
+        PRIMARY KEY (schedule, number)
+      ) WITHOUT ROWID;
+    )sql"},
 };
 
 }  // namespace

@@ -27,7 +27,8 @@ namespace {
 struct Writes {
   Statement put_submission, put_job, put_transition, delete_job, delete_submission,
       delete_transitions, put_request, delete_request, put_worker, delete_worker, put_model,
-      put_data, put_queue;
+      put_data, put_queue, put_schedule, delete_schedule, delete_schedule_runs, put_schedule_run,
+      delete_schedule_run;
 };
 
 absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
@@ -45,14 +46,18 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
         "INSERT OR REPLACE INTO workers VALUES (?1, ?2)", "DELETE FROM workers WHERE name = ?1",
         "INSERT OR REPLACE INTO models VALUES (?1, ?2, ?3, ?4)",
         "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)",
-        "INSERT OR REPLACE INTO queues VALUES (?1, ?2)"}) {
+        "INSERT OR REPLACE INTO queues VALUES (?1, ?2)",
+        "INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5)",
+        "DELETE FROM schedules WHERE name = ?1", "DELETE FROM schedule_runs WHERE schedule = ?1",
+        "INSERT OR REPLACE INTO schedule_runs VALUES (?1, ?2, ?3)",
+        "DELETE FROM schedule_runs WHERE schedule = ?1 AND number = ?2"}) {
     LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
     made.push_back(std::move(statement));
   }
   auto next = made.begin();
   const auto take = [&next] { return std::move(*next++); };
-  return Writes{take(), take(), take(), take(), take(), take(), take(),
-                take(), take(), take(), take(), take(), take()};
+  return Writes{take(), take(), take(), take(), take(), take(), take(), take(), take(),
+                take(), take(), take(), take(), take(), take(), take(), take(), take()};
 }
 
 // Applies one record inside the transaction under way.
@@ -102,6 +107,24 @@ struct Writer {
   absl::Status operator()(const PutQueue& r) const {
     const std::string body = EncodeQueue(r.queue);
     return w.put_queue.Run(r.queue.name, body);
+  }
+  absl::Status operator()(const PutSchedule& r) const {
+    const std::string body = EncodeSchedule(r.schedule);
+    const JobPayload& payload = *r.schedule.payload;
+    return w.put_schedule.Run(r.schedule.name, body, Statement::AsBlob(payload.spec),
+                              Statement::AsBlob(payload.resolved_spec),
+                              Statement::AsBlob(payload.forecast));
+  }
+  absl::Status operator()(const DeleteSchedule& r) const {
+    LL_RETURN_IF_ERROR(w.delete_schedule_runs.Run(r.schedule));
+    return w.delete_schedule.Run(r.schedule);
+  }
+  absl::Status operator()(const PutScheduleRun& r) const {
+    const std::string body = EncodeScheduleRun(r.run);
+    return w.put_schedule_run.Run(r.schedule, r.run.number, body);
+  }
+  absl::Status operator()(const DeleteScheduleRun& r) const {
+    return w.delete_schedule_run.Run(r.schedule, r.number);
   }
 };
 
@@ -233,6 +256,21 @@ absl::StatusOr<StoredState> SqliteStore::LoadAll() {
       ForEachRow(db, "SELECT body FROM queues", [&](const Statement& row) -> absl::Status {
         LL_ASSIGN_OR_RETURN(QueueRecord queue, DecodeQueue(row.Bytes(0)));
         state.queues.push_back(std::move(queue));
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(ForEachRow(
+      db, "SELECT body, spec, resolved_spec, forecast FROM schedules",
+      [&](const Statement& row) -> absl::Status {
+        LL_ASSIGN_OR_RETURN(ScheduleRecord schedule, DecodeSchedule(row.Bytes(0)));
+        schedule.payload =
+            std::make_shared<JobPayload>(JobPayload{row.Bytes(1), row.Bytes(2), row.Bytes(3)});
+        state.schedules.push_back(std::move(schedule));
+        return absl::OkStatus();
+      }));
+  LL_RETURN_IF_ERROR(ForEachRow(
+      db, "SELECT schedule, body FROM schedule_runs", [&](const Statement& row) -> absl::Status {
+        LL_ASSIGN_OR_RETURN(ScheduleRun run, DecodeScheduleRun(row.Bytes(1)));
+        state.schedule_runs.push_back({row.Bytes(0), std::move(run)});
         return absl::OkStatus();
       }));
   return state;

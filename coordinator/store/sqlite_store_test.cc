@@ -80,6 +80,36 @@ TEST_F(SqliteStoreTest, WhatWasCommittedIsThereAfterOpeningAgain) {
   EXPECT_TRUE(state.data[0].is_default);
 }
 
+TEST_F(SqliteStoreTest, SchedulesAndTheirRunsAreThereAfterOpeningAgain) {
+  ScheduleRecord record;
+  record.payload = std::make_shared<JobPayload>(JobPayload{std::string("a\0b", 3), "r", "f"});
+  const auto run = [](int64_t number) {
+    ScheduleRun run;
+    run.number = number;
+    return run;
+  };
+  {
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+    for (const char* name : {"nightly", "weekly"}) {
+      record.name = name;
+      LL_ASSERT_OK(store->Commit(
+          {PutSchedule{record}, PutScheduleRun{name, run(1)}, PutScheduleRun{name, run(2)}}));
+    }
+    record.runs = 2;
+    LL_ASSERT_OK(store->Commit(
+        {DeleteScheduleRun{"weekly", 1}, PutSchedule{record}, DeleteSchedule{"nightly"}}));
+  }
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+  ASSERT_EQ(state.schedules.size(), 1u);
+  EXPECT_EQ(state.schedules[0].name, "weekly");
+  EXPECT_EQ(state.schedules[0].runs, 2);
+  EXPECT_EQ(state.schedules[0].payload->spec, std::string("a\0b", 3));
+  ASSERT_EQ(state.schedule_runs.size(), 1u);
+  EXPECT_EQ(state.schedule_runs[0].first, "weekly");
+  EXPECT_EQ(state.schedule_runs[0].second.number, 2);
+}
+
 TEST_F(SqliteStoreTest, TheTermRisesWithEveryStart) {
   for (int64_t term = 1; term <= 3; ++term) {
     LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));

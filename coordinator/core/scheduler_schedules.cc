@@ -1,0 +1,418 @@
+// Schedules: what users say of them, what comes due, and what became of the runs.
+//
+// A fire and its job are one step: the job's records and the schedule's next_fire are in the same
+// transaction, so a crash before it loses both and one after it neither. The request id, which says
+// schedule and fire time, keeps a time from being fired twice even where next_fire went back (a
+// schedule made anew after the wall clock was set back).
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/field_error.h"
+#include "base/format.h"
+#include "base/sha256.h"
+#include "coordinator/core/due_fires.h"
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+namespace {
+
+// The record of a run's job stays at least so long, so that the run can be judged by it.
+constexpr absl::Duration kKeepForVerdict = absl::Minutes(1);
+
+std::string ShowTime(absl::Time time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
+}
+
+absl::Status CheckTolerance(absl::string_view field, double value) {
+  if (std::isfinite(value) && value >= 0 && value <= 100) return absl::OkStatus();
+  return MakeFieldError({field, "a ratio from 0 to 100, such as 0.01", absl::StrCat(value)});
+}
+
+absl::Status CheckSettings(const ScheduleRecord& record) {
+  if (record.history_limit < 1 || record.history_limit > kMaxHistoryLimit) {
+    return MakeFieldError({"history_limit", absl::StrCat("1 to ", kMaxHistoryLimit),
+                           absl::StrCat(record.history_limit)});
+  }
+  if (record.start_within < kFireOnTime) {
+    return MakeFieldError(
+        {"start_within", "at least a minute", HumanDuration(record.start_within)});
+  }
+  if (record.missed == MissedPolicy::kAll && record.overlap == OverlapPolicy::kSkip) {
+    return MakeFieldError({"overlap", "queue or cancel_old where missed is all", "skip",
+                           "runs that are made up for come at once and would be left out"});
+  }
+  for (const auto& [field, value] :
+       {std::pair("tolerance_loss", record.tolerances.loss),
+        std::pair("tolerance_perplexity", record.tolerances.perplexity),
+        std::pair("tolerance_tokens_per_second", record.tolerances.tokens_per_second),
+        std::pair("tolerance_memory", record.tolerances.memory)}) {
+    if (absl::Status bad = CheckTolerance(field, value); !bad.ok()) return bad;
+  }
+  return absl::OkStatus();
+}
+
+// Fills what is derived from the record.
+absl::Status LoadRule(Schedule& schedule) {
+  auto rule = Cron::Parse(schedule.record.cron);
+  if (!rule.ok()) return rule.status();
+  auto zone = LoadZone(schedule.record.time_zone);
+  if (!zone.ok()) return zone.status();
+  schedule.rule = *std::move(rule);
+  schedule.zone = *zone;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Schedule* Scheduler::FindScheduleOrReply(const std::string& name) {
+  auto it = schedules_.by_name.find(name);
+  if (it != schedules_.by_name.end()) return &it->second;
+  effects_.reply.status = FieldStatus(absl::StatusCode::kNotFound, "schedule",
+                                      absl::StrCat("there is no schedule ", OneLine(name)),
+                                      "llctl schedule list shows the schedules");
+  return nullptr;
+}
+
+// Whether it can fire, and when, is said by `due` alone.
+void Scheduler::SaveSchedule(Schedule& schedule, absl::Time next_fire) {
+  ScheduleRecord& record = schedule.record;
+  schedules_.due.erase({record.next_fire, record.name});
+  record.next_fire = next_fire;
+  if (!record.paused && schedule.rule.has_value())
+    schedules_.due.insert({record.next_fire, record.name});
+  effects_.records.push_back(PutSchedule{record});
+}
+
+// ---- users
+
+void Scheduler::On(const SetScheduleEvent& event) {
+  const ScheduleRecord& wanted = event.schedule;
+  auto known = schedules_.by_name.find(wanted.name);
+  if (known != schedules_.by_name.end() && !event.replace) {
+    effects_.reply.existed = known->second.record.body_sha256 == wanted.body_sha256;
+    if (effects_.reply.existed) return;  // a repeat
+    effects_.reply.status = FieldStatus(absl::StatusCode::kAlreadyExists, "name",
+                                        absl::StrCat("there is another schedule ", wanted.name),
+                                        "replace it with --replace");
+    return;
+  }
+  Schedule made;
+  made.record = wanted;
+  SubmitEvent submit;  // what its jobs will be refused for is refused now
+  submit.spec = wanted.spec;
+  absl::Status& status = effects_.reply.status;
+  status = CheckSettings(wanted);
+  if (status.ok()) status = LoadRule(made);
+  if (status.ok()) status = CheckSubmit(ToSubmitAll(submit));
+  if (status.ok() && known == schedules_.by_name.end() &&
+      schedules_.by_name.size() >= kMaxSchedules) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("there are ", schedules_.by_name.size(), " schedules, the limit"));
+  }
+  if (!status.ok()) return;
+  made.record.created = now_.wall;
+  made.record.paused = false;
+  made.record.paused_by.clear();
+  made.record.last_fire = absl::InfinitePast();
+  made.record.runs = 0;
+  made.record.reference = 0;  // another job is not compared with the old one's runs
+  if (known != schedules_.by_name.end()) {
+    const ScheduleRecord& old = known->second.record;
+    DropReference(known->second);
+    made.record.last_fire = old.last_fire;
+    made.record.runs = old.runs;
+    made.runs = std::move(known->second.runs);
+    schedules_.due.erase({old.next_fire, old.name});
+  }
+  Schedule& schedule = schedules_.by_name[wanted.name] = std::move(made);
+  SaveSchedule(schedule, schedule.rule->Next(now_.wall, schedule.zone));
+  TrimRuns(schedule);
+}
+
+void Scheduler::On(const DeleteScheduleEvent& event) {
+  Schedule* schedule = FindScheduleOrReply(event.schedule);
+  if (schedule == nullptr) return;
+  for (const auto& [number, run] : schedule->runs) {
+    schedules_.run_of.erase(run.job);
+    schedules_.to_judge.erase({event.schedule, number});
+  }
+  schedules_.due.erase({schedule->record.next_fire, event.schedule});
+  effects_.records.push_back(DeleteSchedule{event.schedule});
+  schedules_.by_name.erase(event.schedule);
+}
+
+void Scheduler::On(const PauseScheduleEvent& event) {
+  Schedule* schedule = FindScheduleOrReply(event.schedule);
+  if (schedule == nullptr || schedule->record.paused == event.paused) return;
+  ScheduleRecord& record = schedule->record;
+  record.paused = event.paused;
+  record.paused_by = event.paused ? event.user : "";
+  // What passed while it was paused was not missed.
+  absl::Time next = record.next_fire;
+  if (!event.paused && schedule->rule.has_value())
+    next = std::max(next, schedule->rule->Next(now_.wall, schedule->zone));
+  SaveSchedule(*schedule, next);
+}
+
+void Scheduler::On(const RunScheduleEvent& event) {
+  Schedule* schedule = FindScheduleOrReply(event.schedule);
+  if (schedule == nullptr) return;
+  SubmitEvent submit = SubmitOf(
+      *schedule, absl::StrCat("schedule/", event.schedule, "/now/", event.request_id), event.job);
+  if (FindRequest(submit.user, submit.request_id) != nullptr) {
+    On(submit);  // a repeat: answers with the earlier job
+    return;
+  }
+  const std::string overlap = ResolveOverlap(*schedule, submit);
+  if (!overlap.empty()) {
+    effects_.reply.status = FieldStatus(absl::StatusCode::kFailedPrecondition, "schedule", overlap,
+                                        "cancel it, or wait for its end");
+    return;
+  }
+  On(submit);
+  if (!effects_.reply.status.ok()) return;
+  ScheduleRun run;
+  run.fire_time = run.first_fire_time = now_.wall;
+  run.manual = true;
+  run.job = effects_.reply.job;
+  run.reason = event.user.empty() ? "by a user's word" : absl::StrCat("by ", event.user);
+  AddRun(*schedule, std::move(run));
+  SaveSchedule(*schedule, schedule->record.next_fire);
+}
+
+// ---- fires
+
+void Scheduler::FireSchedules() {
+  std::vector<std::string> names;
+  for (auto it = schedules_.due.begin(); it != schedules_.due.end() && it->first <= now_.wall;
+       ++it) {
+    names.push_back(it->second);
+  }
+  for (const std::string& name : names) {
+    Schedule& schedule = schedules_.by_name.at(name);
+    const ScheduleRecord& record = schedule.record;
+    const DueFires due = DecideDue(*schedule.rule, schedule.zone, record.next_fire, now_.wall,
+                                   record.missed, record.start_within);
+    for (const LeftOut& left_out : due.left_out) {
+      ScheduleRun run;
+      run.fire_time = left_out.last;
+      run.first_fire_time = left_out.first;
+      run.fires = left_out.fires;
+      run.fires_more = left_out.more;
+      run.reason = left_out.reason;
+      AddRun(schedule, std::move(run));
+    }
+    for (absl::Time time : due.fires) Fire(schedule, time);
+    SaveSchedule(schedule, due.next);
+  }
+}
+
+// Either makes the job or records why not.
+void Scheduler::Fire(Schedule& schedule, absl::Time time) {
+  const Reply outer = std::exchange(effects_.reply, Reply());
+  const std::string request = absl::StrCat("schedule/", schedule.record.name, "/", ShowTime(time));
+  const JobId id("job-" + Sha256Hex(absl::StrCat(options_.nonce_seed, "/", request)).substr(0, 12));
+  ScheduleRun run;
+  run.fire_time = run.first_fire_time = time;
+  SubmitEvent submit = SubmitOf(schedule, request, id);
+  if (const RequestRecord* before = FindRequest(submit.user, request); before != nullptr) {
+    run.reason = absl::StrCat(before->job.value(), " was submitted for this time before");
+  } else {
+    run.reason = ResolveOverlap(schedule, submit);
+  }
+  if (run.reason.empty()) {
+    On(submit);
+    if (effects_.reply.status.ok()) {
+      run.job = id;
+      if (now_.wall - time >= kFireOnTime)
+        run.reason = absl::StrCat("missed, made up for after ", HumanDuration(now_.wall - time));
+    } else {
+      run.reason = absl::StrCat("refused: ", std::string(effects_.reply.status.message()));
+    }
+  }
+  AddRun(schedule, std::move(run));
+  effects_.reply = outer;
+}
+
+SubmitEvent Scheduler::SubmitOf(const Schedule& schedule, std::string request_id,
+                                const JobId& id) const {
+  const ScheduleRecord& record = schedule.record;
+  SubmitEvent submit;
+  submit.job = id;
+  submit.request_id = std::move(request_id);
+  submit.body_sha256 = record.body_sha256;
+  submit.user = record.user;
+  submit.spec = record.spec;
+  submit.payload = record.payload;
+  if (submit.spec.deadline != absl::InfiniteFuture())
+    submit.spec.deadline = now_.wall + (record.spec.deadline - record.created);
+  submit.spec.ttl_after_finished = std::max(submit.spec.ttl_after_finished, kKeepForVerdict);
+  return submit;
+}
+
+// Applies the overlap policy: what earlier runs mean for the job about to be submitted. Returns why
+// it must not be; empty: it may.
+std::string Scheduler::ResolveOverlap(const Schedule& schedule, SubmitEvent& submit) {
+  std::vector<const Job*> unfinished;
+  for (const auto& [number, run] : schedule.runs) {
+    const Job* job = run.job.empty() ? nullptr : Find(run.job);
+    if (job != nullptr && !IsTerminal(job->state)) unfinished.push_back(job);
+  }
+  if (unfinished.empty()) return "";
+  const OverlapPolicy policy = schedule.record.overlap;
+  const Job& newest = *unfinished.back();
+  if (policy == OverlapPolicy::kSkip) {
+    return absl::StrCat("overlaps with ", newest.id.value(), ", which is still ",
+                        std::string(JobStateName(newest.state)));
+  }
+  if (unfinished.size() >= kMaxUnfinishedRuns) {
+    return absl::StrCat(unfinished.size(), " earlier runs have not ended, the limit");
+  }
+  for (const Job* job : unfinished) {
+    if (policy == OverlapPolicy::kCancelOld) {
+      const Reply outer = std::exchange(effects_.reply, Reply());
+      On(CancelEvent{job->id, absl::StrCat("schedule ", schedule.record.name),
+                     "its next run is due"});
+      effects_.reply = outer;
+    }
+    if (!IsTerminal(job->state)) submit.spec.after_any.push_back(job->id);
+  }
+  return "";
+}
+
+void Scheduler::AddRun(Schedule& schedule, ScheduleRun run) {
+  run.number = ++schedule.record.runs;
+  run.decided = now_.wall;
+  if (!run.manual) schedule.record.last_fire = std::max(schedule.record.last_fire, run.fire_time);
+  if (!run.job.empty()) schedules_.run_of[run.job] = {schedule.record.name, run.number};
+  effects_.records.push_back(PutScheduleRun{schedule.record.name, run});
+  schedule.runs[run.number] = std::move(run);
+  TrimRuns(schedule);
+}
+
+// Keeps the newest, those whose jobs have not been judged, and the reference.
+void Scheduler::TrimRuns(Schedule& schedule) {
+  const int64_t oldest = schedule.record.runs - schedule.record.history_limit + 1;
+  for (auto it = schedule.runs.begin(); it != schedule.runs.end() && it->first < oldest;) {
+    const ScheduleRun& run = it->second;
+    const bool waits = !run.job.empty() && run.judgement.result == RunResult::kPending;
+    if (waits || it->first == schedule.record.reference) {
+      ++it;
+      continue;
+    }
+    effects_.records.push_back(DeleteScheduleRun{schedule.record.name, it->first});
+    it = schedule.runs.erase(it);
+  }
+}
+
+// ---- verdicts
+
+void Scheduler::NoteRunEnded(const JobId& id) {
+  auto it = schedules_.run_of.find(id);
+  if (it != schedules_.run_of.end()) schedules_.to_judge.insert(it->second);
+}
+
+void Scheduler::On(const JudgeRunEvent& event) {
+  if (schedules_.to_judge.count({event.schedule, event.number}) == 0) return;  // done, or deleted
+  Schedule& schedule = schedules_.by_name.at(event.schedule);
+  ScheduleRun& run = schedule.runs.at(event.number);
+  const Job* job = Find(run.job);
+  run.measures = event.measures;
+  Judgement& judgement = run.judgement;
+  if (job == nullptr || job->state == JobState::kCancelled) {
+    judgement.result = RunResult::kUnknown;
+    judgement.reason = job == nullptr ? "its job's record was deleted" : job->reason;
+  } else if (job->state == JobState::kFailed) {
+    judgement.result = RunResult::kFailed;
+    judgement.reason = job->reason;
+  } else {
+    ScheduleRecord& record = schedule.record;
+    const auto reference = schedule.runs.find(record.reference);
+    const bool known = reference != schedule.runs.end();
+    judgement = Judge(run.measures, known ? &reference->second.measures : nullptr, record.reference,
+                      record.tolerances);
+    if (IsGood(judgement.result)) BecomeReference(schedule, run);
+  }
+  if (schedule.record.reference != run.number) run.measures.curve.clear();
+  judgement.time = now_.wall;
+  schedules_.to_judge.erase({event.schedule, event.number});
+  schedules_.run_of.erase(run.job);
+  effects_.records.push_back(PutScheduleRun{event.schedule, run});
+  TrimRuns(schedule);
+}
+
+// Its curve has done its duty.
+void Scheduler::DropReference(Schedule& schedule) {
+  auto old = schedule.runs.find(schedule.record.reference);
+  if (old == schedule.runs.end()) return;
+  old->second.measures.curve.clear();
+  effects_.records.push_back(PutScheduleRun{schedule.record.name, old->second});
+}
+
+// A run that was judged late does not take the place of a newer one.
+void Scheduler::BecomeReference(Schedule& schedule, const ScheduleRun& run) {
+  ScheduleRecord& record = schedule.record;
+  if (run.number < record.reference) return;
+  DropReference(schedule);
+  record.reference = run.number;
+  effects_.records.push_back(PutSchedule{record});
+}
+
+// ---- recovery and checks
+
+void Scheduler::LoadSchedules(StoredState& stored) {
+  for (ScheduleRecord& record : stored.schedules) {
+    const std::string name = record.name;
+    Schedule& schedule = schedules_.by_name[name];
+    schedule.record = std::move(record);
+    // Another version of tzdata may have dropped the zone; the others go on.
+    const absl::Status rule = LoadRule(schedule);
+    if (!rule.ok()) {
+      schedule.rule.reset();
+      schedule.problem = std::string(rule.message());
+    } else if (!schedule.record.paused) {
+      schedules_.due.insert({schedule.record.next_fire, name});
+    }
+  }
+  for (auto& [name, run] : stored.schedule_runs) {
+    auto schedule = schedules_.by_name.find(name);
+    if (schedule == schedules_.by_name.end()) continue;
+    if (!run.job.empty() && run.judgement.result == RunResult::kPending) {
+      schedules_.run_of[run.job] = {name, run.number};
+      const Job* job = Find(run.job);
+      if (job == nullptr || IsTerminal(job->state)) schedules_.to_judge.insert({name, run.number});
+    }
+    schedule->second.runs[run.number] = std::move(run);
+  }
+}
+
+void Scheduler::CheckScheduleInvariants() const {
+  size_t due = 0, pending = 0;
+  for (const auto& [name, schedule] : schedules_.by_name) {
+    const ScheduleRecord& record = schedule.record;
+    LL_CHECK(record.name == name);
+    LL_CHECK(schedule.rule.has_value() == schedule.problem.empty());
+    const bool fires = !record.paused && schedule.rule.has_value();
+    LL_CHECK((schedules_.due.count({record.next_fire, name}) > 0) == fires);
+    due += fires;
+    LL_CHECK(record.reference == 0 || schedule.runs.count(record.reference) == 1);
+    for (const auto& [number, run] : schedule.runs) {
+      LL_CHECK(run.number == number && number <= record.runs);
+      LL_CHECK(!run.job.empty() || !run.reason.empty());
+      LL_CHECK(run.measures.curve.empty() || number == record.reference);
+      if (run.job.empty() || run.judgement.result != RunResult::kPending) continue;
+      ++pending;
+      LL_CHECK(schedules_.run_of.at(run.job) == RunKey(name, number));
+      const Job* job = Find(run.job);
+      LL_CHECK((schedules_.to_judge.count({name, number}) > 0) ==
+               (job == nullptr || IsTerminal(job->state)));
+    }
+  }
+  LL_CHECK(schedules_.due.size() == due);
+  LL_CHECK(schedules_.run_of.size() == pending);
+}
+
+}  // namespace ll
