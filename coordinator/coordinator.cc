@@ -17,8 +17,10 @@
 #include "coordinator/api/follow.h"
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/reflection_guard.h"
+#include "coordinator/api/schedules_service.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
+#include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
 #include "coordinator/store/sqlite_store.h"
 #include "coordinator/web/http.h"
@@ -90,6 +92,7 @@ class RealCoordinator : public Coordinator {
     telemetry_ = std::make_unique<Telemetry>(
         TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
     follow_ = std::make_unique<FollowHub>(*telemetry_);
+    run_judge_ = std::make_unique<RunJudge>(*driver_, *telemetry_, clock);
   }
 
   ~RealCoordinator() override {
@@ -133,6 +136,7 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(follow_.get());
     driver_->AddListener(&health_);
     driver_->AddListener(&telemetry_remover_);
+    driver_->AddListener(run_judge_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
       follow_->OnNews(job);
@@ -159,6 +163,7 @@ class RealCoordinator : public Coordinator {
     jobs_ = std::make_unique<JobsService>(
         api_, *follow_, hub_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
     admin_ = std::make_unique<AdminService>(api_, hub_, admission);
+    schedules_ = std::make_unique<SchedulesService>(api_, admission);
     workers_ = std::make_unique<WorkersService>(api_, hub_);
   }
 
@@ -175,6 +180,7 @@ class RealCoordinator : public Coordinator {
     builder.AddListeningPort(absl::StrCat(host, ":", listen.port), credentials, &port);
     builder.RegisterService(jobs_.get());
     builder.RegisterService(admin_.get());
+    builder.RegisterService(schedules_.get());
     builder.RegisterService(workers_.get());
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
         interceptors;
@@ -220,10 +226,12 @@ class RealCoordinator : public Coordinator {
   TelemetryRemover telemetry_remover_{telemetry_};
   std::unique_ptr<FollowHub> follow_;
   std::unique_ptr<Driver> driver_;
+  std::unique_ptr<RunJudge> run_judge_;
   std::unique_ptr<Authenticator> authenticator_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;
+  std::unique_ptr<SchedulesService> schedules_;
   std::unique_ptr<WorkersService> workers_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<HttpServer> http_;

@@ -116,7 +116,7 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   Action chosen;
   for (auto add : {AddSubmitCommand, AddPlanCommand, AddListCommand, AddGetCommand, AddWatchCommand,
                    AddLogsCommand, AddControlCommands, AddWhyCommand, AddEvalCommand,
-                   AddChatCommand, AddMergeCommand, AddWorkersCommand, AddQueuesCommand,
+                   AddChatCommand, AddMergeCommand, AddWorkersCommand, AddQueuesCommand, AddScheduleCommand,
                    AddModelsCommand, AddDataCommand, AddVersionCommand, AddCompletionCommand}) {
     add(app, chosen);
   }

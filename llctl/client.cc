@@ -93,7 +93,8 @@ Client::Client(std::shared_ptr<grpc::Channel> channel, std::string address, absl
     : address_(std::move(address)),
       timeout_(timeout),
       jobs_(v1::Jobs::NewStub(channel)),
-      admin_(v1::Admin::NewStub(channel)) {}
+      admin_(v1::Admin::NewStub(channel)),
+      schedules_(v1::Schedules::NewStub(channel)) {}
 
 absl::Status Client::Explain(const grpc::Status& grpc_status) const {
   absl::Status status = FromGrpcStatus(grpc_status);

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
+#include "proto/schedules.grpc.pb.h"
 
 namespace ll {
 
@@ -38,6 +39,7 @@ class Client {
 
   v1::Jobs::Stub& jobs() { return *jobs_; }
   v1::Admin::Stub& admin() { return *admin_; }
+  v1::Schedules::Stub& schedules() { return *schedules_; }
   const std::string& address() const { return address_; }
   absl::Duration timeout() const { return timeout_; }
 
@@ -65,6 +67,7 @@ class Client {
   absl::Duration timeout_;
   std::unique_ptr<v1::Jobs::Stub> jobs_;
   std::unique_ptr<v1::Admin::Stub> admin_;
+  std::unique_ptr<v1::Schedules::Stub> schedules_;
 };
 
 // ${LL_DATA_DIR:-$HOME/.local/share/ll}

@@ -13,14 +13,86 @@
 #include "base/field_error.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
+#include "proto/schedules.grpc.pb.h"
 #include "rpc/status.h"
 
 namespace ll {
 
+// The service Schedules, whose method names are those of Jobs: an object of its own.
+struct FakeSchedules : public v1::Schedules::Service {
+  std::function<absl::Status(const std::string& what)> note;
+  std::function<v1::Job()> job;
+  std::vector<v1::CreateScheduleRequest> made;
+
+  static v1::Schedule Nightly() {
+    v1::Schedule schedule;
+    schedule.set_name("nightly");
+    schedule.set_cron("0 2 * * *");
+    schedule.set_time_zone("Europe/Berlin");
+    v1::ScheduleRun* run = schedule.add_runs();
+    run->set_number(2);
+    run->set_job_id("job-000000000002");
+    run->set_fires(1);
+    run->set_verdict(v1::ScheduleRun::REGRESSED);
+    run->set_verdict_reason("final loss 2.5 is 25 % above 2");
+    run->set_diverging_step(120);
+    run = schedule.add_runs();
+    run->set_number(1);
+    run->set_fires(3);
+    run->mutable_fire_time()->set_seconds(1774746000);
+    run->mutable_first_fire_time()->set_seconds(1774573200);
+    run->set_reason("missed");
+    return schedule;
+  }
+  grpc::Status Create(grpc::ServerContext*, const v1::CreateScheduleRequest* request,
+                      v1::Schedule* response) override {
+    made.push_back(*request);
+    *response = request->schedule();
+    return ToGrpcStatus(note("create " + request->schedule().name()));
+  }
+  grpc::Status List(grpc::ServerContext*, const v1::ListSchedulesRequest*,
+                    v1::ListSchedulesResponse* response) override {
+    *response->add_schedules() = Nightly();
+    return grpc::Status::OK;
+  }
+  grpc::Status Get(grpc::ServerContext*, const v1::GetScheduleRequest*,
+                   v1::Schedule* response) override {
+    *response = Nightly();
+    return grpc::Status::OK;
+  }
+  grpc::Status Delete(grpc::ServerContext*, const v1::DeleteScheduleRequest* request,
+                      v1::Schedule*) override {
+    return ToGrpcStatus(note("delete " + request->name()));
+  }
+  grpc::Status Run(grpc::ServerContext*, const v1::RunScheduleRequest* request,
+                   v1::Job* response) override {
+    *response = job();
+    return ToGrpcStatus(note("run " + request->name()));
+  }
+  grpc::Status Pause(grpc::ServerContext*, const v1::PauseScheduleRequest* request,
+                     v1::Schedule* response) override {
+    *response = Nightly();
+    return ToGrpcStatus(note("pause " + request->name()));
+  }
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeScheduleRequest* request,
+                      v1::Schedule* response) override {
+    *response = Nightly();
+    return ToGrpcStatus(note("resume " + request->name()));
+  }
+};
+
 // Each call takes the answer of its own member; `failure`, when set, is the answer to everything.
 class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
  public:
-  FakeCoordinator() { Start("127.0.0.1:0"); }
+  FakeCoordinator() {
+    schedules.note = [this](const std::string& what) {
+      std::lock_guard lock(mutex);
+      controls.push_back(what);
+      return failure;
+    };
+    schedules.job = [this] { return job; };
+    Start("127.0.0.1:0");
+  }
   ~FakeCoordinator() override { Stop(); }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
@@ -41,6 +113,8 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
   grpc::Status watch_end;          // of every stream but the last one
   std::function<void()> on_watch;  // runs while a stream is open, after its messages
   std::vector<std::string> log_chunks;
+
+  FakeSchedules schedules;
 
   // What came in.
   std::mutex mutex;
@@ -184,6 +258,7 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(static_cast<v1::Jobs::Service*>(this));
     builder.RegisterService(static_cast<v1::Admin::Service*>(this));
+    builder.RegisterService(&schedules);
     server_ = builder.BuildAndStart();
   }
   grpc::Status Control(const std::string& what, v1::Job* response) {

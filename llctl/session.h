@@ -71,6 +71,7 @@ void AddEvalCommand(CLI::App& app, Action& chosen);
 void AddMergeCommand(CLI::App& app, Action& chosen);
 void AddWorkersCommand(CLI::App& app, Action& chosen);
 void AddQueuesCommand(CLI::App& app, Action& chosen);
+void AddScheduleCommand(CLI::App& app, Action& chosen);
 void AddModelsCommand(CLI::App& app, Action& chosen);
 void AddDataCommand(CLI::App& app, Action& chosen);
 void AddVersionCommand(CLI::App& app, Action& chosen);

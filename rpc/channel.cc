@@ -23,7 +23,7 @@ namespace {
 // agents reconnect by themselves.
 constexpr char kServiceConfig[] = R"({
   "methodConfig": [{
-    "name": [{"service": "ll.v1.Jobs"}, {"service": "ll.v1.Admin"}],
+    "name": [{"service": "ll.v1.Jobs"}, {"service": "ll.v1.Admin"}, {"service": "ll.v1.Schedules"}],
     "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"]}
   }]

@@ -14,6 +14,7 @@
 #include "model/spec/spec_fields.h"
 #include "proto/admin.pb.h"
 #include "proto/jobs.pb.h"
+#include "proto/schedules.pb.h"
 #include "proto/workers.pb.h"
 
 namespace ll {
@@ -321,8 +322,9 @@ class AuthTest : public ::testing::Test {
 
 TEST_F(AuthTest, EveryMethodOfEveryServiceHasAScope) {
   int methods = 0;
-  for (const auto* file : {v1::SubmitRequest::descriptor()->file(), v1::Hello::descriptor()->file(),
-                           v1::AddModelRequest::descriptor()->file()}) {
+  for (const auto* file :
+       {v1::SubmitRequest::descriptor()->file(), v1::Hello::descriptor()->file(),
+        v1::AddModelRequest::descriptor()->file(), v1::Schedule::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
         const auto* method = file->service(s)->method(m);

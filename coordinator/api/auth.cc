@@ -43,6 +43,13 @@ const std::map<std::string, Scope>& ScopeTable() {
       {"/ll.v1.Admin/AddData", Scope::kAdmin},
       {"/ll.v1.Admin/ListData", Scope::kRead},
       {"/ll.v1.Admin/Version", Scope::kRead},
+      {"/ll.v1.Schedules/Create", Scope::kSubmit},
+      {"/ll.v1.Schedules/List", Scope::kRead},
+      {"/ll.v1.Schedules/Get", Scope::kRead},
+      {"/ll.v1.Schedules/Delete", Scope::kSubmit},
+      {"/ll.v1.Schedules/Run", Scope::kSubmit},
+      {"/ll.v1.Schedules/Pause", Scope::kSubmit},
+      {"/ll.v1.Schedules/Resume", Scope::kSubmit},
       {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Scope::kRead},
   };
   return *table;

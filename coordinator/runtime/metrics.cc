@@ -59,6 +59,19 @@ Metrics::Metrics(Clock& clock)
           HistogramOf(*registry_, "ll_scheduler_pass_seconds", "Duration of one decision.")
               .Add({}, kFastBuckets)),
       worker_up_(GaugeOf(*registry_, "ll_worker_up", "1 while the worker's agent is in contact.")),
+      schedule_final_loss_(GaugeOf(*registry_, "ll_schedule_last_final_loss",
+                                   "Final loss of the schedule's newest judged run.")),
+      schedule_perplexity_(GaugeOf(*registry_, "ll_schedule_last_perplexity",
+                                   "Perplexity of the schedule's newest judged run.")),
+      schedule_tokens_per_second_(
+          GaugeOf(*registry_, "ll_schedule_last_tokens_per_second",
+                  "Tokens per second of the schedule's newest judged run.")),
+      schedule_verdict_(GaugeOf(*registry_, "ll_schedule_last_verdict",
+                                "Newest verdict: 0 regressed or failed, 1 same or the first good "
+                                "run, 2 better.")),
+      schedule_success_time_(
+          GaugeOf(*registry_, "ll_schedule_last_success_time_seconds",
+                  "When the schedule's newest good run ended, in seconds since 1970.")),
       rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total",
                               "Finished calls by method and status code.")),
       rpc_seconds_(
@@ -178,6 +191,7 @@ void Metrics::OnTick(const Scheduler& scheduler) {
       ++it;
     }
   }
+  UpdateSchedules(scheduler);
   const absl::Duration now = clock_.Steady();
   for (auto it = series_.begin(); it != series_.end();) {
     auto next = std::next(it);
@@ -190,6 +204,59 @@ void Metrics::OnTick(const Scheduler& scheduler) {
       series_.erase(it);
     }
     it = next;
+  }
+}
+
+void Metrics::UpdateSchedules(const Scheduler& scheduler) {
+  const auto remove = [](GaugeFamily& family, prometheus::Gauge* gauge) {
+    if (gauge != nullptr) family.Remove(gauge);
+  };
+  for (auto it = schedules_.begin(); it != schedules_.end();) {
+    if (scheduler.schedules().count(it->first) > 0) {
+      ++it;
+      continue;
+    }
+    remove(schedule_final_loss_, it->second.final_loss);
+    remove(schedule_perplexity_, it->second.perplexity);
+    remove(schedule_tokens_per_second_, it->second.tokens_per_second);
+    remove(schedule_verdict_, it->second.verdict);
+    remove(schedule_success_time_, it->second.success_time);
+    it = schedules_.erase(it);
+  }
+  for (const auto& [name, schedule] : scheduler.schedules()) {
+    for (auto run = schedule.runs.rbegin(); run != schedule.runs.rend(); ++run) {
+      const RunResult result = run->second.judgement.result;
+      if (result == RunResult::kPending || result == RunResult::kUnknown) continue;
+      ScheduleSeries& series = schedules_[name];
+      if (series.run != run->first)
+        ShowRun(name, run->second, scheduler.Find(run->second.job), series);
+      break;
+    }
+  }
+}
+
+void Metrics::ShowRun(const std::string& name, const ScheduleRun& run, const Job* job,
+                      ScheduleSeries& series) {
+  const prometheus::Labels labels = {{"schedule", name}};
+  const auto show = [&labels](GaugeFamily& family, prometheus::Gauge*& gauge, double value) {
+    if (gauge == nullptr) gauge = &family.Add(labels);
+    gauge->Set(value);
+  };
+  series.run = run.number;
+  const RunResult result = run.judgement.result;
+  const RunMeasures& measures = run.measures;
+  show(schedule_verdict_, series.verdict,
+       result == RunResult::kBetter ? 2
+       : IsGood(result)             ? 1
+                                    : 0);
+  if (measures.final_loss) show(schedule_final_loss_, series.final_loss, *measures.final_loss);
+  if (measures.perplexity) show(schedule_perplexity_, series.perplexity, *measures.perplexity);
+  if (measures.tokens_per_second)
+    show(schedule_tokens_per_second_, series.tokens_per_second, *measures.tokens_per_second);
+  if (IsGood(result)) {
+    const absl::Time ended = job != nullptr ? job->finished : run.judgement.time;
+    show(schedule_success_time_, series.success_time,
+         absl::ToDoubleSeconds(ended - absl::UnixEpoch()));
   }
 }
 

@@ -49,6 +49,16 @@ class Metrics : public DriverListener {
     prometheus::Counter* tokens;
     absl::Duration remove_at = absl::InfiniteDuration();  // steady time
   };
+  // Of the newest judged run of a schedule; gone with the schedule.
+  struct ScheduleSeries {
+    int64_t run = 0;  // shown
+    prometheus::Gauge* verdict = nullptr;
+    prometheus::Gauge *final_loss = nullptr, *perplexity = nullptr, *tokens_per_second = nullptr,
+                      *success_time = nullptr;  // made with the first value
+  };
+  void UpdateSchedules(const Scheduler& scheduler) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowRun(const std::string& name, const ScheduleRun& run, const Job* job,
+               ScheduleSeries& series);
   JobSeries& SeriesOf(const JobId& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RemoveSeries(const JobSeries& series) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -63,6 +73,8 @@ class Metrics : public DriverListener {
   prometheus::Histogram& job_wait_seconds_;
   prometheus::Histogram& scheduler_pass_seconds_;
   GaugeFamily& worker_up_;
+  GaugeFamily &schedule_final_loss_, &schedule_perplexity_, &schedule_tokens_per_second_,
+      &schedule_verdict_, &schedule_success_time_;
   prometheus::Family<prometheus::Counter>& rpc_requests_;
   prometheus::Family<prometheus::Histogram>& rpc_seconds_;
 
@@ -70,6 +82,7 @@ class Metrics : public DriverListener {
   absl::flat_hash_map<JobId, JobSeries> series_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<JobId, JobState> unfinished_ ABSL_GUARDED_BY(mu_);  // as last seen
   std::map<std::string, prometheus::Gauge*> workers_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, ScheduleSeries> schedules_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace ll

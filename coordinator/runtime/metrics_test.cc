@@ -54,6 +54,45 @@ TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
   EXPECT_THAT(Text(), HasSubstr("ll_eval_effective_context_length{job_id=\"job-1\"} 8192"));
 }
 
+TEST_F(MetricsTest, ASchedulesNewestVerdict) {
+  StoredState stored;
+  ScheduleRecord record;
+  record.name = "nightly";
+  record.cron = "@daily";
+  record.time_zone = "UTC";
+  record.payload = std::make_shared<JobPayload>();
+  stored.schedules = {record};
+  const auto add = [&stored](int64_t number, RunResult result, double loss, int64_t judged) {
+    ScheduleRun run;
+    run.number = number;
+    run.reason = "left out";
+    run.judgement.result = result;
+    run.judgement.time = absl::FromUnixSeconds(judged);
+    if (loss > 0) run.measures.final_loss = loss;
+    stored.schedule_runs.push_back({"nightly", run});
+  };
+  const auto tick = [&] {
+    metrics_.OnTick(Scheduler::Recover(stored, {}, {clock_.Steady(), clock_.Now()}).value());
+    return Text();
+  };
+  add(1, RunResult::kPending, 0, 0);
+  EXPECT_THAT(tick(), Not(HasSubstr("ll_schedule_last_verdict{")));
+  add(2, RunResult::kBetter, 2.5, 1000);
+  EXPECT_THAT(tick(), HasSubstr("ll_schedule_last_verdict{schedule=\"nightly\"} 2"));
+  EXPECT_THAT(Text(), HasSubstr("ll_schedule_last_final_loss{schedule=\"nightly\"} 2.5"));
+  EXPECT_THAT(Text(),
+              HasSubstr("ll_schedule_last_success_time_seconds{schedule=\"nightly\"} 1000"));
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_schedule_last_perplexity{")));  // not told: not invented
+  add(3, RunResult::kRegressed, 3.5, 2000);
+  add(4, RunResult::kUnknown, 0, 3000);  // a cancelled run says nothing
+  EXPECT_THAT(tick(), HasSubstr("ll_schedule_last_verdict{schedule=\"nightly\"} 0"));
+  EXPECT_THAT(Text(), HasSubstr("ll_schedule_last_final_loss{schedule=\"nightly\"} 3.5"));
+  EXPECT_THAT(Text(),
+              HasSubstr("ll_schedule_last_success_time_seconds{schedule=\"nightly\"} 1000"));
+  stored.schedules.clear();
+  EXPECT_THAT(tick(), Not(HasSubstr("nightly")));
+}
+
 TEST_F(MetricsTest, EveryStateHasASeries) {
   metrics_.OnTick(Empty());
   for (JobState state : kAllJobStates) {

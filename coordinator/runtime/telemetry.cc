@@ -183,9 +183,11 @@ std::vector<int64_t> Telemetry::Epochs(const JobId& job) const {
   return out;
 }
 
-std::vector<StepFacts> Telemetry::Steps(const JobId& job) const {
+Telemetry::History Telemetry::HistoryOf(const JobId& job) const {
+  History out;
   std::map<int64_t, StepFacts> by_step;
   for (int64_t epoch : Epochs(job)) {
+    out.done = false;
     const TelemetryKey key{job, epoch, 0, TelemetryStream::kEvents};
     std::string rest;
     int64_t offset = 0;
@@ -198,6 +200,10 @@ std::vector<StepFacts> Telemetry::Steps(const JobId& job) const {
       const size_t used = ForEachLine(rest, [&](absl::string_view line) {
         const auto event = ParseEvent(line);
         if (!event.has_value()) return;
+        if (const EvalFacts eval = ParseEval(*event); eval.perplexity.has_value())
+          out.perplexity = eval.perplexity;
+        const auto kind = event->find("event");
+        if (kind != event->end() && *kind == "done") out.done = true;
         if (auto step = ParseStep(*event, epoch)) {
           // A resumed attempt repeats what came after its checkpoint: those steps of the older one
           // are void.
@@ -208,8 +214,7 @@ std::vector<StepFacts> Telemetry::Steps(const JobId& job) const {
       rest.erase(0, used);
     }
   }
-  std::vector<StepFacts> out;
-  for (auto& [number, step] : by_step) out.push_back(std::move(step));
+  for (auto& [number, step] : by_step) out.steps.push_back(std::move(step));
   return out;
 }
 

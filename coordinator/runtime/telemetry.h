@@ -84,7 +84,15 @@ class Telemetry {
   std::vector<int64_t> Epochs(const JobId& job) const;
 
   // Every step of rank 0 in order, each in its newest epoch's version.
-  std::vector<StepFacts> Steps(const JobId& job) const;
+  std::vector<StepFacts> Steps(const JobId& job) const { return HistoryOf(job).steps; }
+
+  // What rank 0 told of the whole job. Reads its files.
+  struct History {
+    std::vector<StepFacts> steps;      // as Steps()
+    std::optional<double> perplexity;  // of the newest evaluation that told one
+    bool done = false;                 // the newest epoch's `done` event is there
+  };
+  History HistoryOf(const JobId& job) const;
 
   // The newest step; `tokens` counts from the job's first step. nullopt before the first.
   std::optional<StepFacts> Newest(const JobId& job) const;

@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/format.h"
@@ -140,7 +141,7 @@ bool Scenario::Run(const Args& args) {
   } else if (command == "acks") {
     acks_ = true;
   } else {
-    return RunOperator(args) || RunTime(args) || RunReport(args);
+    return RunOperator(args) || RunSchedule(args) || RunTime(args) || RunReport(args);
   }
   return true;
 }
@@ -171,6 +172,54 @@ bool Scenario::RunOperator(const Args& args) {
   return true;
 }
 
+bool Scenario::RunSchedule(const Args& args) {
+  const std::string command = args.Word(0), name = args.Word(1);
+  if (command == "schedule") {
+    SetSchedule(args);
+  } else if (command == "unschedule") {
+    Give(DeleteScheduleEvent{name, "ann"});
+  } else if (command == "hold" || command == "unhold") {
+    Give(PauseScheduleEvent{name, command == "hold", "ann"});
+  } else if (command == "run") {
+    Give(RunScheduleEvent{name, JobId(args.Word(2)), args.Get("request", args.Word(2)), "ann"});
+  } else if (command == "judge") {
+    JudgeRunEvent event{name, Int(args.Word(2))};
+    double loss = 0;
+    if (absl::SimpleAtod(args.Get("loss"), &loss)) event.measures.final_loss = loss;
+    for (const std::string& point : List(args.Get("curve"))) {
+      const std::vector<std::string> parts = absl::StrSplit(point, ':');
+      LL_CHECK(parts.size() == 2 && absl::SimpleAtod(parts[1], &loss));
+      event.measures.curve.push_back({Int(parts[0]), loss});
+    }
+    Give(event);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void Scenario::SetSchedule(const Args& args) {
+  SetScheduleEvent event;
+  event.replace = args.Has("replace");
+  ScheduleRecord& record = event.schedule;
+  record.name = args.Word(1);
+  record.user = "ann";
+  record.cron = absl::StrReplaceAll(args.Get("cron"), {{"_", " "}});
+  record.time_zone = args.Get("tz", "UTC");
+  const std::string missed = args.Get("missed", "last"), overlap = args.Get("overlap", "skip");
+  record.missed = missed == "all"    ? MissedPolicy::kAll
+                  : missed == "skip" ? MissedPolicy::kSkip
+                                     : MissedPolicy::kLast;
+  record.overlap = overlap == "queue"        ? OverlapPolicy::kQueue
+                   : overlap == "cancel_old" ? OverlapPolicy::kCancelOld
+                                             : OverlapPolicy::kSkip;
+  record.start_within = Duration(args.Get("start_within", "inf"));
+  record.spec.gpus = static_cast<int>(Int(args.Get("gpus", "1")));
+  record.body_sha256 = absl::StrCat(record.cron, record.time_zone, missed, overlap);
+  record.payload = std::make_shared<JobPayload>();
+  Give(event);
+}
+
 bool Scenario::RunTime(const Args& args) {
   const std::string command = args.Word(0);
   if (command == "tick") {
@@ -188,6 +237,8 @@ bool Scenario::RunTime(const Args& args) {
     steady_ += Duration(args.Word(1));
     wall_ += Duration(args.Word(1));
     Give(TickEvent{});
+  } else if (command == "clock") {
+    wall_ += Duration(args.Word(1));
   } else if (command == "restart") {
     Restart();
   } else if (command == "lose-commit") {
@@ -392,6 +443,12 @@ void Scenario::Print(const Effects& effects) {
                        ": ", put->transition.reason));
     } else if (const auto* gone = std::get_if<DeleteJob>(&record)) {
       Out(absl::StrCat(gone->job.value(), " deleted"));
+    } else if (const auto* run = std::get_if<PutScheduleRun>(&record)) {
+      PrintRun(*run);
+    } else if (const auto* schedule = std::get_if<PutSchedule>(&record)) {
+      Out(absl::StrCat(
+          schedule->schedule.name, schedule->schedule.paused ? " held, next " : " next ",
+          absl::FormatTime(absl::RFC3339_sec, schedule->schedule.next_fire, absl::UTCTimeZone())));
     }
   }
   for (const Send& send : effects.sends) PrintSend(send);
@@ -409,6 +466,23 @@ void Scenario::Print(const Effects& effects) {
       Out(absl::StrCat(id.value(), " is no longer headless"));
   }
   for (const std::string& note : effects.notes) Out("note: " + note);
+}
+
+void Scenario::PrintRun(const PutScheduleRun& put) {
+  const ScheduleRun& run = put.run;
+  std::string text =
+      absl::StrCat(put.schedule, " #", run.number, " of ",
+                   absl::FormatTime(absl::RFC3339_sec, run.fire_time, absl::UTCTimeZone()));
+  if (run.fires > 1) absl::StrAppend(&text, " and ", run.fires - 1, " before");
+  absl::StrAppend(&text, run.job.empty() ? " left out" : absl::StrCat(": ", run.job.value()));
+  if (!run.reason.empty()) absl::StrAppend(&text, " (", run.reason, ")");
+  static constexpr const char* kResults[] = {"",          "baseline", "better", "same",
+                                             "regressed", "failed",   "unknown"};
+  if (run.judgement.result != RunResult::kPending) {
+    absl::StrAppend(&text, " ", kResults[static_cast<int>(run.judgement.result)], ": ",
+                    run.judgement.reason);
+  }
+  Out(text);
 }
 
 void Scenario::PrintSend(const Send& send) {

@@ -18,6 +18,10 @@
 //                     from
 //   queue Q [weight=] [quota=GPUS] [max=GPUS] [jobs=N]
 //   cordon W, uncordon W, drain W [reason=WORD]
+//   schedule S cron=M_H_D_M_W [tz=ZONE] [missed=last|skip|all] [overlap=skip|queue|cancel_old]
+//            [start_within=] [gpus=] [replace]
+//   unschedule S, hold S, unhold S, run S J [request=ID]
+//   judge S RUN [loss=X] [curve=STEP:LOSS,…]
 //   cancel J, pause J, resume J
 //   report W J E R FACT [class=C] [signal=N] [ordered] [message=WORD] [seq=N] [repeat]
 //                     FACT: started, rendezvous ADDR, training, checkpoint STEP, exit CODE, refused
@@ -25,6 +29,7 @@
 //   finish J [CODE]   every running rank reports its exit (0)
 //   tick DURATION     one tick a second, with heartbeats of all connected workers not muted
 //   sleep DURATION    the coordinator does nothing for so long (no ticks), then ticks once
+//   clock DURATION    the wall clock jumps, also back (-3h); the next tick sees it
 //   restart           kill -9 and start again from the store; every stream is gone
 //   lose-commit       the next event's transaction fails; the coordinator starts from the store
 //   why J, show J, workers
@@ -76,12 +81,15 @@ class Scenario {
   void Submit(const Args& args);
   void SubmitAll(const Args& args);
   bool RunOperator(const Args& args);
+  bool RunSchedule(const Args& args);
+  void SetSchedule(const Args& args);
   void ReportAll(const std::string& job, const std::vector<std::string>& what);
   void Report(const std::string& worker, const std::string& job, int64_t epoch, int rank,
               const Args& args, size_t at);
   void Give(const Event& event);
   void Print(const Effects& effects);
   void PrintSend(const Send& send);
+  void PrintRun(const PutScheduleRun& put);
   void PrintJob(const JobId& id);
   void Restart();
   void Out(const std::string& line) { out_ += line + "\n"; }

@@ -1,0 +1,193 @@
+#include "coordinator/api/schedules_service.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/ids.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "coordinator/api/convert.h"
+#include "coordinator/api/schedules_convert.h"
+
+namespace ll {
+namespace {
+
+constexpr size_t kMaxSpecBytes = 256 << 10;
+constexpr size_t kMaxRequestIdBytes = 64;
+constexpr char kScheduleLabel[] = "schedule";
+
+absl::Status CheckName(const std::string& name) {
+  constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos)
+    return absl::OkStatus();
+  return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'",
+                         absl::StrCat("\"", OneLine(name.substr(0, 80)), "\"")});
+}
+
+absl::Status CheckRequestId(const std::string& id) {
+  const bool plain =
+      std::all_of(id.begin(), id.end(), [](unsigned char c) { return c >= 0x21 && c <= 0x7e; });
+  if (!id.empty() && id.size() <= kMaxRequestIdBytes && plain) return absl::OkStatus();
+  return MakeFieldError({"request_id", "1 to 64 printable characters without spaces",
+                         absl::StrCat(id.size(), " characters")});
+}
+
+// What can be refused without looking at anything.
+absl::StatusOr<ScheduleRecord> CheckCreate(const v1::Schedule& schedule) {
+  LL_RETURN_IF_ERROR(CheckName(schedule.name()));
+  LL_ASSIGN_OR_RETURN(ScheduleRecord record, SettingsFromProto(schedule));
+  LL_RETURN_IF_ERROR(Cron::Parse(record.cron).status());
+  LL_RETURN_IF_ERROR(LoadZone(record.time_zone).status());
+  if (schedule.spec().ByteSizeLong() > kMaxSpecBytes) {
+    return MakeFieldError(
+        {"spec", "at most 256 KiB", absl::StrCat(schedule.spec().ByteSizeLong(), " bytes")});
+  }
+  if (schedule.spec().stages_size() > 0) {
+    return MakeFieldError({"stages", "a job without stages: a schedule submits one job", "stages"});
+  }
+  return record;
+}
+
+absl::Status NoSuchSchedule(const std::string& name) {
+  return FieldStatus(absl::StatusCode::kNotFound, "schedule",
+                     absl::StrCat("there is no schedule ", OneLine(name.substr(0, 80))),
+                     "llctl schedule list shows the schedules");
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* context,
+                                                   const v1::CreateScheduleRequest* request,
+                                                   v1::Schedule* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Create", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  absl::StatusOr<ScheduleRecord> record = CheckCreate(request->schedule());
+  if (!record.ok()) return call.Finish(record.status());
+  record->user = call.caller().user;
+  record->body_sha256 = Sha256Hex(SerializeDeterministic(request->schedule()));
+  AdmissionRequest admission;
+  admission.spec = request->schedule().spec();
+  (*admission.spec.mutable_labels())[kScheduleLabel] = record->name;
+  // On the driver's thread, for the job that an evaluation or a merge takes its weights from.
+  api_.driver->Read([this, call, request, response, admission, record = *std::move(record)](
+                        const absl::Status& status, const Scheduler* view) mutable {
+    if (!status.ok()) return (void)call.Finish(status);
+    if (admission.spec.has_job()) {
+      const JobId id(admission.spec.job());
+      const Job* job = view->Find(id);
+      if (job == nullptr) {
+        return (void)call.Finish(FieldStatus(absl::StatusCode::kNotFound, "job",
+                                             absl::StrCat("there is no job ", id.value())));
+      }
+      v1::JobSpec resolved;
+      resolved.ParseFromString(job->payload->resolved_spec);
+      admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
+    }
+    CreateAdmitted(call, *request, std::move(record),
+                   Admit(admission, *api_.driver->cluster_view(), admission_), response);
+  });
+  return call.reactor();
+}
+
+void SchedulesService::CreateAdmitted(UnaryCall call, const v1::CreateScheduleRequest& request,
+                                      ScheduleRecord record, absl::StatusOr<Admitted> admitted,
+                                      v1::Schedule* response) {
+  if (!admitted.ok()) return (void)call.Finish(admitted.status());
+  record.spec = std::move(admitted->core);
+  record.payload = std::move(admitted->payload);
+  const std::string name = record.name;
+  RequestAndAnswer(call, SetScheduleEvent{std::move(record), request.replace()}, name, response);
+}
+
+void SchedulesService::RequestAndAnswer(UnaryCall call, Event event, const std::string& name,
+                                        v1::Schedule* response) {
+  api_.driver->Request(
+      std::move(event), [call, name, response](const Reply& reply, const Scheduler* view) {
+        if (reply.status.ok())
+          *response = ScheduleToProto(view->schedules().at(name), *view, ScheduleDetail::kSummary);
+        call.Finish(reply.status);
+      });
+}
+
+grpc::ServerUnaryReactor* SchedulesService::List(grpc::CallbackServerContext* context,
+                                                 const v1::ListSchedulesRequest*,
+                                                 v1::ListSchedulesResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/List", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
+    if (!status.ok()) return (void)call.Finish(status);
+    for (const auto& [name, schedule] : view->schedules())
+      *response->add_schedules() = ScheduleToProto(schedule, *view, ScheduleDetail::kSummary);
+    call.Finish(absl::OkStatus());
+  });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* SchedulesService::Get(grpc::CallbackServerContext* context,
+                                                const v1::GetScheduleRequest* request,
+                                                v1::Schedule* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Get", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read([call, request, response](const absl::Status& status, const Scheduler* view) {
+    if (!status.ok()) return (void)call.Finish(status);
+    const auto found = view->schedules().find(request->name());
+    if (found == view->schedules().end()) return (void)call.Finish(NoSuchSchedule(request->name()));
+    *response = ScheduleToProto(found->second, *view, ScheduleDetail::kRuns);
+    call.Finish(absl::OkStatus());
+  });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* SchedulesService::Delete(grpc::CallbackServerContext* context,
+                                                   const v1::DeleteScheduleRequest* request,
+                                                   v1::Schedule* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Delete", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  response->set_name(request->name());
+  api_.driver->Request(DeleteScheduleEvent{request->name(), call.caller().user},
+                       [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* SchedulesService::Run(grpc::CallbackServerContext* context,
+                                                const v1::RunScheduleRequest* request,
+                                                v1::Job* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Run", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  if (absl::Status bad = CheckRequestId(request->request_id()); !bad.ok()) return call.Finish(bad);
+  RunScheduleEvent event{request->name(), NewJobId(SystemRandom()), request->request_id(),
+                         call.caller().user};
+  api_.driver->Request(
+      std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
+        if (reply.status.ok()) {
+          const Job& job = *view->Find(reply.job);
+          const auto newest = job.epoch > 0 ? api_.telemetry->Newest(job.id) : std::nullopt;
+          *response = JobToProto(job, newest, JobDetail::kFull);
+        }
+        call.Finish(reply.status);
+      });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* SchedulesService::Pause(grpc::CallbackServerContext* context,
+                                                  const v1::PauseScheduleRequest* request,
+                                                  v1::Schedule* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Pause", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  RequestAndAnswer(call, PauseScheduleEvent{request->name(), true, call.caller().user},
+                   request->name(), response);
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* SchedulesService::Resume(grpc::CallbackServerContext* context,
+                                                   const v1::ResumeScheduleRequest* request,
+                                                   v1::Schedule* response) {
+  UnaryCall call(api_, "/ll.v1.Schedules/Resume", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  RequestAndAnswer(call, PauseScheduleEvent{request->name(), false, call.caller().user},
+                   request->name(), response);
+  return call.reactor();
+}
+
+}  // namespace ll

@@ -1,0 +1,79 @@
+#include "coordinator/runtime/run_judge.h"
+
+#include <google/protobuf/struct.pb.h>
+#include <stdlib.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+
+class MeasuresTest : public ::testing::Test {
+ protected:
+  MeasuresTest() {
+    char dir[] = "/tmp/ll_judge_XXXXXX";
+    dir_ = mkdtemp(dir);
+    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = dir_, .min_free_bytes = 0});
+  }
+  ~MeasuresTest() override { (void)RemoveTree(dir_); }
+
+  void Events(int64_t epoch, const std::string& lines) {
+    const TelemetryKey key{job_, epoch, 0, TelemetryStream::kEvents};
+    LL_ASSERT_OK(telemetry_->Append(key, telemetry_->Size(key), lines));
+  }
+  static std::string Step(int64_t step, double loss) {
+    return absl::StrCat(R"({"event":"step","step":)", step, R"(,"loss":)", loss, "}\n");
+  }
+  static std::string Result(const std::map<std::string, double>& numbers) {
+    google::protobuf::Struct result;
+    for (const auto& [key, value] : numbers)
+      (*result.mutable_fields())[key].set_number_value(value);
+    return result.SerializeAsString();
+  }
+
+  const JobId job_{"job-0123456789ab"};
+  std::string dir_;
+  std::unique_ptr<Telemetry> telemetry_;
+};
+
+TEST_F(MeasuresTest, ComeFromTheResultTheCurveAndTheNewestEvaluation) {
+  Events(1, Step(1, 4) + Step(2, 3.5) + Step(3, 9));
+  Events(2, Step(3, 3) + "{\"event\":\"eval\",\"perplexity\":12.5}\n");
+  bool settled = true;
+  const std::string result =
+      Result({{"loss", 2.75}, {"tokens_per_second", 900}, {"peak_bytes", 5e9}});
+  EXPECT_EQ(MeasuresOf(result, *telemetry_, job_, &settled).perplexity, 12.5);
+  EXPECT_FALSE(settled) << "the end has not arrived";
+  Events(2, "{\"event\":\"done\",\"result\":{\"loss\":2.75}}\n");
+  const RunMeasures measures = MeasuresOf(result, *telemetry_, job_, &settled);
+  EXPECT_TRUE(settled);
+  EXPECT_EQ(measures.final_loss, 2.75);
+  EXPECT_EQ(measures.tokens_per_second, 900);
+  EXPECT_EQ(measures.peak_bytes, 5'000'000'000);
+  EXPECT_EQ(measures.curve, (std::vector<CurvePoint>{{1, 4}, {2, 3.5}, {3, 3}}));
+}
+
+TEST_F(MeasuresTest, WithoutAResultTheLastStepSpeaks) {
+  Events(1, Step(1, 4) + Step(2, 3.5));
+  bool settled = true;
+  const RunMeasures measures = MeasuresOf("", *telemetry_, job_, &settled);
+  EXPECT_FALSE(settled);
+  EXPECT_EQ(measures.final_loss, 3.5);
+  EXPECT_EQ(MeasuresOf("\xff not a message", *telemetry_, JobId("job-ffffffffffff"), &settled),
+            RunMeasures());
+}
+
+TEST_F(MeasuresTest, OfAnEvaluationJob) {
+  Events(1, "{\"event\":\"done\",\"result\":{\"perplexity\":7.5}}\n");
+  bool settled = false;
+  const RunMeasures measures =
+      MeasuresOf(Result({{"perplexity", 7.5}}), *telemetry_, job_, &settled);
+  EXPECT_TRUE(settled);
+  EXPECT_EQ(measures.perplexity, 7.5);
+  EXPECT_EQ(measures.final_loss, std::nullopt);
+}
+
+}  // namespace
+}  // namespace ll
