@@ -23,8 +23,13 @@ struct CreateOptions {
   bool replace = false;
 };
 
+// Fire times are whole minutes.
+std::string ShowTime(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", ToTime(time), absl::UTCTimeZone());
+}
+
 std::string TimeOr(bool has, const google::protobuf::Timestamp& time, const char* otherwise) {
-  return has ? Rfc3339(ToTime(time)) : otherwise;
+  return has ? ShowTime(time) : otherwise;
 }
 
 std::string VerdictText(const v1::ScheduleRun& run) {
@@ -62,10 +67,10 @@ int PrintSchedule(const v1::Schedule& schedule, Session& session) {
 }
 
 std::string FiresText(const v1::ScheduleRun& run) {
-  const std::string last = Rfc3339(ToTime(run.fire_time()));
+  const std::string last = ShowTime(run.fire_time());
   if (run.fires() <= 1) return last;
   return absl::StrCat(last, " and ", run.fires() - 1, run.fires_more() ? " or more" : "",
-                      " before, from ", Rfc3339(ToTime(run.first_fire_time())));
+                      " before, from ", ShowTime(run.first_fire_time()));
 }
 
 std::string RunReason(const v1::ScheduleRun& run) {
@@ -109,7 +114,7 @@ void PrintDetails(const v1::Schedule& schedule, Output& output) {
       {"tolerances", absl::StrFormat("loss %g, perplexity %g, tokens/s %g, memory %g", t.loss(),
                                      t.perplexity(), t.tokens_per_second(), t.memory())},
       {"user", schedule.user()},
-      {"created", Rfc3339(ToTime(schedule.created()))},
+      {"created", ShowTime(schedule.created())},
       {"spec", SpecText(schedule.spec())},
   };
   std::erase_if(fields, [](const auto& field) { return field.second.empty(); });

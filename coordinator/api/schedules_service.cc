@@ -69,21 +69,24 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
   AdmissionRequest admission;
   admission.spec = request->schedule().spec();
   (*admission.spec.mutable_labels())[kScheduleLabel] = record->name;
-  // On the driver's thread, for the job that an evaluation or a merge takes its weights from.
+  if (!admission.spec.has_job()) {
+    CreateAdmitted(call, *request, *std::move(record),
+                   Admit(admission, *api_.driver->cluster_view(), admission_), response);
+    return call.reactor();
+  }
+  // The job that an evaluation or a merge takes its weights from is the driver's to tell.
   api_.driver->Read([this, call, request, response, admission, record = *std::move(record)](
                         const absl::Status& status, const Scheduler* view) mutable {
     if (!status.ok()) return (void)call.Finish(status);
-    if (admission.spec.has_job()) {
-      const JobId id(admission.spec.job());
-      const Job* job = view->Find(id);
-      if (job == nullptr) {
-        return (void)call.Finish(FieldStatus(absl::StatusCode::kNotFound, "job",
-                                             absl::StrCat("there is no job ", id.value())));
-      }
-      v1::JobSpec resolved;
-      resolved.ParseFromString(job->payload->resolved_spec);
-      admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
+    const JobId id(admission.spec.job());
+    const Job* job = view->Find(id);
+    if (job == nullptr) {
+      return (void)call.Finish(FieldStatus(absl::StatusCode::kNotFound, "job",
+                                           absl::StrCat("there is no job ", id.value())));
     }
+    v1::JobSpec resolved;
+    resolved.ParseFromString(job->payload->resolved_spec);
+    admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
     CreateAdmitted(call, *request, std::move(record),
                    Admit(admission, *api_.driver->cluster_view(), admission_), response);
   });
