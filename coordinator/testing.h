@@ -19,6 +19,7 @@
 #include "coordinator/coordinator.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
+#include "proto/schedules.grpc.pb.h"
 #include "proto/workers.grpc.pb.h"
 #include "rpc/channel.h"
 #include "rpc/status.h"

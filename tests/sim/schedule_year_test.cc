@@ -163,9 +163,25 @@ class Year {
         EXPECT_NE(scheduler_->Find(run.job), nullptr) << where;
       }
     }
+    if (!run.job.empty()) CheckOverlap(name, run.job);
     EXPECT_EQ(covered, run.fires) << where << " stands for other times than the rule's";
     if (run.job.empty()) {
       EXPECT_FALSE(run.reason.empty()) << where;
+    }
+  }
+
+  // Of the schedule's unfinished jobs the new one is alone, or waits for all of them.
+  void CheckOverlap(const std::string& name, const JobId& fresh) {
+    const Job* job = scheduler_->Find(fresh);
+    if (job == nullptr) return;
+    for (const auto& [number, run] : scheduler_->schedules().at(name).runs) {
+      const Job* other = run.job.empty() || run.job == fresh ? nullptr : scheduler_->Find(run.job);
+      // A fire of the same step may stand behind this one.
+      if (other == nullptr || IsTerminal(other->state) || other->sequence > job->sequence) continue;
+      const auto& waits = job->waiting_for;
+      EXPECT_TRUE(plans_.at(name).record.overlap != OverlapPolicy::kSkip &&
+                  std::find(waits.begin(), waits.end(), other->id) != waits.end())
+          << fresh << " beside " << other->id;
     }
   }
 
