@@ -189,12 +189,11 @@ struct ReportEvent {
 // Time passes. Expected about once a second; nothing expires without it.
 struct TickEvent {};
 
-using Event =
-    std::variant<SubmitEvent, SubmitAllEvent, CancelEvent, PauseEvent, ResumeEvent, AddModelEvent,
-                 AddDataEvent, WorkerDeclaredDeadEvent, SetQueueEvent, CordonWorkerEvent,
-                 SetScheduleEvent, DeleteScheduleEvent, PauseScheduleEvent, RunScheduleEvent,
-                 JudgeRunEvent,
-                 AgentHelloEvent, AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
+using Event = std::variant<SubmitEvent, SubmitAllEvent, CancelEvent, PauseEvent, ResumeEvent,
+                           AddModelEvent, AddDataEvent, WorkerDeclaredDeadEvent, SetQueueEvent,
+                           CordonWorkerEvent, SetScheduleEvent, DeleteScheduleEvent,
+                           PauseScheduleEvent, RunScheduleEvent, JudgeRunEvent, AgentHelloEvent,
+                           AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
 
 // ---- effects: orders to agents (proto/workers.proto says what an agent does with each)
 

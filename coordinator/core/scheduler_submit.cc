@@ -129,9 +129,7 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
   return absl::OkStatus();
 }
 
-void Scheduler::On(const SubmitEvent& event) {
-  On(ToSubmitAll(event));
-}
+void Scheduler::On(const SubmitEvent& event) { On(ToSubmitAll(event)); }
 
 void Scheduler::On(const SubmitAllEvent& event) {
   LL_CHECK(!event.jobs.empty());
