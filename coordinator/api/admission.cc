@@ -276,7 +276,7 @@ absl::Duration SecondsOr(const std::optional<int64_t>& seconds, absl::Duration o
   return seconds.value_or(0) > 0 ? absl::Seconds(*seconds) : otherwise;
 }
 
-void FillCore(const JobSpec& spec, CoreSpec& core) {
+void FillCore(const JobSpec& spec, absl::Time now, CoreSpec& core) {
   core.name = spec.name.value_or("");
   core.kind = spec.kind.value_or("train");
   core.queue = spec.queue.value_or("default");
@@ -287,12 +287,19 @@ void FillCore(const JobSpec& spec, CoreSpec& core) {
   for (const std::string& id : spec.after_any) core.after_any.emplace_back(id);
   if (spec.min_runtime.has_value()) core.min_runtime = absl::Seconds(*spec.min_runtime);
   core.labels = spec.labels;
+  core.deadline = now + SecondsOr(spec.deadline, absl::InfiniteDuration());
   core.max_runtime = SecondsOr(spec.max_runtime, absl::InfiniteDuration());
   core.max_headless = SecondsOr(spec.max_headless, absl::Hours(24));
   core.ttl_after_finished = SecondsOr(spec.ttl_after_finished, absl::InfiniteDuration());
 }
 
 }  // namespace
+
+SourceJob SourceOf(const Job& job) {
+  v1::JobSpec resolved;
+  resolved.ParseFromString(job.payload->resolved_spec);
+  return {job.id, SpecFromProto(resolved), job.newest_checkpoint, IsTerminal(job.state)};
+}
 
 absl::Status CheckPath(absl::string_view field, const std::string& path,
                        const AdmissionOptions& options) {
@@ -387,7 +394,7 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
                                      : absl::StrCat("jobs of kind ", kind, " are not forecast"));
   }
   if (!model.path.empty()) resolved.model = model.path;
-  FillCore(resolved, out.core);
+  FillCore(resolved, request.now, out.core);
   out.resolved = SpecToProto(resolved);
   auto payload = std::make_shared<JobPayload>();
   payload->spec = SerializeDeterministic(request.spec);

@@ -36,10 +36,13 @@ struct SourceJob {
   bool ended = false;
 };
 
+SourceJob SourceOf(const Job& job);
+
 struct AdmissionRequest {
   v1::JobSpec spec;
   bool dry_run = false;             // a forecast is wanted also where weights are missing
   std::optional<SourceJob> source;  // set when spec.job is
+  absl::Time now;                   // the key deadline counts from here
 };
 
 struct Admitted {

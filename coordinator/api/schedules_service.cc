@@ -1,48 +1,27 @@
 #include "coordinator/api/schedules_service.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
+#include "coordinator/api/request_checks.h"
 #include "coordinator/api/schedules_convert.h"
 
 namespace ll {
 namespace {
 
-constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxRequestIdBytes = 64;
 constexpr char kScheduleLabel[] = "schedule";
 
-absl::Status CheckName(const std::string& name) {
-  constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  if (!name.empty() && name.size() <= 64 && name.find_first_not_of(kAllowed) == std::string::npos)
-    return absl::OkStatus();
-  return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'",
-                         absl::StrCat("\"", OneLine(name.substr(0, 80)), "\"")});
-}
-
-absl::Status CheckRequestId(const std::string& id) {
-  const bool plain =
-      std::all_of(id.begin(), id.end(), [](unsigned char c) { return c >= 0x21 && c <= 0x7e; });
-  if (!id.empty() && id.size() <= kMaxRequestIdBytes && plain) return absl::OkStatus();
-  return MakeFieldError({"request_id", "1 to 64 printable characters without spaces",
-                         absl::StrCat(id.size(), " characters")});
-}
-
 // What can be refused without looking at anything.
 absl::StatusOr<ScheduleRecord> CheckCreate(const v1::Schedule& schedule) {
-  LL_RETURN_IF_ERROR(CheckName(schedule.name()));
+  LL_RETURN_IF_ERROR(CheckPlainName("name", schedule.name()));
   LL_ASSIGN_OR_RETURN(ScheduleRecord record, SettingsFromProto(schedule));
   LL_RETURN_IF_ERROR(Cron::Parse(record.cron).status());
   LL_RETURN_IF_ERROR(LoadZone(record.time_zone).status());
-  if (schedule.spec().ByteSizeLong() > kMaxSpecBytes) {
-    return MakeFieldError(
-        {"spec", "at most 256 KiB", absl::StrCat(schedule.spec().ByteSizeLong(), " bytes")});
-  }
+  LL_RETURN_IF_ERROR(CheckSpecSize(schedule.spec()));
   if (schedule.spec().stages_size() > 0) {
     return MakeFieldError({"stages", "a job without stages: a schedule submits one job", "stages"});
   }
@@ -68,6 +47,7 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
   record->body_sha256 = Sha256Hex(SerializeDeterministic(request->schedule()));
   AdmissionRequest admission;
   admission.spec = request->schedule().spec();
+  admission.now = api_.clock->Now();  // the core makes it relative to each fire
   (*admission.spec.mutable_labels())[kScheduleLabel] = record->name;
   if (!admission.spec.has_job()) {
     CreateAdmitted(call, *request, *std::move(record),
@@ -84,9 +64,7 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
       return (void)call.Finish(FieldStatus(absl::StatusCode::kNotFound, "job",
                                            absl::StrCat("there is no job ", id.value())));
     }
-    v1::JobSpec resolved;
-    resolved.ParseFromString(job->payload->resolved_spec);
-    admission.source = SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint};
+    admission.source = SourceOf(*job);
     CreateAdmitted(call, *request, std::move(record),
                    Admit(admission, *api_.driver->cluster_view(), admission_), response);
   });
@@ -158,7 +136,11 @@ grpc::ServerUnaryReactor* SchedulesService::Run(grpc::CallbackServerContext* con
                                                 v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Schedules/Run", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  if (absl::Status bad = CheckRequestId(request->request_id()); !bad.ok()) return call.Finish(bad);
+  if (request->request_id().empty())
+    return call.Finish(
+        MakeFieldError({"request_id", "one, so that a repeat runs nothing", "none"}));
+  if (absl::Status bad = CheckRequestId(request->request_id(), kMaxRequestIdBytes); !bad.ok())
+    return call.Finish(bad);
   RunScheduleEvent event{request->name(), NewJobId(SystemRandom()), request->request_id(),
                          call.caller().user};
   api_.driver->Request(

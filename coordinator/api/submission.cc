@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
+#include "coordinator/api/request_checks.h"
 #include "coordinator/runtime/telemetry.h"
 #include "model/spec/stages.h"
 
@@ -16,33 +17,12 @@ namespace ll {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxSpecBytes = 256 << 10;
-constexpr size_t kMaxMemberNameBytes = 64;
-
-absl::Status CheckRequestId(const std::string& id) {
-  if (id.size() > kMaxRequestIdBytes) {
-    return MakeFieldError({"request_id", "at most 128 characters", absl::StrCat(id.size())});
-  }
-  if (std::any_of(id.begin(), id.end(), [](unsigned char c) { return c < 0x21 || c > 0x7e; })) {
-    return MakeFieldError({"request_id", "printable characters without spaces", "others"});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckSize(const v1::JobSpec& spec) {
-  if (spec.ByteSizeLong() <= kMaxSpecBytes) return absl::OkStatus();
-  return MakeFieldError({"spec", "at most 256 KiB", absl::StrCat(spec.ByteSizeLong(), " bytes")});
-}
 
 absl::Status CheckMemberName(const std::string& field, const std::string& name,
                              std::set<std::string>& seen) {
-  constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  const std::string found = absl::StrCat("\"", name.substr(0, 80), "\"");
-  if (name.empty() || name.size() > kMaxMemberNameBytes ||
-      name.find_first_not_of(kAllowed) != std::string::npos || LooksLikeJobId(name)) {
-    return MakeFieldError(
-        {field, "1 to 64 letters, digits, '.', '_' or '-', and no job id", found});
-  }
+  LL_RETURN_IF_ERROR(CheckPlainName(field, name));
+  const std::string found = absl::StrCat("\"", name, "\"");
+  if (LooksLikeJobId(name)) return MakeFieldError({field, "a name that is no job id", found});
   if (!seen.insert(name).second) return MakeFieldError({field, "names used once", found});
   return absl::OkStatus();
 }
@@ -104,8 +84,8 @@ v1::JobSpec WithIds(const v1::JobSpec& given, const std::map<std::string, JobId>
 }  // namespace
 
 absl::StatusOr<SubmitPlan> PlanOf(const v1::SubmitRequest& request, Random& random) {
-  LL_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
-  LL_RETURN_IF_ERROR(CheckSize(request.spec()));
+  LL_RETURN_IF_ERROR(CheckRequestId(request.request_id(), kMaxRequestIdBytes));
+  LL_RETURN_IF_ERROR(CheckSpecSize(request.spec()));
   SubmitPlan plan;
   plan.request_id = request.request_id();
   plan.dry_run = request.dry_run();
@@ -124,7 +104,7 @@ absl::StatusOr<SubmitPlan> PlanOf(const v1::SubmitRequest& request, Random& rand
 }
 
 absl::StatusOr<SubmitPlan> PlanOf(const v1::SubmitAllRequest& request) {
-  LL_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  LL_RETURN_IF_ERROR(CheckRequestId(request.request_id(), kMaxRequestIdBytes));
   if (request.members().empty() || request.members_size() > kMaxMembers) {
     return MakeFieldError({"members", absl::StrCat("1 to ", kMaxMembers, " jobs"),
                            absl::StrCat(request.members_size())});
@@ -140,7 +120,7 @@ absl::StatusOr<SubmitPlan> PlanOf(const v1::SubmitAllRequest& request) {
     const v1::SubmitMember& member = request.members(i);
     LL_RETURN_IF_ERROR(
         CheckMemberName(absl::StrCat("members[", i, "].name"), member.name(), names));
-    absl::Status bad = CheckSize(member.spec());
+    absl::Status bad = CheckSpecSize(member.spec());
     if (bad.ok() && !member.spec().stages().empty())
       bad = MakeFieldError({"stages", "nothing in one of several jobs", "a list"});
     if (!bad.ok()) return Annotate(bad, member.name());
@@ -191,7 +171,7 @@ absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
                                                          const std::map<JobId, SourceJob>& sources,
                                                          const ClusterView& view,
                                                          const AdmissionOptions& options,
-                                                         Random& random) {
+                                                         absl::Time now, Random& random) {
   LL_ASSIGN_OR_RETURN(const std::vector<size_t> order, MemberOrder(plan.members));
   std::map<JobId, SourceJob> known = sources;
   std::map<std::string, JobId> ids;
@@ -204,6 +184,7 @@ absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
     AdmissionRequest request;
     request.spec = WithIds(member.spec, ids);
     request.dry_run = plan.dry_run;
+    request.now = now;
     if (request.spec.has_job()) {
       const auto source = known.find(JobId(request.spec.job()));
       if (source == known.end()) {

@@ -46,12 +46,12 @@ struct AdmittedMember {
   v1::JobSpec spec;  // with ids instead of names
   Admitted admitted;
 };
-// Admits all of them, in MemberOrder, each with a new id. `sources` holds what exists of
-// OutsideSources. Errors are Admit's with the member's name in front.
+// Admits all of them, as submitted at `now`, in MemberOrder, each with a new id. `sources` holds
+// what exists of OutsideSources. Errors are Admit's with the member's name in front.
 absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
                                                          const std::map<JobId, SourceJob>& sources,
                                                          const ClusterView& view,
                                                          const AdmissionOptions& options,
-                                                         Random& random);
+                                                         absl::Time now, Random& random);
 
 }  // namespace ll

@@ -24,7 +24,7 @@ v1::JobSpec Spec(const std::string& yaml) {
 class SubmissionTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<AdmittedMember>> Admit(const SubmitPlan& plan) {
-    return AdmitMembers(plan, sources_, view_, options_, random_);
+    return AdmitMembers(plan, sources_, view_, options_, absl::UnixEpoch(), random_);
   }
   absl::StatusOr<std::vector<AdmittedMember>> AdmitAll(
       const std::vector<std::pair<std::string, std::string>>& members) {

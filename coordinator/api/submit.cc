@@ -19,11 +19,7 @@ std::map<JobId, SourceJob> FindSources(const std::vector<JobId>& ids, const Sche
   std::map<JobId, SourceJob> sources;
   for (const JobId& id : ids) {
     const Job* job = view.Find(id);
-    if (job == nullptr) continue;
-    v1::JobSpec resolved;
-    resolved.ParseFromString(job->payload->resolved_spec);
-    sources[id] =
-        SourceJob{id, SpecFromProto(resolved), job->newest_checkpoint, IsTerminal(job->state)};
+    if (job != nullptr) sources[id] = SourceOf(*job);
   }
   return sources;
 }
@@ -82,7 +78,7 @@ void JobsService::SubmitJobs(const UnaryCall& call, std::shared_ptr<const Submit
   if (absl::Status full = CheckDisk(options_, *plan); !full.ok()) return answer(full);
   const auto admit = [this, call, plan, answer](const std::map<JobId, SourceJob>& sources) {
     auto members = AdmitMembers(*plan, sources, *api_.driver->cluster_view(), options_.admission,
-                                SystemRandom());
+                                api_.clock->Now(), SystemRandom());
     if (!members.ok()) return AnswerRefused(call, plan, members.status(), answer);
     if (!plan->dry_run) return SubmitAdmitted(call, plan, *std::move(members), answer);
     Submitted planned;
@@ -106,10 +102,8 @@ void JobsService::SubmitAdmitted(const UnaryCall& call, std::shared_ptr<const Su
   event.user = call.caller().user;
   std::vector<size_t> places;  // of the event's jobs among the members
   for (AdmittedMember& member : members) {
-    CoreSpec& core = member.admitted.core;
-    const int64_t deadline_seconds = member.admitted.resolved.deadline();
-    if (deadline_seconds > 0) core.deadline = api_.clock->Now() + absl::Seconds(deadline_seconds);
-    event.jobs.push_back({member.id, std::move(core), std::move(member.admitted.payload)});
+    event.jobs.push_back(
+        {member.id, std::move(member.admitted.core), std::move(member.admitted.payload)});
     places.push_back(member.index);
   }
   api_.driver->Request(

@@ -1,0 +1,20 @@
+// What every request's parts are checked for before anything is looked at. Errors name `field`.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "proto/job.pb.h"
+
+namespace ll {
+
+// 1 to 64 letters, digits, '.', '_' or '-': safe in labels, paths and messages.
+absl::Status CheckPlainName(absl::string_view field, const std::string& name);
+
+// Printable characters without spaces, at most `max_bytes`; empty: none was given.
+absl::Status CheckRequestId(const std::string& id, size_t max_bytes);
+
+absl::Status CheckSpecSize(const v1::JobSpec& spec);
+
+}  // namespace ll
