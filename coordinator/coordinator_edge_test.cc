@@ -1,0 +1,264 @@
+// Registries, strangers, health, limits, TLS: what surrounds the jobs.
+#include <grpcpp/generic/generic_stub.h>
+
+#include <cstdlib>
+
+#include "base/field_error.h"
+#include "base/sha256.h"
+#include "coordinator/coordinator_case.h"
+
+namespace ll {
+namespace {
+TEST_F(CoordinatorTest, RegistriesAreChecked) {
+  Start();
+  v1::AddModelRequest add;
+  add.set_name("70b");
+  add.set_path(model());
+  EXPECT_THAT(CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add),
+              StatusIs(absl::StatusCode::kInvalidArgument, "weights of 70b"));
+  add.set_name("tiny");
+  LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added,
+                          CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
+  EXPECT_FALSE(model_added.verified());  // no worker has looked
+  v1::AddDataRequest add_data;
+  add_data.set_name("bible");
+  add_data.set_path(data());
+  add_data.set_is_default(true);
+  LL_ASSERT_OK(CallOnce<v1::Data>(*admin_, &v1::Admin::Stub::AddData, add_data));
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->set_model("tiny");
+  request.mutable_spec()->clear_data();
+  LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse got, Submit(request));
+  EXPECT_EQ(got.job().spec().model(), "tiny");
+  EXPECT_EQ(got.job().resolved_spec().model(), model());
+  EXPECT_EQ(got.job().resolved_spec().data(), data());
+  LL_ASSERT_OK_AND_ASSIGN(v1::ListModelsResponse models,
+                          CallOnce<v1::ListModelsResponse>(*admin_, &v1::Admin::Stub::ListModels,
+                                                           v1::ListModelsRequest()));
+  EXPECT_EQ(models.models_size(), BuiltInModelNames().size() + 1);  // and ours
+}
+
+TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
+  Start();
+  const auto channel =
+      grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials());
+  auto jobs = v1::Jobs::NewStub(channel);
+  EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
+              StatusIs(absl::StatusCode::kUnauthenticated, "token"));
+  grpc::ClientContext watch_context;
+  SetDeadline(watch_context);
+  auto watch = jobs->Watch(&watch_context, v1::WatchRequest());
+  v1::WatchResponse ignored;
+  EXPECT_FALSE(watch->Read(&ignored));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  ScriptedAgent agent(channel, "w", "i");
+  agent.SayHello();
+  EXPECT_THAT(agent.End(), StatusIs(absl::StatusCode::kUnauthenticated, "token"));
+
+  // Reflection, raw: without a token the stream ends without an answer.
+  grpc::GenericStub generic(channel);
+  grpc::ClientContext context;
+  SetDeadline(context);
+  grpc::CompletionQueue queue;
+  auto call = generic.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  void* tag;
+  bool ok;
+  call->StartCall(&queue);
+  queue.Next(&tag, &ok);
+  grpc::Status status;
+  call->Finish(&status, &queue);
+  queue.Next(&tag, &ok);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(CoordinatorTest, WhatIsRegisteredIsCheckedOnEveryWorker) {
+  Start();
+  auto w1 = Agent("w1", 1), w2 = Agent("w2", 1);
+  for (auto* agent : {w1.get(), w2.get()}) {
+    agent->SayHello();
+    agent->TakeWelcome();
+  }
+  const auto asked = [](ScriptedAgent& agent) {
+    return agent.Take([](const auto& m) { return m.has_check(); }, "check").check();
+  };
+  const auto answer = [](ScriptedAgent& agent, const v1::CheckPath& check,
+                         const std::string& refused) {
+    v1::AgentMessage message;
+    message.mutable_checked()->set_id(check.id());
+    message.mutable_checked()->set_refused(refused);
+    agent.Send(message);
+  };
+  v1::AddModelRequest add;
+  add.set_name("tiny");
+  add.set_path(model());
+  std::thread refusing([&] {
+    answer(*w1, asked(*w1), "");
+    const v1::CheckPath check = asked(*w2);
+    EXPECT_EQ(check.kind(), v1::CheckPath::MODEL);
+    EXPECT_EQ(check.path(), model());
+    answer(*w2, check, "no such folder here");
+  });
+  EXPECT_THAT(CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "worker w2: no such folder here"));
+  refusing.join();
+  // A worker that leaves is not waited for.
+  std::thread agreeing([&] {
+    answer(*w1, asked(*w1), "");
+    asked(*w2);
+    w2->Hang();
+  });
+  LL_ASSERT_OK_AND_ASSIGN(v1::Model model_added,
+                          CallOnce<v1::Model>(*admin_, &v1::Admin::Stub::AddModel, add));
+  agreeing.join();
+  EXPECT_TRUE(model_added.verified());
+}
+
+TEST_F(CoordinatorTest, TheStandardHealthServiceAnswers) {
+  Start();
+  grpc::GenericStub generic(under_test_.Channel());
+  grpc::ClientContext context;
+  SetDeadline(context);
+  grpc::CompletionQueue queue;
+  const grpc::Slice nothing("", 0);
+  const grpc::ByteBuffer no_fields(&nothing, 1);
+  auto call = generic.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", no_fields, &queue);
+  call->StartCall();
+  grpc::ByteBuffer answer;
+  grpc::Status status;
+  call->Finish(&answer, &status, &queue);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  grpc::Slice bytes;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&bytes).ok());
+  // HealthCheckResponse{status: SERVING}
+  EXPECT_EQ(std::string(bytes.begin(), bytes.end()), "\x08\x01");
+}
+
+TEST_F(CoordinatorTest, TooLargeAMessageIsRefused) {
+  Start();
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->set_name(std::string(5 << 20, 'x'));
+  EXPECT_EQ(Submit(request).status().code(), absl::StatusCode::kResourceExhausted);
+  request.mutable_spec()->set_name(std::string(300 << 10, 'x'));
+  EXPECT_THAT(Submit(request), StatusIs(absl::StatusCode::kInvalidArgument, "256 KiB"));
+}
+
+TEST_F(CoordinatorTest, StopsSoonWithStreamsOpen) {
+  Start();
+  auto agent = Agent("w1", 1);
+  agent->SayHello();
+  agent->TakeWelcome();
+  LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse submitted, Submit(Request(4)));  // waits for slots
+  grpc::ClientContext context;
+  v1::WatchRequest request;
+  request.set_job_id(submitted.job().job_id());
+  auto stream = jobs_->Watch(&context, request);
+  v1::WatchResponse first;
+  ASSERT_TRUE(stream->Read(&first));
+  const absl::Time before = absl::Now();
+  under_test_.Stop();
+  EXPECT_LT(absl::Now() - before, absl::Seconds(5));
+  EXPECT_FALSE(stream->Read(&first));
+}
+
+// ---- who may listen where, and certificates
+
+TEST_F(CoordinatorTest, AnOpenBindIsRefused) {
+  under_test_.options.listen = "0.0.0.0:0";
+  EXPECT_THAT(under_test_.Start(), StatusIs(absl::StatusCode::kFailedPrecondition, "TLS"));
+  under_test_.options.tls_cert = "c.pem";
+  under_test_.options.tls_key = "k.pem";
+  EXPECT_THAT(under_test_.Start(), StatusIs(absl::StatusCode::kFailedPrecondition, "--tokens"));
+  under_test_.options.listen = "127.0.0.1:0";
+  under_test_.options.http = "0.0.0.0:0";
+  EXPECT_THAT(under_test_.Start(), StatusIs(absl::StatusCode::kFailedPrecondition, "http"));
+  EXPECT_FALSE(IsDirectory(under_test_.options.data_dir));
+}
+
+TEST_F(CoordinatorTest, APortInUseIsOneLineThatNamesTheFlag) {
+  Start();
+  CoordinatorUnderTest second;
+  second.options.listen = under_test_.address();
+  const absl::Status status = second.Start();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, under_test_.address()));
+  EXPECT_EQ(ErrorField(status), "listen");
+}
+
+class TlsTest : public CoordinatorTest {
+ protected:
+  void SetUp() override {
+    CoordinatorTest::SetUp();
+    const std::string d = under_test_.dir() + "/";
+    Run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout " + d +
+        "ca.key -out " + d + "ca.pem");
+    Make("server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
+    Make("w1", "subjectAltName=DNS:w1");
+    under_test_.options.tls_cert = d + "server.pem";
+    under_test_.options.tls_key = d + "server.key";
+    under_test_.options.tls_client_ca = d + "ca.pem";
+    under_test_.options.tokens = d + "tokens";
+    LL_ASSERT_OK(WriteFileAtomic(d + "tokens",
+                                 absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
+                                              "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n")));
+    LL_ASSERT_OK(under_test_.Start());
+  }
+  static void Run(const std::string& command) {
+    ASSERT_EQ(std::system((command + " 2>/dev/null").c_str()), 0) << command;
+  }
+  void Make(const std::string& name, const std::string& alternative) {
+    const std::string f = under_test_.dir() + "/" + name;
+    const std::string ca = under_test_.dir() + "/ca";
+    LL_ASSERT_OK(WriteFileAtomic(f + ".ext", alternative + "\n"));
+    Run("openssl req -newkey rsa:2048 -nodes -subj /CN=" + name + " -keyout " + f + ".key -out " +
+        f + ".csr");
+    Run("openssl x509 -req -days 2 -in " + f + ".csr -CA " + ca + ".pem -CAkey " + ca +
+        ".key -CAcreateserial -extfile " + f + ".ext -out " + f + ".pem");
+  }
+  std::shared_ptr<grpc::Channel> Secure(const std::string& certificate, const std::string& token) {
+    const std::string d = under_test_.dir() + "/";
+    ChannelConfig config{
+        .addresses = {under_test_.address()}, .ca_file = d + "ca.pem", .token = token};
+    if (!certificate.empty()) {
+      config.cert_file = d + certificate + ".pem";
+      config.key_file = d + certificate + ".key";
+    }
+    auto channel = MakeChannel(config);
+    EXPECT_TRUE(channel.ok()) << channel.status();
+    return *channel;
+  }
+};
+
+TEST_F(TlsTest, UsersComeWithTokensAndWorkersWithTheirOwnCertificate) {
+  auto jobs = v1::Jobs::NewStub(Secure("", "secret"));
+  LL_EXPECT_OK(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()));
+  jobs = v1::Jobs::NewStub(Secure("", "wrong"));
+  EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
+              StatusIs(absl::StatusCode::kUnauthenticated, "not known"));
+  jobs = v1::Jobs::NewStub(Secure("w1", ""));  // a worker is not a user
+  EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
+              StatusIs(absl::StatusCode::kUnauthenticated, "token"));
+
+  ScriptedAgent worker(Secure("w1", ""), "w1", "i1");
+  worker.SayHello();
+  worker.TakeWelcome();
+  ScriptedAgent impostor(Secure("w1", ""), "w2", "i1");
+  impostor.SayHello();
+  EXPECT_THAT(impostor.End(), StatusIs(absl::StatusCode::kPermissionDenied, "not for worker w2"));
+  ScriptedAgent user(Secure("", "secret"), "w3", "i1");
+  user.SayHello();
+  EXPECT_THAT(user.End(), StatusIs(absl::StatusCode::kUnauthenticated, "certificate"));
+}
+
+TEST_F(TlsTest, PlaintextGetsNothing) {
+  auto jobs = v1::Jobs::NewStub(
+      grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials()));
+  EXPECT_EQ(
+      CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()).status().code(),
+      absl::StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace ll
