@@ -86,4 +86,14 @@ inline std::string StepLine(int step) {
                       "\n");
 }
 
+// The checkpoint of step 3, at `path`.
+inline void ReportCheckpoint(ScriptedAgent& agent, const v1::StartGang& gang,
+                             const std::string& path) {
+  v1::AgentMessage message;
+  v1::CheckpointReport* report = agent.NewReport(message, gang, 0)->mutable_checkpoint();
+  report->set_step(3);
+  report->set_path(path);
+  agent.Send(message);
+}
+
 }  // namespace ll

@@ -6,9 +6,11 @@
 #include "base/field_error.h"
 #include "base/sha256.h"
 #include "coordinator/coordinator_case.h"
+#include "model/plan/models.h"
 
 namespace ll {
 namespace {
+
 TEST_F(CoordinatorTest, RegistriesAreChecked) {
   Start();
   v1::AddModelRequest add;

@@ -2,6 +2,7 @@
 
 namespace ll {
 namespace {
+
 using ::testing::HasSubstr;
 
 // Each run is judged by what its telemetry told, against the last good one, also after a restart.

@@ -3,6 +3,7 @@
 
 namespace ll {
 namespace {
+
 using ::testing::HasSubstr;
 
 TEST_F(CoordinatorTest, SeveralJobsComeTogetherOrNotAtAll) {

@@ -7,6 +7,7 @@
 
 namespace ll {
 namespace {
+
 using ::testing::HasSubstr;
 
 // A store that says what a full disk says while told to.
@@ -358,14 +359,6 @@ TEST_F(CoordinatorTest, PagesStayInOrderWhileJobsArrive) {
 }
 
 // ---- several jobs at once
-
-void ReportCheckpoint(ScriptedAgent& agent, const v1::StartGang& gang, const std::string& path) {
-  v1::AgentMessage message;
-  v1::CheckpointReport* report = agent.NewReport(message, gang, 0)->mutable_checkpoint();
-  report->set_step(3);
-  report->set_path(path);
-  agent.Send(message);
-}
 
 }  // namespace
 }  // namespace ll
