@@ -59,11 +59,14 @@ void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Ten
 // grad fp32 [V, d] += scatter of dy [N, d].
 void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tensor& grad);
 
-// y [N, d] = x, each element zeroed with probability p or divided by 1 - p (p to 1/65536); the mask
-// depends on (key, stream, row, column) alone. y may be x.
+// y [columns, rows] = x [rows, columns]^T, bf16. Rows of y may be farther apart than `rows`.
+void TransposeInto(const at::Tensor& x, at::Tensor& y);
+
+// y [N, d] = x, each element zeroed with probability p (to 1/65536), not scaled; the mask depends
+// on (key, stream, row, column) alone. y may be x.
 void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
-// y += Dropout(x).
-void DropoutAdd(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
+// What the kept elements are to be multiplied by: 1 / (1 - p), with p as Dropout rounds it.
+double DropoutScale(double p);
 
 // sum (fp32) += scale * x.
 void AccumulateInto(at::Tensor& sum, const at::Tensor& x, double scale = 1.0);
@@ -91,6 +94,9 @@ struct Nf4Tensor {
 Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset = std::nullopt);
 // w (fp32 or bf16, as many elements) is overwritten.
 void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w);
+// The same values into wt [in, out] bf16, of which q is the transpose [out, in]: out % 32 == 0, in
+// % 64 == 0. Rows of wt may be farther apart than out.
+void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt);
 // The 16 codes and the 256 steps of the absmax, fp32, as saved folders carry them.
 at::Tensor Nf4QuantMap();
 at::Tensor Nf4NestedQuantMap();

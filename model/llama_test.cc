@@ -66,6 +66,7 @@ class Reference {
     if (lora.dropout > 0 && dropout_key_ != 0) {
       Dropout(at::ones_like(x.detach()), lora.dropout, dropout_key_,
               static_cast<uint32_t>(layer * 16 + stream), mask);
+      mask *= DropoutScale(lora.dropout);
     }
     return y + (x * mask)
                        .matmul(W(name + ".lora_A.weight").t())

@@ -84,6 +84,8 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
 
 absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& source) {
   compute_ = at::TensorOptions(options.device).dtype(options.dtype);
+  wide_ = options.dtype == at::kBFloat16 && out_ > in_ && in_ % 64 == 0;
+  for (const Part& part : parts_) wide_ = wide_ && part.rows % 32 == 0;
   if (!options.quantize_base) weight_ = at::empty({out_, in_}, options.dtype);
   for (const Part& part : parts_) {
     if (options.quantize_base) {
@@ -121,6 +123,20 @@ at::Tensor Projection::BaseWeight() const {
   return weight;
 }
 
+at::Tensor Projection::BaseWeightForBackward() const {
+  if (!wide_) return BaseWeight();
+  at::Tensor transposed = Scratch(kWeight, {in_, out_}, compute_);
+  if (weight_.defined()) {
+    TransposeInto(weight_, transposed);
+    return transposed.t();
+  }
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    at::Tensor columns = transposed.narrow(1, parts_[i].row, parts_[i].rows);
+    DequantizeNf4Transposed(quantized_[i], columns);
+  }
+  return transposed.t();
+}
+
 absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& source) {
   bias_ = at::empty({out_}, options.dtype);
   for (const Part& part : parts_) {
@@ -139,26 +155,52 @@ absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& sou
 }
 
 at::Tensor Projection::AdapterInput(const at::Tensor& x, DropoutKey dropout) const {
-  if (dropout.key == 0 || dropout_p_ == 0) return x;
+  if (!Drops(dropout)) return x;
   at::Tensor dropped = Scratch(kInput, x.sizes(), compute_);
   Dropout(x, dropout_p_, dropout.key, dropout.stream, dropped);
   return dropped;
 }
 
-void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+double Projection::Scale(DropoutKey dropout) const {
+  return Drops(dropout) ? scale_ * DropoutScale(dropout_p_) : scale_;
+}
+
+at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
   at::Tensor t = Scratch(kDown, {x.size(0), rank_}, compute_);
   at::mm_out(t, AdapterInput(x, dropout), lora_a_.t());
+  return t;
+}
+
+void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+  const at::Tensor t = Down(x, dropout);
   for (const Part& part : parts_) {
     if (part.rank_row < 0) continue;
     y.narrow(1, part.row, part.rows)
-        .addmm_(t.narrow(1, part.rank_row, part.b.size(1)), at::mul(part.b, scale_).t());
+        .addmm_(t.narrow(1, part.rank_row, part.b.size(1)), at::mul(part.b, Scale(dropout)).t());
   }
 }
 
+// The adapters' products go first: the base's, which takes long, then adds to y while it computes,
+// where a short product that adds would wait for memory.
 void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
   const at::Tensor weight = BaseWeight();
-  bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
-  if (rank_ > 0) AddLora(x, dropout, y);
+  if (rank_ == 0) {
+    bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
+    return;
+  }
+  const at::Tensor t = Down(x, dropout);
+  for (const Part& part : parts_) {
+    at::Tensor y_part = y.narrow(1, part.row, part.rows);
+    const at::Tensor bias = bias_.defined() ? bias_.narrow(0, part.row, part.rows) : at::Tensor();
+    if (part.rank_row < 0) {
+      bias.defined() ? y_part.copy_(bias.expand_as(y_part)) : y_part.zero_();
+      continue;
+    }
+    const at::Tensor t_part = t.narrow(1, part.rank_row, part.b.size(1));
+    const at::Tensor up = at::mul(part.b, Scale(dropout)).t();
+    bias.defined() ? at::addmm_out(y_part, bias, t_part, up) : at::mm_out(y_part, t_part, up);
+  }
+  y.addmm_(x, weight.t());
 }
 
 void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
@@ -187,7 +229,7 @@ void Projection::InferAdd(const at::Tensor& x, const at::Tensor& residual, at::T
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                               at::Tensor& dx) const {
-  const bool drops = dropout.key != 0 && dropout_p_ != 0;
+  const double scale = Scale(dropout);
   at::Tensor input, t;
   if (lora_a_grad_.defined()) {
     input = AdapterInput(x, dropout);
@@ -200,30 +242,29 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
     const int64_t rank = part.b.size(1);
     const at::Tensor dy_part = dy.narrow(1, part.row, part.rows);
     at::Tensor dt_part = dt.narrow(1, part.rank_row, rank);
-    at::mm_out(dt_part, dy_part, at::mul(part.b, scale_));
+    at::mm_out(dt_part, dy_part, at::mul(part.b, scale));
     if (!part.b_grad.defined()) continue;
     at::Tensor db = part.b_grad;
     const at::Tensor t_part = t.narrow(1, part.rank_row, rank);
     if (compute_.dtype() == at::kFloat) {
-      db.addmm_(dy_part.t(), t_part, /*beta=*/1, /*alpha=*/scale_);
+      db.addmm_(dy_part.t(), t_part, /*beta=*/1, /*alpha=*/scale);
     } else {
-      AccumulateInto(db, at::mm(dy_part.t(), t_part), scale_);
+      AccumulateInto(db, at::mm(dy_part.t(), t_part), scale);
     }
   }
   if (at::Tensor da = lora_a_grad_; da.defined()) AddOuter(dt, input, da);
-  if (!drops) {
-    dx.addmm_(dt, lora_a_);
-    return;
-  }
-  at::Tensor through_mask = Scratch(kInput, {dy.size(0), in_}, compute_);
-  at::mm_out(through_mask, dt, lora_a_);
-  DropoutAdd(through_mask, dropout_p_, dropout.key, dropout.stream, dx);
+  at::mm_out(dx, dt, lora_a_);
+  if (Drops(dropout)) Dropout(dx, dropout_p_, dropout.key, dropout.stream, dx);
 }
 
 void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                           at::Tensor& dx) const {
-  at::mm_out(dx, dy, BaseWeight());
-  if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
+  if (rank_ > 0) {
+    BackwardLora(x, dy, dropout, dx);
+    dx.addmm_(dy, BaseWeightForBackward());
+  } else {
+    at::mm_out(dx, dy, BaseWeightForBackward());
+  }
   if (dweight_.defined()) {
     at::Tensor dw = dweight_;
     AddOuter(dy, x, dw);

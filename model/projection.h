@@ -42,8 +42,8 @@ class Projection {
   // The same for generation: without dropout, and quick for a single row.
   void Infer(const at::Tensor& x, at::Tensor& y) const;
   void InferAdd(const at::Tensor& x, const at::Tensor& residual, at::Tensor& y) const;
-  // dx [N, in] is overwritten; gradients are added to the trained parameters. x may be undefined
-  // unless NeedsInput().
+  // dx [N, in] is overwritten (x and dy lie elsewhere); gradients are added to the trained
+  // parameters. x may be undefined unless NeedsInput().
   void Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                 at::Tensor& dx) const;
 
@@ -65,20 +65,32 @@ class Projection {
   };
 
   absl::Status ReadWeights(const ModelOptions& options, WeightSource& source);
-  // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites.
+  // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites. The second
+  // lies as [in, out] where wide_ says so.
   at::Tensor BaseWeight() const;
+  at::Tensor BaseWeightForBackward() const;
   absl::Status LoadBias(const ModelOptions& options, WeightSource& source);
-  // x as the adapters see it: x itself, or x after dropout in a buffer that the next call
-  // overwrites.
+  bool Drops(DropoutKey dropout) const { return dropout.key != 0 && dropout_p_ != 0; }
+  // lora_alpha / rank (or / sqrt(rank)), and what dropout's kept elements are to be multiplied by.
+  double Scale(DropoutKey dropout) const;
+  // x as the adapters see it: x itself, or x after dropout (not scaled) in a buffer that the next
+  // call overwrites.
   at::Tensor AdapterInput(const at::Tensor& x, DropoutKey dropout) const;
+  // input A^T [N, R] in a buffer that the next call overwrites.
+  at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
   // y += scale * (input A^T) B^T, where each part has its own columns of y.
   void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
+  // dx is overwritten with the adapters' part of it.
   void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                     at::Tensor& dx) const;
 
   int64_t in_ = 0, out_ = 0, rank_ = 0;
   double scale_ = 0, dropout_p_ = 0;
   std::vector<Part> parts_;
+  // A bf16 weight with more output than input features. The backward pass multiplies by a
+  // transposed copy of it: oneDNN's product over a long dimension that lies across the rows of its
+  // right operand takes up to half as long again (docs/performance.md).
+  bool wide_ = false;
   at::Tensor weight_;                 // [out, in], compute dtype; undefined where the base is NF4
   std::vector<Nf4Tensor> quantized_;  // one a part, instead of weight_
   at::TensorOptions compute_;         // dtype and device of what is computed

@@ -55,10 +55,22 @@ inline Words Philox(uint64_t key, uint32_t first_counter, uint32_t c1, uint32_t 
   return c;
 }
 
-template <typename T, bool kAdd>
+// x where `drop` is 0, 0 where it is all ones.
+inline void Keep(const float* x, U drop, float* y) {
+  U v;
+  std::memcpy(&v, x, sizeof v);
+  v &= ~drop;
+  std::memcpy(y, &v, sizeof v);
+}
+inline void Keep(const BFloat16* x, U drop, BFloat16* y) {
+  H v;
+  std::memcpy(&v, x, sizeof v);
+  v &= __builtin_convertvector(~drop, H);
+  std::memcpy(y, &v, sizeof v);
+}
+
+template <typename T>
 void Rows(const DropoutParams& p, int64_t begin, int64_t end) {
-  const uint32_t threshold = static_cast<uint32_t>(p.p * 65536.0f + 0.5f);
-  const F keep = Splat(65536.0f / (65536.0f - static_cast<float>(threshold)));
   for (int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(p.x) + row * p.width;
     T* y = static_cast<T*>(p.y) + row * p.width;
@@ -69,22 +81,18 @@ void Rows(const DropoutParams& p, int64_t begin, int64_t end) {
         const int64_t i = first + v * kLanes, n = p.width - i;
         if (n <= 0) break;
         const U word = random.word[v / 2];
-        const F scale = (v % 2 == 0 ? word & 0xffffu : word >> 16) < threshold ? F{} : keep;
+        const U drop = (U)((v % 2 == 0 ? word & 0xffffu : word >> 16) < p.threshold);
         if (n >= kLanes) {
-          const F kept = Load(x + i) * scale;
-          Store(y + i, kAdd ? Load(y + i) + kept : kept);
+          Keep(x + i, drop, y + i);
         } else {
-          const F kept = LoadPart(x + i, n) * scale;
-          StorePart(y + i, kAdd ? LoadPart(y + i, n) + kept : kept, n);
+          T part[kLanes];
+          std::memcpy(part, x + i, static_cast<size_t>(n) * sizeof(T));
+          Keep(part, drop, part);
+          std::memcpy(y + i, part, static_cast<size_t>(n) * sizeof(T));
         }
       }
     }
   }
-}
-
-template <typename T>
-void Rows(const DropoutParams& p, int64_t begin, int64_t end) {
-  p.add ? Rows<T, true>(p, begin, end) : Rows<T, false>(p, begin, end);
 }
 
 }  // namespace

@@ -58,4 +58,12 @@ struct Nf4DequantizeParams {
 };
 LL_SIMD_KERNEL(Nf4Dequantize, Nf4DequantizeParams)
 
+// The same values of a weight [rows, in], in % 64 == 0, as its transpose [in, rows] in bf16:
+// element (r, c) is written to y[c * ld + r], where y is from.y. Items are groups of 32 rows.
+struct Nf4DequantizeTransposedParams {
+  Nf4DequantizeParams from;
+  int64_t in, ld;
+};
+LL_SIMD_KERNEL(Nf4DequantizeTransposed, Nf4DequantizeTransposedParams)
+
 }  // namespace ll

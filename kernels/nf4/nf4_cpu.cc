@@ -1,17 +1,30 @@
 // Compiled without contraction to fused multiply-adds: bytes must equal bitsandbytes'.
 #include "kernels/nf4/nf4.h"
 
-#include "kernels/common/simd.h"
+#include "kernels/common/transpose.h"
+
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
 
 namespace ll::LL_SIMD {
 namespace {
 
 typedef uint8_t B __attribute__((vector_size(16)));
 
-inline I Nibbles(const uint8_t* p, bool high) {
+inline I WidenBytes(const uint8_t* p) {
+#if defined(__AVX512BW__)
+  // Written out because the compiler takes the vector expression apart.
+  return (I)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
   B bytes;
   std::memcpy(&bytes, p, sizeof bytes);
-  const I wide = __builtin_convertvector(bytes, I);
+  return __builtin_convertvector(bytes, I);
+#endif
+}
+
+inline I Nibbles(const uint8_t* p, bool high) {
+  const I wide = WidenBytes(p);
   return high ? wide >> 4 : wide & 15;
 }
 
@@ -39,8 +52,7 @@ void QuantizeBlock(const T* x, uint8_t* codes, float* absmax) {
   }
 }
 
-template <typename T>
-void DequantizeBlock(const uint8_t* codes, float absmax, T* y) {
+void DequantizeBlock(const uint8_t* codes, float absmax, float* y) {
   F table;
   std::memcpy(&table, kNf4Codes, sizeof table);
   const I low_half = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
@@ -51,6 +63,49 @@ void DequantizeBlock(const uint8_t* codes, float absmax, T* y) {
     Store(y + i, __builtin_shuffle(first, second, low_half));
     Store(y + i + kLanes, __builtin_shuffle(first, second, high_half));
   }
+}
+
+// A block has 16 values only, so they are rounded to bf16 before they are looked up.
+void DequantizeBlock(const uint8_t* codes, float absmax, BFloat16* y) {
+  F table;
+  std::memcpy(&table, kNf4Codes, sizeof table);
+  BFloat16 values[2 * kLanes];
+  Store(values, table * absmax);
+#if defined(__AVX512BW__)
+  typedef uint16_t H2 __attribute__((vector_size(64)));
+  std::memcpy(values + kLanes, values, kLanes * sizeof *values);
+  H2 lookup;
+  std::memcpy(&lookup, values, sizeof lookup);
+  for (int64_t i = 0; i < kNf4Block; i += 2 * kLanes) {
+    const U wide = (U)WidenBytes(codes + i / 2);
+    const H2 found = __builtin_shuffle(lookup, (H2)(wide >> 4 | (wide & 15) << 16));
+    std::memcpy(y + i, &found, sizeof found);
+  }
+#else
+  for (int64_t i = 0; i < kNf4Block; i += 2) {
+    y[i] = values[codes[i / 2] >> 4];
+    y[i + 1] = values[codes[i / 2] & 15];
+  }
+#endif
+}
+
+inline float Absmax(const Nf4DequantizeParams& p, int64_t block) {
+  const float centred =
+      p.nested_map[p.absmax_codes[block]] * p.nested_absmax[block / kNf4NestedBlock];
+  return centred + p.offset;
+}
+
+// Block `b` of 32 rows.
+inline void TransposedTile(const Nf4DequantizeTransposedParams& p, int64_t row, int64_t b) {
+  BFloat16 tile[kTileRows * kNf4Block];
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    const int64_t block = (row + r) * (p.in / kNf4Block) + b;
+    DequantizeBlock(p.from.codes + block * (kNf4Block / 2), Absmax(p.from, block),
+                    tile + r * kNf4Block);
+  }
+  BFloat16* y = static_cast<BFloat16*>(p.from.y) + b * kNf4Block * p.ld + row;
+  for (int64_t c = 0; c < kNf4Block; c += kTileColumns)
+    TransposeTile(tile + c, kNf4Block, y + c * p.ld, p.ld);
 }
 
 }  // namespace
@@ -70,9 +125,7 @@ void Nf4Quantize(const Nf4QuantizeParams& p, int64_t begin, int64_t end) {
 void Nf4Dequantize(const Nf4DequantizeParams& p, int64_t begin, int64_t end) {
   for (int64_t block = begin; block < end; ++block) {
     const int64_t first = block * kNf4Block;
-    const float centred =
-        p.nested_map[p.absmax_codes[block]] * p.nested_absmax[block / kNf4NestedBlock];
-    const float absmax = centred + p.offset;
+    const float absmax = Absmax(p, block);
     const uint8_t* codes = p.codes + first / 2;
     if (p.dtype == DType::kFloat32) {
       DequantizeBlock(codes, absmax, static_cast<float*>(p.y) + first);
@@ -80,6 +133,17 @@ void Nf4Dequantize(const Nf4DequantizeParams& p, int64_t begin, int64_t end) {
       DequantizeBlock(codes, absmax, static_cast<BFloat16*>(p.y) + first);
     }
   }
+}
+
+void Nf4DequantizeTransposed(const Nf4DequantizeTransposedParams& p, int64_t begin, int64_t end) {
+  const int64_t row_blocks = p.in / kNf4Block;
+  for (int64_t first = begin; first < end; first += kTransposeGroups) {
+    const int64_t last = first + kTransposeGroups < end ? first + kTransposeGroups : end;
+    for (int64_t b = 0; b < row_blocks; ++b) {
+      for (int64_t item = first; item < last; ++item) TransposedTile(p, item * kTileRows, b);
+    }
+  }
+  FinishLines();
 }
 
 }  // namespace ll::LL_SIMD

@@ -54,6 +54,17 @@ TEST(Nf4, RoundTrip) {
   EXPECT_TRUE(at::equal(codes, again));
 }
 
+TEST(Nf4, TransposedGivesTheSameValues) {
+  const at::Tensor w = Random({96, 192}, at::kBFloat16, 5);
+  const Nf4Tensor q = QuantizeNf4(w);
+  at::Tensor plain = at::empty_like(w), wide = at::full({192, 160}, 7, at::kBFloat16);
+  at::Tensor want = wide.clone(), part = wide.narrow(1, 32, 96);
+  DequantizeNf4(q, plain);
+  DequantizeNf4Transposed(q, part);
+  want.narrow(1, 32, 96).copy_(plain.t());
+  EXPECT_TRUE(at::equal(wide, want));
+}
+
 TEST(Nf4, Takes4Point13BitsAWeight) {
   const at::Tensor w = Random({512, 1024}, at::kBFloat16, 3);
   const Nf4Tensor q = QuantizeNf4(w);

@@ -5,6 +5,7 @@
 #include "kernels/common/torch_adapter.h"
 #include "kernels/nf4/nf4.h"
 #include "kernels/ops.h"
+#include "kernels/transpose/transpose.h"
 
 namespace ll {
 namespace {
@@ -50,6 +51,16 @@ uint8_t NearestInMap(float x) {
                               midpoints.begin());
 }
 
+Nf4DequantizeParams ParamsOf(const Nf4Tensor& q, at::Tensor& y) {
+  return {q.codes.const_data_ptr<uint8_t>(),
+          q.absmax.const_data_ptr<uint8_t>(),
+          q.nested_absmax.const_data_ptr<float>(),
+          DynamicMap().data(),
+          q.offset,
+          y.data_ptr(),
+          DTypeOf(y)};
+}
+
 }  // namespace
 
 at::Tensor Nf4QuantMap() { return at::tensor(at::ArrayRef<float>(kNf4Codes, 16), at::kFloat); }
@@ -92,15 +103,19 @@ Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset) {
 void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w) {
   CheckOperand(w);
   LL_CHECK(w.numel() == q.codes.numel() * 2);
-  const Nf4DequantizeParams p{q.codes.const_data_ptr<uint8_t>(),
-                              q.absmax.const_data_ptr<uint8_t>(),
-                              q.nested_absmax.const_data_ptr<float>(),
-                              DynamicMap().data(),
-                              q.offset,
-                              w.data_ptr(),
-                              DTypeOf(w)};
+  const Nf4DequantizeParams p = ParamsOf(q, w);
   at::parallel_for(0, w.numel() / kNf4Block, Grain(kNf4Block),
                    [&](int64_t b, int64_t e) { Nf4Dequantize(p, b, e); });
+}
+
+void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt) {
+  const int64_t out = q.shape[0], in = q.shape[1];
+  LL_CHECK(wt.device().is_cpu() && wt.scalar_type() == at::kBFloat16 && wt.stride(1) == 1);
+  LL_CHECK(wt.size(0) == in && wt.size(1) == out && in % kNf4Block == 0);
+  LL_CHECK(out % kTransposeRows == 0);
+  const Nf4DequantizeTransposedParams p{ParamsOf(q, wt), in, wt.stride(0)};
+  at::parallel_for(0, out / kTransposeRows, Grain(kTransposeRows * in),
+                   [&](int64_t b, int64_t e) { Nf4DequantizeTransposed(p, b, e); });
 }
 
 }  // namespace ll

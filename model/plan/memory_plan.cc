@@ -57,11 +57,13 @@ int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   return (linear + rest) * element;
 }
 
-// NF4 weights are dequantised one at a time.
-int64_t DequantizedBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
-  int64_t largest = 0;
-  for (const Linear& l : Linears(c)) largest = std::max(largest, l.in * l.out);
-  return s.QuantizesBase() ? largest * element : 0;
+// One projection's weight (q, k, v are one, and so are gate and up) at a time: expanded from NF4,
+// or transposed for the backward pass on a CPU (model/projection.h).
+int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const int64_t wide = c.hidden_size * std::max(q + 2 * kv, 2 * c.intermediate_size);
+  if (s.QuantizesBase()) return wide * element;
+  return !gpu && element == 2 ? wide * element : 0;
 }
 
 // Elements a token and layer keeps.
@@ -171,7 +173,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
   const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
   m.workspace = tokens * (recomputed + gradients + LoraScratchElements(c, s)) * element +
-                DequantizedBytes(c, s, element);
+                WeightBufferBytes(c, s, element, gpu);
   return m;
 }
 
