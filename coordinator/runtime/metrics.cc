@@ -260,7 +260,7 @@ void Metrics::ShowRun(const std::string& name, const ScheduleRun& run, const Job
   }
 }
 
-void Metrics::OnStep(absl::Duration took) {
+void Metrics::OnStep(const Scheduler&, const Effects&, absl::Duration took) {
   scheduler_pass_seconds_.Observe(absl::ToDoubleSeconds(took));
 }
 

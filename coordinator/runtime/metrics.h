@@ -38,7 +38,7 @@ class Metrics : public DriverListener {
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
   void OnDeleted(const JobId& job) override;
   void OnTick(const Scheduler& scheduler) override;
-  void OnStep(absl::Duration took) override;
+  void OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration took) override;
 
  private:
   struct JobSeries {

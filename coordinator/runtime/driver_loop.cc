@@ -1,0 +1,178 @@
+#include "coordinator/runtime/driver_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/field_error.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace ll {
+namespace {
+constexpr absl::Duration kWorkerMemory = absl::Hours(24 * 7);
+
+// What users see when a commit failed. A full disk is theirs to wait for or to report; anything
+// else is ours.
+absl::Status CommitError(const absl::Status& why) {
+  if (why.code() == absl::StatusCode::kResourceExhausted) {
+    return Annotate(why, "the coordinator could not write its store");
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the coordinator could not write its store: ", why.message()));
+}
+}  // namespace
+
+absl::Status DriverLoop::Start() {
+  LL_CHECK(gateway_ != nullptr);
+  LL_ASSIGN_OR_RETURN(store_, options_.open_store());
+  LL_ASSIGN_OR_RETURN(term_, store_->RaiseTerm());
+  started_ = clock_.Now();
+  return Rebuild(/*again=*/false);
+}
+
+Effects DriverLoop::StepTimed(const Event& event) {
+  const absl::Duration before = clock_.Steady();
+  Effects effects = scheduler_->Step(event, Now());
+  const absl::Duration took = clock_.Steady() - before;
+  for (DriverListener* listener : listeners_) listener->OnStep(*scheduler_, effects, took);
+  return effects;
+}
+
+void DriverLoop::Run(std::vector<Item>& batch) {
+  const bool tick = clock_.Steady() >= next_tick_;
+  if (tick) next_tick_ = clock_.Steady() + options_.tick;
+  if (!scheduler_.has_value()) {
+    absl::Status repaired =
+        tick ? Rebuild(true) : absl::UnavailableError("the store could not be opened yet");
+    if (!repaired.ok()) {
+      if (tick) {
+        LL_LOG(kError) << "the store is still unusable: " << repaired.message();
+      }
+      FailAll(batch, CommitError(repaired));
+      return;
+    }
+  }
+
+  std::vector<Decided> decided;
+  for (Item& item : batch) {
+    if (const Event* event = std::get_if<Event>(&item.what))
+      decided.push_back({StepTimed(*event), &item});
+  }
+  if (tick) decided.push_back({StepTimed(TickEvent{}), nullptr});
+
+  std::vector<Record> records;
+  for (Decided& d : decided) {
+    std::move(d.effects.records.begin(), d.effects.records.end(), std::back_inserter(records));
+  }
+  if (!Commit(batch, records).ok()) return;
+  NoteRecords(records);
+  Publish(decided);
+  for (Item& item : batch) {
+    if (const Reader* reader = std::get_if<Reader>(&item.what))
+      (*reader)(absl::OkStatus(), &*scheduler_);
+  }
+  if (tick) {
+    for (DriverListener* listener : listeners_) listener->OnTick(*scheduler_);
+  }
+}
+
+// After a failure everybody of the batch knows and the scheduler is again what the store holds.
+absl::Status DriverLoop::Commit(std::vector<Item>& batch, const std::vector<Record>& records) {
+  const absl::Status committed = records.empty() ? absl::OkStatus() : store_->Commit(records);
+  if (committed.ok()) return committed;
+  LL_LOG(kError) << "commit of " << records.size() << " records failed: " << committed.message();
+  gateway_->EndAllSessions(absl::UnavailableError("the coordinator could not write its store"));
+  // A full disk leaves the store usable; after any other error it must be opened again.
+  if (committed.code() != absl::StatusCode::kResourceExhausted) store_.reset();
+  const absl::Status rebuilt = Rebuild(true);
+  if (!rebuilt.ok()) {
+    LL_LOG(kError) << "the store is unusable: " << rebuilt.message();
+  }
+  FailAll(batch, CommitError(committed));
+  return committed;
+}
+
+void DriverLoop::NoteRecords(const std::vector<Record>& records) {
+  const bool registry_changed =
+      std::any_of(records.begin(), records.end(), [](const Record& record) {
+        return std::holds_alternative<PutModel>(record) ||
+               std::holds_alternative<PutData>(record) ||
+               std::holds_alternative<PutWorker>(record) ||
+               std::holds_alternative<DeleteWorker>(record);
+      });
+  if (registry_changed) RefreshView();
+  for (const Record& record : records) {
+    const auto* deleted = std::get_if<DeleteJob>(&record);
+    if (deleted == nullptr) continue;
+    for (DriverListener* listener : listeners_) listener->OnDeleted(deleted->job);
+  }
+}
+
+void DriverLoop::Publish(std::vector<Decided>& decided) {
+  std::vector<JobId> changed;
+  absl::flat_hash_set<JobId> seen;
+  for (Decided& d : decided) {
+    for (const std::string& note : d.effects.notes) LL_LOG(kInfo) << note;
+    for (const Send& send : d.effects.sends) gateway_->Deliver(send, term_);
+    for (JobId& job : d.effects.changed_jobs) {
+      if (seen.insert(job).second) changed.push_back(std::move(job));
+    }
+  }
+  for (Decided& d : decided) {
+    if (d.item == nullptr) continue;
+    if (d.item->answer) d.item->answer(d.effects.reply, &*scheduler_);
+    if (d.item->done) d.item->done();
+  }
+  if (changed.empty()) return;
+  for (DriverListener* listener : listeners_) listener->OnChanged(*scheduler_, changed);
+}
+
+void DriverLoop::FailAll(std::vector<Item>& batch, const absl::Status& why) {
+  Reply reply;
+  reply.status = why;
+  for (Item& item : batch) {
+    if (item.answer) item.answer(reply, nullptr);
+    if (const Reader* reader = std::get_if<Reader>(&item.what)) (*reader)(why, nullptr);
+    if (item.done) item.done();
+  }
+}
+
+absl::Status DriverLoop::Rebuild(bool again) {
+  scheduler_.reset();
+  const auto load = [this]() -> absl::Status {
+    if (store_ == nullptr) {
+      LL_ASSIGN_OR_RETURN(store_, options_.open_store());
+    }
+    LL_ASSIGN_OR_RETURN(StoredState stored, store_->LoadAll());
+    LL_ASSIGN_OR_RETURN(Scheduler scheduler,
+                        Scheduler::Recover(std::move(stored), options_.scheduler, Now()));
+    scheduler_.emplace(std::move(scheduler));
+    return absl::OkStatus();
+  };
+  absl::Status status = load();
+  if (!status.ok()) {
+    store_.reset();  // its lock too, so that it can be opened again
+    if (again) status = load();
+  }
+  for (DriverListener* listener : listeners_) listener->OnServing(status.ok());
+  if (status.ok()) RefreshView();
+  return status;
+}
+
+void DriverLoop::RefreshView() {
+  auto view = std::make_shared<ClusterView>();
+  const absl::Time now = clock_.Now();
+  for (const auto& [name, worker] : scheduler_->workers()) {
+    if (!worker.connected && now - worker.last_seen > kWorkerMemory) continue;
+    view->workers.push_back(worker);
+    view->workers.back().uses.clear();
+  }
+  view->models = scheduler_->models();
+  view->data = scheduler_->data();
+  for (DriverListener* listener : listeners_) listener->OnView(view);
+}
+
+}  // namespace ll
