@@ -141,13 +141,13 @@ absl::Status ForEachRow(sqlite3* db, absl::string_view sql, F row) {
 
 class SqliteStore : public Store {
  public:
-  SqliteStore(int lock_fd, Db db, Writes writes)
-      : lock_fd_(lock_fd), db_(std::move(db)), writes_(std::move(writes)) {}
+  SqliteStore(Db db, Writes writes) : db_(std::move(db)), writes_(std::move(writes)) {}
   ~SqliteStore() override {
     writes_.reset();  // statements before their database, the database before its lock
     db_.reset();
-    close(lock_fd_);
+    if (lock_fd_ >= 0) close(lock_fd_);
   }
+  void KeepLock(int fd) { lock_fd_ = fd; }
 
   absl::Status Commit(absl::Span<const Record> records) override {
     if (!poisoned_.ok()) return poisoned_;
@@ -188,7 +188,7 @@ class SqliteStore : public Store {
     return status;
   }
 
-  const int lock_fd_;
+  int lock_fd_ = -1;  // of the data folder
   Db db_;
   std::optional<Writes> writes_;
   absl::Status poisoned_;
@@ -302,10 +302,10 @@ absl::StatusOr<int> LockFolder(const std::string& data_dir) {
                      "stop it, or give this one its own --data-dir");
 }
 
-absl::StatusOr<Db> OpenDb(const std::string& path) {
+absl::StatusOr<Db> OpenDb(const std::string& path, const char* vfs) {
   sqlite3* raw = nullptr;
   const int code =
-      sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr);
+      sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs);
   Db db(raw);
   if (code != SQLITE_OK)
     return raw == nullptr ? absl::InternalError("out of memory") : DbStatus(raw, "open database");
@@ -319,6 +319,21 @@ absl::StatusOr<Db> OpenDb(const std::string& path) {
   LL_RETURN_IF_ERROR(Execute(raw, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"));
   LL_RETURN_IF_ERROR(Migrate(raw, AllMigrations()));
   return db;
+}
+
+absl::StatusOr<std::unique_ptr<SqliteStore>> OpenOn(const SqliteDisk& disk,
+                                                    const std::string& path) {
+  const auto open = [&]() -> absl::StatusOr<std::unique_ptr<SqliteStore>> {
+    LL_ASSIGN_OR_RETURN(Db db, OpenDb(path, disk.vfs));
+    LL_ASSIGN_OR_RETURN(Writes writes, PrepareWrites(db.get()));
+    // Until then a power cut may bring back the journal of the file's first transaction, which
+    // would undo it and all that came after.
+    LL_RETURN_IF_ERROR(disk.sync_folder());
+    return std::make_unique<SqliteStore>(std::move(db), std::move(writes));
+  };
+  auto store = open();
+  if (!store.ok()) return Annotate(store.status(), path);
+  return store;
 }
 
 }  // namespace
@@ -346,20 +361,20 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_d
   }
   LL_RETURN_IF_ERROR(CheckFileSystem(data_dir));
   LL_ASSIGN_OR_RETURN(const int lock_fd, LockFolder(data_dir));
-  const std::string path = absl::StrCat(data_dir, "/ll.db");
-  absl::StatusOr<Db> db = OpenDb(path);
-  if (!db.ok()) {
+  auto store =
+      OpenOn({nullptr, [&] { return SyncDir(data_dir); }}, absl::StrCat(data_dir, "/ll.db"));
+  if (!store.ok()) {
     close(lock_fd);
-    return Annotate(db.status(), path);
+    return store.status();
   }
-  absl::StatusOr<Writes> writes = PrepareWrites(db->get());
-  absl::Status status = writes.ok() ? SyncDir(data_dir) : writes.status();
-  if (!status.ok()) {
-    close(lock_fd);
-    return Annotate(status, path);
-  }
-  return std::unique_ptr<Store>(
-      std::make_unique<SqliteStore>(lock_fd, std::move(db).value(), std::move(writes).value()));
+  (*store)->KeepLock(lock_fd);
+  return std::unique_ptr<Store>(*std::move(store));
+}
+
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const SqliteDisk& disk,
+                                                       const std::string& path) {
+  LL_ASSIGN_OR_RETURN(std::unique_ptr<SqliteStore> store, OpenOn(disk, path));
+  return std::unique_ptr<Store>(std::move(store));
 }
 
 }  // namespace ll

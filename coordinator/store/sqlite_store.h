@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "coordinator/store/store.h"
 
 namespace ll {
@@ -17,6 +19,15 @@ namespace ll {
 // FailedPrecondition for a network file system, another program's file or a newer schema, DataLoss
 // for a damaged one.
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_dir);
+
+// Another disk than the system's, for the simulator.
+struct SqliteDisk {
+  const char* vfs = nullptr;  // name of a registered sqlite3_vfs; null: SQLite's own
+  std::function<absl::Status()> sync_folder;  // makes the entries of the database's folder durable
+};
+// As above, for the one file; without the folder's lock and the look at its file system.
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const SqliteDisk& disk,
+                                                       const std::string& path);
 
 // Whether statfs's f_type names a network file system.
 bool IsNetworkFileSystem(uint64_t f_type);
