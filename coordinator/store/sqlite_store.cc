@@ -19,6 +19,7 @@
 #include "coordinator/store/codec.h"
 #include "coordinator/store/migrations.h"
 #include "coordinator/store/sqlite_util.h"
+#include "coordinator/store/wal_rewrite.h"
 
 namespace ll {
 namespace {
@@ -303,6 +304,7 @@ absl::StatusOr<int> LockFolder(const std::string& data_dir) {
 }
 
 absl::StatusOr<Db> OpenDb(const std::string& path, const char* vfs) {
+  LL_RETURN_IF_ERROR(RewriteWal(path, vfs));
   sqlite3* raw = nullptr;
   const int code =
       sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs);

@@ -92,6 +92,31 @@ TEST(SimDisk, AKilledProcessLosesNothingThatItHadWritten) {
   EXPECT_EQ(ModelsOn(disk), 1u);
 }
 
+// The kernel gives up what a sync could not write, and shows it all the same. The store that is
+// opened again must not build on it.
+TEST(SimDisk, CommitsAfterAFailedSyncSurviveAPowerCut) {
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    SeededRandom random(seed);
+    SimDisk disk(random);
+    auto store = OpenOn(disk);
+    LL_ASSERT_OK(store->Commit(ModelNamed("before")));
+    disk.faults = [&](DiskOperation operation) {
+      return operation == DiskOperation::kSync ? DiskFault::kError : DiskFault::kNone;
+    };
+    EXPECT_EQ(store->Commit(ModelNamed("unknown")).code(), absl::StatusCode::kInternal);
+    store.reset();  // cannot tidy up either
+    disk.faults = nullptr;
+    store = OpenOn(disk);
+    ASSERT_NE(store, nullptr);
+    LL_ASSERT_OK(store->Commit(ModelNamed("after")));
+    disk.Die();
+    store.reset();
+    disk.Restart(/*power_cut=*/true);
+    EXPECT_GE(ModelsOn(disk), 2u);
+  }
+}
+
 TEST(SimDisk, AFullDiskLeavesTheStoreUsable) {
   for (uint64_t seed = 1; seed <= 50; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
