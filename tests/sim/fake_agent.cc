@@ -8,6 +8,7 @@ namespace ll::sim {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Seconds(5);
+constexpr absl::Duration kWelcomeDeadline = absl::Seconds(10);
 
 std::vector<Slot> MakeSlots(int count) {
   std::vector<Slot> slots;
@@ -65,6 +66,7 @@ void FakeAgent::Crash() {
 void FakeAgent::Connect() {
   if (!running_ || session_ != 0) return;
   session_ = link_.Dial(name_);
+  dialled_ = world_.now();
   welcomed_ = false;
   if (session_ == 0) {
     const uint64_t life = life_;
@@ -110,6 +112,10 @@ void FakeAgent::StreamEnded(uint64_t session) {
 void FakeAgent::Heartbeat(uint64_t life) {
   if (!running_ || life != life_) return;
   if (session_ != 0 && welcomed_) link_.Send(session_, AgentHeardEvent{name_, session_});
+  if (session_ != 0 && !welcomed_ && world_.now() - dialled_ > kWelcomeDeadline) {
+    link_.HangUp(session_);
+    StreamEnded(session_);
+  }
   for (auto& [key, gang] : gangs_) {
     const absl::Duration limit = absl::Seconds(120);  // the simulated jobs' max_headless
     if (bug_ != Bug::kAgentOutlivesHeadless && world_.now() - last_contact_ > limit) KillGang(key);

@@ -77,7 +77,7 @@ class FakeAgent {
   uint64_t life_ = 0;  // counts processes; the incarnation
   uint64_t session_ = 0;
   bool welcomed_ = false;
-  absl::Duration last_contact_ = absl::ZeroDuration();
+  absl::Duration last_contact_ = absl::ZeroDuration(), dialled_ = absl::ZeroDuration();
   std::map<GangKey, Gang> gangs_;
   std::map<JobId, int64_t> highest_epoch_;
 };

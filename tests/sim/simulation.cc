@@ -9,12 +9,19 @@ Simulation::Simulation(const SimOptions& options)
     : options_(options),
       world_(options.seed, options.print),
       shared_job_store_(world_.Chance(0.6)),
+      storage_(world_, options.seed % kSeedsPerSqliteSeed == 0, options.bug),
       training_(world_, shared_job_store_) {
   for (FaultKind kind : kAllFaults) {
     if (world_.Chance(0.5)) fault_kinds_.push_back(kind);
   }
   if (fault_kinds_.empty()) fault_kinds_.push_back(FaultKind::kRepeat);
   if (fault_kinds_.front() == FaultKind::kCoordinator) crash_rate_ = 0.004;
+  storage_.on_durable = [this](absl::Span<const Record> records) { NoteDurable(records); };
+  storage_.on_refused = [this](absl::Span<const Record> records) {
+    for (const Record& record : records) {
+      if (const auto* put = std::get_if<PutSubmission>(&record)) refused_.insert(put->job);
+    }
+  };
   fault_every_ = absl::Seconds(10 + static_cast<int64_t>(world_.random.Below(60)));
   const int agents = 20 + static_cast<int>(world_.random.Below(9));
   std::vector<std::string> slots;
@@ -54,20 +61,21 @@ Simulation::Simulation(const SimOptions& options)
     requests_.push_back(std::move(request));
   }
   result_.options = absl::StrCat("seed ", options.seed, ": slots ", absl::StrJoin(slots, "+"), ", ",
-                                 jobs, " jobs", shared_job_store_ ? ", shared job store" : "", ", ",
-                                 fault_kinds_.size(), " kinds of faults");
+                                 jobs, " jobs", shared_job_store_ ? ", shared job store" : "",
+                                 storage_.sqlite() ? ", SQLite" : "", ", ", fault_kinds_.size(),
+                                 " kinds of faults");
 }
 
 // ---- the end
 
 bool Simulation::Done() {
-  if (faults_ || scheduler_ == nullptr) return false;
-  for (const auto& [name, worker] : scheduler_->workers()) {
+  if (faults_ || scheduler() == nullptr) return false;
+  for (const auto& [name, worker] : scheduler()->workers()) {
     if (worker.cordoned) Give(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
   }
   for (const Request& request : requests_) {
     if (!request.acked.has_value()) return false;
-    const Job* job = scheduler_->Find(*request.acked);
+    const Job* job = scheduler()->Find(*request.acked);
     if (job != nullptr && job->state == JobState::kPaused) Give(ResumeEvent{job->id, "ann"});
     if (job != nullptr && !IsTerminal(job->state)) {
       // What no agent can hold never ends by itself.
@@ -88,7 +96,7 @@ void Simulation::CheckEnd() {
     }
     ++result_.jobs_acked;
     if (!ids.insert(*request.acked).second) world_.Violation("two requests share a job");
-    const Job* job = scheduler_ == nullptr ? nullptr : scheduler_->Find(*request.acked);
+    const Job* job = scheduler() == nullptr ? nullptr : scheduler()->Find(*request.acked);
     if (job == nullptr) {
       world_.Violation(absl::StrCat("acknowledged ", request.acked->value(), " was lost"));
       continue;
@@ -109,6 +117,8 @@ void Simulation::CheckEnd() {
 
 SimResult Simulation::Run() {
   StartCoordinator();
+  storage_.SetCrashRate(crash_rate_);
+  storage_.SetUnreliable(fault_kinds_.back() == FaultKind::kDisk);
   for (const auto& agent : agents_) {
     world_.After(world_.Between(absl::ZeroDuration(), absl::Seconds(10)),
                  [&agent] { agent->Start(); });
@@ -120,9 +130,9 @@ SimResult Simulation::Run() {
   const bool ended = world_.RunUntil(kFaultsLast + kMustEndWithin, [this] { return Done(); });
   if (!ended) {
     for (const Request& request : requests_) {
-      if (!request.acked.has_value() || scheduler_ == nullptr) continue;
-      const auto why = scheduler_->Why(*request.acked);
-      const Job* job = scheduler_->Find(*request.acked);
+      if (!request.acked.has_value() || scheduler() == nullptr) continue;
+      const auto why = scheduler()->Why(*request.acked);
+      const Job* job = scheduler()->Find(*request.acked);
       if (job != nullptr && !IsTerminal(job->state)) {
         world_.Violation(absl::StrCat(job->id.value(), " did not end: ", why.ok() ? *why : ""));
       }
@@ -132,6 +142,8 @@ SimResult Simulation::Run() {
   world_.RunUntil(world_.now() + absl::Minutes(6), [] { return false; });
   CheckEnd();
   result_.checkpoints = training_.checkpoints_written();
+  result_.faults = world_.faults;
+  result_.sqlite = storage_.sqlite();
   result_.violations = world_.violations;
   result_.digest = world_.digest();
   return result_;

@@ -22,6 +22,9 @@
 
 namespace ll::sim {
 
+// Every so many seeds the store is SQLite on the simulated disk, otherwise the one in memory.
+inline constexpr uint64_t kSeedsPerSqliteSeed = 4;
+
 struct SimOptions {
   uint64_t seed = 1;
   Bug bug = Bug::kNone;
@@ -43,6 +46,7 @@ struct SimResult {
   int partitions = 0;
   int preemptions = 0;  // and moves off drained workers
   int agents = 0;
+  bool sqlite = false;
   int64_t checkpoints = 0;
   int64_t steps = 0;                      // events that the scheduler decided
   std::map<std::string, int64_t> faults;  // kind → how often it struck

@@ -21,7 +21,9 @@ void Simulation::PlanQueues() {
   }
   std::vector<Record> records;
   for (const QueueRecord& queue : queues_) records.push_back(PutQueue{queue});
-  if (!store_.Commit(records).ok()) world_.Violation("the queues cannot be stored");
+  const auto store = storage_.Open();
+  if (!store.ok() || !(*store)->Commit(records).ok())
+    world_.Violation("the queues cannot be stored");
 }
 
 void Simulation::PlanClients() {
@@ -45,7 +47,7 @@ void Simulation::SubmitUntilAcked(size_t index) {
     }
     (request.any ? request.spec.after_any : request.spec.after) = {*other};
   }
-  if (request.deadline == absl::InfiniteFuture()) request.deadline = Wall() + request.may_take;
+  if (request.deadline == absl::InfiniteFuture()) request.deadline = Now() + request.may_take;
   SubmitEvent event;
   event.job =
       JobId(absl::StrCat("job-", next_job_++));  // each try brings a new id; the request id decides
@@ -90,10 +92,10 @@ void Simulation::SubmitUntilAcked(size_t index) {
 void Simulation::RandomWish() {
   size_t index = world_.random.Below(requests_.size());
   // Half of the time a state is drawn first, so that the rare ones get their wishes too.
-  if (scheduler_ != nullptr && world_.Chance(0.5)) {
+  if (scheduler() != nullptr && world_.Chance(0.5)) {
     std::map<JobState, std::vector<size_t>> by_state;
     for (size_t i = 0; i < requests_.size(); ++i) {
-      const Job* job = requests_[i].acked ? scheduler_->Find(*requests_[i].acked) : nullptr;
+      const Job* job = requests_[i].acked ? scheduler()->Find(*requests_[i].acked) : nullptr;
       if (job != nullptr && !IsTerminal(job->state)) by_state[job->state].push_back(i);
     }
     if (!by_state.empty()) {
@@ -171,7 +173,19 @@ void Simulation::Fault() {
     case FaultKind::kLie:
       Lie(agent);
       break;
+    case FaultKind::kDisk:
+      return BreakDisk();
   }
+}
+
+void Simulation::BreakDisk() {
+  const absl::Duration length = world_.Between(absl::Seconds(1), absl::Seconds(8));
+  const uint64_t kind = world_.random.Below(3);
+  world_.Trace(absl::StrCat("fault: the disk is ", kind == 0   ? "full"
+                                                   : kind == 1 ? "failing"
+                                                               : "slow"));
+  if (kind == 2) return storage_.Slow(length);
+  storage_.Break(kind == 0 ? DiskFault::kFull : DiskFault::kError, length);
 }
 
 void Simulation::Operator(const WorkerId& worker) {
@@ -186,8 +200,8 @@ void Simulation::Operator(const WorkerId& worker) {
 
 // About a rank that this agent was never given, so that it cannot be the truth.
 void Simulation::Lie(FakeAgent& agent) {
-  if (scheduler_ == nullptr || agent.session() == 0) return;
-  const std::vector<const Job*> jobs = scheduler_->List({SIZE_MAX});
+  if (scheduler() == nullptr || agent.session() == 0) return;
+  const std::vector<const Job*> jobs = scheduler()->List({SIZE_MAX});
   if (jobs.empty()) return;
   const Job& job = *jobs[world_.random.Below(jobs.size())];
   ReportEvent event{agent.name(),
@@ -228,6 +242,10 @@ void Simulation::Partition(FakeAgent& agent, absl::Duration length) {
 void Simulation::Heal() {
   world_.Trace("faults end");
   faults_ = false;
+  storage_.SetCrashRate(0);
+  storage_.SetUnreliable(false);
+  storage_.Break(DiskFault::kNone, absl::ZeroDuration());
+  storage_.Slow(absl::ZeroDuration());
   for (const auto& agent : agents_) agent->Start();
 }
 

@@ -1,136 +1,177 @@
-// The coordinator's process: batches, transactions, crashes, and what every decision is checked
-// for.
+// The coordinator's process: the shipped loop with its store, crashes, and what every decision is
+// checked for.
+#include "base/check.h"
 #include "tests/sim/simulation_run.h"
 
 namespace ll::sim {
 
 void Simulation::StartCoordinator() {
-  SchedulerOptions options;
-  options.nonce_seed = absl::StrCat("life ", ++life_);
-  options.shared_job_store = shared_job_store_;
-  options.start_deadline = absl::Seconds(90);
-  options.finish_deadline = absl::Seconds(60);
-  options.stop_grace = absl::Seconds(20);
-  options.min_runtime = absl::Seconds(20);
-  options.half_life = absl::Minutes(5);
-  auto stored = store_.LoadAll();
-  absl::StatusOr<Scheduler> scheduler = stored.ok() ? absl::UnknownError("") : stored.status();
-  if (stored.ok()) {
-    scheduler = Scheduler::Recover(std::move(stored).value(), options, {world_.now(), Wall()});
-  }
-  if (!scheduler.ok()) {
-    world_.Violation(
-        absl::StrCat("the coordinator cannot start: ", std::string(scheduler.status().message())));
-    store_ = MemStore();  // so that the run can end
-    StartCoordinator();
-    return;
-  }
+  DriverOptions options;
+  options.scheduler.nonce_seed = absl::StrCat("life ", ++life_);
+  options.scheduler.shared_job_store = shared_job_store_;
+  options.scheduler.start_deadline = absl::Seconds(90);
+  options.scheduler.finish_deadline = absl::Seconds(60);
+  options.scheduler.stop_grace = absl::Seconds(20);
+  options.scheduler.min_runtime = absl::Seconds(20);
+  options.scheduler.half_life = absl::Minutes(5);
+  options.open_store = [this] { return storage_.Open(); };
+  loop_ = std::make_unique<DriverLoop>(std::move(options), *this);
+  loop_->SetGateway(this);
+  loop_->AddListener(this);
   world_.Trace(absl::StrCat("coordinator starts, life ", life_));
-  scheduler_ = std::make_unique<Scheduler>(std::move(scheduler).value());
-  scheduler_->CheckInvariants();
-  states_.clear();
-  for (const Job* job : scheduler_->List({SIZE_MAX})) states_[job->id] = job->state;
-  Tick(life_);
+  const int64_t strikes = storage_.strikes();
+  const absl::Status status = loop_->Start();
+  if (status.ok() && !storage_.dead()) return PlanTick(life_);
+  if (storage_.dead() || storage_.strikes() > strikes) return BuryCoordinator();
+  world_.Violation(absl::StrCat("the coordinator cannot start: ", std::string(status.message())));
+  loop_ = nullptr;
+  storage_.Wipe();
+  StartCoordinator();
 }
 
 void Simulation::CrashCoordinator(const char* where) {
-  if (scheduler_ == nullptr) return;
-  ++result_.coordinator_crashes;
+  if (loop_ == nullptr) return;
   world_.Trace(absl::StrCat("fault: coordinator dies ", where));
-  scheduler_ = nullptr;
+  storage_.Die();
+  BuryCoordinator();
+}
+
+bool Simulation::DiesHere(const char* where, double rate) {
+  if (storage_.dead()) return true;
+  if (!faults_ || !world_.Chance(rate)) return false;
+  Struck(where);
+  world_.Trace(absl::StrCat("fault: ", where));
+  storage_.Die();
+  return true;
+}
+
+// The process is gone; another will be started.
+void Simulation::BuryCoordinator() {
+  ++result_.coordinator_crashes;
+  loop_ = nullptr;
+  storage_.Restart();
   inbox_.clear();
   ++life_;
-  std::vector<uint64_t> open;
-  for (const auto& [id, session] : sessions_) open.push_back(id);
-  for (uint64_t id : open) {
-    sessions_[id].coordinator_side = false;
-    EndSession(id, world_.Between(absl::ZeroDuration(), absl::Seconds(2)), absl::ZeroDuration());
-  }
+  EndAllSessions(absl::OkStatus());
   world_.After(world_.Between(absl::Milliseconds(300), absl::Seconds(20)),
                [this] { StartCoordinator(); });
 }
 
-void Simulation::Tick(uint64_t life) {
-  if (scheduler_ == nullptr || life != life_) return;
-  Give(TickEvent{});
-  world_.After(absl::Seconds(1), [this, life] { Tick(life); });
+void Simulation::EndAllSessions(const absl::Status&) {
+  if (storage_.dead()) return;
+  std::vector<uint64_t> open;
+  for (const auto& [id, session] : sessions_) {
+    if (session.coordinator_side) open.push_back(id);
+  }
+  for (uint64_t id : open) {
+    sessions_[id].coordinator_side = false;
+    EndSession(id, world_.Between(absl::ZeroDuration(), absl::Seconds(2)), absl::ZeroDuration());
+  }
+}
+
+// As the driver's thread wakes for the tick.
+void Simulation::PlanTick(uint64_t life) {
+  world_.After(std::max(absl::ZeroDuration(), loop_->next_tick() - world_.now()), [this, life] {
+    if (loop_ == nullptr || life != life_) return;
+    if (world_.now() >= std::max(loop_->next_tick(), stalled_until_)) RunBatch();
+    if (loop_ == nullptr || life != life_) return;
+    if (world_.now() < stalled_until_) {
+      world_.After(stalled_until_ - world_.now(), [this, life] {
+        if (loop_ != nullptr && life == life_) PlanTick(life);
+      });
+    } else {
+      PlanTick(life);
+    }
+  });
 }
 
 // Events that arrive within a moment share a transaction, as in the driver.
 void Simulation::Give(Event event, std::function<void(const Reply&)> reply) {
-  if (scheduler_ == nullptr) return;
-  inbox_.push_back({std::move(event), std::move(reply)});
+  if (loop_ == nullptr) return;
+  DriverLoop::Item item{std::move(event), nullptr, nullptr};
+  if (reply) {
+    item.answer = [this, reply = std::move(reply)](const Reply& answer, const Scheduler* view) {
+      if (DiesHere("coordinator dies between two answers", crash_rate_)) return;
+      // A client that hears of a failure asks again, as one that hears nothing.
+      if (view == nullptr) return Struck("answer is that the store cannot be used");
+      world_.After(batch_delay_, [reply, answer] { reply(answer); });
+    };
+  }
+  inbox_.push_back(std::move(item));
   if (std::exchange(planned_batch_, true)) return;
   world_.After(world_.Between(absl::ZeroDuration(), absl::Milliseconds(5)), [this] {
     planned_batch_ = false;
-    if (scheduler_ != nullptr) ProcessBatch();
+    if (loop_ != nullptr) RunBatch();
   });
 }
 
-void Simulation::ProcessBatch() {
+void Simulation::RunBatch() {
   if (world_.now() < stalled_until_) {
-    planned_batch_ = true;
+    if (std::exchange(planned_batch_, true)) return;
     world_.After(stalled_until_ - world_.now(), [this] {
       planned_batch_ = false;
-      if (scheduler_ != nullptr) ProcessBatch();
+      if (loop_ != nullptr) RunBatch();
     });
     return;
   }
-  std::vector<Input> batch = std::move(inbox_);
+  std::vector<DriverLoop::Item> batch = std::move(inbox_);
   inbox_.clear();
-  std::vector<Record> records;
-  std::vector<Effects> all;
-  for (const Input& input : batch) {
-    all.push_back(scheduler_->Step(input.event, world_.now(), Wall()));
-    ++result_.steps;
-    for (Record& record : all.back().records) {
-      const auto* put = std::get_if<PutTransition>(&record);
-      if (put != nullptr) CheckTransition(*put);
-      records.push_back(std::move(record));
-    }
-    scheduler_->CheckInvariants();
-  }
-  const auto send_all = [&] {
-    for (const Effects& effects : all) {
-      for (const ll::Send& send : effects.sends) {
-        CheckSend(send);
-        Deliver(send);
-      }
-    }
-  };
-  if (options_.bug == Bug::kSendBeforePersist) send_all();
-  if (faults_ && !records.empty() && world_.Chance(crash_rate_)) {
-    Struck("coordinator dies before its commit");
-    return CrashCoordinator("before its commit");
-  }
-  if (options_.bug == Bug::kStoreDropsACommit && !bug_done_ && !records.empty() &&
-      world_.now() > absl::Seconds(30)) {
-    bug_done_ = true;
-    store_.DropNext();
-  }
-  if (faults_ && world_.Chance(crash_rate_ / 8)) {
-    Struck("disk full");
-    store_.FailNext(absl::ResourceExhaustedError("disk full"));
-  }
-  if (!store_.Commit(records).ok()) return CrashCoordinator("since its commit failed");
-  for (const Effects& effects : all) NoteDurable(effects);
-  if (faults_ && !records.empty() && world_.Chance(crash_rate_)) {
-    Struck("coordinator dies after its commit, before sending");
-    return CrashCoordinator("after its commit, before sending");
-  }
-  if (options_.bug != Bug::kSendBeforePersist) send_all();
-  for (size_t i = 0; i < batch.size(); ++i) {
-    if (batch[i].reply) batch[i].reply(all[i].reply);
-  }
+  loop_->Run(batch);
+  if (storage_.dead()) return BuryCoordinator();
+  // The loop waits for its disk.
+  if (batch_delay_ > absl::ZeroDuration()) stalled_until_ = world_.now() + batch_delay_;
+  batch_delay_ = absl::ZeroDuration();
 }
 
-void Simulation::NoteDurable(const Effects& effects) {
-  for (const JobId& id : effects.changed_jobs) {
-    const Job* job = scheduler_->Find(id);
-    if (job == nullptr) continue;
-    world_.Trace(absl::StrCat(id.value(), " ", std::string(JobStateName(job->state)), " epoch ",
-                              job->epoch, ": ", job->reason, " | ", job->wait_reason));
-    if (job->newest_checkpoint.has_value()) durable_checkpoint_[id] = job->newest_checkpoint->step;
+void Simulation::OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration) {
+  ++result_.steps;
+  for (const Record& record : effects.records) {
+    if (const auto* put = std::get_if<PutTransition>(&record)) CheckTransition(*put);
+  }
+  scheduler.CheckInvariants();
+}
+
+// The scheduler was built from the store: nothing durable is missing, nothing refused is there.
+void Simulation::OnServing(bool serving) {
+  if (!serving || storage_.dead()) return;
+  const Scheduler& recovered = *loop_->scheduler();
+  recovered.CheckInvariants();
+  states_.clear();
+  for (const Job* job : recovered.List({SIZE_MAX})) states_[job->id] = job->state;
+  for (const auto& [id, epoch] : durable_epoch_) {
+    const Job* job = recovered.Find(id);
+    if (job == nullptr || job->epoch < epoch)
+      world_.Violation(absl::StrCat("durable ", id.value(), "/", epoch, " was lost"));
+  }
+  if (!world_.violations.empty()) durable_epoch_.clear();  // said once
+  for (const JobId& id : refused_) {
+    if (recovered.Find(id) != nullptr)
+      world_.Violation(absl::StrCat(id.value(), " was refused but is there"));
+  }
+  refused_.clear();
+}
+
+void Simulation::Deliver(const ll::Send& send, int64_t) {
+  if (DiesHere("coordinator dies between two orders", crash_rate_ / 8)) return;
+  CheckSend(send);
+  const uint64_t life = life_;
+  if (batch_delay_ == absl::ZeroDuration()) return DeliverNow(send);
+  world_.After(batch_delay_, [this, send, life] {
+    if (life == life_) DeliverNow(send);
+  });
+}
+
+void Simulation::NoteDurable(absl::Span<const Record> records) {
+  batch_delay_ = storage_.TakeDelay();
+  for (const Record& record : records) {
+    const auto* put = std::get_if<PutJob>(&record);
+    if (put == nullptr) continue;
+    const Job& job = put->job;
+    world_.Trace(absl::StrCat(job.id.value(), " ", JobStateName(job.state), " epoch ", job.epoch,
+                              ": ", job.reason, " | ", job.wait_reason));
+    if (job.newest_checkpoint.has_value())
+      durable_checkpoint_[job.id] = job.newest_checkpoint->step;
+    durable_epoch_[job.id] = job.epoch;
   }
 }
 
@@ -152,9 +193,9 @@ void Simulation::CheckTransition(const PutTransition& put) {
   }
   if (state != JobState::kPreempting) return;
   ++result_.preemptions;
-  const Job* victim = scheduler_->Find(put.job);
+  const Job* victim = scheduler()->Find(put.job);
   if (victim->preempted_by.empty()) return;  // a drain
-  const Job* by = scheduler_->Find(victim->preempted_by);
+  const Job* by = scheduler()->Find(victim->preempted_by);
   auto turned = preempted_by_.find(by->id);
   if (turned != preempted_by_.end() && turned->second == victim->id) {
     world_.Violation(
@@ -168,9 +209,9 @@ void Simulation::CheckTransition(const PutTransition& put) {
 }
 
 void Simulation::CheckLimitsOf(const JobId& started) {
-  const std::string name = scheduler_->Find(started)->spec.queue;
+  const std::string name = scheduler()->Find(started)->spec.queue;
   int gpus = 0, jobs = 0;
-  for (const Job* job : scheduler_->List({SIZE_MAX})) {
+  for (const Job* job : scheduler()->List({SIZE_MAX})) {
     if (job->spec.queue != name || !HoldsSlots(job->state)) continue;
     gpus += job->spec.gpus;
     ++jobs;
@@ -191,8 +232,9 @@ void Simulation::CheckSend(const ll::Send& send) {
   world_.Trace(
       absl::StrCat("start ", start->job.value(), "/", start->epoch, " at ", send.worker.value()));
   for (const auto& [epoch, host] : training_.Living(start->job)) {
-    const auto worker = scheduler_->workers().find(WorkerId(host));
-    if (epoch < start->epoch && worker != scheduler_->workers().end() && worker->second.connected &&
+    const auto worker = scheduler()->workers().find(WorkerId(host));
+    if (epoch < start->epoch && worker != scheduler()->workers().end() &&
+        worker->second.connected &&
         !Partitioned(**std::find_if(agents_.begin(), agents_.end(), [&h = host](const auto& agent) {
           return agent->name().value() == h;
         }))) {
@@ -205,7 +247,7 @@ void Simulation::CheckSend(const ll::Send& send) {
   const int64_t from = start->resume_from.has_value() ? start->resume_from->step : 0;
   if (durable != durable_checkpoint_.end() && from < durable->second &&
       options_.bug == Bug::kNone) {
-    const Job* job = scheduler_->Find(start->job);
+    const Job* job = scheduler()->Find(start->job);
     // A repeated order may be older than the newest checkpoint of its own attempt.
     if (!job->newest_checkpoint.has_value() || job->newest_checkpoint->epoch < start->epoch) {
       world_.Violation(absl::StrCat(start->job.value(), " resumes from step ", from,

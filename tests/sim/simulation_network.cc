@@ -4,7 +4,7 @@
 namespace ll::sim {
 
 uint64_t Simulation::Dial(const WorkerId& worker) {
-  if (scheduler_ == nullptr || partitioned_.count(worker) > 0) return 0;
+  if (loop_ == nullptr || partitioned_.count(worker) > 0) return 0;
   const uint64_t id = next_session_++;
   for (const auto& agent : agents_) {
     if (agent->name() == worker) sessions_[id].agent = agent.get();
@@ -38,7 +38,7 @@ void Simulation::Send(uint64_t id, Event event) {
 }
 
 // Coordinator to agent.
-void Simulation::Deliver(const ll::Send& send) {
+void Simulation::DeliverNow(const ll::Send& send) {
   auto it = sessions_.find(send.session);
   if (it == sessions_.end()) return;
   Session& session = it->second;

@@ -64,6 +64,9 @@ class World {
   }
   std::vector<std::string> violations;
 
+  void Struck(const std::string& fault) { ++faults[fault]; }
+  std::map<std::string, int64_t> faults;  // kind → how often it struck
+
  private:
   const bool print_;
   absl::Duration now_ = absl::ZeroDuration();
@@ -76,7 +79,7 @@ class World {
 enum class Bug {
   kNone,
   kStoreDropsACommit,      // the disk said that it had written
-  kSendBeforePersist,      // the driver sends first
+  kDiskIgnoresSyncs,       // and so it said of a sync
   kAgentIgnoresVerdicts,   // a superseded gang is not killed
   kAgentOutlivesHeadless,  // max_headless is ignored
 };
