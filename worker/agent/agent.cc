@@ -1,20 +1,14 @@
 #include "worker/agent/agent.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <unistd.h>
-
-#include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/agent/path_check.h"
-#include "worker/agent/process_marker.h"
 
 namespace ll {
 namespace {
@@ -34,12 +28,16 @@ std::vector<int> Indices(const std::vector<v1::Slot>& slots) {
 
 }  // namespace
 
-Agent::Agent(AgentOptions options, Clock& clock, Random& random, Link& link, AgentMetrics& metrics)
+Agent::Agent(AgentOptions options, Clock& clock, Random& random, Link& link, AgentMetrics& metrics,
+             Host& host)
     : options_(std::move(options)),
       clock_(clock),
       link_(link),
       metrics_(metrics),
+      host_(host),
+      files_(host.files()),
       orders_(Indices(options_.slots), 0) {
+  setup_.host = &host;
   setup_.trainer = options_.trainer;
   setup_.job_store =
       options_.job_store.empty() ? absl::StrCat(options_.work_dir, "/jobs") : options_.job_store;
@@ -60,34 +58,35 @@ Agent::Agent(AgentOptions options, Clock& clock, Random& random, Link& link, Age
 
 Agent::~Agent() {
   gangs_.clear();  // before the lock goes: kills what runs
-  if (lock_fd_ >= 0) close(lock_fd_);
 }
 
 absl::Status Agent::LockWorkDir() {
-  LL_RETURN_IF_ERROR(MakeDirs(options_.work_dir));
-  const std::string path = absl::StrCat(options_.work_dir, "/lock");
-  lock_fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_fd_ < 0) return ErrnoStatus(errno, "cannot open", path);
-  if (flock(lock_fd_, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
-  return FieldStatus(absl::StatusCode::kAlreadyExists, "work-dir",
-                     absl::StrCat("another ll-worker uses ", options_.work_dir),
-                     "give each worker of a host its own --work-dir and --name");
+  LL_RETURN_IF_ERROR(files_.MakeDirs(options_.work_dir));
+  auto lock = host_.Lock(absl::StrCat(options_.work_dir, "/lock"));
+  if (absl::IsAlreadyExists(lock.status())) {
+    return FieldStatus(absl::StatusCode::kAlreadyExists, "work-dir",
+                       absl::StrCat("another ll-worker uses ", options_.work_dir),
+                       "give each worker of a host its own --work-dir and --name");
+  }
+  LL_RETURN_IF_ERROR(lock.status());
+  lock_ = *std::move(lock);
+  return absl::OkStatus();
 }
 
 absl::Status Agent::Open() {
   LL_RETURN_IF_ERROR(LockWorkDir());
-  LL_RETURN_IF_ERROR(MakeDirs(setup_.job_store));
-  LL_RETURN_IF_ERROR(MakeDirs(setup_.state_dir));
+  LL_RETURN_IF_ERROR(files_.MakeDirs(setup_.job_store));
+  LL_RETURN_IF_ERROR(files_.MakeDirs(setup_.state_dir));
   const std::string path = absl::StrCat(options_.work_dir, "/agent.json");
-  if (FileExists(path)) {
-    LL_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
+  if (files_.Exists(path)) {
+    LL_ASSIGN_OR_RETURN(std::string text, files_.Read(path));
     const auto notes = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!notes.is_object() || !notes["incarnation"].is_string() ||
         !notes["highest_term"].is_number_integer()) {
       return MakeFieldError({path, "this agent's notes", "something else", "remove the file"});
     }
     const std::string earlier = notes["incarnation"].get<std::string>();
-    const int killed = earlier.empty() ? 0 : KillMarked(absl::StrCat(earlier, "/"), 10'000);
+    const int killed = earlier.empty() ? 0 : host_.KillMarked(absl::StrCat(earlier, "/"), 10'000);
     if (killed > 0) {
       LL_LOG(kWarning) << "ended " << killed << " trainer processes of an earlier agent process";
     }
@@ -101,11 +100,11 @@ absl::Status Agent::Open() {
 absl::Status Agent::SaveNotes() const {
   const nlohmann::ordered_json notes = {{"incarnation", setup_.incarnation},
                                         {"highest_term", orders_.highest_term()}};
-  return WriteFileAtomic(absl::StrCat(options_.work_dir, "/agent.json"), notes.dump() + "\n");
+  return files_.WriteAtomic(absl::StrCat(options_.work_dir, "/agent.json"), notes.dump() + "\n");
 }
 
 void Agent::ReopenGangs() {
-  const auto names = ListDir(setup_.state_dir);
+  const auto names = files_.List(setup_.state_dir);
   if (!names.ok()) return;
   for (const std::string& name : *names) {
     auto gang = Gang::Reopen(setup_, clock_, name);
@@ -115,7 +114,7 @@ void Agent::ReopenGangs() {
     } else {
       // The agent was killed before the order was on disk, so nothing was started.
       LL_LOG(kWarning) << "notes of " << name << " are dropped: " << gang.status().message();
-      RemoveTree(absl::StrCat(setup_.state_dir, "/", name)).IgnoreError();
+      files_.RemoveTree(absl::StrCat(setup_.state_dir, "/", name)).IgnoreError();
     }
   }
 }
@@ -282,7 +281,7 @@ void Agent::StartNow(const v1::StartGang& order) {
   v1::JobSpec spec = order.spec();
   absl::Status status = ResolveSpecPaths(options_.roots, spec);
   if (!status.ok()) return Refuse(order, v1::USER, std::string(status.message()));
-  if (!order.resume_from().empty() && !IsDirectory(order.resume_from())) {
+  if (!order.resume_from().empty() && !files_.IsDirectory(order.resume_from())) {
     return Refuse(order, v1::INFRASTRUCTURE,
                   absl::StrCat("the checkpoint ", order.resume_from(), " is not on this worker"));
   }

@@ -18,6 +18,7 @@
 #include "proto/workers.pb.h"
 #include "worker/agent/agent_metrics.h"
 #include "worker/agent/gang.h"
+#include "worker/agent/host.h"
 #include "worker/agent/orders.h"
 #include "worker/agent/roots.h"
 
@@ -50,11 +51,13 @@ struct AgentOptions {
 
 class Agent {
  public:
-  Agent(AgentOptions options, Clock& clock, Random& random, Link& link, AgentMetrics& metrics);
+  // The references outlive the agent.
+  Agent(AgentOptions options, Clock& clock, Random& random, Link& link, AgentMetrics& metrics,
+        Host& host = RealHost());
   ~Agent();
 
-  // Locks the work directory, ends what an earlier agent process left running and reads its notes.
-  // Errors: another agent uses the directory (AlreadyExists); it cannot be used.
+  // Locks the work directory, ends what an earlier agent process left running and
+  // reads its notes. Errors: another agent uses the directory (AlreadyExists); it cannot be used.
   absl::Status Open();
 
   // ---- the session; after OnOpened a Welcome is expected within kWelcomeDeadline
@@ -105,12 +108,14 @@ class Agent {
   Clock& clock_;
   Link& link_;
   AgentMetrics& metrics_;
+  Host& host_;
+  Files& files_;
   GangSetup setup_;
   Orders orders_;
   ContactLease lease_{absl::Seconds(30)};
   std::map<GangKey, std::unique_ptr<Gang>> gangs_;
   std::list<PendingStart> pending_;
-  int lock_fd_ = -1;
+  std::shared_ptr<void> lock_;
   bool open_ = false;      // a session is open; its Welcome may be missing yet
   bool welcomed_ = false;  // of this session
   bool ever_welcomed_ = false;

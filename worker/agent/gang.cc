@@ -4,13 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -38,22 +35,21 @@ std::string NotesName(const v1::StartGang& order) {
   return absl::StrFormat("%s.e%04d", order.job_id(), order.epoch());
 }
 
-std::string LastLine(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const std::streamoff size = file.tellg();
-  file.seekg(std::max<std::streamoff>(0, size - 4096));
-  const std::string tail{std::istreambuf_iterator<char>(file), {}};
+std::string LastLine(Files& files, const std::string& path) {
+  const std::string tail =
+      files.ReadAt(path, std::max<int64_t>(0, files.Size(path) - 4096), 4096).value_or("");
   const std::vector<absl::string_view> lines = absl::StrSplit(tail, '\n', absl::SkipWhitespace());
   return lines.empty() ? "" : std::string(lines.back().substr(0, 300));
 }
 
 }  // namespace
 
-Gang::Rank::Rank(int rank_index, int slot_index, const std::string& out)
+Gang::Rank::Rank(int rank_index, int slot_index, const std::string& out, Files& files)
     : rank(rank_index),
       slot(slot_index),
-      events_cursor(absl::StrCat(out, "/", EventsName(rank_index)), v1::Telemetry::EVENTS),
-      log_cursor(absl::StrFormat("%s/rank-%02d.log", out, rank_index), v1::Telemetry::LOG) {}
+      events(files),
+      events_cursor(absl::StrCat(out, "/", EventsName(rank_index)), v1::Telemetry::EVENTS, files),
+      log_cursor(absl::StrFormat("%s/rank-%02d.log", out, rank_index), v1::Telemetry::LOG, files) {}
 
 Gang::Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJournal journal)
     : setup_(setup),
@@ -63,7 +59,7 @@ Gang::Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJour
       out_(OutDir(setup, order_)),
       journal_(std::move(journal)) {
   for (const v1::RankPlace& place : order_.ranks()) {
-    ranks_.push_back(std::make_unique<Rank>(place.rank(), place.slot(), out_));
+    ranks_.push_back(std::make_unique<Rank>(place.rank(), place.slot(), out_, setup.host->files()));
   }
 }
 
@@ -71,14 +67,15 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Start(const GangSetup& setup, Clock&
                                                   const v1::StartGang& order,
                                                   const v1::JobSpec& spec) {
   const std::string notes = absl::StrCat(setup.state_dir, "/", NotesName(order));
-  LL_RETURN_IF_ERROR(MakeDirs(notes));
-  LL_RETURN_IF_ERROR(MakeDirs(OutDir(setup, order)));
+  Files& files = setup.host->files();
+  LL_RETURN_IF_ERROR(files.MakeDirs(notes));
+  LL_RETURN_IF_ERROR(files.MakeDirs(OutDir(setup, order)));
   LL_RETURN_IF_ERROR(
-      WriteFileAtomic(absl::StrCat(OutDir(setup, order), "/spec.json"), SpecToJson(spec)));
+      files.WriteAtomic(absl::StrCat(OutDir(setup, order), "/spec.json"), SpecToJson(spec)));
   // Only now is there a gang that the next agent process must account for.
-  LL_RETURN_IF_ERROR(WriteFileAtomic(absl::StrCat(notes, "/order.json"),
-                                     absl::StrCat(MessageToLine(order), "\n")));
-  LL_ASSIGN_OR_RETURN(ReportJournal journal, ReportJournal::Open(notes));
+  LL_RETURN_IF_ERROR(files.WriteAtomic(absl::StrCat(notes, "/order.json"),
+                                       absl::StrCat(MessageToLine(order), "\n")));
+  LL_ASSIGN_OR_RETURN(ReportJournal journal, ReportJournal::Open(notes, files));
   std::unique_ptr<Gang> gang(new Gang(setup, clock, order, std::move(journal)));
   for (auto& rank : gang->ranks_) {
     const absl::Status status = gang->StartRank(*rank);
@@ -102,15 +99,16 @@ std::unique_ptr<Gang> Gang::Refused(const GangSetup& setup, Clock& clock,
   const std::string notes = absl::StrCat(setup.state_dir, "/", NotesName(order));
   // Without notes (a full disk) the refusal lives in memory only, which is enough: nothing was
   // started.
-  absl::Status noted = MakeDirs(notes);
+  Files& files = setup.host->files();
+  absl::Status noted = files.MakeDirs(notes);
   v1::StartGang no_ranks = order;
   no_ranks.clear_ranks();
   if (noted.ok()) {
-    noted = WriteFileAtomic(absl::StrCat(notes, "/order.json"),
-                            absl::StrCat(MessageToLine(no_ranks), "\n"));
+    noted = files.WriteAtomic(absl::StrCat(notes, "/order.json"),
+                              absl::StrCat(MessageToLine(no_ranks), "\n"));
   }
-  auto journal = ReportJournal::Open(notes);
-  if (!noted.ok() || !journal.ok()) journal = ReportJournal::Open("/nonexistent");
+  auto journal = ReportJournal::Open(notes, files);
+  if (!noted.ok() || !journal.ok()) journal = ReportJournal::Open("/nonexistent", files);
   std::unique_ptr<Gang> gang(new Gang(setup, clock, no_ranks, *std::move(journal)));
   v1::Report report;
   report.set_job_id(order.job_id());
@@ -125,10 +123,11 @@ std::unique_ptr<Gang> Gang::Refused(const GangSetup& setup, Clock& clock,
 absl::StatusOr<std::unique_ptr<Gang>> Gang::Reopen(const GangSetup& setup, Clock& clock,
                                                    const std::string& name) {
   const std::string notes = absl::StrCat(setup.state_dir, "/", name);
-  LL_ASSIGN_OR_RETURN(std::string text, ReadFile(absl::StrCat(notes, "/order.json")));
+  Files& files = setup.host->files();
+  LL_ASSIGN_OR_RETURN(std::string text, files.Read(absl::StrCat(notes, "/order.json")));
   v1::StartGang order;
   LL_RETURN_IF_ERROR(LineToMessage(text, order));
-  LL_ASSIGN_OR_RETURN(ReportJournal journal, ReportJournal::Open(notes));
+  LL_ASSIGN_OR_RETURN(ReportJournal journal, ReportJournal::Open(notes, files));
   std::unique_ptr<Gang> gang(new Gang(setup, clock, order, std::move(journal)));
   for (const v1::Report& report : gang->journal_.unacknowledged()) {
     for (auto& rank : gang->ranks_) {
@@ -175,7 +174,7 @@ absl::Status Gang::StartRank(Rank& rank) {
   command.mark =
       absl::StrCat(setup_.incarnation, "/", key_.job_id, "/", key_.epoch, "/", rank.rank, "/");
   LL_RETURN_IF_ERROR(rank.events.Open(rank.events_cursor.path()));
-  LL_ASSIGN_OR_RETURN(rank.process, RankProcess::Start(command));
+  LL_ASSIGN_OR_RETURN(rank.process, setup_.host->StartRank(command));
   LL_LOG(kInfo) << key_.ToString() << " rank " << rank.rank << " started on slot " << rank.slot
                 << ", pid " << rank.process->pid();
   return absl::OkStatus();
@@ -337,7 +336,7 @@ void Gang::OnExit(Rank& rank, const ExitStatus& status) {
   } else if (status.exit_code != 0 && status.exit_code != 10) {
     exit.set_failure_class(FailureClassOfExitCode(status.exit_code));
     if (message.empty()) {
-      const std::string last = LastLine(rank.log_cursor.path());
+      const std::string last = LastLine(setup_.host->files(), rank.log_cursor.path());
       message = absl::StrCat("ended with exit code ", status.exit_code,
                              last.empty() ? "" : "; its last words: ", last);
     }
@@ -438,7 +437,8 @@ bool Gang::Forgettable(absl::Duration now) const {
 }
 
 void Gang::RemoveNotes() const {
-  const absl::Status status = RemoveTree(absl::StrCat(setup_.state_dir, "/", NotesName(order_)));
+  const absl::Status status =
+      setup_.host->files().RemoveTree(absl::StrCat(setup_.state_dir, "/", NotesName(order_)));
   if (!status.ok()) {
     LL_LOG(kWarning) << "cannot remove the notes of " << key_.ToString() << ": "
                      << status.message();

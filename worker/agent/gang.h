@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "proto/workers.pb.h"
+#include "worker/agent/host.h"
 #include "worker/agent/orders.h"
 #include "worker/agent/rank_process.h"
 #include "worker/agent/report_journal.h"
@@ -27,6 +28,7 @@ namespace ll {
 
 // What every gang of this agent shares.
 struct GangSetup {
+  Host* host = &RealHost();
   std::string trainer;    // absolute path
   std::string job_store;  // OUT is JOB_STORE/JOB_ID/eNNNN
   std::string
@@ -110,7 +112,7 @@ class Gang {
     std::optional<google::protobuf::Struct> result;
     int warnings = 0;
     absl::Duration exited_at;
-    Rank(int rank_index, int slot_index, const std::string& out);
+    Rank(int rank_index, int slot_index, const std::string& out, Files& files);
   };
 
   Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJournal journal);

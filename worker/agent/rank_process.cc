@@ -47,6 +47,134 @@ absl::Status OpenInto(Fd& fd, const std::string& path, int flags) {
   return fd.value >= 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot open", path);
 }
 
+class ChildProcess : public RankProcess {
+ public:
+  ChildProcess(Subprocess process, int events_fd, int control_fd, int exit_fd, std::string mark);
+  ~ChildProcess() override;
+
+  pid_t pid() const override { return process_.pid(); }
+  int events_fd() const override { return events_fd_; }
+  int exit_fd() const override { return exit_fd_; }
+  void ReadEvents(const std::function<void(absl::string_view)>& on_line,
+                  const std::function<void(int64_t)>& on_overlong) override;
+  void SendControlLine(absl::string_view line) override;
+  void Stop(absl::Duration now, absl::Duration grace) override;
+  void Kill() override;
+  void Tick(absl::Duration now) override;
+  std::optional<ExitStatus> Poll() override;
+
+ private:
+  void Consume(absl::string_view bytes, const std::function<void(absl::string_view)>& on_line,
+               const std::function<void(int64_t)>& on_overlong);
+  void FlushControl();
+
+  Subprocess process_;
+  int events_fd_, control_fd_, exit_fd_;
+  std::string mark_;
+  std::string control_;        // not yet written to the control descriptor
+  std::string partial_;        // of the line being received
+  int64_t dropped_bytes_ = 0;  // of an overlong line being received
+  std::optional<absl::Duration> kill_at_;
+  bool ended_ = false;
+};
+
+ChildProcess::ChildProcess(Subprocess process, int events_fd, int control_fd, int exit_fd,
+                           std::string mark)
+    : process_(std::move(process)),
+      events_fd_(events_fd),
+      control_fd_(control_fd),
+      exit_fd_(exit_fd),
+      mark_(std::move(mark)) {}
+
+ChildProcess::~ChildProcess() {
+  if (!ended_) {
+    Kill();
+    KillMarked(mark_, 0);
+  }
+  for (int fd : {events_fd_, control_fd_, exit_fd_}) {
+    if (fd >= 0) close(fd);
+  }
+}
+
+void ChildProcess::Consume(absl::string_view bytes,
+                           const std::function<void(absl::string_view)>& on_line,
+                           const std::function<void(int64_t)>& on_overlong) {
+  while (!bytes.empty()) {
+    const size_t newline = bytes.find('\n');
+    const absl::string_view piece = bytes.substr(0, newline);
+    if (dropped_bytes_ > 0 || partial_.size() + piece.size() >= TelemetryCursor::kMaxLineBytes) {
+      dropped_bytes_ += static_cast<int64_t>(partial_.size() + piece.size());
+      partial_.clear();
+    } else {
+      partial_.append(piece.data(), piece.size());
+    }
+    if (newline == absl::string_view::npos) return;
+    bytes.remove_prefix(newline + 1);
+    if (dropped_bytes_ > 0) {
+      on_overlong(std::exchange(dropped_bytes_, 0));
+    } else {
+      on_line(partial_);
+      partial_.clear();
+    }
+  }
+}
+
+void ChildProcess::ReadEvents(const std::function<void(absl::string_view)>& on_line,
+                              const std::function<void(int64_t)>& on_overlong) {
+  char buffer[65536];
+  // Bounded, so that one chatty rank does not keep the others and the heartbeat waiting.
+  for (int i = 0; i < 64 && events_fd_ >= 0; ++i) {
+    const ssize_t n = read(events_fd_, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) {
+      // The end. A half line is what a killed process was writing: not an event.
+      close(std::exchange(events_fd_, -1));
+      return;
+    }
+    Consume({buffer, static_cast<size_t>(n)}, on_line, on_overlong);
+  }
+}
+
+void ChildProcess::SendControlLine(absl::string_view line) {
+  if (control_.size() + line.size() > kMaxUnreadControlBytes) return;
+  absl::StrAppend(&control_, line, "\n");
+  FlushControl();
+}
+
+void ChildProcess::FlushControl() {
+  while (!control_.empty()) {
+    const ssize_t n = write(control_fd_, control_.data(), control_.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    // EPIPE shows as the rank's end. SIGPIPE is ignored by the process.
+    if (n <= 0) return control_.clear();
+    control_.erase(0, static_cast<size_t>(n));
+  }
+}
+
+void ChildProcess::Stop(absl::Duration now, absl::Duration grace) {
+  if (!kill_at_) process_.Signal(SIGTERM);
+  kill_at_ = std::min(kill_at_.value_or(absl::InfiniteDuration()), now + grace);
+}
+
+// What left the process group is found when the end is noticed, by Poll.
+void ChildProcess::Kill() { process_.Signal(SIGKILL); }
+
+void ChildProcess::Tick(absl::Duration now) {
+  FlushControl();
+  if (kill_at_ && now >= *kill_at_) {
+    kill_at_ = absl::InfiniteDuration();
+    Kill();
+  }
+}
+
+std::optional<ExitStatus> ChildProcess::Poll() {
+  std::optional<ExitStatus> exit = process_.Poll();
+  if (exit && !std::exchange(ended_, true)) KillMarked(mark_, 0);
+  return exit;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const RankCommand& command) {
@@ -77,105 +205,8 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const RankComman
   LL_ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
   const int exit_fd = PidfdOpen(process.pid());
   if (exit_fd < 0) return ErrnoStatus(errno, "cannot watch the process of", command.argv[0]);
-  return std::unique_ptr<RankProcess>(new RankProcess(
-      std::move(process), events.read.Release(), control.write.Release(), exit_fd, command.mark));
-}
-
-RankProcess::RankProcess(Subprocess process, int events_fd, int control_fd, int exit_fd,
-                         std::string mark)
-    : process_(std::move(process)),
-      events_fd_(events_fd),
-      control_fd_(control_fd),
-      exit_fd_(exit_fd),
-      mark_(std::move(mark)) {}
-
-RankProcess::~RankProcess() {
-  if (!ended_) {
-    Kill();
-    KillMarked(mark_, 0);
-  }
-  for (int fd : {events_fd_, control_fd_, exit_fd_}) {
-    if (fd >= 0) close(fd);
-  }
-}
-
-void RankProcess::Consume(absl::string_view bytes,
-                          const std::function<void(absl::string_view)>& on_line,
-                          const std::function<void(int64_t)>& on_overlong) {
-  while (!bytes.empty()) {
-    const size_t newline = bytes.find('\n');
-    const absl::string_view piece = bytes.substr(0, newline);
-    if (dropped_bytes_ > 0 || partial_.size() + piece.size() >= TelemetryCursor::kMaxLineBytes) {
-      dropped_bytes_ += static_cast<int64_t>(partial_.size() + piece.size());
-      partial_.clear();
-    } else {
-      partial_.append(piece.data(), piece.size());
-    }
-    if (newline == absl::string_view::npos) return;
-    bytes.remove_prefix(newline + 1);
-    if (dropped_bytes_ > 0) {
-      on_overlong(std::exchange(dropped_bytes_, 0));
-    } else {
-      on_line(partial_);
-      partial_.clear();
-    }
-  }
-}
-
-void RankProcess::ReadEvents(const std::function<void(absl::string_view)>& on_line,
-                             const std::function<void(int64_t)>& on_overlong) {
-  char buffer[65536];
-  // Bounded, so that one chatty rank does not keep the others and the heartbeat waiting.
-  for (int i = 0; i < 64 && events_fd_ >= 0; ++i) {
-    const ssize_t n = read(events_fd_, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) {
-      // The end. A half line is what a killed process was writing: not an event.
-      close(std::exchange(events_fd_, -1));
-      return;
-    }
-    Consume({buffer, static_cast<size_t>(n)}, on_line, on_overlong);
-  }
-}
-
-void RankProcess::SendControlLine(absl::string_view line) {
-  if (control_.size() + line.size() > kMaxUnreadControlBytes) return;
-  absl::StrAppend(&control_, line, "\n");
-  FlushControl();
-}
-
-void RankProcess::FlushControl() {
-  while (!control_.empty()) {
-    const ssize_t n = write(control_fd_, control_.data(), control_.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    // EPIPE shows as the rank's end. SIGPIPE is ignored by the process.
-    if (n <= 0) return control_.clear();
-    control_.erase(0, static_cast<size_t>(n));
-  }
-}
-
-void RankProcess::Stop(absl::Duration now, absl::Duration grace) {
-  if (!kill_at_) process_.Signal(SIGTERM);
-  kill_at_ = std::min(kill_at_.value_or(absl::InfiniteDuration()), now + grace);
-}
-
-// What left the process group is found when the end is noticed, by Poll.
-void RankProcess::Kill() { process_.Signal(SIGKILL); }
-
-void RankProcess::Tick(absl::Duration now) {
-  FlushControl();
-  if (kill_at_ && now >= *kill_at_) {
-    kill_at_ = absl::InfiniteDuration();
-    Kill();
-  }
-}
-
-std::optional<ExitStatus> RankProcess::Poll() {
-  std::optional<ExitStatus> exit = process_.Poll();
-  if (exit && !std::exchange(ended_, true)) KillMarked(mark_, 0);
-  return exit;
+  return std::make_unique<ChildProcess>(std::move(process), events.read.Release(),
+                                        control.write.Release(), exit_fd, command.mark);
 }
 
 }  // namespace ll

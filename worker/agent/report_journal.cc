@@ -26,11 +26,11 @@ absl::Status LineToMessage(absl::string_view line, google::protobuf::Message& me
   return status.ok() ? absl::OkStatus() : absl::DataLossError(std::string(status.message()));
 }
 
-absl::StatusOr<ReportJournal> ReportJournal::Open(const std::string& dir) {
-  ReportJournal journal(absl::StrCat(dir, "/reports.jsonl"));
+absl::StatusOr<ReportJournal> ReportJournal::Open(const std::string& dir, Files& files) {
+  ReportJournal journal(absl::StrCat(dir, "/reports.jsonl"), files);
   bool whole = true;
-  if (FileExists(journal.path_)) {
-    LL_ASSIGN_OR_RETURN(std::string text, ReadFile(journal.path_));
+  if (files.Exists(journal.path_)) {
+    LL_ASSIGN_OR_RETURN(std::string text, files.Read(journal.path_));
     for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
       v1::Report report;
       if (!LineToMessage(line, report).ok() || report.sequence() <= journal.last_sequence_) {
@@ -45,7 +45,7 @@ absl::StatusOr<ReportJournal> ReportJournal::Open(const std::string& dir) {
   if (!whole) {
     LL_LOG(kWarning) << journal.path_ << ": the last report was only half written; it is dropped";
     if (const absl::Status status = journal.Rewrite(); !status.ok()) journal.file_.reset();
-  } else if (auto file = AppendOnlyFile::Open(journal.path_); file.ok()) {
+  } else if (auto file = files.OpenAppend(journal.path_); file.ok()) {
     journal.file_ = *std::move(file);
   }
   return journal;
@@ -67,8 +67,8 @@ absl::Status ReportJournal::Rewrite() {
   if (mark.sequence() > 0) text = absl::StrCat(MessageToLine(mark), "\n");
   for (const v1::Report& report : unacknowledged_)
     absl::StrAppend(&text, MessageToLine(report), "\n");
-  LL_RETURN_IF_ERROR(WriteFileAtomic(path_, text));
-  LL_ASSIGN_OR_RETURN(file_, AppendOnlyFile::Open(path_));
+  LL_RETURN_IF_ERROR(files_->WriteAtomic(path_, text));
+  LL_ASSIGN_OR_RETURN(file_, files_->OpenAppend(path_));
   return absl::OkStatus();
 }
 

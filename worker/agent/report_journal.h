@@ -9,11 +9,11 @@
 #pragma once
 
 #include <deque>
-#include <optional>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "base/file.h"
+#include "base/files.h"
 #include "proto/workers.pb.h"
 
 namespace ll {
@@ -23,7 +23,7 @@ class ReportJournal {
   // Reads what an earlier process left; a half last line (the process was killed while writing) is
   // dropped. Errors: a journal is there and cannot be read. One that cannot be written shows at
   // Append.
-  static absl::StatusOr<ReportJournal> Open(const std::string& dir);
+  static absl::StatusOr<ReportJournal> Open(const std::string& dir, Files& files = RealFiles());
 
   // Gives `report` the next sequence number and keeps it until it is acknowledged. False: it is not
   // on disk.
@@ -37,12 +37,13 @@ class ReportJournal {
   int64_t last_sequence() const { return last_sequence_; }
 
  private:
-  explicit ReportJournal(std::string path) : path_(std::move(path)) {}
+  ReportJournal(std::string path, Files& files) : path_(std::move(path)), files_(&files) {}
   absl::Status Write(const v1::Report& report);
   absl::Status Rewrite();
 
   std::string path_;
-  std::optional<AppendOnlyFile> file_;  // absent after a failed write, until a rewrite succeeded
+  Files* files_;
+  std::unique_ptr<GrowingFile> file_;  // absent after a failed write, until a rewrite succeeded
   std::deque<v1::Report> unacknowledged_;
   int64_t last_sequence_ = 0;
 };

@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/files.h"
 #include "proto/workers.pb.h"
 
 namespace ll {
@@ -19,21 +21,17 @@ namespace ll {
 // back to the last whole one.
 class LineFile {
  public:
-  LineFile() = default;
-  LineFile(const LineFile&) = delete;
-  LineFile& operator=(const LineFile&) = delete;
-  ~LineFile();
+  explicit LineFile(Files& files = RealFiles()) : files_(files) {}
   // Creates the file, or goes on after its last whole line.
   absl::Status Open(const std::string& path);
-  bool is_open() const { return fd_ >= 0; }
+  bool is_open() const { return file_ != nullptr; }
   // `line` ends with '\n'. After an error the next call tries again.
   absl::Status Append(absl::string_view line);
-  void Close();
+  void Close() { file_.reset(); }
 
  private:
-  std::string path_;
-  int fd_ = -1;
-  int64_t size_bytes_ = 0;
+  Files& files_;
+  std::unique_ptr<GrowingFile> file_;
 };
 
 // Reads a spool file piece by piece to send it, and starts again at the acknowledged offset after a
@@ -47,8 +45,8 @@ class TelemetryCursor {
   // EVENTS pieces end with a line; a longer line than this never gets into the spool.
   static constexpr int64_t kMaxLineBytes = 1 << 20;
 
-  TelemetryCursor(std::string path, v1::Telemetry::Stream stream)
-      : path_(std::move(path)), stream_(stream) {}
+  TelemetryCursor(std::string path, v1::Telemetry::Stream stream, Files& files = RealFiles())
+      : path_(std::move(path)), stream_(stream), files_(files) {}
 
   // Fills offset, stream and data of the next piece and counts it as sent. False when there is
   // nothing to send now: all sent, or the window is full. A file that is not there is empty.
@@ -64,9 +62,9 @@ class TelemetryCursor {
   const std::string& path() const { return path_; }
 
  private:
-  int64_t SizeBytes() const;
   std::string path_;
   v1::Telemetry::Stream stream_;
+  Files& files_;
   int64_t sent_ = 0, acknowledged_ = 0;
 };
 
