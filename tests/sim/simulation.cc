@@ -27,10 +27,14 @@ Simulation::Simulation(const SimOptions& options)
   std::vector<std::string> slots;
   for (int i = 0; i < agents; ++i) {
     const int count = 1 + static_cast<int>(world_.random.Below(3));
-    agents_.push_back(std::make_unique<FakeAgent>(world_, training_, *this,
-                                                  absl::StrCat("w", i + 1), count, options.bug));
+    hosts_.push_back(std::make_unique<SimHost>(world_, training_, *this,
+                                               shared_job_store_ ? &job_store_ : nullptr,
+                                               absl::StrCat("w", i + 1), count));
     slots.push_back(absl::StrCat(count));
   }
+  v1::JobSpec spec;
+  spec.set_max_headless(absl::ToInt64Seconds(kMaxHeadless));
+  payload_ = std::make_shared<JobPayload>(JobPayload{"", spec.SerializeAsString(), ""});
   PlanQueues();
   result_.agents = agents;
   const int jobs = 50 + static_cast<int>(world_.random.Below(21));
@@ -44,7 +48,7 @@ Simulation::Simulation(const SimOptions& options)
     request.spec.queue = queue.name;
     request.spec.gpus = std::min(request.spec.gpus, queue.max_gpus.value_or(request.spec.gpus));
     request.spec.max_retries = 5;
-    request.spec.max_headless = absl::Seconds(120);
+    request.spec.max_headless = kMaxHeadless;
     // Some longer than max_headless and what the coordinator adds to it.
     request.steps = 10 + static_cast<int>(world_.random.Below(world_.Chance(0.4) ? 600 : 100));
     request.checkpoint_every = 3 + static_cast<int>(world_.random.Below(20));
@@ -119,9 +123,9 @@ SimResult Simulation::Run() {
   StartCoordinator();
   storage_.SetCrashRate(crash_rate_);
   storage_.SetUnreliable(fault_kinds_.back() == FaultKind::kDisk);
-  for (const auto& agent : agents_) {
+  for (const auto& host : hosts_) {
     world_.After(world_.Between(absl::ZeroDuration(), absl::Seconds(10)),
-                 [&agent] { agent->Start(); });
+                 [&host] { host->StartAgent(); });
   }
   PlanClients();
   world_.After(absl::Seconds(15), [this] { Fault(); });

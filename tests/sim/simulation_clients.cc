@@ -1,5 +1,6 @@
 // What users and operators wish, and the faults.
 #include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
 #include "tests/sim/simulation_run.h"
 
 namespace ll::sim {
@@ -49,14 +50,14 @@ void Simulation::SubmitUntilAcked(size_t index) {
   }
   if (request.deadline == absl::InfiniteFuture()) request.deadline = Now() + request.may_take;
   SubmitEvent event;
-  event.job =
-      JobId(absl::StrCat("job-", next_job_++));  // each try brings a new id; the request id decides
+  event.job = JobId(absl::StrFormat(
+      "job-%06d", next_job_++));  // each try brings a new id; the request id decides
   event.request_id = request.id;
   event.body_sha256 = request.id;
   event.user = "ann";
   event.spec = request.spec;
   event.spec.deadline = request.deadline;
-  event.payload = std::make_shared<JobPayload>();
+  event.payload = payload_;
   training_.Define(event.job, request.steps, request.checkpoint_every);
   const bool behind = !event.spec.after.empty();
   Give(event, [this, index, behind](const Reply& reply) {
@@ -126,7 +127,7 @@ void Simulation::RandomWish() {
 void Simulation::Fault() {
   if (!faults_) return;
   world_.After(world_.Between(absl::Seconds(1), 2 * fault_every_), [this] { Fault(); });
-  FakeAgent& agent = *agents_[world_.random.Below(agents_.size())];
+  SimHost& host = *hosts_[world_.random.Below(hosts_.size())];
   const FaultKind kind = fault_kinds_[world_.random.Below(fault_kinds_.size())];
   switch (kind) {
     case FaultKind::kCoordinator:
@@ -136,9 +137,20 @@ void Simulation::Fault() {
     case FaultKind::kAgent:
       Struck("agent dies");
       ++result_.agent_crashes;
-      agent.Crash();
+      if (world_.Chance(0.2)) {
+        Struck("agent is asked to end");
+        host.AskAgentToEnd();
+      } else {
+        host.KillAgent();
+      }
       world_.After(world_.Between(absl::Milliseconds(200), absl::Seconds(90)),
-                   [&agent] { agent.Start(); });
+                   [&host] { host.StartAgent(); });
+      break;
+    case FaultKind::kAgentDisk:
+      Struck("agent's disk full");
+      host.SetDiskFull(true);
+      world_.After(world_.Between(absl::Seconds(1), absl::Seconds(60)),
+                   [&host] { host.SetDiskFull(false); });
       break;
     case FaultKind::kRank:
       Struck("rank crashes");
@@ -146,19 +158,19 @@ void Simulation::Fault() {
       break;
     case FaultKind::kShortCut:
       Struck("network cut, short");
-      Partition(agent, world_.Between(absl::Seconds(1), absl::Seconds(100)));
+      Partition(host, world_.Between(absl::Seconds(1), absl::Seconds(100)));
       break;
     case FaultKind::kLongCut:
       Struck("network cut, long");
-      Partition(agent, world_.Between(absl::Seconds(100), absl::Seconds(500)));
+      Partition(host, world_.Between(absl::Seconds(100), absl::Seconds(500)));
       break;
     case FaultKind::kRepeat:
       Struck("reports repeated");
-      agent.ResendReports();
+      RepeatReports(host);
       break;
     case FaultKind::kOperator:
       Struck("worker cordoned or drained");
-      Operator(agent.name());
+      Operator(host.name());
       break;
     case FaultKind::kStall:
       Struck("coordinator stalls");
@@ -171,7 +183,7 @@ void Simulation::Fault() {
       world_.Trace(absl::StrCat("fault: the clock is set by ", absl::FormatDuration(wall_offset_)));
       break;
     case FaultKind::kLie:
-      Lie(agent);
+      Lie(host);
       break;
     case FaultKind::kDisk:
       return BreakDisk();
@@ -199,20 +211,20 @@ void Simulation::Operator(const WorkerId& worker) {
 }
 
 // About a rank that this agent was never given, so that it cannot be the truth.
-void Simulation::Lie(FakeAgent& agent) {
-  if (scheduler() == nullptr || agent.session() == 0) return;
+void Simulation::Lie(SimHost& host) {
+  if (scheduler() == nullptr || host.session() == 0) return;
   const std::vector<const Job*> jobs = scheduler()->List({SIZE_MAX});
   if (jobs.empty()) return;
   const Job& job = *jobs[world_.random.Below(jobs.size())];
-  ReportEvent event{agent.name(),
-                    agent.session(),
+  ReportEvent event{host.name(),
+                    host.session(),
                     job.id,
                     job.epoch + static_cast<int64_t>(world_.random.Below(2)),
                     static_cast<int>(world_.random.Below(6)),
                     1 + static_cast<int64_t>(world_.random.Below(9))};
   if (job.attempt.has_value()) {
     for (const Rank& rank : job.attempt->ranks) {
-      if (rank.worker == agent.name()) return;
+      if (rank.worker == host.name()) return;
     }
   }
   if (world_.Chance(0.5)) {
@@ -221,22 +233,22 @@ void Simulation::Lie(FakeAgent& agent) {
     event.fact = CheckpointFact{1'000'000, "/nowhere", "hash"};
   }
   Struck("agent lies");
-  world_.Trace(absl::StrCat("fault: ", agent.name().value(), " lies about ", job.id.value()));
+  world_.Trace(absl::StrCat("fault: ", host.name().value(), " lies about ", job.id.value()));
   Give(event);
 }
 
-void Simulation::Partition(FakeAgent& agent, absl::Duration length) {
-  if (!partitioned_.insert(agent.name()).second) return;
+void Simulation::Partition(SimHost& host, absl::Duration length) {
+  if (!partitioned_.insert(host.name()).second) return;
   ++result_.partitions;
-  world_.Trace(absl::StrCat("fault: ", agent.name().value(), " is cut off for ",
+  world_.Trace(absl::StrCat("fault: ", host.name().value(), " is cut off for ",
                             absl::FormatDuration(length)));
   // Keepalive ends the stream after a while, on each side for itself; a short cut may pass
   // unnoticed only if nothing was lost, so the stream always ends.
-  if (agent.session() != 0) {
-    EndSession(agent.session(), world_.Between(absl::Seconds(1), absl::Seconds(25)),
+  if (host.session() != 0) {
+    EndSession(host.session(), world_.Between(absl::Seconds(1), absl::Seconds(25)),
                world_.Between(absl::Seconds(1), absl::Seconds(25)));
   }
-  world_.After(length, [this, name = agent.name()] { partitioned_.erase(name); });
+  world_.After(length, [this, name = host.name()] { partitioned_.erase(name); });
 }
 
 void Simulation::Heal() {
@@ -246,7 +258,10 @@ void Simulation::Heal() {
   storage_.SetUnreliable(false);
   storage_.Break(DiskFault::kNone, absl::ZeroDuration());
   storage_.Slow(absl::ZeroDuration());
-  for (const auto& agent : agents_) agent->Start();
+  for (const auto& host : hosts_) {
+    host->SetDiskFull(false);
+    host->StartAgent();
+  }
 }
 
 }  // namespace ll::sim

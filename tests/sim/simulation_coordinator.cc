@@ -1,6 +1,7 @@
 // The coordinator's process: the shipped loop with its store, crashes, and what every decision is
 // checked for.
 #include "base/check.h"
+#include "coordinator/workers/messages.h"
 #include "tests/sim/simulation_run.h"
 
 namespace ll::sim {
@@ -85,9 +86,7 @@ void Simulation::PlanTick(uint64_t life) {
   });
 }
 
-// Events that arrive within a moment share a transaction, as in the driver.
 void Simulation::Give(Event event, std::function<void(const Reply&)> reply) {
-  if (loop_ == nullptr) return;
   DriverLoop::Item item{std::move(event), nullptr, nullptr};
   if (reply) {
     item.answer = [this, reply = std::move(reply)](const Reply& answer, const Scheduler* view) {
@@ -97,6 +96,16 @@ void Simulation::Give(Event event, std::function<void(const Reply&)> reply) {
       world_.After(batch_delay_, [reply, answer] { reply(answer); });
     };
   }
+  Put(std::move(item));
+}
+
+void Simulation::GiveOfAgent(Event event, std::function<void()> done) {
+  Put({std::move(event), nullptr, std::move(done)});
+}
+
+// Events that arrive within a moment share a transaction, as in the driver.
+void Simulation::Put(DriverLoop::Item item) {
+  if (loop_ == nullptr) return;
   inbox_.push_back(std::move(item));
   if (std::exchange(planned_batch_, true)) return;
   world_.After(world_.Between(absl::ZeroDuration(), absl::Milliseconds(5)), [this] {
@@ -151,13 +160,35 @@ void Simulation::OnServing(bool serving) {
   refused_.clear();
 }
 
-void Simulation::Deliver(const ll::Send& send, int64_t) {
+void Simulation::Deliver(const ll::Send& send, int64_t term) {
   if (DiesHere("coordinator dies between two orders", crash_rate_ / 8)) return;
   CheckSend(send);
-  const uint64_t life = life_;
-  if (batch_delay_ == absl::ZeroDuration()) return DeliverNow(send);
-  world_.After(batch_delay_, [this, send, life] {
-    if (life == life_) DeliverNow(send);
+  auto it = sessions_.find(send.session);
+  if (it == sessions_.end()) return;
+  Session& session = it->second;
+  if (std::holds_alternative<RejectHelloOrder>(send.order)) {
+    session.coordinator_side = false;
+    return EndSession(send.session, absl::Milliseconds(20), absl::ZeroDuration());
+  }
+  v1::CoordinatorMessage message = OrderToProto(send, loop_->scheduler()->options());
+  if (message.has_welcome()) {
+    // The hub ends an older stream of the same worker.
+    for (auto& [id, other] : sessions_) {
+      if (other.host == session.host && id < send.session) other.coordinator_side = false;
+    }
+    for (const auto& [job, epoch, rank] : session.held) {
+      for (const auto stream : {v1::Telemetry::EVENTS, v1::Telemetry::LOG}) {
+        v1::TelemetryAck& ack = *message.mutable_welcome()->add_telemetry();
+        ack.set_job_id(job);
+        ack.set_epoch(epoch);
+        ack.set_rank(rank);
+        ack.set_stream(stream);
+        ack.set_offset(telemetry_[{job, epoch, rank, stream}]);
+      }
+    }
+  }
+  world_.After(batch_delay_, [this, id = send.session, message = std::move(message), life = life_] {
+    if (life == life_) Post(id, message);
   });
 }
 
@@ -227,16 +258,27 @@ void Simulation::CheckLimitsOf(const JobId& started) {
 
 // What an order promises, checked when it leaves.
 void Simulation::CheckSend(const ll::Send& send) {
+  if (const auto* release = std::get_if<ReleaseGangOrder>(&send.order)) {
+    for (const auto& [epoch, host] : training_.Living(release->job)) {
+      if (epoch == release->epoch && host == send.worker.value())
+        world_.Violation(absl::StrCat("release of a running gang of ", release->job.value()));
+    }
+  }
   const auto* start = std::get_if<StartGangOrder>(&send.order);
   if (start == nullptr) return;
+  int64_t& ordered = ordered_epoch_[start->job];
+  if (start->epoch < ordered)
+    world_.Violation(
+        absl::StrCat(start->job.value(), "/", start->epoch, " is ordered after epoch ", ordered));
+  ordered = std::max(ordered, start->epoch);
   world_.Trace(
       absl::StrCat("start ", start->job.value(), "/", start->epoch, " at ", send.worker.value()));
   for (const auto& [epoch, host] : training_.Living(start->job)) {
     const auto worker = scheduler()->workers().find(WorkerId(host));
     if (epoch < start->epoch && worker != scheduler()->workers().end() &&
         worker->second.connected &&
-        !Partitioned(**std::find_if(agents_.begin(), agents_.end(), [&h = host](const auto& agent) {
-          return agent->name().value() == h;
+        !Partitioned(**std::find_if(hosts_.begin(), hosts_.end(), [&h = host](const auto& other) {
+          return other->name().value() == h;
         }))) {
       world_.Violation(absl::StrCat(start->job.value(), " epoch ", start->epoch,
                                     " starts while epoch ", epoch, " lives on ", host,

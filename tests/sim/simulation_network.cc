@@ -1,4 +1,6 @@
-// Sessions between agents and coordinator: ordered streams that delay and end.
+// Sessions between agents and coordinator: ordered streams that delay and end, and what the
+// coordinator's end of a stream (coordinator/workers/session) makes of a message.
+#include "coordinator/workers/messages.h"
 #include "tests/sim/simulation_run.h"
 
 namespace ll::sim {
@@ -6,57 +8,103 @@ namespace ll::sim {
 uint64_t Simulation::Dial(const WorkerId& worker) {
   if (loop_ == nullptr || partitioned_.count(worker) > 0) return 0;
   const uint64_t id = next_session_++;
-  for (const auto& agent : agents_) {
-    if (agent->name() == worker) sessions_[id].agent = agent.get();
+  for (const auto& host : hosts_) {
+    if (host->name() == worker) sessions_[id].host = host.get();
   }
   return id;
 }
 
 // Agent to coordinator.
-void Simulation::Send(uint64_t id, Event event) {
+void Simulation::Send(uint64_t id, v1::AgentMessage message) {
   auto it = sessions_.find(id);
-  if (it == sessions_.end() || Partitioned(*it->second.agent)) return;
+  if (it == sessions_.end() || !it->second.agent_side || Partitioned(*it->second.host)) return;
   Session& session = it->second;
+  if (message.has_report()) {
+    session.reports.push_back(message);
+    if (session.reports.size() > 8) session.reports.pop_front();
+  }
   const bool late = world_.Chance(0.01);
   if (late) Struck("message late by seconds");
   const absl::Duration delay = late ? world_.Between(absl::ZeroDuration(), absl::Seconds(4))
                                     : world_.Between(absl::Milliseconds(1), absl::Milliseconds(40));
   session.last_up = std::max(session.last_up, world_.now() + delay);
   const uint64_t life = life_;
-  world_.After(session.last_up - world_.now(), [this, id, life, event = std::move(event)] {
+  world_.After(session.last_up - world_.now(), [this, id, life, message = std::move(message)] {
     auto session = sessions_.find(id);
     if (life != life_ || session == sessions_.end() || !session->second.coordinator_side) return;
-    if (Partitioned(*session->second.agent)) return;
-    Give(event);
-    if (std::holds_alternative<AgentHeardEvent>(event)) {
-      FakeAgent* agent = session->second.agent;
-      world_.After(absl::Milliseconds(10), [this, agent, id] {
-        if (!Partitioned(*agent)) agent->Receive(id, HeartbeatAck{});
-      });
-    }
+    if (!Partitioned(*session->second.host)) Arrived(id, message);
   });
 }
 
-// Coordinator to agent.
-void Simulation::DeliverNow(const ll::Send& send) {
-  auto it = sessions_.find(send.session);
-  if (it == sessions_.end()) return;
-  Session& session = it->second;
-  if (std::holds_alternative<WelcomeOrder>(send.order)) {
-    // The driver ends an older stream of the same worker.
-    for (auto& [id, other] : sessions_) {
-      if (other.agent == session.agent && id < send.session) other.coordinator_side = false;
+void Simulation::Arrived(uint64_t id, const v1::AgentMessage& message) {
+  Session& session = sessions_[id];
+  const WorkerId& worker = session.host->name();
+  if (message.has_hello()) {
+    auto event = HelloFromProto(message.hello(), id);
+    if (!event.ok()) return world_.Violation(absl::StrCat("hello: ", event.status().ToString()));
+    if (message.hello().highest_term() > loop_->term())
+      world_.Violation(absl::StrCat(worker.value(), " has obeyed a term of the future"));
+    for (const v1::HeldGang& gang : message.hello().gangs()) {
+      for (const v1::RankState& rank : gang.ranks())
+        session.held.push_back({gang.job_id(), gang.epoch(), rank.rank()});
     }
+    GiveOfAgent(*std::move(event));
+  } else if (message.has_heartbeat()) {
+    GiveOfAgent(AgentHeardEvent{worker, id}, [this, id, sequence = message.heartbeat().sequence()] {
+      if (storage_.dead()) return;
+      v1::CoordinatorMessage ack;
+      ack.mutable_heartbeat_ack()->set_sequence(sequence);
+      Post(id, std::move(ack));
+    });
+  } else if (message.has_report()) {
+    auto event = ReportFromProto(message.report(), worker, id);
+    if (!event.ok()) return world_.Violation(absl::StrCat("report: ", event.status().ToString()));
+    GiveOfAgent(*std::move(event));
+  } else if (message.has_telemetry()) {
+    TakeTelemetry(id, message.telemetry());
   }
-  const ToAgent message = std::visit([](const auto& order) { return ToAgent(order); }, send.order);
+}
+
+// As the coordinator's files: what is there is kept, a gap is refused.
+void Simulation::TakeTelemetry(uint64_t id, const v1::Telemetry& telemetry) {
+  int64_t& size =
+      telemetry_[{telemetry.job_id(), telemetry.epoch(), telemetry.rank(), telemetry.stream()}];
+  if (telemetry.offset() > size) {
+    world_.Violation(absl::StrCat("telemetry of ", telemetry.job_id(), " has a gap"));
+  }
+  size = std::max(size, telemetry.offset() + static_cast<int64_t>(telemetry.data().size()));
+  v1::CoordinatorMessage message;
+  v1::TelemetryAck& ack = *message.mutable_telemetry_ack();
+  ack.set_job_id(telemetry.job_id());
+  ack.set_epoch(telemetry.epoch());
+  ack.set_rank(telemetry.rank());
+  ack.set_stream(telemetry.stream());
+  ack.set_offset(size);
+  Post(id, std::move(message));
+}
+
+// A network that gives the newest reports twice.
+void Simulation::RepeatReports(SimHost& host) {
+  auto it = sessions_.find(host.session());
+  if (it == sessions_.end()) return;
+  for (const v1::AgentMessage& report : std::deque<v1::AgentMessage>(it->second.reports))
+    Send(host.session(), report);
+}
+
+// Coordinator to agent.
+void Simulation::Post(uint64_t id, v1::CoordinatorMessage message) {
+  auto it = sessions_.find(id);
+  if (it == sessions_.end() || loop_ == nullptr || !it->second.coordinator_side) return;
+  Session& session = it->second;
+  message.set_term(loop_->term());
   session.last_down =
       std::max(session.last_down,
                world_.now() + world_.Between(absl::Milliseconds(1), absl::Milliseconds(40)));
-  FakeAgent* agent = session.agent;
-  world_.After(session.last_down - world_.now(), [this, agent, id = send.session, message] {
+  SimHost* host = session.host;
+  world_.After(session.last_down - world_.now(), [this, host, id, message = std::move(message)] {
     auto session = sessions_.find(id);
-    if (session == sessions_.end() || !session->second.agent_side || Partitioned(*agent)) return;
-    agent->Receive(id, message);
+    if (session == sessions_.end() || !session->second.agent_side || Partitioned(*host)) return;
+    host->Receive(id, message);
   });
 }
 
@@ -69,15 +117,15 @@ void Simulation::HangUp(uint64_t id) {
 
 void Simulation::EndSession(uint64_t id, absl::Duration agent_notices,
                             absl::Duration coordinator_notices) {
-  FakeAgent* agent = sessions_[id].agent;
-  world_.After(agent_notices, [this, id, agent] {
+  SimHost* host = sessions_[id].host;
+  world_.After(agent_notices, [this, id, host] {
     auto it = sessions_.find(id);
     if (it != sessions_.end()) it->second.agent_side = false;
-    agent->StreamEnded(id);
+    host->StreamEnded(id);
   });
   const uint64_t life = life_;
-  world_.After(coordinator_notices, [this, id, agent, life] {
-    if (life == life_) Give(AgentGoneEvent{agent->name(), id});
+  world_.After(coordinator_notices, [this, id, host, life] {
+    if (life == life_) GiveOfAgent(AgentGoneEvent{host->name(), id});
     auto it = sessions_.find(id);
     if (it != sessions_.end()) it->second.coordinator_side = false;
   });

@@ -3,19 +3,21 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "coordinator/runtime/driver_loop.h"
-#include "tests/sim/fake_agent.h"
+#include "tests/sim/sim_host.h"
 #include "tests/sim/simulation.h"
 #include "tests/sim/storage.h"
 #include "tests/sim/training.h"
@@ -24,6 +26,7 @@ namespace ll::sim {
 
 inline constexpr absl::Duration kFaultsLast = absl::Minutes(15);
 inline constexpr absl::Duration kMustEndWithin = absl::Hours(3);
+inline constexpr absl::Duration kMaxHeadless = absl::Seconds(120);  // of every job
 
 // A client's wish for one job, kept until it is acknowledged.
 struct Request {
@@ -42,6 +45,7 @@ struct Request {
 enum class FaultKind {
   kCoordinator,
   kAgent,
+  kAgentDisk,
   kRank,
   kShortCut,
   kLongCut,
@@ -53,25 +57,28 @@ enum class FaultKind {
   kDisk,   // the coordinator's: full, failing, slow
 };
 inline constexpr FaultKind kAllFaults[] = {
-    FaultKind::kCoordinator, FaultKind::kAgent,  FaultKind::kRank,     FaultKind::kShortCut,
-    FaultKind::kLongCut,     FaultKind::kRepeat, FaultKind::kOperator, FaultKind::kStall,
-    FaultKind::kClock,       FaultKind::kLie,    FaultKind::kDisk};
+    FaultKind::kCoordinator, FaultKind::kAgent,   FaultKind::kAgentDisk, FaultKind::kRank,
+    FaultKind::kShortCut,    FaultKind::kLongCut, FaultKind::kRepeat,    FaultKind::kOperator,
+    FaultKind::kStall,       FaultKind::kClock,   FaultKind::kLie,       FaultKind::kDisk};
 
-class Simulation : public Link, public AgentGateway, public DriverListener, public Clock {
+class Simulation : public Network, public AgentGateway, public DriverListener, public Clock {
  public:
   explicit Simulation(const SimOptions& options);
   SimResult Run();
 
   uint64_t Dial(const WorkerId& worker) override;
-  void Send(uint64_t session, Event event) override;
+  void Send(uint64_t session, v1::AgentMessage message) override;
   void HangUp(uint64_t session) override;
 
  private:
+  using HeldGangKey = std::tuple<std::string, int64_t, int>;  // job, epoch, rank
   struct Session {
-    FakeAgent* agent = nullptr;
+    SimHost* host = nullptr;
     bool agent_side = true;        // the agent believes in it
     bool coordinator_side = true;  // and so does the coordinator
     absl::Duration last_up = absl::ZeroDuration(), last_down = absl::ZeroDuration();
+    std::vector<HeldGangKey> held;         // by its Hello
+    std::deque<v1::AgentMessage> reports;  // the newest
   };
 
   // The coordinator's process: the shipped loop under simulated time.
@@ -82,6 +89,8 @@ class Simulation : public Link, public AgentGateway, public DriverListener, publ
   void BuryCoordinator();
   void PlanTick(uint64_t life);
   void Give(Event event, std::function<void(const Reply&)> reply = nullptr);
+  void GiveOfAgent(Event event, std::function<void()> done = nullptr);
+  void Put(DriverLoop::Item item);
   void RunBatch();
   // Null while the coordinator is down or without a store.
   const Scheduler* scheduler() const { return loop_ == nullptr ? nullptr : loop_->scheduler(); }
@@ -96,27 +105,30 @@ class Simulation : public Link, public AgentGateway, public DriverListener, publ
   absl::Duration Steady() override { return world_.now(); }
   void Sleep(absl::Duration) override {}
 
-  void DeliverNow(const ll::Send& send);
   void CheckSend(const ll::Send& send);
   void CheckTransition(const PutTransition& put);
   void CheckLimitsOf(const JobId& started);
   void NoteDurable(absl::Span<const Record> records);
 
   // The network.
+  void Arrived(uint64_t id, const v1::AgentMessage& message);
+  void TakeTelemetry(uint64_t id, const v1::Telemetry& telemetry);
+  void Post(uint64_t id, v1::CoordinatorMessage message);
+  void RepeatReports(SimHost& host);
   void EndSession(uint64_t id, absl::Duration agent_notices, absl::Duration coordinator_notices);
   void Struck(const char* fault) { world_.Struck(fault); }
-  bool Partitioned(const FakeAgent& agent) const { return partitioned_.count(agent.name()) > 0; }
+  bool Partitioned(const SimHost& host) const { return partitioned_.count(host.name()) > 0; }
 
   // Clients and faults.
   void PlanQueues();
   void PlanClients();
   void Operator(const WorkerId& worker);
   void BreakDisk();
-  void Lie(FakeAgent& agent);
+  void Lie(SimHost& host);
   void SubmitUntilAcked(size_t index);
   void RandomWish();
   void Fault();
-  void Partition(FakeAgent& agent, absl::Duration length);
+  void Partition(SimHost& host, absl::Duration length);
   void Heal();
   bool Done();
   void CheckEnd();
@@ -131,7 +143,8 @@ class Simulation : public Link, public AgentGateway, public DriverListener, publ
   double crash_rate_ = 0;  // of the coordinator, at each transaction
   Storage storage_;
   Training training_;
-  std::vector<std::unique_ptr<FakeAgent>> agents_;
+  MemFiles job_store_;
+  std::vector<std::unique_ptr<SimHost>> hosts_;
   std::unique_ptr<DriverLoop> loop_;  // null: the coordinator is down
   uint64_t life_ = 0;
   bool planned_batch_ = false;
@@ -140,11 +153,14 @@ class Simulation : public Link, public AgentGateway, public DriverListener, publ
   std::map<uint64_t, Session> sessions_;
   uint64_t next_session_ = 1;
   std::set<WorkerId> partitioned_;
+  // What the coordinator's telemetry files hold: job, epoch, rank, stream → bytes.
+  std::map<std::tuple<std::string, int64_t, int, int>, int64_t> telemetry_;
   std::vector<Request> requests_;
+  std::shared_ptr<const JobPayload> payload_;  // of every job
   int next_job_ = 1;
   absl::Duration wall_offset_, stalled_until_;
   std::map<JobId, JobState> states_;  // as decided; a crash takes back what was not durable
-  std::map<JobId, int64_t> durable_checkpoint_, durable_epoch_;
+  std::map<JobId, int64_t> durable_checkpoint_, durable_epoch_, ordered_epoch_;
   std::set<JobId> refused_;  // by a full disk: must not be there
   std::vector<QueueRecord> queues_;
   std::map<JobId, JobId> preempted_by_;  // newest preemptor

@@ -4,36 +4,41 @@
 
 namespace ll::sim {
 namespace {
-constexpr int kExitBadInput = 40;  // the trainer's, of class USER
+// The trainer's: of class USER and INFRASTRUCTURE.
+constexpr int kExitBadInput = 20, kExitLostPeer = 30;
 std::string Name(const GangKey& key) { return absl::StrCat(key.first.value(), "/", key.second); }
 }  // namespace
 
-void Training::StartRank(const StartGangOrder& order, int rank, const std::string& host,
-                         RankCallbacks callbacks) {
-  const GangKey key{order.job, order.epoch};
+void Training::StartRank(RankStart start) {
+  const GangKey key = start.gang;
+  const int rank = start.rank;
   const bool first = gangs_.count(key) == 0;
   Gang& gang = gangs_[key];
   if (!gang.ever.insert(rank).second)
     world_.Violation(absl::StrCat(Name(key), " rank ", rank, " was started twice"));
-  if (order.resume_from.has_value() && !shared_ && order.resume_from->host != host) {
-    world_.Violation(absl::StrCat(Name(key), " cannot read its checkpoint on ",
-                                  order.resume_from->host, " from ", host));
+  int64_t from = 0;
+  if (!start.resume_from.empty()) {
+    const auto written = checkpoints_.find(start.resume_from);
+    if (written == checkpoints_.end() || (!shared_ && written->second.host != start.host)) {
+      world_.Violation(absl::StrCat(Name(key), " cannot read its checkpoint ", start.resume_from,
+                                    " from ", start.host));
+    } else {
+      from = written->second.step;
+    }
   }
   if (first) {
-    gang.world_size = order.world_size;
+    gang.world_size = start.world_size;
     gang.hangs = world_.Chance(0.3);
-    gang.step = order.resume_from.has_value() ? order.resume_from->step : 0;
+    gang.step = from;
     newest_epoch_[key.first] = std::max(newest_epoch_[key.first], key.second);
     world_.After(absl::Seconds(1), [this, key] { Tick(key); });
   }
-  gang.alive[rank] = RankProcess{host, rank == 0, false, std::move(callbacks)};
-  world_.Trace(absl::StrCat("rank ", Name(key), "#", rank, " runs on ", host));
-  world_.After(world_.Between(absl::Milliseconds(10), absl::Seconds(2)), [this, key, rank] {
-    if (!Alive(key, rank)) return;
-    const RankCallbacks& tell = gangs_[key].alive[rank].callbacks;
-    tell.report({WorkerId(), 0, key.first, key.second, rank, 0, StartedFact{}});
-    if (rank == 0)
-      tell.report({WorkerId(), 0, key.first, key.second, rank, 0, RendezvousFact{"host:1"}});
+  world_.Trace(absl::StrCat("rank ", Name(key), "#", rank, " runs on ", start.host));
+  gang.alive[rank] = RankProcess{std::move(start), rank == 0, false};
+  if (rank != 0) return;
+  world_.After(world_.Between(absl::Milliseconds(10), absl::Seconds(2)), [this, key] {
+    if (Alive(key, 0))
+      gangs_[key].alive[0].start.on_event(R"({"event":"rendezvous","address":"host:1"})");
   });
 }
 
@@ -59,7 +64,7 @@ std::vector<std::pair<int64_t, std::string>> Training::Living(const JobId& job) 
   std::vector<std::pair<int64_t, std::string>> living;
   for (auto it = gangs_.lower_bound({job, 0}); it != gangs_.end() && it->first.first == job; ++it) {
     for (const auto& [rank, process] : it->second.alive)
-      living.push_back({it->first.second, process.host});
+      living.push_back({it->first.second, process.start.host});
   }
   return living;
 }
@@ -67,14 +72,9 @@ std::vector<std::pair<int64_t, std::string>> Training::Living(const JobId& job) 
 void Training::Exit(const GangKey& key, int rank, int code, int signal, absl::Duration delay) {
   world_.After(delay, [this, key, rank, code, signal] {
     if (!Alive(key, rank)) return;
-    const RankCallbacks tell = std::move(gangs_[key].alive[rank].callbacks);
+    const RankStart ended = std::move(gangs_[key].alive[rank].start);
     gangs_[key].alive.erase(rank);
-    RankExit exit;
-    exit.code = code;
-    exit.signal = signal;
-    if (signal != 0 || code == 30) exit.failure_class = FailureClass::kInfrastructure;
-    if (code == kExitBadInput) exit.failure_class = FailureClass::kUser;
-    tell.exited(exit);
+    ended.on_exit({code, signal});
   });
 }
 
@@ -100,9 +100,12 @@ void Training::WriteCheckpoint(const GangKey& key, Gang& gang) {
                                   newest_epoch_[key.first], " began"));
   }
   ++checkpoints_written_;
-  const std::string path = absl::StrCat("/jobs/", Name(key), "/step-", gang.step);
-  gang.alive.at(0).callbacks.report(
-      {WorkerId(), 0, key.first, key.second, 0, 0, CheckpointFact{gang.step, path, "hash"}});
+  const RankStart& writer = gang.alive.at(0).start;
+  const std::string path = absl::StrCat(writer.out, "/checkpoints/step-", gang.step);
+  if (!writer.files->MakeDirs(path).ok()) return;  // a warning of the trainer; it goes on
+  checkpoints_[path] = {gang.step, writer.host};
+  writer.on_event(absl::StrCat(R"({"event":"checkpoint","step":)", gang.step, R"(,"path":")", path,
+                               R"(","manifest_sha256":"hash"})"));
 }
 
 // Once a second while a rank lives.
@@ -124,7 +127,7 @@ void Training::Tick(const GangKey& key) {
       if (process.stop && !gang.trained) {
         Exit(key, rank, -1, 15, absl::ZeroDuration());
       } else if (gives_up) {
-        Exit(key, rank, 30, 0, world_.Between(absl::ZeroDuration(), absl::Seconds(1)));
+        Exit(key, rank, kExitLostPeer, 0, world_.Between(absl::ZeroDuration(), absl::Seconds(1)));
       }
     }
     return;
@@ -133,8 +136,8 @@ void Training::Tick(const GangKey& key) {
   if (!gang.trained) {
     gang.trained = true;
     for (const auto& [rank, process] : gang.alive) {
-      process.callbacks.report(
-          {WorkerId(), 0, key.first, key.second, rank, 0, TrainingFact{gang.step}});
+      process.start.on_event(
+          absl::StrCat(R"({"event":"phase","phase":"train","step":)", gang.step, "}"));
     }
     return;
   }
@@ -143,6 +146,10 @@ void Training::Tick(const GangKey& key) {
   if (done || stop || gang.step % work.checkpoint_every == 0) WriteCheckpoint(key, gang);
   if (!done && !stop) return;
   gang.ending = true;
+  if (done) {
+    gang.alive.at(0).start.on_event(
+        absl::StrCat(R"({"event":"done","result":{"steps":)", gang.step, "}}"));
+  }
   for (const auto& [rank, process] : gang.alive) {
     Exit(key, rank, done ? kExitDone : kExitCheckpointed, 0,
          world_.Between(absl::ZeroDuration(), absl::Seconds(3)));

@@ -10,18 +10,26 @@
 #include <utility>
 #include <vector>
 
-#include "coordinator/core/events.h"
+#include "base/files.h"
+#include "base/ids.h"
+#include "base/subprocess.h"
 #include "tests/sim/world.h"
 
 namespace ll::sim {
 
 using GangKey = std::pair<JobId, int64_t>;  // job, epoch
 
-// How a rank tells its agent; set by the agent that started it.
-struct RankCallbacks {
-  std::function<void(ReportEvent)>
-      report;  // worker, session and sequence are filled in by the agent
-  std::function<void(RankExit)> exited;
+// A trainer process, as its arguments say.
+struct RankStart {
+  GangKey gang;
+  int rank = 0, world_size = 0;
+  std::string out, resume_from;  // folders; the latter may be empty
+  // Where it runs.
+  std::string host;
+  Files* files = nullptr;
+  // How it is heard: a line of JSON, and its end. Not after Kill.
+  std::function<void(std::string)> on_event;
+  std::function<void(ExitStatus)> on_exit;
 };
 
 class Training {
@@ -33,8 +41,7 @@ class Training {
     work_[job] = {steps, checkpoint_every};
   }
 
-  void StartRank(const StartGangOrder& order, int rank, const std::string& host,
-                 RankCallbacks callbacks);
+  void StartRank(RankStart start);
   void Rendezvous(const GangKey& gang, int rank);   // the rank was told rank 0's address
   void RequestStop(const GangKey& gang, int rank);  // SIGTERM: checkpoint at the next step and exit
   void Kill(const GangKey& gang, int rank);         // SIGKILL: gone at once, without a word
@@ -52,10 +59,9 @@ class Training {
     int checkpoint_every = 1;
   };
   struct RankProcess {
-    std::string host;
+    RankStart start;
     bool rendezvous = false;
     bool stop = false;
-    RankCallbacks callbacks;
   };
   struct Gang {
     int world_size = 0;
@@ -72,8 +78,14 @@ class Training {
   void Exit(const GangKey& key, int rank, int code, int signal, absl::Duration delay);
   void WriteCheckpoint(const GangKey& key, Gang& gang);
 
+  struct Written {
+    int64_t step = 0;
+    std::string host;
+  };
+
   World& world_;
   const bool shared_;
+  std::map<std::string, Written> checkpoints_;  // by path and, without a shared store, host
   std::map<JobId, Work> work_;
   std::map<GangKey, Gang> gangs_;
   std::map<JobId, int64_t> newest_epoch_;

@@ -78,10 +78,8 @@ class World {
 // Deliberate mistakes, to prove that the simulator notices them.
 enum class Bug {
   kNone,
-  kStoreDropsACommit,      // the disk said that it had written
-  kDiskIgnoresSyncs,       // and so it said of a sync
-  kAgentIgnoresVerdicts,   // a superseded gang is not killed
-  kAgentOutlivesHeadless,  // max_headless is ignored
+  kStoreDropsACommit,  // the disk said that it had written
+  kDiskIgnoresSyncs,   // and so it said of a sync
 };
 
 }  // namespace ll::sim

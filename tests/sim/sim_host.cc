@@ -1,0 +1,226 @@
+#include "tests/sim/sim_host.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <deque>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+
+namespace ll::sim {
+
+// A trainer's process as the agent sees it.
+class SimHost::Process : public RankProcess {
+ public:
+  Process(SimHost& host, sim::GangKey gang, int rank, std::string slot)
+      : host_(host), gang_(std::move(gang)), rank_(rank), slot_(std::move(slot)) {}
+  ~Process() override { Kill(); }
+
+  pid_t pid() const override { return 1000 + rank_; }
+  int events_fd() const override { return -1; }
+  int exit_fd() const override { return -1; }
+  void ReadEvents(const std::function<void(absl::string_view)>& on_line,
+                  const std::function<void(int64_t)>&) override {
+    while (!lines_->empty()) {
+      const std::string line = std::move(lines_->front());
+      lines_->pop_front();
+      on_line(line);
+    }
+  }
+  void SendControlLine(absl::string_view line) override {
+    if (absl::StrContains(line, "rendezvous")) host_.training_.Rendezvous(gang_, rank_);
+  }
+  void Stop(absl::Duration now, absl::Duration grace) override {
+    host_.training_.RequestStop(gang_, rank_);
+    kill_at_ = std::min(kill_at_, now + grace);
+  }
+  void Kill() override {
+    if (!host_.training_.Alive(gang_, rank_)) return;
+    host_.training_.Kill(gang_, rank_);
+    Ended({0, SIGKILL});
+  }
+  void Tick(absl::Duration now) override {
+    if (now >= kill_at_) Kill();
+  }
+  std::optional<ExitStatus> Poll() override { return *exit_; }
+
+  void Run(RankStart start) {
+    // The process may outlive neither this object nor the agent.
+    start.on_event = [this](std::string line) {
+      lines_->push_back(std::move(line));
+      host_.Wake();
+    };
+    start.on_exit = [this](ExitStatus status) { Ended(status); };
+    host_.training_.StartRank(std::move(start));
+  }
+
+ private:
+  void Ended(ExitStatus status) {
+    *exit_ = status;
+    host_.busy_slots_.erase(slot_);
+    host_.Wake();
+  }
+
+  SimHost& host_;
+  const sim::GangKey gang_;
+  const int rank_;
+  const std::string slot_;
+  absl::Duration kill_at_ = absl::InfiniteDuration();
+  const std::shared_ptr<std::deque<std::string>> lines_ =
+      std::make_shared<std::deque<std::string>>();
+  const std::shared_ptr<std::optional<ExitStatus>> exit_ =
+      std::make_shared<std::optional<ExitStatus>>();
+};
+
+SimHost::SimHost(World& world, Training& training, Network& network, MemFiles* shared,
+                 std::string name, int slots)
+    : world_(world),
+      training_(training),
+      network_(network),
+      name_(std::move(name)),
+      files_(shared) {
+  options_.name = options_.host = name_.value();
+  options_.work_dir = "/work";
+  options_.job_store = shared != nullptr ? "/shared/jobs" : "/work/jobs";
+  options_.trainer = "ll-trainer";
+  options_.gpu_slots = true;  // so that a process is told its slot
+  options_.shutdown_grace = absl::Seconds(20);
+  for (int i = 0; i < slots; ++i) {
+    v1::Slot& slot = options_.slots.emplace_back();
+    slot.set_index(i);
+    slot.set_kind("cpu");
+    slot.set_memory_bytes(8'000'000'000);
+  }
+}
+
+SimHost::~SimHost() = default;
+
+void SimHost::StartAgent() {
+  if (running()) return;
+  ++life_;
+  world_.Trace(absl::StrCat("agent ", name_.value(), " starts, life ", life_));
+  metrics_ = std::make_unique<AgentMetrics>("sim");
+  agent_ = std::make_unique<Agent>(options_, *this, world_.random, *this, *metrics_, *this);
+  const absl::Status opened = agent_->Open();
+  if (opened.ok()) {
+    Connect();
+    return TickEverySecond(life_);
+  }
+  agent_ = nullptr;
+  if (!files_.full())
+    world_.Violation(absl::StrCat(name_.value(), " cannot start: ", opened.ToString()));
+  world_.After(absl::Seconds(5), [this] { StartAgent(); });
+}
+
+void SimHost::KillAgent() {
+  if (!running()) return;
+  world_.Trace(absl::StrCat("fault: agent ", name_.value(), " dies"));
+  agent_ = nullptr;
+  ++life_;
+  if (world_.Chance(0.3)) files_.PowerCut(world_.random);
+  network_.HangUp(std::exchange(session_, 0));
+}
+
+void SimHost::AskAgentToEnd() {
+  if (!running()) return;
+  world_.Trace(absl::StrCat("fault: agent ", name_.value(), " is asked to end"));
+  agent_->BeginShutdown();
+}
+
+absl::StatusOr<std::unique_ptr<RankProcess>> SimHost::StartRank(const RankCommand& command) {
+  if (world_.Chance(0.01)) {
+    world_.Struck("process cannot be started");
+    return absl::ResourceExhaustedError("no process");
+  }
+  RankStart start;
+  for (size_t i = 2; i + 1 < command.argv.size(); i += 2) {
+    const std::string& flag = command.argv[i];
+    const std::string& value = command.argv[i + 1];
+    bool ok = true;
+    if (flag == "--rank") ok = absl::SimpleAtoi(value, &start.rank);
+    if (flag == "--world") ok = absl::SimpleAtoi(value, &start.world_size);
+    if (flag == "--epoch") ok = absl::SimpleAtoi(value, &start.gang.second);
+    if (flag == "--resume-from") start.resume_from = value;
+    if (flag == "--out") start.out = value;
+    if (!ok) world_.Violation(absl::StrCat("a trainer is given ", flag, " ", value));
+  }
+  // OUT is JOB_STORE/JOB/eNNNN.
+  const std::vector<std::string> out = absl::StrSplit(start.out, '/');
+  start.gang.first = JobId(out[out.size() - 2]);
+  start.host = name_.value();
+  start.files = &files_;
+  const std::string slot = command.environment.at("CUDA_VISIBLE_DEVICES");
+  if (!busy_slots_.insert(slot).second) {
+    world_.Violation(absl::StrCat(name_.value(), " slot ", slot, " is given to ",
+                                  start.gang.first.value(), " while another runs on it"));
+  }
+  auto process = std::make_unique<Process>(*this, start.gang, start.rank, slot);
+  process->Run(std::move(start));
+  return process;
+}
+
+// ---- the session
+
+void SimHost::Connect() {
+  if (!running() || session_ != 0) return;
+  session_ = network_.Dial(name_);
+  if (session_ != 0) return agent_->OnOpened();
+  world_.After(world_.Between(absl::Milliseconds(200), absl::Seconds(5)), [this, life = life_] {
+    if (life == life_) Connect();
+  });
+}
+
+void SimHost::Receive(uint64_t session, const v1::CoordinatorMessage& message) {
+  if (!running() || session != session_) return;
+  agent_->OnMessage(message);
+  Wake();
+}
+
+void SimHost::StreamEnded(uint64_t session) {
+  if (!running() || session != session_) return;
+  session_ = 0;
+  agent_->OnClosed();
+  world_.After(world_.Between(absl::Milliseconds(100), absl::Seconds(3)), [this, life = life_] {
+    if (life == life_) Connect();
+  });
+}
+
+void SimHost::Send(v1::AgentMessage message) {
+  if (session_ != 0) network_.Send(session_, std::move(message));
+}
+
+void SimHost::Reset(const std::string&) {
+  if (session_ != 0) network_.HangUp(session_);
+}
+
+// ---- the process's main loop
+
+void SimHost::Wake() {
+  if (agent_ == nullptr || std::exchange(woken_, true)) return;
+  world_.After(absl::Milliseconds(1), [this] {
+    woken_ = false;
+    Tick();
+  });
+}
+
+void SimHost::TickEverySecond(uint64_t life) {
+  if (!running() || life != life_) return;
+  Tick();
+  world_.After(absl::Seconds(1), [this, life] { TickEverySecond(life); });
+}
+
+void SimHost::Tick() {
+  if (!running()) return;
+  agent_->Tick();
+  if (!agent_->ShutdownDone()) return;
+  world_.Trace(absl::StrCat("agent ", name_.value(), " has ended"));
+  agent_ = nullptr;
+  ++life_;
+  network_.HangUp(std::exchange(session_, 0));
+}
+
+}  // namespace ll::sim
