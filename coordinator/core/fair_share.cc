@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -39,6 +40,13 @@ LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus, int more_jo
   return {own ? LimitAnswer::Kind::kOwn : LimitAnswer::Kind::kBorrows, ""};
 }
 
+int RoomWithoutBorrowing(const Queue& queue, int more_gpus) {
+  constexpr int kNoLimit = std::numeric_limits<int>::max();
+  const int limit = std::min(queue.record.quota_gpus.value_or(kNoLimit),
+                             queue.record.max_gpus.value_or(kNoLimit));
+  return limit == kNoLimit ? kNoLimit : limit - queue.gpus - more_gpus;
+}
+
 Queue& FairShare::Declare(const QueueRecord& record) {
   Queue& queue = queues_[record.name];
   const std::map<std::string, double> used = std::move(queue.record.used);
@@ -63,17 +71,17 @@ Queue& FairShare::Of(const CoreSpec& spec) {
   return queue != nullptr ? *queue : Declare({name});
 }
 
-void FairShare::OnStart(const CoreSpec& spec, const std::string& kind) {
+void FairShare::OnStart(const CoreSpec& spec, const std::string& kind, int gpus) {
   Queue& queue = Of(spec);
-  queue.held[kind] += spec.gpus;
-  queue.gpus += spec.gpus;
+  queue.held[kind] += gpus;
+  queue.gpus += gpus;
   ++queue.jobs;
 }
 
-void FairShare::OnEnd(const CoreSpec& spec, const std::string& kind) {
+void FairShare::OnEnd(const CoreSpec& spec, const std::string& kind, int gpus) {
   Queue& queue = Of(spec);
-  queue.held[kind] -= spec.gpus;
-  queue.gpus -= spec.gpus;
+  queue.held[kind] -= gpus;
+  queue.gpus -= gpus;
   --queue.jobs;
   LL_CHECK(queue.held[kind] >= 0 && queue.jobs >= 0);
   if (queue.held[kind] == 0) queue.held.erase(kind);

@@ -72,6 +72,10 @@ struct LimitAnswer {
 // As if the queue held `more_gpus` and `more_jobs` beyond what it does (may be negative).
 LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus = 0, int more_jobs = 0);
 
+// How many more GPUs the queue may hold without borrowing, as if it held `more_gpus` beyond what it
+// does; may be negative, INT_MAX where nothing limits it.
+int RoomWithoutBorrowing(const Queue& queue, int more_gpus);
+
 class FairShare {
  public:
   explicit FairShare(absl::Duration half_life) : half_life_(half_life) { Declare({kDefaultQueue}); }
@@ -85,8 +89,9 @@ class FairShare {
   // The queue of a job; one that nobody declared is made.
   Queue& Of(const CoreSpec& spec);
 
-  void OnStart(const CoreSpec& spec, const std::string& kind);
-  void OnEnd(const CoreSpec& spec, const std::string& kind);
+  // A gang of `gpus` ranks takes, gives back its slots.
+  void OnStart(const CoreSpec& spec, const std::string& kind, int gpus);
+  void OnEnd(const CoreSpec& spec, const std::string& kind, int gpus);
   // Time passes: what is held becomes what was used, and that fades.
   void Advance(absl::Duration elapsed);
   // Slots by kind, of all registered workers.

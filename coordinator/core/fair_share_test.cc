@@ -1,6 +1,7 @@
 #include "coordinator/core/fair_share.h"
 
 #include <cmath>
+#include <limits>
 
 #include "gtest/gtest.h"
 
@@ -26,14 +27,14 @@ TEST(FairShare, WhatIsHeldCountsByItsDominantKind) {
   fair.SetCapacity({{"cpu", 100}, {"H100", 8}});
   Queue& a = fair.Declare(Record("a"));
   Queue& b = fair.Declare(Record("b"));
-  fair.OnStart(Spec("a", 20), "cpu");  // a fifth of the cpu slots
-  fair.OnStart(Spec("b", 2), "H100");  // a quarter of the H100
+  fair.OnStart(Spec("a", 20), "cpu", 20);  // a fifth of the cpu slots
+  fair.OnStart(Spec("b", 2), "H100", 2);   // a quarter of the H100
   EXPECT_LT(fair.Share(a), fair.Share(b));
   EXPECT_DOUBLE_EQ(fair.Share(b), 0.125);
-  fair.OnStart(Spec("a", 10), "cpu");
+  fair.OnStart(Spec("a", 10), "cpu", 10);
   EXPECT_GT(fair.Share(a), fair.Share(b));
-  fair.OnEnd(Spec("a", 20), "cpu");
-  fair.OnEnd(Spec("a", 10), "cpu");
+  fair.OnEnd(Spec("a", 20), "cpu", 20);
+  fair.OnEnd(Spec("a", 10), "cpu", 10);
   EXPECT_EQ(fair.Share(a), 0);
 }
 
@@ -42,8 +43,8 @@ TEST(FairShare, WeightDividesTheShare) {
   fair.SetCapacity({{"cpu", 10}});
   Queue& a = fair.Declare(Record("a", 2));
   Queue& b = fair.Declare(Record("b", 1));
-  fair.OnStart(Spec("a", 4), "cpu");
-  fair.OnStart(Spec("b", 2), "cpu");
+  fair.OnStart(Spec("a", 4), "cpu", 4);
+  fair.OnStart(Spec("b", 2), "cpu", 2);
   EXPECT_DOUBLE_EQ(fair.Share(a), fair.Share(b));
 }
 
@@ -51,16 +52,16 @@ TEST(FairShare, WhatWasUsedFadesByHalfInAHalfLife) {
   FairShare fair(absl::Hours(1));
   fair.SetCapacity({{"cpu", 10}});
   Queue& a = fair.Declare(Record("a"));
-  fair.OnStart(Spec("a", 5), "cpu");
+  fair.OnStart(Spec("a", 5), "cpu", 5);
   // In small steps or in one, the integral is the same.
   for (int i = 0; i < 3600; ++i) fair.Advance(absl::Seconds(1));
   const double after_an_hour = a.record.used["cpu"];
   EXPECT_NEAR(after_an_hour, 5 * 3600 * 0.5 / std::log(2.0), 1e-6 * after_an_hour);
-  fair.OnEnd(Spec("a", 5), "cpu");
+  fair.OnEnd(Spec("a", 5), "cpu", 5);
   fair.Advance(absl::Hours(1));
   EXPECT_NEAR(a.record.used["cpu"], after_an_hour / 2, 1e-9 * after_an_hour);
   // Long held: used counts as much as held.
-  fair.OnStart(Spec("a", 5), "cpu");
+  fair.OnStart(Spec("a", 5), "cpu", 5);
   fair.Advance(absl::Hours(1000));
   EXPECT_NEAR(fair.Share(a), 0.5, 1e-9);
 }
@@ -68,16 +69,16 @@ TEST(FairShare, WhatWasUsedFadesByHalfInAHalfLife) {
 TEST(FairShare, LittleUseIsForgotten) {
   FairShare fair(absl::Minutes(1));
   Queue& a = fair.Declare(Record("a"));
-  fair.OnStart(Spec("a", 1), "cpu");
+  fair.OnStart(Spec("a", 1), "cpu", 1);
   fair.Advance(absl::Seconds(30));
-  fair.OnEnd(Spec("a", 1), "cpu");
+  fair.OnEnd(Spec("a", 1), "cpu", 1);
   fair.Advance(absl::Hours(1));
   EXPECT_TRUE(a.record.used.empty());
 }
 
 TEST(FairShare, DeclaringAgainKeepsWhatWasUsedAndHeld) {
   FairShare fair(absl::Hours(1));
-  fair.OnStart(Spec("", 3), "cpu");
+  fair.OnStart(Spec("", 3), "cpu", 3);
   fair.Advance(absl::Minutes(1));
   const Queue& queue = fair.Declare(Record(kDefaultQueue, 7));
   EXPECT_EQ(queue.gpus, 3);
@@ -105,6 +106,18 @@ TEST(CheckLimits, TellsOwnFromBorrowedFromTooMuch) {
   EXPECT_EQ(CheckLimits(queue, 1).kind, Kind::kWait);
   queue.record.max_jobs = 0;
   EXPECT_EQ(CheckLimits(queue, 1).kind, Kind::kNever);
+}
+
+TEST(RoomWithoutBorrowing, IsWhatTheSmallerLimitLeaves) {
+  Queue queue;
+  queue.record = Record("a");
+  queue.gpus = 3;
+  EXPECT_EQ(RoomWithoutBorrowing(queue, 0), std::numeric_limits<int>::max());
+  queue.record.max_gpus = 8;
+  EXPECT_EQ(RoomWithoutBorrowing(queue, 1), 4);
+  queue.record.quota_gpus = 4;
+  EXPECT_EQ(RoomWithoutBorrowing(queue, 0), 1);
+  EXPECT_EQ(RoomWithoutBorrowing(queue, 2), -1);  // borrows already
 }
 
 }  // namespace

@@ -34,8 +34,9 @@
 // 13  The back-off is over.
 // 14  Cancel of a job that holds no slots.
 // 15  Every agent confirmed the end of its ranks, or its host was declared dead.
-// 16  A more important job needs the slots, or a worker of the gang is drained: every rank is told
-//     to checkpoint and stop.
+// 16  A more important job needs the slots, a worker of the gang is drained, or the gang changes
+// its
+//     size: every rank is told to checkpoint and stop.
 // 17  Every rank's end is known: it waits for slots again and charges nothing to its budget. (All
 //     ended with 0 first: SUCCEEDED; one failed: as from FINISHING; paused meanwhile: PAUSING.)
 // 18  BLOCKED, QUEUED, RETRYING or PAUSED beyond its deadline: FAILED.

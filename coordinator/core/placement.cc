@@ -236,6 +236,20 @@ Placement Place(const PlacementRequest& request, const SlotPool& pool) {
   return placement;
 }
 
+int LargestFit(PlacementRequest request, const SlotPool& pool, int least, int most) {
+  const auto fits = [&](int ranks) {
+    request.ranks = ranks;
+    return Place(request, pool).answer == Placement::Answer::kFit;
+  };
+  if (most < least || !fits(least)) return 0;
+  int enough = least, too_many = std::min(most, std::max(least, pool.usable_total())) + 1;
+  while (too_many - enough > 1) {
+    const int middle = enough + (too_many - enough) / 2;
+    (fits(middle) ? enough : too_many) = middle;
+  }
+  return enough;
+}
+
 std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& pool) {
   const std::string needs = Needs(request);
   if (pool.size() == 0) return absl::StrCat(needs, "; no worker has registered yet");

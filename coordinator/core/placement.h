@@ -43,6 +43,10 @@ struct Placement {
 
 Placement Place(const PlacementRequest& request, const SlotPool& pool);
 
+// The most ranks, from `least` to `most`, with which the request fits now; 0: not even with
+// `least`.
+int LargestFit(PlacementRequest request, const SlotPool& pool, int least, int most);
+
 // Why the answer is not kFit: the end of a sentence that begins with "it". Counts slots, so for
 // people and not for every pass over the queue.
 std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& pool);

@@ -66,6 +66,18 @@ TEST(Place, PacksOneHostAsTightlyAsPossible) {
   EXPECT_EQ(Try("a@h1:Cufuf b@h2:Cfff", Ranks(2)), "a/1 a/3");
 }
 
+TEST(LargestFit, IsTheMostThatFits) {
+  const SlotPool pool(Cluster("a@h1:Cffff b@h2:Cfu c@h3:Afff"));
+  EXPECT_EQ(LargestFit(Ranks(0), pool, 1, 100), 5);  // of one kind
+  EXPECT_EQ(LargestFit(Ranks(0), pool, 2, 3), 3);
+  EXPECT_EQ(LargestFit(Ranks(0), pool, 6, 8), 0);
+  EXPECT_EQ(LargestFit(Ranks(0), pool, 3, 2), 0);
+  EXPECT_EQ(LargestFit(Ranks(0, 40), pool, 1, 100), 3);
+  PlacementRequest one_host = Ranks(0);
+  one_host.one_host = true;
+  EXPECT_EQ(LargestFit(one_host, pool, 1, 100), 4);
+}
+
 TEST(Place, AgentsOfOneHostAreOneHost) {
   EXPECT_EQ(Try("a@h1:Cf b@h1:Cf c@h2:Cfff", Ranks(2)), "a/0 b/0");
 }

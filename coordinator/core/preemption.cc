@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "coordinator/core/backfill.h"
+#include "coordinator/core/elastic.h"
 
 namespace ll {
 
@@ -13,7 +14,7 @@ std::vector<const Job*> Borrowers(const Queue& queue, std::vector<const Job*> ho
   std::sort(holding.begin(), holding.end(), JobQueue::Before());
   int gpus = 0;
   for (const Job* job : holding) {
-    gpus += job->spec.gpus;
+    gpus += RanksOf(*job);
     if (gpus > *queue.record.quota_gpus) borrowers.push_back(job);
   }
   return borrowers;
@@ -43,11 +44,18 @@ Trial Try(const PlacementRequest& request, const SlotPool& pool,
     for (SlotId slot : SlotsOf(*victim.job, pool)) freed.Give(slot);
     if (!victim.same_queue) continue;
     gpus += victim.gpus;
-    ++jobs;
+    jobs += !victim.keeps.has_value();
   }
   if (!within_limits(gpus, jobs)) return {};
   Placement placement = Place(request, freed);
   if (placement.answer != Placement::Answer::kFit) return {};
+  for (SlotId slot : placement.ranks) freed.Take(slot);
+  for (const VictimCandidate& victim : gone) {
+    if (!victim.keeps.has_value()) continue;
+    const Placement kept = Place(*victim.keeps, freed);
+    if (kept.answer != Placement::Answer::kFit) return {};
+    for (SlotId slot : kept.ranks) freed.Take(slot);
+  }
   return {true, std::move(placement.ranks)};
 }
 
@@ -58,7 +66,7 @@ Preemption ChooseVictims(const PlacementRequest& request, const SlotPool& pool,
                          const std::function<bool(int gpus, int jobs)>& within_limits) {
   if (Try(request, pool, {}, within_limits).fits) return {};  // nobody needs to yield
   if (candidates.empty() || !Try(request, pool, candidates, within_limits).fits) return {};
-  // Monotone: the shortest front that suffices.
+  // Monotone but for what shrinking gangs keep: the shortest front that suffices, or nearly.
   size_t too_few = 0, enough = candidates.size();
   while (enough - too_few > 1) {
     const size_t middle = too_few + (enough - too_few) / 2;
@@ -85,7 +93,7 @@ Preemption ChooseVictims(const PlacementRequest& request, const SlotPool& pool,
   }
   Preemption preemption;
   preemption.slots = Try(request, pool, chosen, within_limits).slots;
-  for (const VictimCandidate& victim : chosen) preemption.victims.push_back(victim.job);
+  preemption.victims = std::move(chosen);
   return preemption;
 }
 

@@ -4,6 +4,9 @@
 // A job may preempt
 //  - jobs of its own queue with a lower priority;
 //  - jobs of other queues that borrow, while its own queue stays within its quota (reclaim).
+// An elastic gang above its minimum first gives back only what is beyond it: it stops in the same
+// way and starts again at what is left.
+//
 // A job borrows when its queue would be beyond its quota with it and all jobs of the queue that
 // come before it (priority, then arrival).
 //
@@ -14,6 +17,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -28,7 +32,9 @@ std::vector<const Job*> Borrowers(const Queue& queue, std::vector<const Job*> ho
 struct VictimCandidate {
   Job* job = nullptr;
   bool same_queue = false;
-  int gpus = 0;
+  int gpus = 0;  // that it gives back
+  // It only shrinks: what must fit beside the preemptor.
+  std::optional<PlacementRequest> keeps;
 };
 
 // The order in which gangs give way: low priority first; among equals the one that has trained for
@@ -36,12 +42,13 @@ struct VictimCandidate {
 void SortVictims(std::vector<VictimCandidate>& candidates);
 
 struct Preemption {
-  std::vector<Job*> victims;  // empty: no set of candidates makes room
-  std::vector<SlotId> slots;  // where the preemptor fits when they are gone
+  std::vector<VictimCandidate> victims;  // empty: no set of candidates makes room
+  std::vector<SlotId> slots;             // where the preemptor fits when they are gone
 };
 
 // The fewest of the front of `candidates` whose end makes the request fit and `within_limits` true
-// (given the GPUs and jobs that the own queue then gets back). Whole gangs only; each is needed.
+// (given the GPUs and jobs that the own queue then gets back). Each is needed; who `keeps`
+// something still fits.
 Preemption ChooseVictims(const PlacementRequest& request, const SlotPool& pool,
                          absl::Span<const VictimCandidate> candidates,
                          const std::function<bool(int gpus, int jobs)>& within_limits);

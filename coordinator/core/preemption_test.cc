@@ -48,7 +48,10 @@ class ChooseVictimsTest : public testing::Test {
         ChooseVictims(request, pool_, candidates_, [this](int gpus, int) { return gpus >= must_; });
     EXPECT_EQ(preemption.victims.empty(), preemption.slots.empty());
     return absl::StrJoin(preemption.victims, " ",
-                         [](std::string* out, const Job* job) { out->append(job->id.value()); });
+                         [](std::string* out, const VictimCandidate& victim) {
+                           out->append(victim.job->id.value());
+                           if (victim.keeps.has_value()) out->append("-");
+                         });
   }
 
   SlotPool pool_;
@@ -97,6 +100,20 @@ TEST_F(ChooseVictimsTest, FreesALimitThoughSlotsAreFree) {
   Run("b", {1}, 0, 10);
   must_ = 2;
   EXPECT_EQ(Choose(1), "a b");
+}
+
+TEST_F(ChooseVictimsTest, GangsShrinkWhereWhatTheyKeepFitsBesideThePreemptor) {
+  Hosts(2);
+  Run("elastic", {0, 1, 2, 3}, 0, 10);
+  candidates_[0].keeps.emplace();
+  candidates_[0].keeps->ranks = 2;
+  candidates_[0].gpus = 2;
+  EXPECT_EQ(Choose(2), "elastic-");
+  EXPECT_EQ(Choose(3), "");
+  candidates_[0].keeps->one_host = true;
+  EXPECT_EQ(Choose(2, /*one_host=*/true), "elastic-");
+  must_ = 3;  // it gives back two
+  EXPECT_EQ(Choose(1), "");
 }
 
 TEST(Borrowers, AreThoseBeyondTheQuotaInOrder) {

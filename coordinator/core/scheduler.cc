@@ -176,7 +176,7 @@ void Scheduler::SetState(Job& job, JobState state, std::string reason) {
     job.claims = false;
   }
   if (HoldsSlots(job.state) && !HoldsSlots(state)) {
-    fair_.OnEnd(job.spec, job.attempt->slot_kind);
+    fair_.OnEnd(job.spec, job.attempt->slot_kind, RanksOf(job));
     schedule_ = true;
   }
   EnterState(job, state, std::move(reason));
@@ -196,6 +196,13 @@ void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
   } else {
     active_.erase(job.sequence);
   }
+  if (HoldsSlots(state) && IsElastic(job.spec)) {
+    elastic_[job.sequence] = &job;
+  } else {
+    elastic_.erase(job.sequence);
+  }
+  if (state != JobState::kPreempting && state != JobState::kQueued) job.resize_to = 0;
+  job.could_grow_since = absl::InfiniteDuration();
   if (!HoldsSlots(state)) job.headless = false;
   job.trains_since = state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
   UpdateExpectedEnd(job);

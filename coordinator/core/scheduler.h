@@ -9,7 +9,8 @@
 //
 // Invariants (CheckInvariants):
 //  1. A slot is held by at most one rank; a rank that has not exited holds its slot on a worker.
-//  2. A gang is whole: an attempt has exactly spec.gpus ranks, on distinct slots of one kind.
+//  2. A gang is whole: an attempt has spec.gpus ranks, an elastic one up to spec.max_gpus, on
+//  distinct slots of one kind.
 //  3. Jobs in a state that holds slots, and no others, have an attempt that is not over.
 //  4. Job ids, sequences and (user, request id) are unique; epochs only rise.
 //  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time.
@@ -19,6 +20,7 @@
 //  8. A job that starts from another's checkpoint has it before it is QUEUED.
 //  9. A schedule that is not paused has its next fire time among those to come; a run with a job
 //  that was not judged is known by that job.
+// 10. Only an elastic job changes its size, and until it starts again nothing else becomes of it.
 #pragma once
 
 #include <map>
@@ -32,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/core/backfill.h"
+#include "coordinator/core/elastic.h"
 #include "coordinator/core/events.h"
 #include "coordinator/core/fair_share.h"
 #include "coordinator/core/lease.h"
@@ -75,6 +78,7 @@ struct SchedulerOptions {
   int lemon_jobs = 3;
   absl::Duration lemon_window = absl::Hours(1);
   RetryOptions retry;
+  ElasticOptions elastic;
 };
 
 // Moments of one step. Wall time is only written down and compared with ttl, deadlines and the fire
@@ -231,10 +235,15 @@ class Scheduler {
   void SchedulePass();
   void FindStrays(Pass& pass);
   void ServeClaims(Pass& pass);
+  bool ServeClaim(Job& job, Pass& pass);
+  void DropClaim(Job& job);
   void Consider(Job& job, Pass& pass);
   bool TryStart(Job& job, const PlacementRequest& request, Pass& pass);
+  void Start(Job& job, std::vector<SlotId> slots, const std::string& note, bool may_take_more,
+             Pass& pass);
   bool TryPreempt(Job& job, const PlacementRequest& request, Pass& pass);
   std::vector<VictimCandidate> VictimsFor(const Job& job, bool reclaim) const;
+  std::vector<VictimCandidate> ShrinkFirst(const std::vector<VictimCandidate>& candidates) const;
   void Preempt(Job& victim, const JobId& by, const std::string& reason);
   void BecomeHead(Job& job, const PlacementRequest& request, Pass& pass);
   void MakeReservation(Pass& pass);
@@ -242,6 +251,14 @@ class Scheduler {
   void SetWaitReason(Job& job, std::string reason);
   std::vector<HostView> HostViews() const;
   PlacementRequest RequestOf(const Job& job) const;
+
+  // scheduler_elastic.cc: gangs that change their size
+  bool ServeResized(Job& job, Pass& pass);
+  void StartPlanned(Pass& pass);
+  void GrowGangs(Pass& pass);
+  int GrowthOf(const Job& job, SlotPool& pool, int more_gpus) const;
+  const std::string& KindOf(const std::vector<SlotId>& slots) const;
+  void Resize(Job& job, int to, const std::string& reason);
 
   // scheduler_why.cc: predictions, for people
   std::string WhyQueued(const Job& job) const;
@@ -291,9 +308,10 @@ class Scheduler {
   int64_t next_sequence_ = 1;
 
   // Indexes over jobs.
-  FairShare fair_;                  // the queues with the QUEUED jobs
-  std::set<JobId> claimants_;       // QUEUED, with Job::claims
-  std::map<int64_t, Job*> active_;  // holds slots or is RETRYING; by sequence
+  FairShare fair_;                   // the queues with the QUEUED jobs
+  std::set<JobId> claimants_;        // QUEUED, with Job::claims
+  std::map<int64_t, Job*> active_;   // holds slots or is RETRYING; by sequence
+  std::map<int64_t, Job*> elastic_;  // holds slots and may have another number of them
   absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits; never iterated
   std::set<std::pair<absl::Time, int64_t>> expiry_;    // ended jobs with a ttl: (when, sequence)
   std::set<std::pair<absl::Duration, int64_t>> ends_;  // expected, of active_: (own time, sequence)
@@ -313,7 +331,8 @@ class Scheduler {
   std::vector<const Job*> ended_;  // whose dependents are to be told
   // Of ended_: the end that brought about theirs, where it was not their own.
   std::map<JobId, std::string> causes_;
-  bool schedule_ = true;  // something changed that placement depends on
+  bool schedule_ = true;   // something changed that placement depends on
+  bool may_grow_ = false;  // it is a regular pass
 };
 
 }  // namespace ll

@@ -38,7 +38,7 @@ void Scheduler::StartAttempt(Job& job, const std::vector<SlotId>& slots, const s
   attempt.nonce = Sha256Hex(absl::StrCat(options_.nonce_seed, "/", job.id.value(), "/", job.epoch))
                       .substr(0, 32);
   attempt.resume_from = job.newest_checkpoint;
-  attempt.slot_kind = pool_.kinds()[pool_.groups()[pool_.slot(slots.front()).group].kind];
+  attempt.slot_kind = KindOf(slots);
   std::vector<std::string> places;
   for (size_t i = 0; i < slots.size(); ++i) {
     const SlotPool::SlotInfo& info = pool_.slot(slots[i]);
@@ -53,12 +53,13 @@ void Scheduler::StartAttempt(Job& job, const std::vector<SlotId>& slots, const s
   job.attempt = std::move(attempt);
   if (job.started == absl::InfinitePast()) job.started = now_.wall;
   std::string reason = absl::StrCat("attempt ", job.epoch, " on ", absl::StrJoin(places, ", "));
+  if (IsElastic(job.spec)) absl::StrAppend(&reason, ", ", DescribeSize(job), " ranks");
   if (job.attempt->resume_from.has_value()) {
     absl::StrAppend(&reason, ", from the checkpoint of step ", job.attempt->resume_from->step);
   }
   if (!note.empty()) absl::StrAppend(&reason, "; ", note);
   job.promised_start = absl::InfiniteDuration();
-  fair_.OnStart(job.spec, job.attempt->slot_kind);
+  fair_.OnStart(job.spec, job.attempt->slot_kind, RanksOf(job));
   SetState(job, JobState::kStarting, std::move(reason));
   job.deadline = time_.now() + options_.start_deadline;
   for (const Worker* worker : WorkersOf(*job.attempt, [](const Rank&) { return true; }))
@@ -223,6 +224,10 @@ void Scheduler::EndAttempt(Job& job) {
                  ? absl::StrCat(job.reason, "; goes on from the checkpoint of step ",
                                 job.newest_checkpoint->step)
                  : absl::StrCat(job.reason, "; starts again from the beginning"));
+    if (job.resize_to > 0) {
+      job.claims = true;  // its slots are its own
+      claimants_.insert(job.id);
+    }
   } else {
     EndFinishing(job, outcome);
   }

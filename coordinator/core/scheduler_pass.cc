@@ -3,14 +3,15 @@
 // Order: jobs for which slots were cleared (claims), then by fair share (fair_share.h). The first
 // that fits no more reserves (backfill.h); jobs behind it take what it does not need, or what they
 // give back in time. A job that no end of a job can help (it needs a worker back, or is too big)
-// reserves nothing, so that it holds up nobody.
+// reserves nothing, so that it holds up nobody. What is left then is for elastic gangs
+// (scheduler_elastic.cc).
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/format.h"
-#include "coordinator/core/scheduler.h"
+#include "coordinator/core/scheduler_pass.h"
 
 namespace ll {
 namespace {
@@ -24,74 +25,7 @@ constexpr int kRebuildsPerTick = 32;
 // Queues whose first job may look for victims, in one pass.
 constexpr int kPreemptionTries = 8;
 
-// Whether a job with the request `other` cannot fit where `failed` did not.
-bool NoEasier(const PlacementRequest& failed, const PlacementRequest& other) {
-  return other.ranks >= failed.ranks && other.required_slot_bytes >= failed.required_slot_bytes &&
-         other.one_host == failed.one_host && other.slot_kinds == failed.slot_kinds &&
-         other.hosts == failed.hosts;
-}
-
 }  // namespace
-
-struct Scheduler::Pass {
-  // The rest of one queue.
-  struct Line {
-    Queue* queue = nullptr;
-    JobQueue::Set::const_iterator next;
-    bool first = true;  // no job before it waits for slots
-    bool closed = false;
-    double share = 0;                        // kept: it changes only with a start
-    int claimed_gpus = 0, claimed_jobs = 0;  // of limits, by claims
-  };
-
-  SlotPool open;  // free and not claimed
-  SlotPool shut;  // and not reserved
-  Job* head = nullptr;
-  bool reserved = false;    // for the head
-  Reservation reservation;  // start infinite until then
-  std::vector<Line> lines;
-  Line* line = nullptr;                       // of the job under consideration
-  std::vector<PlacementRequest> failed;       // did not fit into `shut`, which only shrinks
-  std::vector<PlacementRequest> failed_open;  // nor into `open`
-  std::map<JobId, WorkerId> ending;  // jobs whose given-up ranks an agent in contact is ending
-  int behind = 0;                    // jobs placed in vain behind the head
-  int considered = 0;                // jobs looked at behind the head
-  int preemption_tries = 0;
-
-  void Take(const std::vector<SlotId>& slots) {
-    for (SlotId slot : slots) {
-      open.Take(slot);
-      shut.Take(slot);
-    }
-  }
-  bool KnownNotToFit(const PlacementRequest& request) const {
-    return request.ranks > open.usable_total() ||
-           std::any_of(failed_open.begin(), failed_open.end(),
-                       [&request](const PlacementRequest& f) { return NoEasier(f, request); });
-  }
-  Line* LineOf(const Queue& queue) {
-    for (Line& line : lines) {
-      if (line.queue == &queue) return &line;
-    }
-    return nullptr;
-  }
-  // The line whose turn it is; null: done.
-  Line* Next() {
-    Line* best = nullptr;
-    std::pair<bool, double> best_key;
-    for (Line& line : lines) {
-      if (line.closed || line.next == line.queue->waiting.end()) continue;
-      if (!line.first && shut.usable_total() == 0 && open.usable_total() == 0) continue;
-      const LimitAnswer limits =
-          CheckLimits(*line.queue, (*line.next)->spec.gpus, line.claimed_gpus, line.claimed_jobs);
-      const std::pair<bool, double> key(limits.kind != LimitAnswer::Kind::kOwn, line.share);
-      if (best != nullptr && !(key < best_key)) continue;
-      best = &line;
-      best_key = key;
-    }
-    return best;
-  }
-};
 
 // ---- what placement is asked
 
@@ -146,15 +80,18 @@ PlacementRequest Scheduler::RequestOf(const Job& job) const {
 
 absl::Duration Scheduler::Remaining(const Job& job) const {
   absl::Duration remaining = job.spec.forecast_duration;
-  if (remaining != absl::InfiniteDuration())
-    remaining = std::max(remaining - job.run_time, remaining / 10);  // forecasts err
+  if (remaining != absl::InfiniteDuration()) {
+    remaining = std::max(remaining - job.forecast_done, remaining / 10);  // forecasts err
+    if (HoldsSlots(job.state)) remaining /= Speedup(job.spec, RanksOf(job));
+  }
   return std::min(remaining, job.spec.max_runtime - job.run_time);
 }
 
 void Scheduler::UpdateExpectedEnd(Job& job) {
   if (job.expected_end != absl::InfiniteDuration()) ends_.erase({job.expected_end, job.sequence});
   job.expected_end = absl::InfiniteDuration();
-  if (job.state == JobState::kStarting || job.state == JobState::kRunning) {
+  if (job.state == JobState::kStarting || job.state == JobState::kRunning ||
+      (job.state == JobState::kPreempting && job.resize_to > 0)) {
     job.expected_end = time_.now() + Remaining(job);
   } else if (HoldsSlots(job.state)) {
     // Its ranks are ending. An estimate too late would let others into holes that are none.
@@ -204,7 +141,8 @@ void Scheduler::SchedulePass() {
     pass.lines.push_back({&queue, queue.waiting.begin()});
     pass.lines.back().share = fair_.Share(queue);
   }
-  if (pass.lines.empty()) return;
+  const bool may_grow = std::exchange(may_grow_, false);
+  if (pass.lines.empty() && elastic_.empty()) return;
   if (maybe_strays_) FindStrays(pass);
   ServeClaims(pass);
   while ((pass.line = pass.Next()) != nullptr && pass.behind < options_.backfill_depth &&
@@ -213,6 +151,12 @@ void Scheduler::SchedulePass() {
     Job& job = **pass.line->next++;  // a start takes it out of the queue
     Consider(job, pass);
   }
+  pass.served_all = pass.line == nullptr;
+  // What elastic gangs take beyond their minimum must not delay the head either.
+  if (pass.head != nullptr && pass.served_all && (may_grow || !pass.planned.empty()))
+    MakeReservation(pass);
+  StartPlanned(pass);
+  if (may_grow && pass.served_all) GrowGangs(pass);
 }
 
 void Scheduler::FindStrays(Pass& pass) {
@@ -227,45 +171,55 @@ void Scheduler::FindStrays(Pass& pass) {
 }
 
 // Slots cleared by preemption are for the job that asked, whatever the shares have become since:
-// else another could take them and the victims would have stopped for nothing.
+// else another could take them and the victims would have stopped for nothing. Then those that
+// stopped to change their size.
 void Scheduler::ServeClaims(Pass& pass) {
   if (claimants_.empty()) return;
-  std::set<int64_t> sequences;
-  for (const JobId& id : claimants_) sequences.insert(Find(id)->sequence);
-  for (int64_t sequence : sequences) {
+  std::set<std::pair<bool, int64_t>> order;
+  for (const JobId& id : claimants_) order.insert({Find(id)->resize_to > 0, Find(id)->sequence});
+  for (const auto& [resized, sequence] : order) {
     Job& job = *by_sequence_.at(sequence);
-    Pass::Line& line = *pass.LineOf(fair_.Of(job.spec));
-    const PlacementRequest request = RequestOf(job);
-    SlotPool cleared = pass.open;
-    bool waits = false;
-    int gpus = line.claimed_gpus, jobs = line.claimed_jobs;
-    for (const auto& [other, victim] : active_) {
-      if (victim->state != JobState::kPreempting || victim->preempted_by != job.id) continue;
-      for (SlotId slot : SlotsOf(*victim, pass.open)) cleared.Give(slot);
-      waits = true;
-      if (&fair_.Of(victim->spec) != line.queue) continue;
-      gpus -= victim->spec.gpus;
-      --jobs;
-    }
-    const auto limits = CheckLimits(*line.queue, job.spec.gpus, gpus, jobs).kind;
-    const bool allowed = limits == LimitAnswer::Kind::kOwn || limits == LimitAnswer::Kind::kBorrows;
-    const Placement placement = Place(request, cleared);
-    if (!allowed || placement.answer != Placement::Answer::kFit) {
-      job.claims = false;  // something else has gone wrong since: back into the line
-      claimants_.erase(job.id);
-      Touch(job);
-      continue;
-    }
-    pass.Take(placement.ranks);
-    if (waits) {
-      line.claimed_gpus += job.spec.gpus;
-      ++line.claimed_jobs;
-    } else {
-      if (line.next != line.queue->waiting.end() && *line.next == &job) ++line.next;
-      StartAttempt(job, placement.ranks, "on slots that were cleared for it");
-      line.share = fair_.Share(*line.queue);
-    }
+    // Something else may have gone wrong since: back into the line.
+    if (!(resized ? ServeResized(job, pass) : ServeClaim(job, pass))) DropClaim(job);
   }
+}
+
+void Scheduler::DropClaim(Job& job) {
+  job.claims = false;
+  job.resize_to = 0;
+  claimants_.erase(job.id);
+  Touch(job);
+}
+
+bool Scheduler::ServeClaim(Job& job, Pass& pass) {
+  Pass::Line& line = *pass.LineOf(fair_.Of(job.spec));
+  SlotPool cleared = pass.open;
+  bool waits = pass.ending.count(job.id) > 0;
+  int gpus = line.claimed_gpus, jobs = line.claimed_jobs;
+  for (const auto& [other, victim] : active_) {
+    if (victim->state != JobState::kPreempting || victim->preempted_by != job.id) continue;
+    for (SlotId slot : SlotsOf(*victim, pass.open)) cleared.Give(slot);
+    waits = true;
+    if (&fair_.Of(victim->spec) != line.queue) continue;
+    const bool shrinks = victim->resize_to > 0;
+    gpus -= RanksOf(*victim) - (shrinks ? victim->spec.gpus : 0);
+    jobs -= !shrinks;
+  }
+  const auto limits = CheckLimits(*line.queue, job.spec.gpus, gpus, jobs).kind;
+  const Placement placement = Place(RequestOf(job), cleared);
+  if (limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever ||
+      placement.answer != Placement::Answer::kFit)
+    return false;
+  pass.Take(placement.ranks);
+  if (waits) {
+    line.claimed_gpus += job.spec.gpus;
+    ++line.claimed_jobs;
+    return true;
+  }
+  if (line.next != line.queue->waiting.end() && *line.next == &job) ++line.next;
+  Start(job, placement.ranks, "on slots that were cleared for it", true, pass);
+  line.share = fair_.Share(*line.queue);
+  return true;
 }
 
 void Scheduler::Consider(Job& job, Pass& pass) {
@@ -314,10 +268,11 @@ void Scheduler::Consider(Job& job, Pass& pass) {
 
 bool Scheduler::TryStart(Job& job, const PlacementRequest& request, Pass& pass) {
   Placement placement = Place(request, pass.shut);
+  const bool fills_hole = placement.answer != Placement::Answer::kFit;
   std::string note;
   if (pass.head != nullptr)
     note = absl::StrCat("on slots that ", pass.head->id.value(), " does not need");
-  if (placement.answer != Placement::Answer::kFit) {
+  if (fills_hole) {
     if (pass.head == nullptr || pass.reservation.start == absl::InfiniteDuration() ||
         time_.now() + Remaining(job) > pass.reservation.start)
       return false;
@@ -326,9 +281,17 @@ bool Scheduler::TryStart(Job& job, const PlacementRequest& request, Pass& pass) 
     note = absl::StrCat("to end before ", pass.head->id.value(), " can start");
   }
   pass.Take(placement.ranks);
-  StartAttempt(job, placement.ranks, note);
+  Start(job, placement.ranks, note, !fills_hole, pass);
   pass.line->share = fair_.Share(*pass.line->queue);
   return true;
+}
+
+// Slots that the pass has taken. An elastic gang starts when the pass is over, with what is left.
+void Scheduler::Start(Job& job, std::vector<SlotId> slots, const std::string& note,
+                      bool may_take_more, Pass& pass) {
+  if (!IsElastic(job.spec)) return StartAttempt(job, slots, note);
+  fair_.OnStart(job.spec, KindOf(slots), static_cast<int>(slots.size()));
+  pass.planned.push_back({&job, std::move(slots), note, may_take_more});
 }
 
 // The first job that waits for slots: later ones must not delay it.
@@ -382,10 +345,28 @@ std::vector<VictimCandidate> Scheduler::VictimsFor(const Job& job, bool reclaim)
     const bool same_queue = fair_.Find(QueueNameOf(other->spec)) == own;
     const bool yields =
         same_queue ? other->spec.priority < job.spec.priority : borrowers.count(other) > 0;
-    if (yields) candidates.push_back({other, same_queue, other->spec.gpus});
+    if (yields) candidates.push_back({other, same_queue, RanksOf(*other), std::nullopt});
   }
   SortVictims(candidates);
   return candidates;
+}
+
+// What elastic gangs hold beyond their minimum, before any whole gang; empty where none does.
+std::vector<VictimCandidate> Scheduler::ShrinkFirst(
+    const std::vector<VictimCandidate>& candidates) const {
+  std::vector<VictimCandidate> order, whole;
+  for (VictimCandidate candidate : candidates) {
+    candidate.gpus -= candidate.job->spec.gpus;
+    if (candidate.gpus > 0) {
+      candidate.keeps = RequestOf(*candidate.job);
+      order.push_back(std::move(candidate));
+    } else {
+      candidate.gpus = candidate.job->spec.gpus;
+      whole.push_back(std::move(candidate));
+    }
+  }
+  if (!order.empty()) order.insert(order.end(), whole.begin(), whole.end());
+  return order;
 }
 
 bool Scheduler::TryPreempt(Job& job, const PlacementRequest& request, Pass& pass) {
@@ -401,23 +382,32 @@ bool Scheduler::TryPreempt(Job& job, const PlacementRequest& request, Pass& pass
   for (const bool reclaim : {true, false}) {
     if (reclaim && !line.queue->record.quota_gpus.has_value()) continue;
     const std::vector<VictimCandidate> candidates = VictimsFor(job, reclaim);
-    const Preemption preemption =
-        ChooseVictims(request, pass.shut, candidates, [&](int gpus, int jobs) {
-          const Kind kind = CheckLimits(*line.queue, job.spec.gpus, line.claimed_gpus - gpus,
-                                        line.claimed_jobs - jobs)
-                                .kind;
-          return kind == Kind::kOwn || (!reclaim && kind == Kind::kBorrows);
-        });
+    const auto within_limits = [&](int gpus, int jobs) {
+      const Kind kind = CheckLimits(*line.queue, job.spec.gpus, line.claimed_gpus - gpus,
+                                    line.claimed_jobs - jobs)
+                            .kind;
+      return kind == Kind::kOwn || (!reclaim && kind == Kind::kBorrows);
+    };
+    Preemption preemption =
+        ChooseVictims(request, pass.shut, ShrinkFirst(candidates), within_limits);
+    if (preemption.victims.empty())
+      preemption = ChooseVictims(request, pass.shut, candidates, within_limits);
     if (preemption.victims.empty()) continue;
     std::vector<std::string> names;
-    for (Job* victim : preemption.victims) {
-      names.push_back(victim->id.value());
-      const bool same = fair_.Find(QueueNameOf(victim->spec)) == line.queue;
-      Preempt(*victim, job.id,
-              absl::StrCat("preempted by ", job.id.value(),
-                           same ? absl::StrCat(", which has priority ", job.spec.priority)
-                                : absl::StrCat(": queue ", line.queue->record.name,
-                                               " takes back its quota")));
+    for (const VictimCandidate& victim : preemption.victims) {
+      names.push_back(victim.job->id.value());
+      const std::string why =
+          victim.same_queue
+              ? absl::StrCat(", which has priority ", job.spec.priority)
+              : absl::StrCat(": queue ", line.queue->record.name, " takes back its quota");
+      if (victim.keeps.has_value()) {
+        ++victim.job->preemptions;
+        victim.job->preempted_by = job.id;
+        Resize(*victim.job, victim.job->spec.gpus,
+               absl::StrCat("shrinks for ", job.id.value(), why));
+      } else {
+        Preempt(*victim.job, job.id, absl::StrCat("preempted by ", job.id.value(), why));
+      }
     }
     pass.Take(preemption.slots);
     line.claimed_gpus += job.spec.gpus;

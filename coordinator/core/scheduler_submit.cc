@@ -108,6 +108,11 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
       return About(submission, event,
                    MakeFieldError({"gpus", "a positive number of ranks", absl::StrCat(spec.gpus)}));
     }
+    if (spec.max_gpus != 0 && spec.max_gpus < spec.gpus) {
+      return About(submission, event,
+                   MakeFieldError({"max_gpus", absl::StrCat("at least gpus, ", spec.gpus),
+                                   absl::StrCat(spec.max_gpus)}));
+    }
     const Queue* queue = fair_.Find(QueueNameOf(spec));
     if (queue == nullptr) {
       return About(submission, event,

@@ -66,9 +66,10 @@ void Scheduler::On(const TickEvent&) {
     if (job->deadline <= time_.now()) OnDeadline(*job);
   }
   // Minimum runtimes pass and promises are broken without an event.
-  if (time_.now() >= next_pass_ && fair_.waiting() > 0) {
+  if (time_.now() >= next_pass_ && (fair_.waiting() > 0 || !elastic_.empty())) {
     next_pass_ = time_.now() + kPassEvery;
     schedule_ = true;
+    may_grow_ = true;
   }
   if (time_.now() >= next_sweep_) {
     next_sweep_ = time_.now() + kSweepEvery;
@@ -170,6 +171,7 @@ void Scheduler::CountRunTime(absl::Duration elapsed) {
   for (Job* job : Values(active_)) {
     if (job->state != JobState::kRunning) continue;
     job->run_time += elapsed;
+    job->forecast_done += elapsed * Speedup(job->spec, RanksOf(*job));
     if (job->spec.max_runtime == absl::InfiniteDuration()) continue;
     if (job->run_time > job->spec.max_runtime) {
       ForceEnd(*job,
@@ -322,6 +324,8 @@ absl::Status Scheduler::LoadJob(Job stored) {
   job.trains_since = job.state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
   job.promised_start = absl::InfiniteDuration();
   job.preemption_tried = -absl::InfiniteDuration();
+  job.could_grow_since = absl::InfiniteDuration();
+  job.resized = job.resizes > 0 ? time_.now() : -absl::InfiniteDuration();
   job.expected_end = absl::InfiniteDuration();
   job.deadline = FreshDeadline(job);
   if (IsTerminal(job.state)) job.waiting_for.clear();  // stores of old kept it
@@ -333,7 +337,10 @@ absl::Status Scheduler::LoadJob(Job stored) {
     fair_.Of(job.spec).waiting.Insert(&job);
     if (job.claims) claimants_.insert(job.id);
   }
-  if (HoldsSlots(job.state)) fair_.OnStart(job.spec, job.attempt->slot_kind);
+  if (HoldsSlots(job.state)) {
+    fair_.OnStart(job.spec, job.attempt->slot_kind, RanksOf(job));
+    if (IsElastic(job.spec)) elastic_[job.sequence] = &job;
+  }
   UpdateExpectedEnd(job);
   if (HoldsSlots(job.state) || job.state == JobState::kRetrying) active_[job.sequence] = &job;
   if (IsTerminal(job.state) && job.spec.ttl_after_finished != absl::InfiniteDuration()) {

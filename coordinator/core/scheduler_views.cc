@@ -81,7 +81,9 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
       return absl::StrCat(state, ": ", job->reason, "; not training yet: ",
                           MissingWorkers(*job, workers_, time_, RankPhase::kTraining));
     case JobState::kRunning:
-      return absl::StrCat(state, ": ", job->reason, silent);
+      return absl::StrCat(
+          state, ": ", job->reason, silent,
+          IsElastic(job->spec) ? absl::StrCat("; ", DescribeSize(*job), " ranks") : "");
     case JobState::kFinishing:
     case JobState::kPausing:
     case JobState::kPreempting:
@@ -114,9 +116,12 @@ void Scheduler::CheckInvariants() const {
     LL_CHECK((claimants_.count(job->id) > 0) == job->claims);
     LL_CHECK(!job->claims || job->state == JobState::kQueued);
     if (HoldsSlots(job->state)) {
-      held_gpus[queue] += job->spec.gpus;
+      held_gpus[queue] += RanksOf(*job);
       ++held_jobs[queue];
     }
+    LL_CHECK((elastic_.count(sequence) > 0) == (HoldsSlots(job->state) && IsElastic(job->spec)));
+    LL_CHECK(job->resize_to == 0 ||
+             (IsElastic(job->spec) && (job->state == JobState::kPreempting || job->claims)));
     LL_CHECK((active_.count(sequence) > 0) ==
              (HoldsSlots(job->state) || job->state == JobState::kRetrying));
     const bool runs = job->attempt.has_value() && !job->attempt->over();
@@ -134,7 +139,7 @@ void Scheduler::CheckInvariants() const {
       for (const JobId& id : job->waiting_for) LL_CHECK(dependents_.at(id).count(job->id) == 1);
     }
     if (!runs) continue;
-    LL_CHECK(static_cast<int>(job->attempt->ranks.size()) == job->spec.gpus);
+    LL_CHECK(RanksOf(*job) >= job->spec.gpus && RanksOf(*job) <= MaxGpus(job->spec));
     std::set<std::pair<WorkerId, int>> own;
     for (size_t i = 0; i < job->attempt->ranks.size(); ++i) {
       const Rank& rank = job->attempt->ranks[i];

@@ -23,7 +23,7 @@ struct CoreSpec {
   std::string name;            // for people
   std::string kind = "train";  // for people
   std::string queue;           // whose share it runs on; empty: kDefaultQueue
-  int gpus = 1;                // ranks of the gang, > 0
+  int gpus = 1;                // ranks of the gang, > 0; of an elastic one the fewest
   int priority = 0;            // higher first
   int max_retries = 3;         // attempts after the first that failures may cost
   std::vector<JobId> after;    // must succeed first
@@ -34,7 +34,7 @@ struct CoreSpec {
   std::vector<std::string> slot_kinds;  // allowed Slot::kind; empty: any (a gang never mixes kinds)
   std::vector<std::string> hosts;       // allowed Worker::host; empty: any
   std::vector<JobId> after_any;         // must have ended first, well or not
-  // Forecast of the time it trains, over all attempts; infinite: unknown.
+  // Forecast of the time it trains, over all attempts, with `gpus` ranks; infinite: unknown.
   absl::Duration forecast_duration = absl::InfiniteDuration();
   // An attempt that trains is not preempted sooner; none: SchedulerOptions::min_runtime.
   std::optional<absl::Duration> min_runtime;
@@ -44,6 +44,8 @@ struct CoreSpec {
   std::map<std::string, std::string> labels;  // for people
   // Ended as FAILED when it has not ended by then (wall time).
   absl::Time deadline = absl::InfiniteFuture();
+  int max_gpus = 0;    // elastic: the most ranks, > gpus; else 0
+  int batch_rows = 0;  // elastic: rows of an optimizer step (elastic.h); 0: not known
 };
 
 // The queue of jobs that name none; always there.
@@ -145,13 +147,20 @@ struct Job {
   absl::Time started = absl::InfinitePast();   // first STARTING
   absl::Time finished = absl::InfinitePast();  // the end
   absl::Duration run_time = absl::ZeroDuration();
+  // How much of spec.forecast_duration is done: run_time, where every attempt had spec.gpus ranks.
+  absl::Duration forecast_done = absl::ZeroDuration();
   std::optional<Checkpoint> newest_checkpoint;
   std::optional<Checkpoint> source_checkpoint;  // of spec.source, from its end on
   std::optional<Attempt> attempt;
   FailureClass failure_class = FailureClass::kNone;
-  int preemptions = 0;              // attempts it gave up for another job or a drain
-  JobId preempted_by;               // the newest preemptor, which it may not preempt; may be empty
-  bool claims = false;              // QUEUED: others were preempted so that it may start
+  int preemptions = 0;  // attempts it gave up for another job or a drain
+  int resizes = 0;      // attempts it gave up to go on with more or fewer ranks
+  // > 0: its attempt ends, or has just ended, so that it goes on with about so many ranks: more
+  // than the attempt's if it grows, else the minimum.
+  int resize_to = 0;
+  JobId preempted_by;  // the newest preemptor, which it may not preempt; may be empty
+  // QUEUED: it starts before the others, since they were preempted for it or it was for a resize.
+  bool claims = false;
   std::string result;               // opaque bytes of rank 0's `done` event
   std::vector<Transition> history;  // own records; the newest kMaxHistory
 
@@ -165,6 +174,8 @@ struct Job {
   absl::Duration expected_end = absl::InfiniteDuration();  // of the attempt; infinite: unknown
   absl::Duration preemption_tried = -absl::InfiniteDuration();  // when it last looked for victims
   absl::Duration promised_start = absl::InfiniteDuration();     // its first reservation's
+  absl::Duration could_grow_since = absl::InfiniteDuration();  // without a break; infinite: not now
+  absl::Duration resized = -absl::InfiniteDuration();          // when its size last changed
 };
 inline constexpr size_t kMaxHistory = 200;
 

@@ -69,6 +69,8 @@ Json ToJson(const CoreSpec& spec) {
   if (spec.deadline != absl::InfiniteFuture()) Put(json, "deadline", spec.deadline);
   if (!spec.source.empty()) json["source"] = spec.source.value();
   if (!spec.labels.empty()) json["labels"] = spec.labels;
+  if (spec.max_gpus > 0) json["max_gpus"] = spec.max_gpus;
+  if (spec.batch_rows > 0) json["batch_rows"] = spec.batch_rows;
   return json;
 }
 
@@ -94,6 +96,8 @@ CoreSpec SpecFromJson(const Json& json) {
   if (json.contains("deadline")) spec.deadline = GetTime(json, "deadline");
   spec.source = JobId(Get<std::string>(json, "source"));
   spec.labels = Get<std::map<std::string, std::string>>(json, "labels");
+  spec.max_gpus = Get<int>(json, "max_gpus");
+  spec.batch_rows = Get<int>(json, "batch_rows");
   return spec;
 }
 
@@ -217,10 +221,13 @@ std::string EncodeJob(const Job& job) {
   if (job.preemptions > 0) json["preemptions"] = job.preemptions;
   if (!job.preempted_by.empty()) json["preempted_by"] = job.preempted_by.value();
   if (job.claims) json["claims"] = true;
+  if (job.resizes > 0) json["resizes"] = job.resizes;
+  if (job.resize_to > 0) json["resize_to"] = job.resize_to;
   Put(json, "submitted", job.submitted);
   Put(json, "started", job.started);
   Put(json, "finished", job.finished);
   Put(json, "run_time", job.run_time);
+  if (job.forecast_done != job.run_time) Put(json, "forecast_done", job.forecast_done);
   if (job.newest_checkpoint.has_value()) json["newest_checkpoint"] = ToJson(*job.newest_checkpoint);
   if (job.source_checkpoint.has_value()) json["source_checkpoint"] = ToJson(*job.source_checkpoint);
   if (job.attempt.has_value()) json["attempt"] = ToJson(*job.attempt);
@@ -246,10 +253,14 @@ absl::StatusOr<Job> DecodeJob(absl::string_view text) {
     job.preemptions = Get<int>(json, "preemptions");
     job.preempted_by = JobId(Get<std::string>(json, "preempted_by"));
     job.claims = Get<bool>(json, "claims");
+    job.resizes = Get<int>(json, "resizes");
+    job.resize_to = Get<int>(json, "resize_to");
     job.submitted = GetTime(json, "submitted");
     job.started = GetTime(json, "started");
     job.finished = GetTime(json, "finished");
     job.run_time = absl::Nanoseconds(Get<int64_t>(json, "run_time"));
+    job.forecast_done =
+        json.contains("forecast_done") ? GetDuration(json, "forecast_done") : job.run_time;
     if (json.contains("newest_checkpoint"))
       job.newest_checkpoint = CheckpointFromJson(json["newest_checkpoint"]);
     if (json.contains("source_checkpoint"))

@@ -26,10 +26,14 @@ Job FullJob() {
   job.spec.deadline = absl::FromUnixSeconds(1'800'000'000);
   job.spec.source = JobId("job-0");
   job.spec.labels = {{"graph", "long"}};
+  job.spec.max_gpus = 8;
+  job.spec.batch_rows = 64;
   job.source_checkpoint = Checkpoint{50, 1, "/jobs/s", "def", "w2", "h2"};
   job.preemptions = 2;
   job.preempted_by = JobId("job-5");
   job.claims = true;
+  job.resizes = 3;
+  job.resize_to = 4;
   job.spec.required_slot_bytes = 5'000'000'000;
   job.submitted = absl::FromUnixNanos(1'700'000'000'123'456'789);
   job.state = JobState::kFinishing;
@@ -41,6 +45,7 @@ Job FullJob() {
   job.transitions = 11;
   job.started = absl::FromUnixSeconds(1'700'000'100);
   job.run_time = absl::Milliseconds(1500);
+  job.forecast_done = absl::Milliseconds(2500);
   job.newest_checkpoint = Checkpoint{100, 3, "/jobs/x", "abc", "w1", "h1"};
   Attempt attempt;
   attempt.epoch = 4;
@@ -86,6 +91,11 @@ TEST(Codec, AJobComesBackAsItWas) {
   EXPECT_EQ(job.preemptions, 2);
   EXPECT_EQ(job.preempted_by, JobId("job-5"));
   EXPECT_TRUE(job.claims);
+  EXPECT_EQ(job.spec.max_gpus, 8);
+  EXPECT_EQ(job.spec.batch_rows, 64);
+  EXPECT_EQ(job.resizes, 3);
+  EXPECT_EQ(job.resize_to, 4);
+  EXPECT_EQ(job.forecast_done, absl::Milliseconds(2500));
   ASSERT_TRUE(job.attempt.has_value());
   EXPECT_EQ(job.attempt->slot_kind, "H100");
   EXPECT_FALSE(job.attempt->over());
@@ -106,6 +116,17 @@ TEST(Codec, UnknownKeysAreIgnoredAndMissingOnesTakeDefaults) {
   EXPECT_EQ(job.spec.min_runtime, std::nullopt);
   EXPECT_EQ(job.spec.deadline, absl::InfiniteFuture());
   EXPECT_FALSE(job.claims);
+}
+
+// Of a version that knew no elastic gangs.
+TEST(Codec, AnOldJobHasOneSize) {
+  LL_ASSERT_OK_AND_ASSIGN(
+      const Job job,
+      DecodeJob(R"({"job_id": "job-9", "spec": {"gpus": 4}, "run_time": 5000000000})"));
+  EXPECT_EQ(job.spec.gpus, 4);
+  EXPECT_EQ(job.spec.max_gpus, 0);
+  EXPECT_EQ(job.resize_to, 0);
+  EXPECT_EQ(job.forecast_done, absl::Seconds(5));
 }
 
 TEST(Codec, DamagedTextIsAnErrorNotACrash) {

@@ -268,6 +268,9 @@ void Scenario::Option(const Args& args) {
   set("stop_grace", options_.stop_grace);
   set("min_runtime", options_.min_runtime);
   set("half_life", options_.half_life);
+  set("grow_after_idle", options_.elastic.grow_after_idle);
+  set("resize_interval", options_.elastic.resize_interval);
+  set("restart_cost", options_.elastic.restart_cost);
   options_.lemon_jobs = static_cast<int>(Int(args.Get("lemon_jobs", "3")));
 }
 
@@ -317,7 +320,10 @@ void Scenario::Submit(const Args& args) {
   SubmitEvent event{JobId(args.Word(1)), args.Get("request"), args.Get("body", "body"),
                     args.Get("user", "ann")};
   CoreSpec& spec = event.spec;
-  spec.gpus = static_cast<int>(Int(args.Get("gpus", "1")));
+  const std::vector<std::string> sizes = absl::StrSplit(args.Get("gpus", "1"), '-');
+  spec.gpus = static_cast<int>(Int(sizes[0]));
+  if (sizes.size() > 1) spec.max_gpus = static_cast<int>(Int(sizes[1]));
+  spec.batch_rows = static_cast<int>(Int(args.Get("rows", "0")));
   spec.priority = static_cast<int>(Int(args.Get("priority", "0")));
   spec.max_retries = static_cast<int>(Int(args.Get("max_retries", "3")));
   spec.max_headless = Duration(args.Get("max_headless", "24h"));

@@ -3,14 +3,15 @@
 //
 // Commands (NAME=VALUE arguments in any order; J a job, W a worker, E an epoch, R a rank):
 //   option [shared_job_store] [lease=] [start_deadline=] [stop_grace=] [finish_deadline=]
-//          [min_runtime=] [half_life=] [lemon_jobs=N]
+//          [min_runtime=] [half_life=] [lemon_jobs=N] [grow_after_idle=] [resize_interval=]
+//          [restart_cost=]
 //                     durations as 30s; before the first event
 //   hello W [inc=X] [host=H] [slots=N] [kind=K] [memory_gb=N] [nvlink=D] [rack=R]
 //           [held=J/E/R@SLOT[:exit=CODE],…]
 //   gone W            the stream ends
 //   dead W            the operator declares the host dead
 //   mute W, unmute W  its heartbeats stop, go on; the stream stays
-//   submit J [gpus=] [priority=] [after=J,J] [request=ID] [body=TEXT] [max_retries=]
+//   submit J [gpus=N|N-M] [rows=] [priority=] [after=J,J] [request=ID] [body=TEXT] [max_retries=]
 //            [max_headless=] [max_runtime=] [memory_gb=] [kinds=K,K] [ttl=] [queue=] [forecast=]
 //            [min_runtime=] [after_any=J,J] [deadline=FROM_NOW]
 //   submit_all J[<A,A][@S] …  [request=ID] [body=TEXT] [gpus=] [queue=]

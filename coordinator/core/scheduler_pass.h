@@ -1,0 +1,96 @@
+// The working state of one pass over the queues. Private to the scheduler.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coordinator/core/scheduler.h"
+
+namespace ll {
+
+// Whether a job with the request `other` cannot fit where `failed` did not.
+inline bool NoEasier(const PlacementRequest& failed, const PlacementRequest& other) {
+  return other.ranks >= failed.ranks && other.required_slot_bytes >= failed.required_slot_bytes &&
+         other.one_host == failed.one_host && other.slot_kinds == failed.slot_kinds &&
+         other.hosts == failed.hosts;
+}
+
+struct Scheduler::Pass {
+  // The rest of one queue.
+  struct Line {
+    Queue* queue = nullptr;
+    JobQueue::Set::const_iterator next;
+    bool first = true;  // no job before it waits for slots
+    bool closed = false;
+    double share = 0;                        // kept: it changes only with a start
+    int claimed_gpus = 0, claimed_jobs = 0;  // of limits, by claims
+  };
+
+  SlotPool open;  // free and not claimed
+  SlotPool shut;  // and not reserved
+  Job* head = nullptr;
+  bool reserved = false;    // for the head
+  Reservation reservation;  // start infinite until then
+  std::vector<Line> lines;
+  Line* line = nullptr;                       // of the job under consideration
+  std::vector<PlacementRequest> failed;       // did not fit into `shut`, which only shrinks
+  std::vector<PlacementRequest> failed_open;  // nor into `open`
+  std::map<JobId, WorkerId> ending;  // jobs whose given-up ranks an agent in contact is ending
+  int behind = 0;                    // jobs placed in vain behind the head
+  int considered = 0;                // jobs looked at behind the head
+  int preemption_tries = 0;
+  // Elastic jobs that start with at least these slots. They hold them in their queues' counts.
+  struct Planned {
+    Job* job = nullptr;
+    std::vector<SlotId> slots;
+    std::string note;
+    bool may_take_more = false;
+  };
+  std::vector<Planned> planned;
+  bool served_all = false;  // no waiting job can use what is left
+
+  void Take(const std::vector<SlotId>& slots) {
+    for (SlotId slot : slots) {
+      open.Take(slot);
+      shut.Take(slot);
+    }
+  }
+  void Give(const std::vector<SlotId>& slots) {
+    for (SlotId slot : slots) {
+      open.Give(slot);
+      shut.Give(slot);
+    }
+  }
+  bool KnownNotToFit(const PlacementRequest& request) const {
+    return request.ranks > open.usable_total() ||
+           std::any_of(failed_open.begin(), failed_open.end(),
+                       [&request](const PlacementRequest& f) { return NoEasier(f, request); });
+  }
+  Line* LineOf(const Queue& queue) {
+    for (Line& line : lines) {
+      if (line.queue == &queue) return &line;
+    }
+    return nullptr;
+  }
+  // The line whose turn it is; null: done.
+  Line* Next() {
+    Line* best = nullptr;
+    std::pair<bool, double> best_key;
+    for (Line& line : lines) {
+      if (line.closed || line.next == line.queue->waiting.end()) continue;
+      if (!line.first && shut.usable_total() == 0 && open.usable_total() == 0) continue;
+      const LimitAnswer limits =
+          CheckLimits(*line.queue, (*line.next)->spec.gpus, line.claimed_gpus, line.claimed_jobs);
+      const std::pair<bool, double> key(limits.kind != LimitAnswer::Kind::kOwn, line.share);
+      if (best != nullptr && !(key < best_key)) continue;
+      best = &line;
+      best_key = key;
+    }
+    return best;
+  }
+};
+
+}  // namespace ll
