@@ -42,6 +42,9 @@ std::string UserName() {
 
 SchedulerOptions SchedulerOptionsOf(const CoordinatorOptions& options) {
   SchedulerOptions out;
+  out.elastic.grow_after_idle = absl::Seconds(options.grow_after_idle_seconds);
+  out.elastic.resize_interval = absl::Seconds(options.resize_interval_seconds);
+  out.elastic.restart_cost = absl::Seconds(options.restart_cost_seconds);
   out.nonce_seed = RandomHex(SystemRandom(), 16);
   out.shared_job_store = options.shared_job_store;
   out.lease = absl::Seconds(options.lease_seconds);

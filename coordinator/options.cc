@@ -85,6 +85,15 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
       ->capture_default_str();
   app.add_option("--heartbeat-seconds", o.heartbeat_seconds, "How often workers report")
       ->capture_default_str();
+  app.add_option("--grow-after-idle-seconds", o.grow_after_idle_seconds,
+                 "How long slots are idle before an elastic training (gpus: 4-8) grows into them")
+      ->capture_default_str();
+  app.add_option("--resize-interval-seconds", o.resize_interval_seconds,
+                 "From a change of a training's size to its next growth")
+      ->capture_default_str();
+  app.add_option("--restart-cost-seconds", o.restart_cost_seconds,
+                 "What a growth must save: about what a stop, a checkpoint and a start take")
+      ->capture_default_str();
   app.add_option("--max-calls-per-second", o.max_calls_per_second, "Of one user; more are refused")
       ->capture_default_str();
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")
@@ -115,6 +124,14 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
   if (o.heartbeat_seconds <= 0 || o.heartbeat_seconds * 2 > o.lease_seconds) {
     return MakeFieldError({"heartbeat-seconds", "more than 0 and at most half of lease-seconds",
                            absl::StrCat(o.heartbeat_seconds)});
+  }
+  const std::pair<const char*, double> durations[] = {
+      {"grow-after-idle-seconds", o.grow_after_idle_seconds},
+      {"resize-interval-seconds", o.resize_interval_seconds},
+      {"restart-cost-seconds", o.restart_cost_seconds}};
+  for (const auto& [name, seconds] : durations) {
+    if (!(seconds >= 0 && seconds <= 1e7))
+      return MakeFieldError({name, "0 to 1e7", absl::StrCat(seconds)});
   }
   if (!(o.max_calls_per_second >= 1)) {
     return MakeFieldError(

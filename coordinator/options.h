@@ -18,6 +18,7 @@ struct CoordinatorOptions {
   bool shared_job_store = false;
   double lease_seconds = 30;
   double heartbeat_seconds = 5;
+  double grow_after_idle_seconds = 60, resize_interval_seconds = 1800, restart_cost_seconds = 120;
   double max_calls_per_second = 20'000;
   std::string log_level = "info";
 };

@@ -56,6 +56,7 @@ void PrintJob(const v1::Job& job, Session& session) {
       {"started", TimeText(job.started(), now)},
       {"finished", TimeText(job.finished(), now)},
       {"attempt", job.epoch() == 0 ? "" : absl::StrCat(job.epoch(), ", retries ", job.retries())},
+      {"gpus", SizeText(job)},
       {"workers", absl::StrJoin(job.workers(), ", ")},
       {"progress", ProgressText(job.progress())},
       {"forecast", ForecastText(job.forecast())},

@@ -60,9 +60,9 @@ absl::StatusOr<int> RunList(const ListOptions& options, Session& session) {
   if (output.format() == OutputFormat::kName) {
     for (const v1::Job& job : jobs) output.stream() << job.job_id() << "\n";
   } else if (output.is_table()) {
-    Table table({"JOB", "NAME", "STATE", "STEP", "LOSS", "TOKENS/S", "AGE", "REASON"});
+    Table table({"JOB", "NAME", "STATE", "GPUS", "STEP", "LOSS", "TOKENS/S", "AGE", "REASON"});
     for (const v1::Job& job : jobs) {
-      table.Add({job.job_id(), job.spec().name(), v1::JobState_Name(job.state()),
+      table.Add({job.job_id(), job.spec().name(), v1::JobState_Name(job.state()), SizeText(job),
                  StepText(job.progress()), LossText(job.progress()),
                  SpeedText(job.progress().tokens_per_second()),
                  AgeText(job.submitted(), session.now()), job.reason()});

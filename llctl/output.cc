@@ -138,6 +138,14 @@ std::string StepText(const v1::Progress& progress) {
   return absl::StrCat(progress.step(), "/", progress.max_steps());
 }
 
+std::string SizeText(const v1::Job& job) {
+  const v1::JobSpec& spec = job.has_resolved_spec() ? job.resolved_spec() : job.spec();
+  const int64_t fewest = spec.has_gpus() ? spec.gpus() : 1;
+  if (spec.max_gpus() <= fewest) return absl::StrCat(fewest);
+  const std::string range = absl::StrCat(fewest, "-", spec.max_gpus());
+  return job.workers().empty() ? range : absl::StrCat(job.workers_size(), " of ", range);
+}
+
 std::string LossText(const v1::Progress& progress) {
   return progress.step() == 0 ? "" : absl::StrFormat("%.4f", progress.loss());
 }

@@ -60,7 +60,9 @@ class Output {
 // Texts of a job for tables. Empty where the value is not known.
 std::string StepText(const v1::Progress& progress);  // "12/100"
 std::string LossText(const v1::Progress& progress);  // "3.4120"
-std::string SpeedText(double tokens_per_second);     // "1,234"
+// Ranks: "4", of an elastic job "4-8", and "6 of 4-8" while it has a gang.
+std::string SizeText(const v1::Job& job);
+std::string SpeedText(double tokens_per_second);  // "1,234"
 std::optional<absl::Duration> Eta(
     const v1::Progress& progress);  // to max_steps at the newest speed
 std::string AgeText(const google::protobuf::Timestamp& since, absl::Time now);

@@ -64,6 +64,17 @@ TEST(SpecTextTest, LeavesOutWhatWasNotGiven) {
   EXPECT_EQ(SpecText(spec), "max_steps: 5\n");
 }
 
+TEST(SizeTextTest, NamesTheRangeAndWhatIsHeld) {
+  v1::Job job;
+  EXPECT_EQ(SizeText(job), "1");
+  job.mutable_spec()->set_gpus(4);
+  EXPECT_EQ(SizeText(job), "4");
+  job.mutable_spec()->set_max_gpus(8);
+  EXPECT_EQ(SizeText(job), "4-8");
+  for (int i = 0; i < 6; ++i) job.add_workers("w");
+  EXPECT_EQ(SizeText(job), "6 of 4-8");
+}
+
 TEST(AgeTest, WholeSecondsThenLargerUnits) {
   google::protobuf::Timestamp since;
   since.set_seconds(1000);

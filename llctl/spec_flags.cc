@@ -47,6 +47,7 @@ bool IsListOrMap(const SpecField& field) {
 std::string TypeName(const SpecField& field) {
   if (!field.choices.empty()) return absl::StrJoin(field.choices, IsListOrMap(field) ? "," : "|");
   if (field.seconds) return "SECONDS";
+  if (!field.range_end.empty()) return "N|N-M";
   if (std::holds_alternative<std::optional<int64_t> JobSpec::*>(field.member)) return "N";
   if (std::holds_alternative<std::optional<double> JobSpec::*>(field.member)) return "X";
   if (std::holds_alternative<std::vector<int64_t> JobSpec::*>(field.member)) return "N,...";

@@ -281,6 +281,10 @@ void FillCore(const JobSpec& spec, absl::Time now, CoreSpec& core) {
   core.kind = spec.kind.value_or("train");
   core.queue = spec.queue.value_or("default");
   core.gpus = static_cast<int>(spec.gpus.value_or(1));
+  if (spec.max_gpus.value_or(0) > core.gpus) {
+    core.max_gpus = static_cast<int>(*spec.max_gpus);
+    core.batch_rows = static_cast<int>(spec.global_batch_size.value_or(0));
+  }
   core.priority = static_cast<int>(spec.priority.value_or(0));
   core.max_retries = static_cast<int>(spec.max_retries.value_or(3));
   for (const std::string& id : spec.after) core.after.emplace_back(id);

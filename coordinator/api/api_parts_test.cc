@@ -87,6 +87,20 @@ class AdmissionTest : public ::testing::Test {
   AdmissionOptions options_;
 };
 
+TEST_F(AdmissionTest, AnElasticTrainingHasItsRangeAndItsRows) {
+  request_.spec.set_gpus(1);
+  request_.spec.set_max_gpus(2);
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.core.gpus, 1);
+  EXPECT_EQ(got.core.max_gpus, 2);
+  EXPECT_EQ(got.core.batch_rows, 8);  // 1 x 8 x the fewest ranks
+  request_.spec.set_max_gpus(1);
+  LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.core.max_gpus, 0);
+  request_.spec.set_gpus(3);
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "gpus"));
+}
+
 TEST_F(AdmissionTest, FillsInDefaultsAndTheClustersData) {
   LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
   EXPECT_EQ(got.resolved.data(), "/data/bible.bin");

@@ -85,6 +85,7 @@ void FillSummarySpec(const CoreSpec& core, v1::JobSpec* out) {
   out->set_kind(core.kind);
   out->set_queue(core.queue);
   out->set_gpus(core.gpus);
+  if (core.max_gpus > core.gpus) out->set_max_gpus(core.max_gpus);
   out->set_priority(core.priority);
   for (const auto& [key, value] : core.labels) (*out->mutable_labels())[key] = value;
 }

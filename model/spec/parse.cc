@@ -82,6 +82,20 @@ bool ParseInteger(const std::string& text, int64_t& out) {
   return true;
 }
 
+// "4-8".
+bool ParseRange(const std::string& text, int64_t& from, int64_t& to) {
+  const std::vector<std::string> ends = absl::StrSplit(text, '-');
+  return ends.size() == 2 && absl::SimpleAtoi(ends[0], &from) && absl::SimpleAtoi(ends[1], &to);
+}
+
+bool IsRange(const SpecField& field, const RawValue& value) {
+  int64_t from, to;
+  return !field.range_end.empty() && value.shape == RawValue::Shape::kScalar &&
+         ParseRange(value.scalar, from, to);
+}
+
+absl::Status SetRaw(JobSpec& spec, const SpecField& field, const RawValue& value);
+
 // Writes `value` into the field's member; the wrong type is an error.
 struct Assign {
   JobSpec& spec;
@@ -97,6 +111,13 @@ struct Assign {
   }
   absl::Status operator()(std::optional<int64_t> JobSpec::*m) const {
     int64_t number;
+    if (IsRange(field, value)) {
+      int64_t end;
+      ParseRange(value.scalar, number, end);
+      spec.*m = number;
+      return SetRaw(spec, *FindSpecField(field.range_end),
+                    {.shape = RawValue::Shape::kScalar, .scalar = absl::StrCat(end)});
+    }
     bool ok = field.seconds
                   ? value.shape == RawValue::Shape::kScalar && ParseSeconds(value.scalar, number)
                   : PlainScalar() && ParseInteger(value.scalar, number);
@@ -389,6 +410,11 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
       return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, key, "given twice"),
                     value.line);
     }
+    if (field != nullptr && IsRange(*field, value) && !seen.insert(field->range_end).second) {
+      return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, field->range_end,
+                                absl::StrCat("given twice: ", key, " has it too")),
+                    value.line);
+    }
     if (field != nullptr) {
       LL_RETURN_IF_ERROR(SetRaw(spec, *field, value));
       continue;
@@ -412,6 +438,9 @@ absl::Status SetField(JobSpec& spec, absl::string_view key, absl::string_view va
     value.shape = RawValue::Shape::kScalar;
     value.scalar = std::string(value_text);
   }
+  // One number takes the range away that a file gave.
+  if (!field->range_end.empty())
+    LL_RETURN_IF_ERROR(SetRaw(spec, *FindSpecField(field->range_end), RawValue()));
   return SetRaw(spec, *field, value);
 }
 

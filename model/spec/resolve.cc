@@ -167,6 +167,25 @@ absl::Status CheckMethod(const JobSpec& spec) {
   return absl::OkStatus();
 }
 
+// A training that may have another number of ranks at each start.
+absl::Status CheckElastic(const JobSpec& spec) {
+  const int64_t fewest = spec.gpus.value_or(1), most = spec.max_gpus.value_or(fewest);
+  const std::string found = absl::StrCat(fewest, "-", most);
+  if (most < fewest)
+    return MakeFieldError({"gpus", "a range from the fewest ranks to the most, as 4-8", found});
+  if (most == fewest) return absl::OkStatus();
+  const std::string kind = spec.kind.value_or("train");
+  if (kind != "train")
+    return MakeFieldError({"gpus", absl::StrCat("one number, because kind is ", kind), found});
+  if (spec.global_batch_size.value_or(most) < most) {
+    return MakeFieldError({"gpus",
+                           absl::StrCat("at most ", *spec.global_batch_size,
+                                        " ranks, one for each row of global_batch_size"),
+                           found, "give a larger global_batch_size, or a smaller range"});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSft(const JobSpec& spec) {
   if (!spec.sft_packing.value_or(false)) return absl::OkStatus();
   if (spec.wrap.value_or("split") == "roll")
@@ -417,6 +436,7 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckSft(spec));
   LL_RETURN_IF_ERROR(CheckEvaluation(spec));
   LL_RETURN_IF_ERROR(CheckStages(spec));
+  LL_RETURN_IF_ERROR(CheckElastic(spec));
   return CheckMethod(spec);
 }
 

@@ -10,6 +10,7 @@ namespace ll {
 namespace {
 
 using J = JobSpec;
+constexpr double kMaxRanks = 65536;
 constexpr double kMaxTokens = 16e6;  // longer contexts than any model reaches are typing errors
 
 // Rows are built by these four helpers, so that the table below reads as one.
@@ -243,10 +244,19 @@ std::vector<SpecField> EvalFields() {
   };
 }
 
+SpecField Ranks() {
+  SpecField field = Positive("gpus", &J::gpus, "1", kMaxRanks,
+                             "Ranks of the job: GPUs, or CPU slots on CPU workers; a training may "
+                             "give a range, 4-8, and takes what is there.");
+  field.range_end = "max_gpus";
+  return field;
+}
+
 std::vector<SpecField> ServiceFields() {
   return {
-      Positive("gpus", &J::gpus, "1", 65536,
-               "Ranks of the job: GPUs, or CPU slots on CPU workers."),
+      Ranks(),
+      Positive("max_gpus", &J::max_gpus, "gpus", kMaxRanks,
+               "The most ranks, where gpus is the fewest; gpus: 4-8 gives both."),
       Text("plan", &J::plan, "auto", "Parallel plan.", {"auto"}),
       Text("queue", &J::queue, "default", "Queue the job waits in."),
       Number("priority", &J::priority, "0", -1e6, 1e6, "Higher runs first."),
@@ -296,6 +306,8 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 
 std::string DescribeNumber(const SpecField& field, absl::string_view noun) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
+  if (!field.range_end.empty())
+    return absl::StrCat("a positive ", noun, ", or a range such as 4-8");
   if (field.positive) return absl::StrCat("a positive ", noun);
   if (field.min > -kInf && field.max <= kMaxPrintedRange) {
     return absl::StrCat(noun == "integer" ? "an " : "a ", noun, " from ", field.min, " to ",

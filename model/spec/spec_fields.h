@@ -33,6 +33,7 @@ struct SpecField {
   std::vector<std::string> choices;  // strings and lists of strings; empty: any
   std::vector<std::string> aliases;  // other spellings that are accepted
   bool seconds = false;              // an integer that also takes a duration: "90m", "24h"
+  std::string range_end;  // an integer that also takes a range, "4-8": the key of its end
 };
 
 // Every key, in the order of proto/job.proto. The reference stays valid for the process's life.

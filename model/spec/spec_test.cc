@@ -237,6 +237,12 @@ TEST(ValidateTest, RangesAndRules) {
             "passkey_interval: expected at most passkey_max_tokens (100)"},
            {"passkey_lengths: [64]", "eval_steps: expected a positive number, because passkey_l"},
            {"early_stopping_patience: 2", "eval_steps: expected a positive number, because early"},
+           {"gpus: 8-4",
+            "gpus: expected a range from the fewest ranks to the most, as 4-8, found 8-4"},
+           {"gpus: 0-4", "gpus: expected a positive integer, or a range such as 4-8, found 0"},
+           {"gpus: 1-65537", "max_gpus: expected a positive integer, at most 65536, found 65537"},
+           {"kind: eval\ngpus: 1-2", "gpus: expected one number, because kind is eval, found 1-2"},
+           {"gpus: 1-9\nglobal_batch_size: 8", "gpus: expected at most 8 ranks, one for each row"},
            {"wrap: roll\ndocument_boundaries: true", "wrap: expected split"},
            {"adam_beta2: 1.0", "adam_beta2: expected"}}) {
     EXPECT_THAT(Validate(Parse(c.text)), StatusIs(kInvalid, c.message)) << c.text;
@@ -418,6 +424,41 @@ TEST(ResolveTest, SftKeysGoTogether) {
   refused("sft: true\nsft_packing: true\nwrap: roll\n", "wrap: expected split");
   refused("sft: true\nsft_packing: true\nsft_group: longlora_sft\n", "sft_packing: expected false");
   refused("sft: true\nprompt_template: alpaca\n", "prompt_template: expected one of longlora");
+}
+
+TEST(ElasticTest, ARangeOfRanksIsTwoKeys) {
+  for (const char* text : {"gpus: 4-8", "{\"gpus\": \"4-8\"}", "max_gpus: 8\ngpus: 4"}) {
+    const JobSpec spec = Parse(text);
+    EXPECT_EQ(spec.gpus, 4) << text;
+    EXPECT_EQ(spec.max_gpus, 8) << text;
+    EXPECT_EQ(Parse(ToYaml(spec)), spec) << text;
+  }
+  for (const char* text : {"gpus: 4-8\nmax_gpus: 8", "max_gpus: 8\ngpus: 4-8"})
+    EXPECT_THAT(ParseJobSpec(text), StatusIs(kInvalid, "given twice")) << text;
+  for (const char* text : {"gpus: 4-", "gpus: -4", "gpus: 4-8-9", "gpus: a-b", "max_gpus: 4-8"}) {
+    const auto spec = ParseJobSpec(text);
+    EXPECT_FALSE(spec.ok() && Validate(*spec).ok()) << text;
+  }
+}
+
+TEST(ElasticTest, OneNumberOnTheLineTakesTheRangeOfTheFileAway) {
+  JobSpec spec = Parse("gpus: 4-8");
+  LL_EXPECT_OK(SetField(spec, "gpus", "2-3"));
+  EXPECT_EQ(spec, Parse("gpus: 2-3"));
+  LL_EXPECT_OK(SetField(spec, "gpus", "2"));
+  EXPECT_EQ(spec, Parse("gpus: 2"));
+  LL_EXPECT_OK(SetField(spec, "max_gpus", "6"));
+  EXPECT_EQ(spec, Parse("gpus: 2-6"));
+  LL_EXPECT_OK(SetField(spec, "gpus", ""));
+  EXPECT_EQ(spec, JobSpec());
+}
+
+TEST(ElasticTest, TheBatchFollowsFromTheFewestRanks) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec s, Resolve(Parse("model: m\nctx: 8\ngpus: 4-8\n")));
+  EXPECT_EQ(s.global_batch_size, 32);
+  EXPECT_EQ(s.max_gpus, 8);
+  EXPECT_THAT(Resolve(Parse("model: m\nctx: 8\ngpus: 1-9\n")),
+              StatusIs(kInvalid, "gpus: expected at most 8 ranks, one for each row"));
 }
 
 TEST(ResolveTest, OneProcessAnswersAndOneMerges) {

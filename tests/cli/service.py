@@ -32,6 +32,9 @@ def tokenizer():
 
 
 class ServiceCase(unittest.TestCase):
+    COORDINATOR = ()  # more flags
+    WORKERS = ("w1",)  # of one slot each, with one job store
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory(prefix="ll-service-")
@@ -48,12 +51,15 @@ class ServiceCase(unittest.TestCase):
         cls.environment = dict(os.environ, LL_DATA_DIR=str(data_dir))
         cls.processes = []
         cls.addClassCleanup(cls.stop)
-        coordinator = cls.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data_dir)
+        coordinator = cls.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data_dir,
+                                *cls.COORDINATOR)
         line = coordinator.stdout.readline()
         address = dict(part.split("=", 1) for part in line.split() if "=" in part)["grpc"]
         cls.environment["LLCTL_COORDINATOR"] = address
-        cls.start("ll-worker", "--coordinator", address, "--http", "127.0.0.1:0", "--work-dir", cls.root / "worker", "--name", "w1",
-                  "--cpu-slots", "1", "--trainer-threads", "1", "--trainer", BIN / "ll-trainer", "--root", f"models={cls.root}")
+        for name in cls.WORKERS:
+            cls.start("ll-worker", "--coordinator", address, "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name", name,
+                      "--cpu-slots", "1", "--trainer-threads", "1", "--trainer", BIN / "ll-trainer", "--root", f"models={cls.root}",
+                      "--job-store", cls.root / "jobs")
 
     @classmethod
     def start(cls, name, *arguments):

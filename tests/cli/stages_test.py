@@ -43,7 +43,7 @@ class StagesTest(ServiceCase):
         return {job["spec"]["name"].removeprefix(f"{name}-"): job["job_id"] for job in jobs}
 
     def folder_of(self, job_id):
-        return self.root / "worker" / "jobs" / job_id / "e0001"
+        return self.root / "jobs" / job_id / "e0001"
 
     def test_gates_that_hold_lead_to_a_merged_model(self):
         members = self.submit("long", "passkey>=0,ppl<=1e9", "--stages", "512,1024", "--stage-steps", "2,3")
