@@ -202,9 +202,11 @@ class TlsTest : public CoordinatorTest {
     under_test_.options.tls_key = d + "server.key";
     under_test_.options.tls_client_ca = d + "ca.pem";
     under_test_.options.tokens = d + "tokens";
-    LL_ASSERT_OK(WriteFileAtomic(d + "tokens",
-                                 absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
-                                              "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n")));
+    LL_ASSERT_OK(WriteFileAtomic(
+        d + "tokens",
+        absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
+                     "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n", "{\"token_sha256\":\"",
+                     Sha256Hex("bobs"), "\",\"user\":\"bob\",\"scopes\":[\"submit\"]}\n")));
     LL_ASSERT_OK(under_test_.Start());
   }
   static void Run(const std::string& command) {
@@ -252,6 +254,28 @@ TEST_F(TlsTest, UsersComeWithTokensAndWorkersWithTheirOwnCertificate) {
   ScriptedAgent user(Secure("", "secret"), "w3", "i1");
   user.SayHello();
   EXPECT_THAT(user.End(), StatusIs(absl::StatusCode::kUnauthenticated, "certificate"));
+}
+
+TEST_F(TlsTest, OnlyAnAdministratorGoesBelowOrAboveTheUsersPriorities) {
+  auto bob = v1::Jobs::NewStub(Secure("", "bobs")), ann = v1::Jobs::NewStub(Secure("", "secret"));
+  auto schedules = v1::Schedules::NewStub(Secure("", "bobs"));
+  for (const int priority : {-1, 101}) {
+    v1::SubmitRequest request = Request();
+    request.mutable_spec()->set_priority(priority);
+    EXPECT_THAT(CallOnce<v1::SubmitResponse>(*bob, &v1::Jobs::Stub::Submit, request),
+                StatusIs(absl::StatusCode::kPermissionDenied, "priority"));
+    v1::CreateScheduleRequest nightly;
+    nightly.mutable_schedule()->set_name("nightly");
+    nightly.mutable_schedule()->set_cron("0 2 * * *");
+    *nightly.mutable_schedule()->mutable_spec() = request.spec();
+    EXPECT_THAT(CallOnce<v1::Schedule>(*schedules, &v1::Schedules::Stub::Create, nightly),
+                StatusIs(absl::StatusCode::kPermissionDenied, "priority"));
+    request.set_request_id(absl::StrCat("ann", priority));
+    LL_EXPECT_OK(CallOnce<v1::SubmitResponse>(*ann, &v1::Jobs::Stub::Submit, request));
+  }
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->set_priority(100);
+  LL_EXPECT_OK(CallOnce<v1::SubmitResponse>(*bob, &v1::Jobs::Stub::Submit, request));
 }
 
 TEST_F(TlsTest, PlaintextGetsNothing) {

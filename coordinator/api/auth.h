@@ -35,6 +35,7 @@ absl::StatusOr<Scope> RequiredScope(const std::string& method);
 struct Caller {
   std::string user;
   std::string tenant;
+  bool admin = false;  // has the scope `admin`
   // Names of a verified client certificate (common name, alternative names); empty without one.
   std::vector<std::string> certificate_names;
 };

@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxNameBytes = 64;
+constexpr int kMaxUserPriority = 100;
 
 }  // namespace
 
@@ -30,6 +31,14 @@ absl::Status CheckRequestId(const std::string& id, size_t max_bytes) {
   if (std::any_of(id.begin(), id.end(), [](unsigned char c) { return c < 0x21 || c > 0x7e; }))
     return MakeFieldError({"request_id", "printable characters without spaces", "others"});
   return absl::OkStatus();
+}
+
+absl::Status CheckPriority(const v1::JobSpec& spec, bool admin) {
+  if (admin || (spec.priority() >= 0 && spec.priority() <= kMaxUserPriority))
+    return absl::OkStatus();
+  return FieldStatus(absl::StatusCode::kPermissionDenied, "priority",
+                     absl::StrCat("expected 0 to ", kMaxUserPriority, ", found ", spec.priority()),
+                     "ask an administrator for others");
 }
 
 absl::Status CheckSpecSize(const v1::JobSpec& spec) {

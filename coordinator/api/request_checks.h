@@ -15,6 +15,9 @@ absl::Status CheckPlainName(absl::string_view field, const std::string& name);
 // Printable characters without spaces, at most `max_bytes`; empty: none was given.
 absl::Status CheckRequestId(const std::string& id, size_t max_bytes);
 
+// Users choose 0 to 100; below everybody else's and above is for administrators. PermissionDenied.
+absl::Status CheckPriority(const v1::JobSpec& spec, bool admin);
+
 absl::Status CheckSpecSize(const v1::JobSpec& spec);
 
 }  // namespace ll

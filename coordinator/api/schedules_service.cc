@@ -42,6 +42,9 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
   UnaryCall call(api_, "/ll.v1.Schedules/Create", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   absl::StatusOr<ScheduleRecord> record = CheckCreate(request->schedule());
+  if (absl::Status denied = CheckPriority(request->schedule().spec(), call.caller().admin);
+      !denied.ok())
+    return call.Finish(denied);
   if (!record.ok()) return call.Finish(record.status());
   record->user = call.caller().user;
   record->body_sha256 = Sha256Hex(SerializeDeterministic(request->schedule()));

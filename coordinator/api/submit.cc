@@ -4,6 +4,7 @@
 #include "base/ids.h"
 #include "base/status_macros.h"
 #include "coordinator/api/jobs_service.h"
+#include "coordinator/api/request_checks.h"
 
 namespace ll {
 namespace {
@@ -76,6 +77,10 @@ grpc::ServerUnaryReactor* JobsService::SubmitAll(grpc::CallbackServerContext* co
 void JobsService::SubmitJobs(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
                              SubmitAnswer answer) {
   if (absl::Status full = CheckDisk(options_, *plan); !full.ok()) return answer(full);
+  for (const Member& member : plan->members) {
+    absl::Status denied = CheckPriority(member.spec, call.caller().admin);
+    if (!denied.ok()) return answer(denied);
+  }
   const auto admit = [this, call, plan, answer](const std::map<JobId, SourceJob>& sources) {
     auto members = AdmitMembers(*plan, sources, *api_.driver->cluster_view(), options_.admission,
                                 api_.clock->Now(), SystemRandom());

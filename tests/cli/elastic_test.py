@@ -4,15 +4,11 @@ are those of an undisturbed run within what another order of sums changes in fp3
 
   elastic_test.py BIN_DIR
 """
-import json
 import math
-import random
 import statistics
-import subprocess
-import time
 import unittest
 
-from service import BIN, DEADLINE_S, ServiceCase
+from service import ServiceCase
 
 ALONE_S = 25  # how long the training takes on one slot; it grows within ten seconds
 RECIPE = ("--ctx", 512, "--precision", "fp32", "--set", "global_batch_size=4", "--set", "save_steps=1000000", "--seed", 5)
@@ -25,29 +21,13 @@ class ElasticTest(ServiceCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        words = random.Random(7)
-        text = cls.root / "text.txt"
-        text.write_text(" ".join("".join(chr(words.randrange(97, 123)) for _ in range(words.randrange(1, 9))) for _ in range(40000)))
-        cls.data = cls.root / "text.bin"
-        subprocess.run([BIN / "llctl", "data", "pack", text, "--tokenizer", cls.model, "--out", cls.data], check=True, capture_output=True,
-                       env=cls.environment, timeout=DEADLINE_S)
+        cls.data = cls.make_data()
 
     def submit(self, *arguments):
         return self.llctl("-o", "name", "submit", "--model", self.model, "--data", self.data, *RECIPE, *arguments).stdout.strip()
 
-    def get(self, job):
-        return json.loads(self.llctl("-o", "json", "get", "--history", job).stdout)
-
-    def wait_for(self, job, condition, what):
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition(found := self.get(job)):
-            self.assertLess(time.monotonic(), deadline, f"{job} waited for {what}: {found['state']}, {found['reason']}")
-            self.assertNotIn(found["state"], ("FAILED", "CANCELLED"), found["reason"])
-            time.sleep(0.3)
-        return found
-
     def losses(self, job):
-        steps = self.wait_for(job, lambda j: j["state"] == "SUCCEEDED" and j["progress"]["step"] == j["progress"]["max_steps"], "its end")["steps"]
+        steps = self.await_result(job)["steps"]
         return {step["step"]: step["loss"] for step in steps}, {step["epoch"] for step in steps}
 
     def test_grows_when_the_other_job_ends(self):

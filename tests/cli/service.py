@@ -5,6 +5,7 @@ Test files take BIN_DIR (with llctl, ll-coordinator, ll-worker and ll-trainer) a
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -91,3 +92,29 @@ class ServiceCase(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.1)
         return job
+
+    def get(self, job):
+        """With every step's record."""
+        return json.loads(self.llctl("-o", "json", "get", "--history", job).stdout)
+
+    def wait_for(self, job, condition, what):
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition(found := self.get(job)):
+            self.assertLess(time.monotonic(), deadline, f"{job} waited for {what}: {found['state']}, {found['reason']}")
+            self.assertNotIn(found["state"], ("FAILED", "CANCELLED"), found["reason"])
+            time.sleep(0.3)
+        return found
+
+    def await_result(self, job):
+        """The job's record once it has succeeded and its last step has arrived."""
+        return self.wait_for(job, lambda j: j["state"] == "SUCCEEDED" and j["progress"]["step"] == j["progress"]["max_steps"], "its end")
+
+    @classmethod
+    def make_data(cls):
+        """Packs random words; their token file."""
+        words = random.Random(7)
+        text, data = cls.root / "text.txt", cls.root / "text.bin"
+        text.write_text(" ".join("".join(chr(words.randrange(97, 123)) for _ in range(words.randrange(1, 9))) for _ in range(40000)))
+        subprocess.run([BIN / "llctl", "data", "pack", text, "--tokenizer", cls.model, "--out", data], check=True, capture_output=True,
+                       env=cls.environment, timeout=DEADLINE_S)
+        return data

@@ -84,8 +84,8 @@ SimHost::SimHost(World& world, Training& training, Network& network, MemFiles* s
       name_(std::move(name)),
       files_(shared) {
   options_.name = options_.host = name_.value();
-  options_.work_dir = "/work";
-  options_.job_store = shared != nullptr ? "/shared/jobs" : "/work/jobs";
+  options_.work_dir = "/agent";
+  options_.job_store = shared != nullptr ? "/shared/jobs" : "/agent/jobs";
   options_.trainer = "ll-trainer";
   options_.gpu_slots = true;  // so that a process is told its slot
   options_.shutdown_grace = absl::Seconds(20);
