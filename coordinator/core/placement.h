@@ -26,6 +26,7 @@ struct PlacementRequest {
   std::vector<std::string> hosts;       // empty: any
   bool one_host = false;
   std::string host_reason;  // why `hosts` or `one_host` is so; for the sentence, may be empty
+  bool operator==(const PlacementRequest&) const = default;
 };
 
 struct Placement {

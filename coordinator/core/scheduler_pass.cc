@@ -6,6 +6,7 @@
 // reserves nothing, so that it holds up nobody. What is left then is for elastic gangs
 // (scheduler_elastic.cc).
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,10 @@ constexpr absl::Duration kPromiseSlack = absl::Minutes(1);
 constexpr int kRebuildsPerTick = 32;
 // Queues whose first job may look for victims, in one pass.
 constexpr int kPreemptionTries = 8;
+// Jobs that only the return of a worker helps: how many a pass between those of the clock looks at,
+// and how many kinds of them it remembers.
+constexpr int kStuckJobs = 200;
+constexpr size_t kStuckKinds = 64;
 
 }  // namespace
 
@@ -145,8 +150,10 @@ void Scheduler::SchedulePass() {
   if (pass.lines.empty() && elastic_.empty()) return;
   if (maybe_strays_) FindStrays(pass);
   ServeClaims(pass);
+  // A queue full of jobs that wait for workers is gone through by the passes of the clock only.
+  const int stuck_limit = may_grow ? std::numeric_limits<int>::max() : kStuckJobs;
   while ((pass.line = pass.Next()) != nullptr && pass.behind < options_.backfill_depth &&
-         pass.considered < 10 * options_.backfill_depth) {
+         pass.stuck_jobs < stuck_limit && pass.considered < 10 * options_.backfill_depth) {
     pass.considered += pass.head != nullptr;
     Job& job = **pass.line->next++;  // a start takes it out of the queue
     Consider(job, pass);
@@ -240,6 +247,10 @@ void Scheduler::Consider(Job& job, Pass& pass) {
     if (!line.first || !TryPreempt(job, request, pass)) SetWaitReason(job, limits.reason);
     return;
   }
+  if (const std::string* why = pass.WhyStuck(request)) {
+    ++pass.stuck_jobs;
+    return SetWaitReason(job, *why);
+  }
   if (pass.head != nullptr && !line.first && pass.KnownNotToFit(request)) return;
   if (pass.head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservation(pass);
   const bool known_not_to_fit =
@@ -254,7 +265,10 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   if (pass.head != nullptr) ++pass.behind;
   const Placement placement = Place(request, pass.open);
   if (placement.answer != Placement::Answer::kFit && placement.needs_workers) {
-    return SetWaitReason(job, ExplainPlacement(request, pool_));
+    ++pass.stuck_jobs;
+    std::string why = ExplainPlacement(request, pool_);
+    if (pass.stuck.size() < kStuckKinds) pass.stuck.emplace_back(request, why);
+    return SetWaitReason(job, std::move(why));
   }
   pass.failed.push_back(request);
   if (placement.answer != Placement::Answer::kFit) pass.failed_open.push_back(request);

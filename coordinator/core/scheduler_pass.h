@@ -39,8 +39,12 @@ struct Scheduler::Pass {
   std::vector<PlacementRequest> failed;       // did not fit into `shut`, which only shrinks
   std::vector<PlacementRequest> failed_open;  // nor into `open`
   std::map<JobId, WorkerId> ending;  // jobs whose given-up ranks an agent in contact is ending
-  int behind = 0;                    // jobs placed in vain behind the head
-  int considered = 0;                // jobs looked at behind the head
+  // What only the return of a worker helps, and the sentence that says so: jobs of a kind come in
+  // thousands.
+  std::vector<std::pair<PlacementRequest, std::string>> stuck;
+  int stuck_jobs = 0;
+  int behind = 0;      // jobs placed in vain behind the head
+  int considered = 0;  // jobs looked at behind the head
   int preemption_tries = 0;
   // Elastic jobs that start with at least these slots. They hold them in their queues' counts.
   struct Planned {
@@ -68,6 +72,12 @@ struct Scheduler::Pass {
     return request.ranks > open.usable_total() ||
            std::any_of(failed_open.begin(), failed_open.end(),
                        [&request](const PlacementRequest& f) { return NoEasier(f, request); });
+  }
+  const std::string* WhyStuck(const PlacementRequest& request) const {
+    for (const auto& [known, why] : stuck) {
+      if (known == request) return &why;
+    }
+    return nullptr;
   }
   Line* LineOf(const Queue& queue) {
     for (Line& line : lines) {
