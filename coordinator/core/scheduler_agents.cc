@@ -202,7 +202,9 @@ void Scheduler::Reconcile(Job& job, const AgentHelloEvent& event) {
     const HeldRank* held = FindRank(gang, index);
     const bool same_agent = rank.incarnation == event.incarnation;
     if (held != nullptr && held->exited) {
-      ApplyExit(job, index, held->exit, held->result);
+      // Its report follows the Welcome, behind those of the checkpoints before it. To believe the
+      // end at once would start the next attempt, or a job that waits for this one, from an older
+      // checkpoint.
     } else if (held != nullptr) {
       rank.incarnation = event.incarnation;  // adopted
     } else if (!same_agent) {

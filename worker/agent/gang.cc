@@ -21,6 +21,8 @@ namespace {
 constexpr absl::Duration kExitWaitsForEvents = absl::Seconds(5);
 // How long a finished gang's remaining telemetry is offered.
 constexpr absl::Duration kDrain = absl::Seconds(60);
+// More than one agent process sends of a gang while its disk is full.
+constexpr int64_t kReportsNotOnDisk = 1'000'000;
 constexpr int kMaxWarnings = 100;  // per rank, of the agent's own
 
 std::string OutDir(const GangSetup& setup, const v1::StartGang& order) {
@@ -134,6 +136,9 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Reopen(const GangSetup& setup, Clock
       if (report.has_exit() && report.rank() == rank->rank) rank->exit = report.exit();
     }
   }
+  // The coordinator may have seen later reports than those on disk, which was full; what it takes
+  // for seen it does not hear.
+  gang->journal_.SkipTo(gang->journal_.last_sequence() + kReportsNotOnDisk);
   for (auto& rank : gang->ranks_) {
     if (rank->exit) continue;
     v1::Report report = gang->ReportOf(*rank);
