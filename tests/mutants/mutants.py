@@ -1,4 +1,5 @@
-"""One-line mistakes in the coordinator's core that its tests must notice: name, file, the line's text, what it becomes."""
+"""One-line mistakes in what the simulator runs that the tests must notice: name, file (of coordinator/core where no folder is named), the
+line's text, what it becomes."""
 
 CORE = "coordinator/core/"
 MUTANTS = [
@@ -49,4 +50,24 @@ MUTANTS = [
     ("a reservation is lost", "scheduler_pass.cc", "  for (SlotId slot : pass.reservation.slots) pass.shut.Take(slot);\n", ""),
     ("a hole is filled for too long", "scheduler_pass.cc",
      "        time_.now() + Remaining(job) > pass.reservation.start)\n", "        false)\n"),
+    ("an end by Hello overtakes its checkpoints", "scheduler_agents.cc",
+     "if (held != nullptr && held->exited) {\n", "if (held != nullptr && held->exited) {\n      ApplyExit(job, index, held->exit, held->result);\n"),
+    ("orders leave before the commit", "coordinator/runtime/driver_loop.cc",
+     "  if (!Commit(batch, records).ok()) return;\n  NoteRecords(records);\n  Publish(decided);\n",
+     "  Publish(decided);\n  if (!Commit(batch, records).ok()) return;\n  NoteRecords(records);\n"),
+    ("after a failed commit the scheduler is not built anew", "coordinator/runtime/driver_loop.cc",
+     "const absl::Status rebuilt = Rebuild(true);", "const absl::Status rebuilt = store_ != nullptr ? absl::OkStatus() : Rebuild(true);"),
+    ("sessions outlive a failed commit", "coordinator/runtime/driver_loop.cc",
+     "  gateway_->EndAllSessions(absl::UnavailableError(\"the coordinator could not write its store\"));\n", ""),
+    ("a commit is not synced", "coordinator/store/sqlite_store.cc", "PRAGMA synchronous=FULL", "PRAGMA synchronous=OFF"),
+    ("the folder is not synced", "coordinator/store/sqlite_store.cc", "    LL_RETURN_IF_ERROR(disk.sync_folder());\n", ""),
+    ("a failed sync is forgotten", "coordinator/store/sqlite_store.cc", "  LL_RETURN_IF_ERROR(RewriteWal(path, vfs));\n", ""),
+    ("a superseded gang is not killed", "worker/agent/agent.cc",
+     "    gang->Kill(/*ordered=*/true, \"superseded: the coordinator no longer counts on this attempt\");\n", ""),
+    ("max_headless is ignored", "worker/agent/agent.cc", "lease_.Silence(now) > absl::Seconds(limit)", "false"),
+    ("an order of a repeat starts the gang again", "worker/agent/orders.cc", "if (Holds(key)) return {StartDecision::kHeld};", ""),
+    ("a slot in use is given away", "worker/agent/orders.cc", "      decision.kind = StartDecision::kWait;\n      decision.reason = absl::StrCat(\"slot \"",
+     "      decision.reason = absl::StrCat(\"slot \""),
+    ("reports are not kept until they are acknowledged", "worker/agent/gang.cc", "  sent_sequence_ = 0;\n  if (verdict", "  if (verdict"),
+    ("a reopened journal gives numbers twice", "worker/agent/gang.cc", "gang->journal_.last_sequence() + kReportsNotOnDisk", "0"),
 ]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Builds the simulator with one mistake in the core at a time, and tells which seed noticed it.
+"""Builds the simulator with one mistake at a time in what it runs (the core, the driver's loop, the store, the agent), and tells which seed
+noticed it.
 
   tests/mutants/run.py [--build build] [--seeds 1000] [NAME …]
 
-What the simulator does not notice is given to the core's unit tests and the scenarios. Exit code 1 where a mistake passes them all, or
+What the simulator does not notice is given to the unit tests and the scenarios. Exit code 1 where a mistake passes them all, or
 where a mutant's text is no longer in its file. The tree is left alone: a mutant is compiled from a copy and linked in front of the library.
 """
 import argparse
@@ -33,12 +34,12 @@ def link_command(build, target):
 
 
 def build_mutant(build, work, file, old, new):
-    source = CORE + file
+    source = file if "/" in file else CORE + file
     with open(os.path.join(ROOT, source)) as f:
         text = f.read()
     if text.count(old) != 1:
         return f"its text is {text.count(old)} times in {source}"
-    copy, made = os.path.join(work, file), os.path.join(work, "mutant.o")
+    copy, made = os.path.join(work, os.path.basename(file)), os.path.join(work, "mutant.o")
     with open(copy, "w") as f:
         f.write(text.replace(old, new))
     command = re.sub(r" -o \S+", f" -o {made}", compile_command(build, source)).replace(os.path.join(ROOT, source), copy)
@@ -52,7 +53,8 @@ def run_with_mutant(build, work, target, arguments, env, timeout):
     program = os.path.join(work, os.path.basename(target))
     if not os.path.exists(program):
         command = link_command(build, target).replace(f"-o {target}", f"{work}/mutant.o -o {program}")
-        subprocess.run(command, shell=True, cwd=build, check=True, capture_output=True)
+        if subprocess.run(command, shell=True, cwd=build, capture_output=True).returncode != 0:
+            return False, "does not link: this program has no part in the file"
     try:
         done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **env})
     except subprocess.TimeoutExpired:
@@ -67,7 +69,8 @@ def noticed_by(build, work, seeds):
         seed = re.search(r"LL_SIM_SEED=(\d+)", output)
         why = re.search(r"broken invariant: .*|^  at [^\n]*", output, re.M)
         return f"simulator, {'seed ' + seed[1] if seed else 'at once'}: {why[0].strip()[:110] if why else output[-110:]}"
-    for target, arguments in (("tests/core_test", []), ("tests/scenario_test", ["tests/scenarios"])):
+    for target, arguments in (("tests/core_test", []), ("tests/scenario_test", ["tests/scenarios"]), ("tests/sim_disk_test", []), ("tests/agent_parts_test", []),
+                              ("tests/agent_test", [])):
         if run_with_mutant(build, work, target, arguments, {}, 300)[0]:
             return os.path.basename(target)
     return None

@@ -1,6 +1,7 @@
 // Many seeded runs of the whole control plane. LL_SIM_SEEDS=N runs seeds 1…N (default 200),
 // LL_SIM_SEED=S only S with every event printed. A failure names its seed; the same seed replays
-// the same run. LL_SIM_STOP=1 ends with the first failure.
+// the same run. LL_SIM_STOP=1 ends with the first failure. LL_SIM_FIRST=N begins with seed N,
+// LL_SIM_THREADS=N uses so many cores; many_seeds.py uses both.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -35,7 +36,8 @@ void RunSeeds(uint64_t first, uint64_t last, const std::function<SimOptions(uint
   std::atomic<uint64_t> next = first;
   std::mutex mutex;
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) {
+  const uint64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  for (uint64_t i = 0; i < Env("LL_SIM_THREADS", cores); ++i) {
     threads.emplace_back([&] {
       for (uint64_t seed = next++; seed <= last; seed = next++) {
         const SimResult result = Simulate(options(seed));
@@ -50,7 +52,8 @@ void RunSeeds(uint64_t first, uint64_t last, const std::function<SimOptions(uint
 
 TEST(Simulation, KeepsItsPromisesForEverySeed) {
   const uint64_t only = Env("LL_SIM_SEED", 0);
-  const uint64_t first = only != 0 ? only : 1, last = only != 0 ? only : Env("LL_SIM_SEEDS", 200);
+  const uint64_t first = only != 0 ? only : Env("LL_SIM_FIRST", 1),
+                 last = only != 0 ? only : Env("LL_SIM_SEEDS", 200);
   SimResult sum;
   int sqlite_seeds = 0;
   int64_t fewest_events = INT64_MAX;
@@ -76,6 +79,7 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
         EXPECT_GE(result.agents, 20);
         EXPECT_GE(result.jobs_acked, 50);
         for (const auto& [fault, count] : result.faults) sum.faults[fault] += count;
+        for (const auto& [wish, count] : result.wishes) sum.wishes[wish] += count;
         for (const auto& [way, count] : result.transitions) sum.transitions[way] += count;
       });
   std::printf(
@@ -88,6 +92,8 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
       static_cast<long long>(fewest_events));
   for (const auto& [fault, count] : sum.faults)
     std::printf("  %-50s %9lld\n", fault.c_str(), static_cast<long long>(count));
+  for (const auto& [wish, count] : sum.wishes)
+    std::printf("  %-50s %9lld\n", wish.c_str(), static_cast<long long>(count));
   for (JobState from : kAllJobStates) {
     for (JobState to : kAllJobStates) {
       if (!MayTransition(from, to)) continue;
@@ -105,6 +111,8 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
   EXPECT_GT(2 * sum.succeeded, sum.jobs_acked);
   EXPECT_GT(sum.attempts, sum.jobs_acked);
   EXPECT_GT(sum.preemptions, 0);
+  if (last - first < 999) return;
+  EXPECT_EQ(sum.wishes.size(), 11u);
   EXPECT_EQ(sum.faults.size(), 28u);
 }
 

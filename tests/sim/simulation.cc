@@ -36,6 +36,7 @@ Simulation::Simulation(const SimOptions& options)
   spec.set_max_headless(absl::ToInt64Seconds(kMaxHeadless));
   payload_ = std::make_shared<JobPayload>(JobPayload{"", spec.SerializeAsString(), ""});
   PlanQueues();
+  PlanSchedules();
   result_.agents = agents;
   const int jobs = 50 + static_cast<int>(world_.random.Below(21));
   for (int i = 0; i < jobs; ++i) {
@@ -57,10 +58,19 @@ Simulation::Simulation(const SimOptions& options)
       request.spec.forecast_duration = absl::Seconds(
           request.steps * (20 + static_cast<int64_t>(world_.random.Below(180))) / 100 + 1);
     }
-    if (i > 0 && world_.Chance(0.15)) {
+    // Some come together, then mostly one behind the other.
+    request.first = requests_.size();
+    const bool together = i > 0 && world_.Chance(0.15);
+    if (together) request.first = requests_.back().first;
+    if (together && world_.Chance(0.7)) {
+      request.waits_for = requests_.size() - 1;
+    } else if (!together && i > 0 && world_.Chance(0.15)) {
       request.waits_for = world_.random.Below(static_cast<uint64_t>(i));
-      request.any = world_.Chance(0.4);
     }
+    request.any = world_.Chance(0.3);
+    request.starts_from_it = !request.any && world_.Chance(0.5);
+    // The host that holds the checkpoint may have one slot only.
+    if (request.starts_from_it && !shared_job_store_) request.spec.gpus = 1;
     if (world_.Chance(0.2)) request.may_take = world_.Between(absl::Minutes(1), absl::Minutes(40));
     requests_.push_back(std::move(request));
   }
@@ -77,6 +87,7 @@ bool Simulation::Done() {
   for (const auto& [name, worker] : scheduler()->workers()) {
     if (worker.cordoned) Give(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
   }
+  bool done = SchedulesDone();
   for (const Request& request : requests_) {
     if (!request.acked.has_value()) return false;
     const Job* job = scheduler()->Find(*request.acked);
@@ -88,10 +99,11 @@ bool Simulation::Done() {
         return false;
     }
   }
-  return true;
+  return done;
 }
 
 void Simulation::CheckEnd() {
+  CheckSchedules();
   std::set<JobId> ids;
   for (const Request& request : requests_) {
     if (!request.acked.has_value()) {

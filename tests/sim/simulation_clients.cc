@@ -31,6 +31,7 @@ void Simulation::PlanClients() {
   for (size_t i = 0; i < requests_.size(); ++i) {
     world_.After(world_.Between(absl::ZeroDuration(), kFaultsLast / 2),
                  [this, i] { SubmitUntilAcked(i); });
+    while (i + 1 < requests_.size() && requests_[i + 1].first == requests_[i].first) ++i;
   }
   const int wishes = static_cast<int>(world_.random.Below(40));
   for (int i = 0; i < wishes; ++i) {
@@ -38,56 +39,113 @@ void Simulation::PlanClients() {
   }
 }
 
-void Simulation::SubmitUntilAcked(size_t index) {
-  Request& request = requests_[index];
-  if (request.waits_for.has_value()) {
-    const std::optional<JobId>& other = requests_[*request.waits_for].acked;
-    if (!other.has_value()) {
-      world_.After(absl::Seconds(3), [this, index] { SubmitUntilAcked(index); });
-      return;
-    }
-    (request.any ? request.spec.after_any : request.spec.after) = {*other};
-  }
-  if (request.deadline == absl::InfiniteFuture()) request.deadline = Now() + request.may_take;
-  SubmitEvent event;
-  event.job = JobId(absl::StrFormat(
-      "job-%06d", next_job_++));  // each try brings a new id; the request id decides
-  event.request_id = request.id;
-  event.body_sha256 = request.id;
+// The requests from `first` on that are submitted together, mostly one; ids and references are new
+// with each try, and the request id decides.
+SubmitAllEvent Simulation::EventOf(size_t first) {
+  SubmitAllEvent event;
+  event.request_id = event.body_sha256 = requests_[first].id;
   event.user = "ann";
-  event.spec = request.spec;
-  event.spec.deadline = request.deadline;
-  event.payload = payload_;
-  training_.Define(event.job, request.steps, request.checkpoint_every);
-  const bool behind = !event.spec.after.empty();
-  Give(event, [this, index, behind](const Reply& reply) {
-    if (world_.Chance(0.1)) return Struck("answer to a submit lost");
-    Request& request = requests_[index];
-    if (!reply.status.ok() && behind &&
-        absl::StrContains(reply.status.message(), "will never succeed")) {
-      Struck("submit behind a job that did not succeed refused");
-      request.waits_for.reset();
-      request.spec.after.clear();
-      return;
+  std::vector<JobId> ids;
+  for (size_t i = first; i < requests_.size() && requests_[i].first == first; ++i) {
+    Request& request = requests_[i];
+    if (request.deadline == absl::InfiniteFuture()) request.deadline = Now() + request.may_take;
+    const JobId id(absl::StrFormat("job-%06d", next_job_++));
+    CoreSpec spec = request.spec;
+    spec.deadline = request.deadline;
+    if (request.waits_for.has_value()) {
+      const size_t other = *request.waits_for;
+      const JobId waits_for = other >= first ? ids[other - first] : *requests_[other].acked;
+      (request.any ? spec.after_any : spec.after) = {waits_for};
+      if (request.starts_from_it) spec.source = waits_for;
     }
-    if (!reply.status.ok()) {
-      world_.Violation(absl::StrCat("submit of ", request.id,
-                                    " refused: ", std::string(reply.status.message())));
-      return;
-    }
-    if (request.acked.has_value() && *request.acked != reply.job) {
-      world_.Violation(
-          absl::StrCat(request.id, " made ", request.acked->value(), " and ", reply.job.value()));
-    }
-    request.acked = reply.job;
-  });
-  world_.After(world_.Between(absl::Seconds(1), absl::Seconds(4)), [this, index] {
+    training_.Define(id, request.steps, request.checkpoint_every);
+    event.jobs.push_back({id, std::move(spec), payload_});
+    ids.push_back(id);
+  }
+  if (ids.size() > 1) together_.push_back(std::move(ids));
+  return event;
+}
+
+void Simulation::SubmitUntilAcked(size_t first) {
+  const Request& request = requests_[first];
+  if (request.waits_for.has_value() && !requests_[*request.waits_for].acked.has_value()) {
+    world_.After(absl::Seconds(3), [this, first] { SubmitUntilAcked(first); });
+    return;
+  }
+  SubmitAllEvent event = EventOf(first);
+  const auto answer = [this, first](const Reply& reply) { OnSubmitAnswer(first, reply); };
+  if (event.jobs.size() > 1) {
+    Give(std::move(event), answer);
+  } else {
+    Submission& job = event.jobs.front();
+    Give(SubmitEvent{job.job, event.request_id, event.body_sha256, event.user, job.spec,
+                     job.payload},
+         answer);
+  }
+  world_.After(world_.Between(absl::Seconds(1), absl::Seconds(4)), [this, first] {
     // Some clients ask again although they know.
-    if (!requests_[index].acked.has_value() || world_.Chance(0.1)) {
+    if (!requests_[first].acked.has_value() || world_.Chance(0.1)) {
       Struck("submit repeated");
-      SubmitUntilAcked(index);
+      SubmitUntilAcked(first);
     }
   });
+}
+
+void Simulation::OnSubmitAnswer(size_t first, const Reply& reply) {
+  if (world_.Chance(0.1)) return Struck("answer to a submit lost");
+  Request& request = requests_[first];
+  const absl::string_view why = reply.status.message();
+  const bool behind = absl::StrContains(why, "will never succeed");
+  if (request.waits_for.has_value() && (behind || absl::StrContains(why, "left no checkpoint"))) {
+    Struck("submit behind a job that did not succeed refused");
+    request.waits_for.reset();
+    return;
+  }
+  if (!reply.status.ok()) {
+    world_.Violation(absl::StrCat("submit of ", request.id, " refused: ", std::string(why)));
+    return;
+  }
+  const std::vector<JobId> jobs = reply.jobs.empty() ? std::vector<JobId>{reply.job} : reply.jobs;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    Request& member = requests_[first + i];
+    if (member.first != first)
+      return world_.Violation(absl::StrCat(request.id, " made too many jobs"));
+    if (member.acked.has_value() && *member.acked != jobs[i]) {
+      world_.Violation(
+          absl::StrCat(member.id, " made ", member.acked->value(), " and ", jobs[i].value()));
+    }
+    if (!member.acked.has_value() && jobs.size() > 1) ++result_.wishes["job of several together"];
+    member.acked = jobs[i];
+  }
+}
+
+void Simulation::CheckTogether(const std::function<bool(const JobId&)>& known, const char* where) {
+  for (const std::vector<JobId>& ids : together_) {
+    const auto there = std::count_if(ids.begin(), ids.end(), known);
+    if (there != 0 && there != static_cast<int64_t>(ids.size())) {
+      world_.Violation(absl::StrCat("of ", ids.size(), " jobs from ", ids[0].value(), " on, ",
+                                    there, " are ", where));
+    }
+  }
+}
+
+// A job that starts from another gets the newest checkpoint of one that has succeeded, where it can
+// be read.
+void Simulation::CheckSource(const ll::Send& send, const StartGangOrder& order) {
+  const Job* job = scheduler()->Find(order.job);
+  if (job == nullptr || job->spec.source.empty()) return;
+  const Job* source = scheduler()->Find(job->spec.source);
+  const std::string what =
+      absl::StrCat(order.job.value(), " starts from ", job->spec.source.value());
+  if (source == nullptr || source->state != JobState::kSucceeded)
+    return world_.Violation(absl::StrCat(what, ", which has not succeeded"));
+  if (!order.source.has_value() || !source->newest_checkpoint.has_value() ||
+      order.source->path != source->newest_checkpoint->path) {
+    return world_.Violation(absl::StrCat(what, " but not from its newest checkpoint"));
+  }
+  if (!shared_job_store_ && order.source->host != send.worker.value())
+    world_.Violation(absl::StrCat(what, " on ", send.worker.value(), ", which cannot read it"));
+  ++result_.wishes["start from another job's checkpoint"];
 }
 
 void Simulation::RandomWish() {
@@ -245,6 +303,7 @@ void Simulation::Partition(SimHost& host, absl::Duration length) {
   // Keepalive ends the stream after a while, on each side for itself; a short cut may pass
   // unnoticed only if nothing was lost, so the stream always ends.
   if (host.session() != 0) {
+    sessions_[host.session()].cut = true;
     EndSession(host.session(), world_.Between(absl::Seconds(1), absl::Seconds(25)),
                world_.Between(absl::Seconds(1), absl::Seconds(25)));
   }

@@ -17,7 +17,7 @@ uint64_t Simulation::Dial(const WorkerId& worker) {
 // Agent to coordinator.
 void Simulation::Send(uint64_t id, v1::AgentMessage message) {
   auto it = sessions_.find(id);
-  if (it == sessions_.end() || !it->second.agent_side || Partitioned(*it->second.host)) return;
+  if (it == sessions_.end() || !it->second.agent_side || it->second.cut) return;
   Session& session = it->second;
   if (message.has_report()) {
     session.reports.push_back(message);
@@ -32,7 +32,7 @@ void Simulation::Send(uint64_t id, v1::AgentMessage message) {
   world_.After(session.last_up - world_.now(), [this, id, life, message = std::move(message)] {
     auto session = sessions_.find(id);
     if (life != life_ || session == sessions_.end() || !session->second.coordinator_side) return;
-    if (!Partitioned(*session->second.host)) Arrived(id, message);
+    if (!session->second.cut) Arrived(id, message);
   });
 }
 
@@ -103,7 +103,7 @@ void Simulation::Post(uint64_t id, v1::CoordinatorMessage message) {
   SimHost* host = session.host;
   world_.After(session.last_down - world_.now(), [this, host, id, message = std::move(message)] {
     auto session = sessions_.find(id);
-    if (session == sessions_.end() || !session->second.agent_side || Partitioned(*host)) return;
+    if (session == sessions_.end() || !session->second.agent_side || session->second.cut) return;
     host->Receive(id, message);
   });
 }

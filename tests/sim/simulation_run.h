@@ -38,8 +38,19 @@ struct Request {
   bool any = false;                                    // however that one ends
   absl::Duration may_take = absl::InfiniteDuration();  // its deadline, from the first submit
   absl::Time deadline = absl::InfiniteFuture();
+  bool starts_from_it = false;  // from its newest checkpoint
+  size_t first = 0;             // of the requests submitted together
   std::optional<JobId> acked;
   bool cancel_acked = false;
+};
+
+// A schedule that a client wishes for, and what is known of its runs.
+struct ScheduleWish {
+  ScheduleRecord record;
+  absl::Duration every;
+  bool made = false;  // acknowledged
+  std::map<int64_t, ScheduleRun> runs;
+  std::set<absl::Time> decided;
 };
 
 enum class FaultKind {
@@ -76,6 +87,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
     SimHost* host = nullptr;
     bool agent_side = true;        // the agent believes in it
     bool coordinator_side = true;  // and so does the coordinator
+    bool cut = false;              // something was lost, so nothing more arrives
     absl::Duration last_up = absl::ZeroDuration(), last_down = absl::ZeroDuration();
     std::vector<HeldGangKey> held;         // by its Hello
     std::deque<v1::AgentMessage> reports;  // the newest
@@ -100,6 +112,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   // DriverListener
   void OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration took) override;
   void OnServing(bool serving) override;
+  void OnTick(const Scheduler& scheduler) override;
   // Clock: the coordinator's
   absl::Time Now() override { return absl::UnixEpoch() + world_.now() + wall_offset_; }
   absl::Duration Steady() override { return world_.now(); }
@@ -126,6 +139,18 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void BreakDisk();
   void Lie(SimHost& host);
   void SubmitUntilAcked(size_t index);
+  SubmitAllEvent EventOf(size_t first);
+  void OnSubmitAnswer(size_t first, const Reply& reply);
+  // Of jobs given together all are known, or none.
+  void CheckTogether(const std::function<bool(const JobId&)>& known, const char* where);
+  void CheckSource(const ll::Send& send, const StartGangOrder& order);
+  void PlanSchedules();
+  void MakeSchedule(const std::string& name);
+  void RunByHand(const std::string& name, const JobId& before);
+  void NoteRun(const std::string& name, const ScheduleRun& run);
+  void NoteRunsOf(const Scheduler& recovered);
+  bool SchedulesDone();
+  void CheckSchedules();
   void RandomWish();
   void Fault();
   void Partition(SimHost& host, absl::Duration length);
@@ -156,6 +181,10 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   // What the coordinator's telemetry files hold: job, epoch, rank, stream → bytes.
   std::map<std::tuple<std::string, int64_t, int, int>, int64_t> telemetry_;
   std::vector<Request> requests_;
+  std::vector<std::vector<JobId>> together_;  // of each submit of several, in order
+  std::map<std::string, ScheduleWish> schedules_;
+  std::set<JobId> scheduled_jobs_;
+  std::set<RunKey> being_judged_;
   std::shared_ptr<const JobPayload> payload_;  // of every job
   int next_job_ = 1;
   absl::Duration wall_offset_, stalled_until_;

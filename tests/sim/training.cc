@@ -132,7 +132,8 @@ void Training::Tick(const GangKey& key) {
     }
     return;
   }
-  const Work& work = work_.at(key.first);
+  const auto defined = work_.find(key.first);
+  const Work work = defined == work_.end() ? kScheduledWork : defined->second;
   if (!gang.trained) {
     gang.trained = true;
     for (const auto& [rank, process] : gang.alive) {

@@ -55,9 +55,11 @@ class Training {
 
  private:
   struct Work {
-    int steps = 0;
-    int checkpoint_every = 1;
+    int steps;
+    int checkpoint_every;
   };
+  // Of jobs that nobody has defined: the coordinator made them, for a schedule.
+  static constexpr Work kScheduledWork{40, 10};
   struct RankProcess {
     RankStart start;
     bool rendezvous = false;
