@@ -96,7 +96,8 @@ void Simulation::OnSubmitAnswer(size_t first, const Reply& reply) {
   Request& request = requests_[first];
   const absl::string_view why = reply.status.message();
   const bool behind = absl::StrContains(why, "will never succeed");
-  if (request.waits_for.has_value() && (behind || absl::StrContains(why, "left no checkpoint"))) {
+  // Two tries may be under way, so the wish may be given up already.
+  if (behind || absl::StrContains(why, "left no checkpoint")) {
     Struck("submit behind a job that did not succeed refused");
     request.waits_for.reset();
     return;
