@@ -18,6 +18,7 @@
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/reflection_guard.h"
 #include "coordinator/api/schedules_service.h"
+#include "coordinator/engine/engines.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/run_judge.h"
@@ -133,7 +134,8 @@ class RealCoordinator : public Coordinator {
 
  private:
   void WireUp() {
-    driver_->SetGateway(&hub_);
+    engines_.Add(&hub_);
+    driver_->SetGateway(&engines_);
     driver_->AddListener(&hub_);
     driver_->AddListener(&metrics_);
     driver_->AddListener(follow_.get());
@@ -223,6 +225,7 @@ class RealCoordinator : public Coordinator {
   Clock& clock_;
   const SchedulerOptions scheduler_;
   WorkerHub hub_;
+  Engines engines_;
   Metrics metrics_;
   HealthListener health_;
   std::unique_ptr<Telemetry> telemetry_;

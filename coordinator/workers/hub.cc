@@ -10,8 +10,9 @@ constexpr absl::Duration kPathCheckDeadline = absl::Seconds(5);
 
 uint64_t WorkerHub::Register(const std::shared_ptr<Session>& session) {
   absl::MutexLock lock(&mu_);
-  sessions_[++last_session_] = session;
-  return last_session_;
+  const uint64_t number = numbers_.Next();
+  sessions_[number] = session;
+  return number;
 }
 
 void WorkerHub::Forget(uint64_t session) {

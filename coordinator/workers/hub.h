@@ -1,4 +1,5 @@
-// All agents' sessions: delivers the scheduler's orders to them. Thread-safe.
+// The engine of our own agents: all their sessions. Delivers the scheduler's orders to them.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "coordinator/api/path_check.h"
 #include "coordinator/api/rank_input.h"
+#include "coordinator/engine/engine.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/workers/path_checks.h"
 
@@ -17,9 +19,11 @@ namespace ll {
 
 class Session;
 
-class WorkerHub : public AgentGateway, public DriverListener, public PathChecker, public RankInput {
+class WorkerHub : public Engine, public DriverListener, public PathChecker, public RankInput {
  public:
-  WorkerHub(SchedulerOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
+  // `number` as Engines::Add counts.
+  WorkerHub(SchedulerOptions options, Clock& clock, int number = 0)
+      : options_(std::move(options)), clock_(clock), numbers_(number) {}
 
   // A number for a new stream; never reused within this process.
   uint64_t Register(const std::shared_ptr<Session>& session);
@@ -27,7 +31,7 @@ class WorkerHub : public AgentGateway, public DriverListener, public PathChecker
 
   const SchedulerOptions& options() const { return options_; }
 
-  // AgentGateway
+  // Engine
   void Deliver(const Send& send, int64_t term) override;
   void EndAllSessions(const absl::Status& why) override;
   // DriverListener: drops streams that never said Hello and ends questions that nobody answers.
@@ -47,7 +51,7 @@ class WorkerHub : public AgentGateway, public DriverListener, public PathChecker
   Clock& clock_;
   PathChecks path_checks_;
   absl::Mutex mu_;
-  uint64_t last_session_ ABSL_GUARDED_BY(mu_) = 0;
+  SessionNumbers numbers_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<uint64_t, std::weak_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
   // The session each worker's newest Welcome went to.
   absl::flat_hash_map<WorkerId, uint64_t> current_ ABSL_GUARDED_BY(mu_);

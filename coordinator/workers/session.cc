@@ -208,7 +208,7 @@ void Session::SendOrder(const Send& send, v1::CoordinatorMessage message) {
 }
 
 void Session::Post(v1::CoordinatorMessage message) {
-  message.set_term(api_.driver->term());
+  if (message.term() == 0) message.set_term(api_.driver->term());  // else an order's own
   bool full;
   {
     absl::MutexLock lock(&mu_);
