@@ -321,6 +321,8 @@ void Scheduler::On(const JudgeRunEvent& event) {
   ScheduleRun& run = schedule.runs.at(event.number);
   const Job* job = Find(run.job);
   run.measures = event.measures;
+  // An elastic gang's speed tells more of how full the cluster was.
+  if (job != nullptr && IsElastic(job->spec)) run.measures.tokens_per_second.reset();
   Judgement& judgement = run.judgement;
   if (job == nullptr || job->state == JobState::kCancelled) {
     judgement.result = RunResult::kUnknown;

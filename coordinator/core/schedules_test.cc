@@ -302,6 +302,23 @@ TEST_F(SchedulesTest, AtMostAThousand) {
               StatusIs(StatusCode::kResourceExhausted, "1000 schedules, the limit"));
 }
 
+// How fast it was depends on how many slots there were.
+TEST_F(SchedulesTest, TheSpeedOfAnElasticRunIsNotJudged) {
+  ScheduleRecord record = Nightly();
+  record.spec.max_gpus = 2;
+  LL_ASSERT_OK(Set(record));
+  for (int day : {2, 3}) {
+    TickAt(At(day, 2));
+    const int64_t number = newest().number;
+    Finish(number);
+    RunMeasures measures;
+    measures.final_loss = 2;
+    measures.tokens_per_second = day == 2 ? 1000 : 10;
+    Step(JudgeRunEvent{"nightly", number, measures});
+  }
+  EXPECT_EQ(newest().judgement.result, RunResult::kSame);
+}
+
 TEST_F(SchedulesTest, VerdictsCompareWithTheLastGoodRun) {
   LL_ASSERT_OK(Set(Nightly()));
   const auto run = [this](int day, double loss, int code = 0) {
