@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +21,7 @@
 #include "base/status_macros.h"
 #include "model/spec/gate.h"
 #include "worker/trainer/comm/comm.h"
+#include "worker/trainer/comm/watchdog.h"
 #include "worker/trainer/control.h"
 #include "worker/trainer/error_class.h"
 #include "worker/trainer/eval/eval_model.h"
@@ -36,7 +38,19 @@ struct Session {
   const RankFlags& flags;
   std::unique_ptr<EventSink> events;
   std::unique_ptr<ControlChannel> control;
+  std::shared_ptr<Watchdog> watch;   // null where there is one rank
+  std::atomic<bool> ending = false;  // somebody reports the error this process ends with
+
+  // True for the first who asks; the others must not report anything more.
+  bool MayReport() { return !ending.exchange(true); }
 };
+
+// The watch's thread: the main thread waits for a rank that will never answer.
+void EndAtOnce(Session& session, const absl::Status& lost) {
+  if (!session.MayReport()) return;
+  session.events->Error(lost);
+  _exit(ReportToStderr(lost));
+}
 
 absl::Status LockFolder(const std::string& out) {
   const std::string path = out + "/.lock";
@@ -87,6 +101,11 @@ absl::StatusOr<std::unique_ptr<Comm>> Rendezvous(Session& session) {
     }
     LL_ASSIGN_OR_RETURN(store, RendezvousStore::Connect(options, address));
   }
+  WatchdogOptions watch;
+  watch.silence = absl::Seconds(flags.peer_silence_seconds);
+  watch.on_lost = [&session](const absl::Status& lost) { EndAtOnce(session, lost); };
+  LL_ASSIGN_OR_RETURN(session.watch, Watchdog::Start(*store, options, watch));
+  options.watch = session.watch;
   return MakeGlooComm(std::move(store), options);
 }
 
@@ -192,6 +211,8 @@ int RunRank(const JobSpec& spec, const RankFlags& flags) {
   session.control = std::make_unique<ControlChannel>(flags.control_fd);
   const absl::StatusOr<int> exit_code = RunKind(spec, session);
   if (exit_code.ok()) return *exit_code;
+  if (session.watch != nullptr) session.watch->Fail(exit_code.status());
+  while (!session.MayReport()) pause();  // until EndAtOnce has ended the process
   session.events->Error(exit_code.status());
   return ReportToStderr(exit_code.status());
 }

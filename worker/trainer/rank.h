@@ -23,6 +23,7 @@ struct RankFlags {
   int threads = 0;         // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
   double peak_tflops = 0;  // of the device, for mfu; 0: not known
   double collective_timeout_seconds = 1800;
+  double peer_silence_seconds = 10;  // without a sign of life until a peer counts as lost
 };
 
 // Runs `spec` (not resolved), reports everything as events and returns the exit code of design §1.

@@ -104,6 +104,7 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
   }
   const double scale = targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0;
 
+  comm.EnterPhase("forward");
   model.ZeroGrad();
   LL_ASSIGN_OR_RETURN(const double loss_sum,
                       Accumulate(step, scale, training, model, comm, report));
@@ -115,6 +116,7 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
   shared[2] = wishes.checkpoint ? 1.0 : 0.0;
   {
     Timer timer(report.reduce_seconds);
+    comm.EnterPhase("reduce");
     LL_RETURN_IF_ERROR(ReduceGradients(model.parameters(), comm));
     LL_RETURN_IF_ERROR(comm.AllReduceSum({shared}));
   }
@@ -124,6 +126,7 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
 
   {
     Timer timer(report.optimizer_seconds);
+    comm.EnterPhase("optimizer");
     report.grad_norm = GlobalGradNorm(model.parameters());
     if (!std::isfinite(report.grad_norm)) return NotFinite("grad_norm", step, report.grad_norm);
     report.learning_rate = schedule.At(step);

@@ -116,6 +116,7 @@ class Loop {
 
 absl::Status Loop::Load() {
   events_.Phase("load");
+  comm_.EnterPhase("load");
   LL_ASSIGN_OR_RETURN(model_,
                       Llama::Create(training_.config, *training_.weights, training_.options));
   training_.weights
@@ -220,6 +221,7 @@ nlohmann::ordered_json Loop::Mfu(const StepReport& report) const {
 
 absl::Status Loop::Evaluate() {
   events_.Phase("eval", {{"step", state_.step}});
+  comm_.EnterPhase("eval");
   PerplexityOptions options;
   options.seq_len = spec_.eval_seq_len.value_or(*spec_.context_length);
   options.sliding_window = spec_.eval_sliding_window.value_or(options.seq_len);
@@ -263,6 +265,7 @@ void Loop::Checkpoint(bool final) {
 }
 
 absl::Status Loop::FinishCheckpoint() {
+  comm_.EnterPhase("checkpoint");
   const absl::Status written = writer_ != nullptr ? writer_->Wait() : absl::OkStatus();
   at::Tensor failed = at::full({1}, written.ok() ? 0.0 : 1.0, at::kDouble);
   const absl::Status told = comm_.Broadcast(failed);

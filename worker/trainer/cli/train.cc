@@ -77,6 +77,11 @@ void AddRun(CLI::App& program, Command& run) {
       ->add_option("--collective-timeout-s", rank.collective_timeout_seconds,
                    "Seconds to wait for a slow rank")
       ->capture_default_str();
+  command
+      ->add_option("--peer-silence-s", rank.peer_silence_seconds,
+                   "Seconds without a sign of life until a rank counts as lost")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
 }
 

@@ -1,10 +1,13 @@
-// The c10d store behind RendezvousStore, for the transports.
+// What the transports over c10d share: the store behind RendezvousStore, and the running of one
+// operation. Inline because libll_cuda.so needs it too.
 #pragma once
 
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
@@ -13,17 +16,8 @@
 
 namespace ll {
 
-class C10dStore : public RendezvousStore {
- public:
-  explicit C10dStore(c10::intrusive_ptr<c10d::Store> store) : store_(std::move(store)) {}
-  const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
-
- private:
-  c10::intrusive_ptr<c10d::Store> store_;
-};
-
 // Runs a c10d call; what it throws becomes Unavailable (a peer or the network failed) with `what`
-// in front. Inline because libll_cuda.so needs it too.
+// in front.
 template <typename Call>
 absl::Status C10dTry(const std::string& what, Call&& call) {
   try {
@@ -36,6 +30,73 @@ absl::Status C10dTry(const std::string& what, Call&& call) {
     const std::string text = error.what();
     return absl::UnavailableError(absl::StrCat(what, ": ", text.substr(0, text.find('\n'))));
   }
+}
+
+class C10dStore : public RendezvousStore {
+ public:
+  explicit C10dStore(c10::intrusive_ptr<c10d::Store> store) : store_(std::move(store)) {}
+  const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
+
+  absl::Status Set(const std::string& key, const std::string& value) override {
+    return C10dTry("rendezvous: store", [&] { store_->set(key, value); });
+  }
+  absl::StatusOr<std::string> Get(const std::string& key) override {
+    std::string value;
+    const absl::Status got = C10dTry("rendezvous: store", [&] { value = store_->get_to_str(key); });
+    if (!got.ok()) return got;
+    return value;
+  }
+
+ private:
+  c10::intrusive_ptr<c10d::Store> store_;
+};
+
+// Numbers a group's operations, counts their bytes, tells the watch about them, and lets it explain
+// those that fail.
+class OperationLog {
+ public:
+  OperationLog(std::string group, std::shared_ptr<PeerWatch> watch)
+      : group_(std::move(group)), watch_(std::move(watch)) {}
+
+  // Of an operation that is about to start; returns its number.
+  int64_t Count(int64_t bytes_sent, int64_t bytes_received) {
+    counters_.bytes_sent += bytes_sent;
+    counters_.bytes_received += bytes_received;
+    return ++counters_.operations;
+  }
+  // Runs the blocking part of the newest operation.
+  template <typename Call>
+  absl::Status Wait(const char* operation, Call&& call) {
+    if (watch_ != nullptr) watch_->Begin(operation, group_.c_str(), counters_.operations);
+    absl::Status status =
+        C10dTry(absl::StrCat(operation, " ", counters_.operations, " of ", group_), call);
+    if (watch_ == nullptr) return status;
+    if (!status.ok()) return watch_->Explain(std::move(status));
+    watch_->End();
+    return status;
+  }
+  void EnterPhase(const char* phase) {
+    if (watch_ != nullptr) watch_->Enter(phase);
+  }
+  const CommCounters& counters() const { return counters_; }
+  const std::string& group() const { return group_; }
+  const std::shared_ptr<PeerWatch>& watch() const { return watch_; }
+
+ private:
+  const std::string group_;
+  const std::shared_ptr<PeerWatch> watch_;
+  CommCounters counters_;
+};
+
+inline int64_t BytesOf(const std::vector<at::Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const at::Tensor& t : tensors) bytes += static_cast<int64_t>(t.nbytes());
+  return bytes;
+}
+inline int64_t BytesOf(const std::vector<PeerMessage>& messages) {
+  int64_t bytes = 0;
+  for (const PeerMessage& m : messages) bytes += static_cast<int64_t>(m.tensor.nbytes());
+  return bytes;
 }
 
 }  // namespace ll

@@ -1,6 +1,6 @@
-// What ranks of one job exchange: sums of gradients and a few small values. Three transports behind
-// one interface: comm_single.cc (one rank), comm_gloo.cc (CPU, sockets), comm_nccl.cc (GPUs, in
-// libll_cuda.so, opened at run time).
+// What ranks of one job exchange: sums of gradients, a few small values, and keys and values of
+// rows that they share. Three transports behind one interface: comm_single.cc (one rank),
+// comm_gloo.cc (CPU, sockets), comm_nccl.cc (GPUs, in libll_cuda.so, opened at run time).
 #pragma once
 
 #include <memory>
@@ -12,24 +12,49 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "model/row_peers.h"
+#include "worker/trainer/comm/peer_watch.h"
 
 namespace ll {
 
+// What went through a group since it was made. Bytes are those of the tensors handed over, not of
+// packets: an all-reduce of b bytes counts b in both directions.
+struct CommCounters {
+  int64_t operations = 0;  // the newest one's sequence number, equal on all ranks of the group
+  int64_t bytes_sent = 0;
+  int64_t bytes_received = 0;
+};
+
 // Every rank calls the same operations in the same order. Results are bit-identical on all ranks,
 // and from run to run for the same number of ranks. Not thread-safe. A peer that died or stayed
-// silent past the timeout is Unavailable.
-class Comm {
+// silent past the timeout is Unavailable; with a watch the error names the peer, what it did last
+// and its phase.
+class Comm : public RowPeers {
  public:
-  virtual ~Comm() = default;
-  virtual int rank() const = 0;
-  virtual int world_size() const = 0;
   // Replaces each tensor (contiguous, fp32 or fp64) by its sum over the ranks.
   virtual absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) = 0;
   // Overwrites `tensor` with rank 0's.
   virtual absl::Status Broadcast(at::Tensor tensor) = 0;
+  // The group of `ranks` (of this group, in their order, this rank among them) under a name of its
+  // own. Collective over those ranks. Must not outlive this Comm.
+  virtual absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
+                                                      const std::vector<int>& ranks) = 0;
+  virtual CommCounters counters() const = 0;
 };
 
 std::unique_ptr<Comm> MakeSingleComm();
+
+// How the ranks of a job divide its work: context_parallel ranks share a row, data-parallel groups
+// of them take different rows. Context ranks are neighbours (rank = data * context_size + context),
+// because it is they who talk most and neighbours share a host.
+struct RankLayout {
+  int data_size = 1, context_size = 1;
+  int data = 0, context = 0;  // of this rank
+};
+// world_size % context_size == 0.
+RankLayout LayoutOf(int rank, int world_size, int context_size);
+// The ranks that share this rank's rows.
+std::vector<int> ContextRanks(const RankLayout& layout);
 
 struct CommOptions {
   int rank = 0;
@@ -38,8 +63,9 @@ struct CommOptions {
   std::string nonce;  // prefix of every key in the store: ranks of another attempt never meet these
   absl::Duration rendezvous_timeout = absl::Seconds(120);
   // How long an operation waits for the slowest rank; covers a whole step of a rank with one row
-  // more.
+  // more. A rank that is gone or stopped is noticed by the watch, long before.
   absl::Duration collective_timeout = absl::Minutes(30);
+  std::shared_ptr<PeerWatch> watch;  // null: nobody watches
 };
 
 // The key-value store through which ranks find each other. Held by every rank for as long as it
@@ -53,6 +79,9 @@ class RendezvousStore {
   static absl::StatusOr<std::unique_ptr<RendezvousStore>> Connect(const CommOptions& options,
                                                                   const std::string& address);
   virtual ~RendezvousStore() = default;
+  virtual absl::Status Set(const std::string& key, const std::string& value) = 0;
+  // Waits for the key, up to rendezvous_timeout.
+  virtual absl::StatusOr<std::string> Get(const std::string& key) = 0;
 };
 
 // Connects to all other ranks; returns when each has answered, DeadlineExceeded otherwise.

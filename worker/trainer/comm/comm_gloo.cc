@@ -1,26 +1,60 @@
+#include <map>
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/c10d_store.h"
 
 namespace ll {
 namespace {
 
+using Store = c10::intrusive_ptr<c10d::Store>;
+using Group = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+
+// Messages from one rank to another are told apart by their number in the exchange, and exchanges
+// that follow each other by theirs.
+constexpr int64_t kMessagesPerExchange = 64, kExchanges = 1 << 20;
+
+absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options,
+                              const std::string& name) {
+  const auto milliseconds = [](absl::Duration d) {
+    return std::chrono::milliseconds(absl::ToInt64Milliseconds(d));
+  };
+  Group group;
+  absl::Status status = C10dTry(
+      absl::StrCat("rendezvous: rank ", options.rank, " of ", options.world_size, " in ", name),
+      [&] {
+        auto gloo_options =
+            c10d::ProcessGroupGloo::Options::create(milliseconds(options.rendezvous_timeout));
+        gloo_options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(options.host)};
+        group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.world_size,
+                                                            gloo_options);
+        group->setTimeout(milliseconds(options.collective_timeout));
+      });
+  if (!status.ok() && options.watch != nullptr) return options.watch->Explain(std::move(status));
+  LL_RETURN_IF_ERROR(status);
+  return group;
+}
+
 class GlooComm : public Comm {
  public:
-  GlooComm(std::unique_ptr<RendezvousStore> store, c10::intrusive_ptr<c10d::ProcessGroupGloo> group,
-           const CommOptions& options)
+  GlooComm(Store store, Group group, const CommOptions& options, const std::string& name)
       : store_(std::move(store)),
         group_(std::move(group)),
-        rank_(options.rank),
-        world_size_(options.world_size) {}
+        options_(options),
+        log_(name, options.watch) {}
 
-  int rank() const override { return rank_; }
-  int world_size() const override { return world_size_; }
+  int rank() const override { return options_.rank; }
+  int world_size() const override { return options_.world_size; }
+  void EnterPhase(const char* phase) override { log_.EnterPhase(phase); }
+  CommCounters counters() const override { return log_.counters(); }
 
   absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) override {
-    return C10dTry("all-reduce", [&] {
+    log_.Count(BytesOf(tensors), BytesOf(tensors));
+    return log_.Wait("all-reduce", [&] {
       for (const at::Tensor& tensor : tensors) {
         std::vector<at::Tensor> one = {tensor};
         group_->allreduce(one)->wait();
@@ -29,37 +63,75 @@ class GlooComm : public Comm {
   }
 
   absl::Status Broadcast(at::Tensor tensor) override {
-    return C10dTry("broadcast", [&] {
+    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
+    log_.Count(rank() == 0 ? bytes : 0, rank() == 0 ? 0 : bytes);
+    return log_.Wait("broadcast", [&] {
       std::vector<at::Tensor> one = {tensor};
       group_->broadcast(one)->wait();
     });
   }
 
+  absl::Status StartExchange(std::vector<PeerMessage> sends,
+                             std::vector<PeerMessage> receives) override {
+    LL_CHECK(pending_.empty());
+    const int64_t number = log_.Count(BytesOf(sends), BytesOf(receives));
+    return C10dTry("exchange", [&] {
+      std::map<int, int64_t> sent, received;
+      const auto tag = [&](int64_t& message) {
+        LL_CHECK(message < kMessagesPerExchange);
+        return static_cast<int>(number % kExchanges * kMessagesPerExchange + message++);
+      };
+      for (PeerMessage& m : receives) {
+        std::vector<at::Tensor> one = {m.tensor};
+        pending_.push_back(group_->recv(one, m.peer, tag(received[m.peer])));
+        held_.push_back(std::move(m.tensor));
+      }
+      for (PeerMessage& m : sends) {
+        std::vector<at::Tensor> one = {m.tensor};
+        pending_.push_back(group_->send(one, m.peer, tag(sent[m.peer])));
+        held_.push_back(std::move(m.tensor));
+      }
+    });
+  }
+
+  absl::Status FinishExchange() override {
+    const auto pending = std::move(pending_);
+    pending_.clear();
+    const absl::Status status = log_.Wait("exchange", [&] {
+      for (const auto& work : pending) work->wait();
+    });
+    held_.clear();
+    return status;
+  }
+
+  absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
+                                              const std::vector<int>& ranks) override {
+    const auto self = std::find(ranks.begin(), ranks.end(), rank());
+    LL_CHECK(self != ranks.end());
+    CommOptions options = options_;
+    options.rank = static_cast<int>(self - ranks.begin());
+    options.world_size = static_cast<int>(ranks.size());
+    Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
+    LL_ASSIGN_OR_RETURN(Group group, Connect(store, options, name));
+    return std::make_unique<GlooComm>(std::move(store), std::move(group), options, name);
+  }
+
  private:
-  std::unique_ptr<RendezvousStore> store_;  // outlives the group
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
-  const int rank_, world_size_;
+  const Store store_;  // outlives the group
+  const Group group_;
+  const CommOptions options_;
+  OperationLog log_;
+  std::vector<c10::intrusive_ptr<c10d::Work>> pending_;  // of the exchange under way
+  std::vector<at::Tensor> held_;                         // its tensors
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Comm>> MakeGlooComm(std::unique_ptr<RendezvousStore> store,
                                                    const CommOptions& options) {
-  const auto milliseconds = [](absl::Duration d) {
-    return std::chrono::milliseconds(absl::ToInt64Milliseconds(d));
-  };
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group;
-  LL_RETURN_IF_ERROR(
-      C10dTry(absl::StrCat("rendezvous: rank ", options.rank, " of ", options.world_size), [&] {
-        auto gloo_options =
-            c10d::ProcessGroupGloo::Options::create(milliseconds(options.rendezvous_timeout));
-        gloo_options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(options.host)};
-        group = c10::make_intrusive<c10d::ProcessGroupGloo>(static_cast<C10dStore&>(*store).store(),
-                                                            options.rank, options.world_size,
-                                                            gloo_options);
-        group->setTimeout(milliseconds(options.collective_timeout));
-      }));
-  return std::make_unique<GlooComm>(std::move(store), std::move(group), options);
+  const Store c10d_store = static_cast<C10dStore&>(*store).store();
+  LL_ASSIGN_OR_RETURN(Group group, Connect(c10d_store, options, "world"));
+  return std::make_unique<GlooComm>(c10d_store, std::move(group), options, "world");
 }
 
 }  // namespace ll

@@ -1,7 +1,11 @@
 // Part of libll_cuda.so. Needs NCCL's and CUDA's headers.
+#include <algorithm>
+
 #include <c10/cuda/CUDAGuard.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/c10d_store.h"
 #include "worker/trainer/comm/comm_cuda.h"
@@ -9,21 +13,40 @@
 namespace ll {
 namespace {
 
+using Store = c10::intrusive_ptr<c10d::Store>;
+using Group = c10::intrusive_ptr<c10d::ProcessGroupNCCL>;
+
+absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options, at::Device device) {
+  Group group;
+  LL_RETURN_IF_ERROR(C10dTry("rendezvous: NCCL", [&] {
+    const c10::cuda::CUDAGuard guard(device);
+    auto nccl_options = c10d::ProcessGroupNCCL::Options::create();
+    nccl_options->timeout =
+        std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
+    group = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.world_size,
+                                                        nccl_options);
+  }));
+  return group;
+}
+
 class NcclComm : public Comm {
  public:
-  NcclComm(std::unique_ptr<RendezvousStore> store, c10::intrusive_ptr<c10d::ProcessGroupNCCL> group,
-           const CommOptions& options, int device_index)
+  NcclComm(Store store, Group group, const CommOptions& options, at::Device device,
+           const std::string& name)
       : store_(std::move(store)),
         group_(std::move(group)),
-        rank_(options.rank),
-        world_size_(options.world_size),
-        device_(at::kCUDA, static_cast<c10::DeviceIndex>(device_index)) {}
+        options_(options),
+        device_(device),
+        log_(name, options.watch) {}
 
-  int rank() const override { return rank_; }
-  int world_size() const override { return world_size_; }
+  int rank() const override { return options_.rank; }
+  int world_size() const override { return options_.world_size; }
+  void EnterPhase(const char* phase) override { log_.EnterPhase(phase); }
+  CommCounters counters() const override { return log_.counters(); }
 
   absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) override {
-    return C10dTry("all-reduce", [&] {
+    log_.Count(BytesOf(tensors), BytesOf(tensors));
+    return log_.Wait("all-reduce", [&] {
       for (const at::Tensor& tensor : tensors) {
         OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->allreduce(one)->wait(); });
       }
@@ -31,9 +54,56 @@ class NcclComm : public Comm {
   }
 
   absl::Status Broadcast(at::Tensor tensor) override {
-    return C10dTry("broadcast", [&] {
+    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
+    log_.Count(rank() == 0 ? bytes : 0, rank() == 0 ? 0 : bytes);
+    return log_.Wait("broadcast", [&] {
       OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->broadcast(one)->wait(); });
     });
+  }
+
+  // ncclSend and ncclRecv in one NCCL group on its own stream: they run beside what is computed.
+  absl::Status StartExchange(std::vector<PeerMessage> sends,
+                             std::vector<PeerMessage> receives) override {
+    LL_CHECK(pending_ == nullptr);
+    log_.Count(BytesOf(sends), BytesOf(receives));
+    if (sends.empty() && receives.empty()) return absl::OkStatus();
+    return C10dTry("exchange", [&] {
+      const c10::cuda::CUDAGuard guard(device_);
+      group_->startCoalescing();
+      for (PeerMessage& m : receives) {
+        std::vector<at::Tensor> one = {m.tensor};
+        group_->recv(one, m.peer, 0);
+        held_.push_back(std::move(m.tensor));
+      }
+      for (PeerMessage& m : sends) {
+        std::vector<at::Tensor> one = {m.tensor};
+        group_->send(one, m.peer, 0);
+        held_.push_back(std::move(m.tensor));
+      }
+      pending_ = group_->endCoalescing();
+    });
+  }
+
+  absl::Status FinishExchange() override {
+    const c10::intrusive_ptr<c10d::Work> pending = std::move(pending_);
+    pending_.reset();
+    const absl::Status status = log_.Wait("exchange", [&] {
+      if (pending != nullptr) pending->wait();
+    });
+    held_.clear();
+    return status;
+  }
+
+  absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
+                                              const std::vector<int>& ranks) override {
+    const auto self = std::find(ranks.begin(), ranks.end(), rank());
+    LL_CHECK(self != ranks.end());
+    CommOptions options = options_;
+    options.rank = static_cast<int>(self - ranks.begin());
+    options.world_size = static_cast<int>(ranks.size());
+    Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
+    LL_ASSIGN_OR_RETURN(Group group, Connect(store, options, device_));
+    return std::make_unique<NcclComm>(std::move(store), std::move(group), options, device_, name);
   }
 
  private:
@@ -46,10 +116,13 @@ class NcclComm : public Comm {
     if (!tensor.is_cuda()) tensor.copy_(one[0]);
   }
 
-  std::unique_ptr<RendezvousStore> store_;  // outlives the group
-  c10::intrusive_ptr<c10d::ProcessGroupNCCL> group_;
-  const int rank_, world_size_;
+  const Store store_;  // outlives the group
+  const Group group_;
+  const CommOptions options_;
   const at::Device device_;
+  OperationLog log_;
+  c10::intrusive_ptr<c10d::Work> pending_;  // the exchange under way
+  std::vector<at::Tensor> held_;            // its tensors
 };
 
 }  // namespace
@@ -58,15 +131,8 @@ class NcclComm : public Comm {
 extern "C" __attribute__((visibility("default"))) absl::StatusOr<std::unique_ptr<ll::Comm>>
 ll_make_nccl_comm(std::unique_ptr<ll::RendezvousStore> store, const ll::CommOptions& options,
                   int device_index) {
-  c10::intrusive_ptr<c10d::ProcessGroupNCCL> group;
-  LL_RETURN_IF_ERROR(ll::C10dTry("rendezvous: NCCL", [&] {
-    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device_index));
-    auto nccl_options = c10d::ProcessGroupNCCL::Options::create();
-    nccl_options->timeout =
-        std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
-    group =
-        c10::make_intrusive<c10d::ProcessGroupNCCL>(static_cast<ll::C10dStore&>(*store).store(),
-                                                    options.rank, options.world_size, nccl_options);
-  }));
-  return std::make_unique<ll::NcclComm>(std::move(store), std::move(group), options, device_index);
+  const ll::Store c10d_store = static_cast<ll::C10dStore&>(*store).store();
+  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
+  LL_ASSIGN_OR_RETURN(ll::Group group, ll::Connect(c10d_store, options, device));
+  return std::make_unique<ll::NcclComm>(c10d_store, std::move(group), options, device, "world");
 }

@@ -1,0 +1,25 @@
+// Who watches over a rank's peers while it computes and waits. The transports tell it what they do;
+// watchdog.h is the one that looks.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace ll {
+
+// Thread-safe. Strings are copied, up to 31 characters.
+class PeerWatch {
+ public:
+  virtual ~PeerWatch() = default;
+  // This rank is now in `phase`.
+  virtual void Enter(const char* phase) = 0;
+  // This rank starts to wait in, and then leaves, operation number `sequence` of `group`.
+  virtual void Begin(const char* operation, const char* group, int64_t sequence) = 0;
+  virtual void End() = 0;
+  // An operation failed. Waits a moment for word of who is to blame; returns the error that says
+  // so, or `error` with what is known of the others.
+  virtual absl::Status Explain(absl::Status error) = 0;
+};
+
+}  // namespace ll

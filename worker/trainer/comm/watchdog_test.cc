@@ -1,0 +1,99 @@
+#include "worker/trainer/comm/watchdog.h"
+
+#include <atomic>
+#include <thread>
+
+#include "base/status_matchers.h"
+#include "worker/trainer/error_class.h"
+
+namespace ll {
+namespace {
+
+constexpr int kRanks = 3;
+
+struct Gang {
+  std::unique_ptr<RendezvousStore> stores[kRanks];
+  std::shared_ptr<Watchdog> watches[kRanks];
+  absl::Mutex mu;
+  absl::Status lost[kRanks] ABSL_GUARDED_BY(mu);
+
+  void Start() {
+    CommOptions comm;
+    comm.world_size = kRanks;
+    comm.nonce = "test";
+    comm.rendezvous_timeout = absl::Seconds(20);
+    std::string address;
+    LL_ASSERT_OK_AND_ASSIGN(stores[0], RendezvousStore::Listen(comm, &address));
+    for (int rank = 0; rank < kRanks; ++rank) {
+      comm.rank = rank;
+      if (rank > 0) {
+        LL_ASSERT_OK_AND_ASSIGN(stores[rank], RendezvousStore::Connect(comm, address));
+      }
+      WatchdogOptions options;
+      options.patience_waiting = options.patience_computing = absl::ZeroDuration();
+      options.on_lost = [this, rank](const absl::Status& status) {
+        absl::MutexLock lock(&mu);
+        lost[rank] = status;
+      };
+      LL_ASSERT_OK_AND_ASSIGN(watches[rank], Watchdog::Start(*stores[rank], comm, options));
+    }
+    absl::SleepFor(absl::Milliseconds(600));  // everybody has said hello
+  }
+  absl::Status LostAt(int rank) {
+    const auto told = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return !lost[rank].ok(); };
+    absl::MutexLock lock(&mu);
+    mu.AwaitWithTimeout(absl::Condition(&told), absl::Seconds(10));
+    return lost[rank];
+  }
+};
+
+TEST(Watchdog, ARankThatFailsIsNamedToAllOthersWithItsPhase) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[2]->Enter("backward");
+  gang.watches[2]->Begin("all-reduce", "world", 17);
+  gang.watches[2]->End();
+  gang.watches[2]->Fail(absl::ResourceExhaustedError("no room for logits"));
+  gang.watches[2].reset();
+  for (const int rank : {0, 1}) {
+    const absl::Status lost = gang.LostAt(rank);
+    EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "rank 2"));
+    EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable,
+                               "computing after all-reduce 17 of world in phase backward"));
+    EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "no room for logits"));
+    EXPECT_EQ(ErrorClassOf(lost), ErrorClass::kInfrastructure);
+  }
+}
+
+TEST(Watchdog, RankZeroIsNamedToo) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[0]->Fail(absl::InternalError("disk"));
+  gang.watches[0].reset();
+  EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "rank 0"));
+  EXPECT_THAT(gang.LostAt(2), StatusIs(absl::StatusCode::kUnavailable, "rank 0"));
+}
+
+TEST(Watchdog, LeavingInPeaceIsNoLoss) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[1].reset();
+  absl::SleepFor(absl::Seconds(1));
+  gang.watches[0].reset();
+  absl::SleepFor(absl::Seconds(1));
+  absl::MutexLock lock(&gang.mu);
+  for (const absl::Status& status : gang.lost) EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(Watchdog, AFailedOperationIsExplained) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[1]->Begin("exchange", "context 0", 4);
+  gang.watches[0]->Begin("exchange", "context 0", 4);
+  // Nobody is lost: rank 2, which did not get there, is furthest behind.
+  EXPECT_THAT(gang.watches[1]->Explain(absl::UnavailableError("timed out")),
+              StatusIs(absl::StatusCode::kUnavailable, "timed out; furthest behind: rank 2"));
+}
+
+}  // namespace
+}  // namespace ll
