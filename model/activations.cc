@@ -20,10 +20,30 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
           stats({config_.num_attention_heads, tokens}),
           rows(d),
           stats({tokens}),
-          rows(2 * config_.intermediate_size)};
+          rows(2 * config_.intermediate_size),
+          {}};
 }
 
-void ActivationBuffers::Prepare(int64_t tokens, bool training) {
+// Layers that are computed again share one buffer and fetch its contents again.
+void ActivationBuffers::PrepareReceived(int64_t elements) {
+  if (elements == 0) return;
+  const bool shared = !training_ || options_.recompute == Recompute::kFull;
+  for (size_t l = 0; l < full_layers_.size(); ++l) {
+    at::Tensor& received = full_layers_[l].received;
+    if (!received.defined() || received.numel() < elements) {
+      received = at::Tensor();
+      received = shared && l > 0 ? full_layers_[0].received : at::empty({elements}, options_.dtype);
+    }
+    layers_[l].received = received;
+  }
+}
+
+void ActivationBuffers::Prepare(int64_t tokens, bool training, int64_t received_elements) {
+  PrepareViews(tokens, training);
+  PrepareReceived(received_elements);
+}
+
+void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
   if (tokens == tokens_ && training == training_) return;
   if (tokens > capacity_ || training != training_) {
     // Old buffers go before the new ones come.
@@ -73,7 +93,7 @@ void ActivationBuffers::Prepare(int64_t tokens, bool training) {
         l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
     layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.qk_raw), view(l.rstd_q),
                        view(l.rstd_k), view(l.attention), lse, view(l.x_mid), view(l.rstd_mid),
-                       view(l.gate_up)});
+                       view(l.gate_up), l.received});
   }
   const Workspace& w = full_workspace_;
   workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),

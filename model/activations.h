@@ -23,6 +23,7 @@ struct LayerActivations {
   at::Tensor x_mid;           // [N, d] after the attention's residual
   at::Tensor rstd_mid;        // fp32 [N] of the post-attention norm
   at::Tensor gate_up;         // [N, 2F]
+  at::Tensor received;        // [elements] keys and values of other ranks (shard_attention.h)
 };
 
 // Scratch that every layer uses in turn.
@@ -45,8 +46,8 @@ class ActivationBuffers {
 
   // Views for rows of `tokens`. With `training` every layer has buffers of its own as
   // options.recompute says, and the workspace has gradients; without, all layers share one set.
-  // Earlier views become invalid.
-  void Prepare(int64_t tokens, bool training);
+  // `received_elements`: of LayerActivations::received. Earlier views become invalid.
+  void Prepare(int64_t tokens, bool training, int64_t received_elements = 0);
 
   // Layer l's saved tensors. output(l) is where layer l writes the residual stream: the next
   // layer's x.
@@ -59,6 +60,8 @@ class ActivationBuffers {
 
  private:
   LayerActivations NewLayer(int64_t tokens) const;
+  void PrepareViews(int64_t tokens, bool training);
+  void PrepareReceived(int64_t elements);
 
   const LlamaConfig config_;
   const ModelOptions options_;

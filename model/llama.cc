@@ -160,7 +160,8 @@ void Llama::State::PrepareRope(int64_t tokens) {
 }
 
 absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const AttentionSpec& attention,
-                                                     at::Tensor& tokens, at::Tensor& labels) {
+                                                     RowPeers* peers, at::Tensor& tokens,
+                                                     at::Tensor& labels) {
   LL_ASSIGN_OR_RETURN(tokens,
                       CheckedIds(row.tokens, config.vocab_size, -1 - config.vocab_size, "tokens"));
   if (row.labels.defined()) {
@@ -172,20 +173,46 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
     }
   }
   RowContext context;
-  LL_ASSIGN_OR_RETURN(context.plan,
-                      MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
   PrepareRope(tokens.numel());
   context.cos = cos;
   context.sin = sin;
   context.dropout_key = row.dropout_key;
+  if (peers == nullptr || peers->world_size() == 1) {
+    LL_ASSIGN_OR_RETURN(context.plan,
+                        MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
+    return context;
+  }
+  if (options.lora.dropout > 0 && row.dropout_key != 0) {
+    // The mask's kernel counts rows from the first token that is here.
+    return MakeFieldError({.field = "lora_dropout",
+                           .expected = "0 where ranks share a row",
+                           .found = absl::StrCat(options.lora.dropout)});
+  }
+  LL_ASSIGN_OR_RETURN(context.shard, MakeShardPlan(config, attention, tokens.numel(), row.documents,
+                                                   peers->world_size(), peers->rank()));
+  const auto [begin, end] = context.shard->shard;
+  for (at::Tensor* t : {&tokens, &labels, &context.cos, &context.sin})
+    if (t->defined()) *t = t->narrow(0, begin, end - begin);
+  context.peers = peers;
   return context;
 }
 
-void Llama::State::Forward(const RowContext& context, const at::Tensor& tokens) {
+absl::Status Llama::State::Forward(const RowContext& context, const at::Tensor& tokens) {
   EmbeddingForward(embedding, tokens, buffers->layer(0).x);
   for (size_t l = 0; l < layers.size(); ++l) {
-    layers[l].Forward(context, buffers->layer(l), buffers->workspace(), buffers->output(l));
+    LL_RETURN_IF_ERROR(
+        layers[l].Forward(context, buffers->layer(l), buffers->workspace(), buffers->output(l)));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Llama::State::SitOut(RowPeers& peers) const {
+  const size_t passes = options.recompute == Recompute::kFull ? 3 : 2;
+  for (size_t i = 0; i < passes * layers.size(); ++i) {
+    LL_RETURN_IF_ERROR(peers.StartExchange({}, {}));
+    LL_RETURN_IF_ERROR(peers.FinishExchange());
+  }
+  return absl::OkStatus();
 }
 
 Llama::Llama(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -206,7 +233,8 @@ absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config,
 }
 
 absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpec& attention,
-                                              double grad_scale, PhaseSeconds* seconds) {
+                                              double grad_scale, PhaseSeconds* seconds,
+                                              RowPeers* peers) {
   State& s = *state_;
   if (!s.options.trainable)
     return absl::FailedPreconditionError("this model was made for inference only");
@@ -214,11 +242,18 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     at::Tensor tokens, labels;
-    LL_ASSIGN_OR_RETURN(const RowContext context, s.MakeContext(row, attention, tokens, labels));
+    LL_ASSIGN_OR_RETURN(const RowContext context,
+                        s.MakeContext(row, attention, peers, tokens, labels));
+    const auto enter = [peers](const char* phase) {
+      if (peers != nullptr) peers->EnterPhase(phase);
+    };
     PhaseSeconds spent;
     Stopwatch watch;
-    s.buffers->Prepare(tokens.numel(), /*training=*/true);
-    s.Forward(context, tokens);
+    enter("forward");
+    if (tokens.numel() == 0) return s.SitOut(*peers);
+    s.buffers->Prepare(tokens.numel(), /*training=*/true,
+                       context.shard ? context.shard->ReceivedElements() : 0);
+    LL_RETURN_IF_ERROR(s.Forward(context, tokens));
     spent.forward = watch.Lap();
 
     Workspace& w = s.buffers->workspace();
@@ -227,9 +262,11 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
     loss = nll.sum(at::kDouble).item<double>();
     spent.head = watch.Lap();
 
+    enter("backward");
     for (size_t l = s.layers.size(); l-- > 0;) {
-      s.layers[l].Restore(context, s.options.recompute, s.buffers->layer(l), w);
-      s.layers[l].Backward(context, s.buffers->layer(l), w);
+      LayerActivations& saved = s.buffers->layer(static_cast<int64_t>(l));
+      LL_RETURN_IF_ERROR(s.layers[l].Restore(context, s.options.recompute, saved, w));
+      LL_RETURN_IF_ERROR(s.layers[l].Backward(context, saved, w));
     }
     if (s.embedding_grad.defined()) EmbeddingBackward(w.dx, tokens, s.embedding_grad);
     spent.backward = watch.Lap();
@@ -250,10 +287,11 @@ absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     at::Tensor tokens, labels;
-    LL_ASSIGN_OR_RETURN(RowContext context, s.MakeContext(row, attention, tokens, labels));
+    LL_ASSIGN_OR_RETURN(RowContext context,
+                        s.MakeContext(row, attention, /*peers=*/nullptr, tokens, labels));
     context.dropout_key = 0;
     s.buffers->Prepare(tokens.numel(), /*training=*/false);
-    s.Forward(context, tokens);
+    LL_RETURN_IF_ERROR(s.Forward(context, tokens));
     at::Tensor nll = at::empty({tokens.numel()}, at::kFloat);
     s.head->Nll(s.buffers->final_x(), labels, nll);
     loss = nll.sum(at::kDouble).item<double>();
@@ -269,10 +307,10 @@ absl::StatusOr<at::Tensor> Llama::Logits(const at::Tensor& tokens, const Attenti
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     at::Tensor ids, no_labels;
-    LL_ASSIGN_OR_RETURN(const RowContext context,
-                        s.MakeContext({tokens, {}, {}, 0}, attention, ids, no_labels));
+    LL_ASSIGN_OR_RETURN(const RowContext context, s.MakeContext({tokens, {}, {}, 0}, attention,
+                                                                /*peers=*/nullptr, ids, no_labels));
     s.buffers->Prepare(ids.numel(), /*training=*/false);
-    s.Forward(context, ids);
+    LL_RETURN_IF_ERROR(s.Forward(context, ids));
     logits = s.head->Logits(s.buffers->final_x());
     return absl::OkStatus();
   }));

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "model/plan/config.h"
+#include "model/row_peers.h"
 #include "model/weight_source.h"
 
 namespace ll {
@@ -125,8 +126,13 @@ class Llama {
   // The sum over the row's valid targets of the negative log-likelihood. Gradients of (sum *
   // grad_scale) are ADDED to every Parameter's grad. Errors: InvalidArgument for a malformed row,
   // ResourceExhausted for lack of memory.
+  // With several `peers` each rank takes its shard of the row's tokens (model/cp_exchange.h): the
+  // sum and the gradients are the shard's, and those of all ranks add up to the row's. Collective;
+  // every rank gives the same row. Errors: also what MakeShardPlan refuses, dropout, and a peer
+  // that failed.
   absl::StatusOr<double> ForwardBackward(const Row& row, const AttentionSpec& attention,
-                                         double grad_scale, PhaseSeconds* seconds = nullptr);
+                                         double grad_scale, PhaseSeconds* seconds = nullptr,
+                                         RowPeers* peers = nullptr);
 
   // The same sum without gradients. `per_token_nll`, if given, becomes fp32 [N], 0 where there is
   // no target.

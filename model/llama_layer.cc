@@ -94,13 +94,20 @@ void LlamaLayer::NormHeadsBackward(const LayerActivations& s, Workspace& w) cons
   HeadRmsNormBackward(dk, s.qk_raw.narrow(1, q_width_, kv_width_), k_norm_.w, s.rstd_k, dwk);
 }
 
-void LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const {
+absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s,
+                                        Workspace& w) const {
   RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
   qkv_.Forward(w.normed, KeyOf(row, kQkv), s.qkv);
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
-  AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
+  if (row.shard) {
+    LL_RETURN_IF_ERROR(
+        ShardAttentionForward(*row.shard, *row.peers, s.qkv, s.received, s.attention, s.lse));
+  } else {
+    AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
+  }
   o_.ForwardAdd(s.attention, s.x, KeyOf(row, kO), s.x_mid);
+  return absl::OkStatus();
 }
 
 void LlamaLayer::GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const {
@@ -108,19 +115,21 @@ void LlamaLayer::GateUp(const RowContext& row, LayerActivations& s, Workspace& w
   gate_up_.Forward(w.normed, KeyOf(row, kGateUp), s.gate_up);
 }
 
-void LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
-                         at::Tensor& x_out) const {
-  AttentionBlock(row, s, w);
+absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
+                                 at::Tensor& x_out) const {
+  LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
   GateUp(row, s, w);
   SwigluForward(s.gate_up, w.product);
   down_.ForwardAdd(w.product, s.x_mid, KeyOf(row, kDown), x_out);
+  return absl::OkStatus();
 }
 
-void LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
-                         Workspace& w) const {
-  if (recompute == Recompute::kNone) return;
-  if (recompute == Recompute::kFull) AttentionBlock(row, s, w);
+absl::Status LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
+                                 Workspace& w) const {
+  if (recompute == Recompute::kNone) return absl::OkStatus();
+  if (recompute == Recompute::kFull) LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
   GateUp(row, s, w);
+  return absl::OkStatus();
 }
 
 void LlamaLayer::BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const {
@@ -133,20 +142,27 @@ void LlamaLayer::BackwardMlp(const RowContext& row, LayerActivations& s, Workspa
   RmsNormBackward(w.dnormed, s.x_mid, post_norm_.w, s.rstd_mid, w.dx, dw);
 }
 
-void LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const {
+absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s,
+                                           Workspace& w) const {
   o_.Backward(s.attention, w.dx, KeyOf(row, kO), w.dattention);
-  AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
+  if (row.shard) {
+    LL_RETURN_IF_ERROR(ShardAttentionBackward(*row.shard, *row.peers, s.qkv, s.received,
+                                              s.attention, s.lse, w.dattention, w.dqkv));
+  } else {
+    AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
+  }
   RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
   NormHeadsBackward(s, w);
   if (qkv_.NeedsInput()) RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
   qkv_.Backward(w.normed, w.dqkv, KeyOf(row, kQkv), w.dnormed);
   at::Tensor dw = input_norm_.grad;
   RmsNormBackward(w.dnormed, s.x, input_norm_.w, s.rstd_in, w.dx, dw);
+  return absl::OkStatus();
 }
 
-void LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace& w) const {
+absl::Status LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace& w) const {
   BackwardMlp(row, s, w);
-  BackwardAttention(row, s, w);
+  return BackwardAttention(row, s, w);
 }
 
 void LlamaLayer::AppendParameters(std::vector<Parameter>& parameters) const {

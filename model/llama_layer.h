@@ -5,6 +5,7 @@
 //   g = rms_norm(x_mid);  [gate, up] = g Wgu^T;  x_out = x_mid + (silu(gate) * up) Wdown^T
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "model/cached_attention.h"
 #include "model/kv_cache.h"
 #include "model/projection.h"
+#include "model/shard_attention.h"
 #include "model/shifted_attention.h"
 
 namespace ll {
@@ -30,7 +32,10 @@ struct NormWeight {
 // What the layers of one row share.
 struct RowContext {
   AttentionPlan plan;
-  at::Tensor cos, sin;  // fp32 [>= N, D / 2]
+  // Where ranks share the row: this rank's part of it, instead of `plan`; N are its tokens.
+  std::optional<ShardPlan> shard;
+  RowPeers* peers = nullptr;
+  at::Tensor cos, sin;  // fp32 [>= N, D / 2] of the tokens that are here
   uint64_t dropout_key = 0;
 };
 
@@ -45,13 +50,16 @@ class LlamaLayer {
   static absl::StatusOr<LlamaLayer> Create(const LlamaConfig& config, int64_t index,
                                            const ModelOptions& options, WeightSource& source);
 
-  // Reads s.x, fills the rest of s and writes x_out [N, d].
-  void Forward(const RowContext& row, LayerActivations& s, Workspace& w, at::Tensor& x_out) const;
+  // Reads s.x, fills the rest of s and writes x_out [N, d]. This and the next two fail only where a
+  // rank that shares the row does; they are collective over such ranks.
+  absl::Status Forward(const RowContext& row, LayerActivations& s, Workspace& w,
+                       at::Tensor& x_out) const;
   // Fills again, from s.x, what `recompute` did not keep for this layer.
-  void Restore(const RowContext& row, Recompute recompute, LayerActivations& s, Workspace& w) const;
+  absl::Status Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
+                       Workspace& w) const;
   // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what
   // is trained. Leaves s.gate_up overwritten.
-  void Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  absl::Status Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
 
   // Forward for n new tokens behind `cache`, which gets their keys and values; without dropout.
   // s and w have n rows.
@@ -62,13 +70,13 @@ class LlamaLayer {
   at::Tensor Weight(const std::string& hf_name) const;
 
  private:
-  void AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  absl::Status AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const;
   // q_norm and k_norm, where the model has them: on the first columns of s.qkv, and back on w.dqkv.
   void NormHeads(LayerActivations& s) const;
   void NormHeadsBackward(const LayerActivations& s, Workspace& w) const;
   void GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
-  void BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  absl::Status BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
   DropoutKey KeyOf(const RowContext& row, uint32_t projection) const {
     return {row.dropout_key, stream_ + projection};
   }

@@ -32,9 +32,12 @@ struct Llama::State {
                          at::Tensor& table, at::Tensor& master, at::Tensor& grad);
   void CollectParameters();
   void PrepareRope(int64_t tokens);
+  // With several `peers` tokens and labels become those of this rank's shard.
   absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention,
-                                         at::Tensor& tokens, at::Tensor& labels);
-  void Forward(const RowContext& context, const at::Tensor& tokens);
+                                         RowPeers* peers, at::Tensor& tokens, at::Tensor& labels);
+  absl::Status Forward(const RowContext& context, const at::Tensor& tokens);
+  // What a rank without a token of the row does: as many exchanges as the others.
+  absl::Status SitOut(RowPeers& peers) const;
   // cos and sin of the positions behind `cache`, for new tokens that make it `total` long.
   std::pair<at::Tensor, at::Tensor> RopeBehind(const KvCache& cache, int64_t total);
 };

@@ -1,11 +1,9 @@
 #include "model/shifted_attention.h"
 
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/field_error.h"
-#include "kernels/flash_attention/flash_attention_torch.h"
+#include "model/attention_calls.h"
 #include "model/sliding_window.h"
 
 namespace ll {
@@ -29,24 +27,6 @@ absl::Status CheckDocuments(int64_t tokens,
          .found = absl::StrCat("an end at ", covered)});
   }
   return absl::OkStatus();
-}
-
-// Heads [first, first + heads) of a [N, …] row tensor, in the segments of `batch`: [count, heads,
-// length, D].
-at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim,
-                       const SegmentBatch& batch) {
-  const int64_t ld = rows.stride(0);
-  return rows.as_strided({batch.count, heads, batch.length, head_dim},
-                         {batch.stride * ld, head_dim, ld, 1},
-                         rows.storage_offset() + batch.begin * ld + first * head_dim);
-}
-
-// The same for log-sum-exp [H, N]: [count, heads, length].
-at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
-                      const SegmentBatch& batch) {
-  const int64_t n = lse.stride(0);
-  return lse.as_strided({batch.count, heads, batch.length}, {batch.stride, n, 1},
-                        lse.storage_offset() + first * n + batch.begin);
 }
 
 // The row tensors a run works on; with `roll` they are rotated copies for shifted runs.
@@ -104,41 +84,12 @@ std::vector<Call> RunWindowed(const std::vector<Call>& calls, int64_t window, Ru
   return others;
 }
 
-// The project's kernel where it can run, torch's elsewhere (fp32, or a CPU without AMX).
-void RunForward(const AttentionPlan& plan, int64_t window,
-                const std::vector<FlashAttentionForwardCall>& all) {
-  const std::vector<FlashAttentionForwardCall> calls =
-      RunWindowed(all, window, SlidingWindowForward);
-  if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q)) {
-    return FlashAttentionForward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
-                                 /*causal=*/true);
-  }
-  for (const FlashAttentionForwardCall& c : calls) {
-    const auto [out, lse] =
-        at::_scaled_dot_product_flash_attention_for_cpu(c.q, c.k, c.v, 0.0, /*is_causal=*/true);
-    c.out.copy_(out);
-    c.lse.copy_(lse);
-  }
+void RunForward(int64_t window, const std::vector<FlashAttentionForwardCall>& all) {
+  RunAttentionForward(RunWindowed(all, window, SlidingWindowForward));
 }
 
-// Calls of one list write disjoint elements of dk and dv.
-void RunBackward(const AttentionPlan& plan, int64_t window,
-                 const std::vector<FlashAttentionBackwardCall>& all) {
-  const std::vector<FlashAttentionBackwardCall> calls =
-      RunWindowed(all, window, SlidingWindowBackward);
-  if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q)) {
-    return FlashAttentionBackward(calls, 1.0 / std::sqrt(static_cast<double>(plan.head_dim)),
-                                  /*causal=*/true);
-  }
-  for (const FlashAttentionBackwardCall& c : calls) {
-    const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        c.dout, c.q, c.k, c.v, c.out, c.lse, 0.0, /*is_causal=*/true);
-    c.dq.copy_(dq);
-    c.accumulate_dkv ? c.dk.add_(dk) : c.dk.copy_(dk);
-    c.accumulate_dkv ? c.dv.add_(dv) : c.dv.copy_(dv);
-  }
+void RunBackward(int64_t window, const std::vector<FlashAttentionBackwardCall>& all) {
+  RunAttentionBackward(RunWindowed(all, window, SlidingWindowBackward));
 }
 
 }  // namespace
@@ -189,7 +140,7 @@ void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tenso
   for (const HeadRun& run : plan.runs) {
     AppendForwardCalls(plan, run, run.shifted && plan.roll_tokens > 0 ? rolled : plain, calls);
   }
-  RunForward(plan, window, calls);
+  RunForward(window, calls);
   if (plan.roll_tokens == 0) return;
   for (const HeadRun& run : plan.runs) {
     if (!run.shifted) continue;
@@ -219,8 +170,8 @@ void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tens
     AppendBackwardCalls(plan, run, run.shifted && r > 0 ? rolled : plain,
                         run.add_kv ? adding_calls : calls);
   }
-  RunBackward(plan, window, calls);
-  RunBackward(plan, window, adding_calls);
+  RunBackward(window, calls);
+  RunBackward(window, adding_calls);
   if (r > 0) dqkv.add_(rolled.dqkv.roll(r, 0));
 }
 

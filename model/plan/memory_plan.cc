@@ -41,6 +41,25 @@ int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
   return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
 }
 
+int64_t ContextRanks(const JobSpec& s) { return s.context_parallel.value_or(1); }
+
+// Tokens of a row that one rank holds.
+int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
+  return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
+}
+
+// Elements of keys and values that a rank receives in a layer: with S²-Attn half the heads of half
+// a group (model/cp_exchange.h), in full attention everything before its shard.
+int64_t ReceivedElements(const LlamaConfig& c, const JobSpec& s) {
+  if (ContextRanks(s) == 1) return 0;
+  const int64_t kv = c.num_key_value_heads * c.head_dim, tokens = RowTokens(c, s);
+  if (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0)
+    return 2 * kv * (tokens - ShardTokens(c, s));
+  const auto group =
+      static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens));
+  return 2 * kv * group;  // an upper bound for every number of ranks
+}
+
 // Bytes of a weight or an activation: design's defaults for precision auto.
 int64_t ElementBytes(const JobSpec& s, bool gpu) {
   const std::string precision = s.precision.value_or("auto");
@@ -150,7 +169,7 @@ int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
 MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
                               const std::string& recompute) {
   const int64_t element = ElementBytes(s, gpu);
-  const int64_t tokens = RowTokens(c, s);
+  const int64_t tokens = ShardTokens(c, s);
   const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
   MemoryForecast m;
   m.recompute = recompute;
@@ -166,6 +185,8 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
       TrainableParameterCount(c, s) * kMasterMomentsGradient + LoraParameterCount(c, s) * element;
   m.activations = tokens * c.num_hidden_layers * SavedElements(c, recompute) * element;
   // Attention's log-sum-exp, fp32, is kept where attention is not computed again.
+  m.activations +=
+      ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
   if (recompute != "full")
     m.activations += tokens * c.num_hidden_layers * c.num_attention_heads * 4;
   // One layer's backward: the layer's own activations where they are recomputed, and the gradients

@@ -95,8 +95,11 @@ TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::str
       (CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share) +
        CausalAttentionFlops(c, tokens, "full", group) * full_share) *
       (1 + rho + 2.5);
-  const double row_seconds = gemm / device.gemm + attention / device.attention;
-  const double ranks = static_cast<double>(*s.gpus),
+  // Ranks that share a row: S²-Attn's transfer hides behind the local heads, so that work alone
+  // counts.
+  const double context = static_cast<double>(s.context_parallel.value_or(1));
+  const double row_seconds = (gemm / device.gemm + attention / device.attention) / context;
+  const double ranks = static_cast<double>(*s.gpus) / context,
                rows = static_cast<double>(*s.global_batch_size);
   out.step_seconds = std::ceil(rows / ranks) * row_seconds;
   out.tokens_per_second = rows * n / out.step_seconds;

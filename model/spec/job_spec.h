@@ -65,7 +65,7 @@ struct JobSpec {
   std::optional<std::string> topic_prompt;
   std::optional<std::string> merge_out, merge_dtype, merge_onto;
 
-  std::optional<int64_t> gpus, max_gpus;
+  std::optional<int64_t> gpus, max_gpus, context_parallel;
   std::optional<std::string> plan, queue;
   std::optional<int64_t> priority, max_retries;
   std::vector<std::string> after, after_any;

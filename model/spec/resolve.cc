@@ -183,6 +183,29 @@ absl::Status CheckElastic(const JobSpec& spec) {
                                         " ranks, one for each row of global_batch_size"),
                            found, "give a larger global_batch_size, or a smaller range"});
   }
+  if (spec.context_parallel.value_or(1) > 1) {
+    return MakeFieldError({"gpus", "one number, because context_parallel is given", found});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckContextParallel(const JobSpec& spec) {
+  const int64_t ranks = spec.context_parallel.value_or(1);
+  if (ranks == 1) return absl::OkStatus();
+  const auto only_one = [&](absl::string_view why, absl::string_view hint) {
+    return MakeFieldError(
+        {"context_parallel", absl::StrCat("1, because ", why), absl::StrCat(ranks), hint});
+  };
+  if (spec.kind.value_or("train") != "train")
+    return only_one("only training divides rows", "other kinds divide windows and prompts: gpus");
+  if (spec.wrap.value_or("split") == "roll")
+    return only_one("wrap: roll lets the first tokens see the last", "use wrap: split");
+  if (spec.lora_dropout.value_or(0) > 0)
+    return only_one("lora_dropout is set", "set lora_dropout: 0");
+  if (spec.gpus.value_or(ranks) % ranks != 0) {
+    return MakeFieldError({"gpus", absl::StrCat("a multiple of context_parallel (", ranks, ")"),
+                           absl::StrCat(*spec.gpus)});
+  }
   return absl::OkStatus();
 }
 
@@ -286,7 +309,8 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.per_device_batch_size, 1);
   // global_batch_size is the invariant: given, it decides how much is accumulated; else it follows
   // from the others.
-  const int64_t rows_at_once = *spec.per_device_batch_size * *spec.gpus;
+  const int64_t rows_at_once =
+      *spec.per_device_batch_size * std::max<int64_t>(1, *spec.gpus / *spec.context_parallel);
   if (spec.global_batch_size) {
     Default(spec.gradient_accumulation_steps,
             (*spec.global_batch_size + rows_at_once - 1) / rows_at_once);
@@ -340,6 +364,7 @@ absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.max_seq_length, *spec.context_length);
   Default(spec.sft, false);
   DefaultMethod(spec);
+  LL_RETURN_IF_ERROR(CheckContextParallel(spec));  // a method has a dropout of its own
   LL_RETURN_IF_ERROR(DefaultSft(spec));
   DefaultRecipe(spec, facts);
   if (*spec.eval_steps > 0 && !spec.eval_data) {
@@ -434,6 +459,7 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckLengths(spec));
   LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
   LL_RETURN_IF_ERROR(CheckSft(spec));
+  LL_RETURN_IF_ERROR(CheckContextParallel(spec));
   LL_RETURN_IF_ERROR(CheckEvaluation(spec));
   LL_RETURN_IF_ERROR(CheckStages(spec));
   LL_RETURN_IF_ERROR(CheckElastic(spec));
@@ -444,7 +470,8 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
   LL_RETURN_IF_ERROR(Validate(given));
   JobSpec spec = given;
   Default(spec.kind, "train");
-  Default(spec.gpus, 1);
+  if (*spec.kind == "train") Default(spec.context_parallel, 1);
+  Default(spec.gpus, spec.context_parallel.value_or(1));
   Default(spec.precision, "auto");
   Default(spec.plan, "auto");
   Default(spec.queue, "default");

@@ -245,7 +245,7 @@ std::vector<SpecField> EvalFields() {
 }
 
 SpecField Ranks() {
-  SpecField field = Positive("gpus", &J::gpus, "1", kMaxRanks,
+  SpecField field = Positive("gpus", &J::gpus, "context_parallel", kMaxRanks,
                              "Ranks of the job: GPUs, or CPU slots on CPU workers; a training may "
                              "give a range, 4-8, and takes what is there.");
   field.range_end = "max_gpus";
@@ -257,6 +257,10 @@ std::vector<SpecField> ServiceFields() {
       Ranks(),
       Positive("max_gpus", &J::max_gpus, "gpus", kMaxRanks,
                "The most ranks, where gpus is the fewest; gpus: 4-8 gives both."),
+      Positive(
+          "context_parallel", &J::context_parallel, "1", 64,
+          "Ranks that share each row of a training, every one with its part of the tokens; gpus "
+          "is a multiple of it. S2-Attn with split wants 2, 4 or 8."),
       Text("plan", &J::plan, "auto", "Parallel plan.", {"auto"}),
       Text("queue", &J::queue, "default", "Queue the job waits in."),
       Number("priority", &J::priority, "0", -1e6, 1e6, "Higher runs first."),

@@ -483,6 +483,28 @@ TEST(ResolveTest, IsIdempotentForEveryMethodAndKind) {
   }
 }
 
+TEST(ContextParallelTest, GpusAreItsMultipleAndBatchesCountDataRanks) {
+  LL_ASSERT_OK_AND_ASSIGN(JobSpec spec,
+                          Resolve(Parse("model: m\nctx: 4096\ncontext_parallel: 4\n")));
+  EXPECT_EQ(spec.gpus, 4);
+  EXPECT_EQ(spec.global_batch_size, 8) << "one data rank, 8 rows accumulated";
+  LL_ASSERT_OK_AND_ASSIGN(spec,
+                          Resolve(Parse("model: m\nctx: 4096\ncontext_parallel: 2\ngpus: 8\n")));
+  EXPECT_EQ(spec.global_batch_size, 4 * 8);
+}
+
+TEST(ContextParallelTest, RefusesWhatCannotShareRows) {
+  const auto refused = [](const std::string& keys, const char* text) {
+    EXPECT_THAT(Resolve(Parse("model: m\nctx: 4096\ncontext_parallel: 4\n" + keys)),
+                StatusIs(kInvalid, text));
+  };
+  refused("gpus: 6\n", "gpus: expected a multiple of context_parallel (4)");
+  refused("wrap: roll\n", "context_parallel: expected 1, because wrap: roll");
+  refused("lora_dropout: 0.1\n", "context_parallel: expected 1, because lora_dropout");
+  refused("method: longqlora\n", "context_parallel: expected 1, because lora_dropout");
+  refused("kind: eval\n", "context_parallel: expected 1, because only training");
+}
+
 TEST(DifferencesTest, NamesBothValues) {
   JobSpec a = Parse("max_steps: 100\n"), b = Parse("max_steps: 200\nseed: 1\n");
   EXPECT_THAT(Differences(a, b), ElementsAre("max_steps: 100 -> 200", "seed: (not given) -> 1"));

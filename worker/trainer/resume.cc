@@ -83,7 +83,8 @@ absl::StatusOr<FoundCheckpoint> AgreeOnCheckpoint(Comm& comm, EventSink& events,
 
 nlohmann::json PlanOf(const Training& training, const Comm& comm) {
   const Isa isa = CpuIsa();
-  return {{"data_parallel", comm.world_size()},
+  return {{"data_parallel", comm.world_size() / training.context_ranks},
+          {"context_parallel", training.context_ranks},
           {"recompute", *training.spec.recompute},
           {"precision", *training.spec.precision},
           {"threads", at::get_num_threads()},

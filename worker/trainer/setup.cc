@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/plan/memory_plan.h"
+#include "model/shard_attention.h"
 #include "model/weights/hf_folder.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/data/fingerprint.h"
@@ -86,6 +87,22 @@ absl::Status StartFromAdapter(JobSpec& wanted, LlamaConfig& base) {
   scaled.quantized = base.quantized;
   base = std::move(scaled);
   return absl::OkStatus();
+}
+
+// That the ranks can share a row of this model, before anything is read.
+absl::Status CheckContextParallel(const Training& training, int world_size) {
+  const int ranks = training.context_ranks;
+  if (ranks == 1) return absl::OkStatus();
+  if (world_size % ranks != 0) {
+    return MakeFieldError({"context_parallel",
+                           absl::StrCat("a divisor of the job's ", world_size, " ranks"),
+                           absl::StrCat(ranks)});
+  }
+  const int64_t tokens = *training.spec.max_seq_length;
+  LL_RETURN_IF_ERROR(
+      MakeShardPlan(training.config, training.attention, tokens, {}, ranks, 0).status());
+  if (training.spec.FullAttentionSteps() == 0) return absl::OkStatus();
+  return MakeShardPlan(training.config, {}, tokens, {}, ranks, 0).status();
 }
 
 // Takes the least recomputation whose forecast fits into the memory at hand.
@@ -253,6 +270,8 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
         "compare with the paper's pseudo-code, wrap: split leaks nothing");
   }
   training.options = OptionsOf(spec);
+  training.context_ranks = static_cast<int>(*spec.context_parallel);
+  LL_RETURN_IF_ERROR(CheckContextParallel(training, local_ranks));
   training.group_by_row = spec.sft_group.value_or("context") == "longlora_sft";
   if (spec.model_config) {
     training.weights = std::make_unique<RandomWeights>(training.options.seed, training.config);

@@ -38,6 +38,7 @@ struct Training {
   JobSpec spec;        // resolved
   LlamaConfig config;  // with the extended context
   AttentionSpec attention;
+  int context_ranks = 1;            // that share each row
   int64_t full_attention_from = 0;  // first 0-based step that uses full attention instead
   ModelOptions options;
   std::unique_ptr<WeightSource> weights;
@@ -52,8 +53,8 @@ struct Training {
 };
 
 // Everything but the model itself: spec resolved against the model's config, files opened, options
-// chosen; text is packed, last of all, to where `place` says. `local_ranks` share this host's
-// memory. Errors name the key.
+// chosen; text is packed, last of all, to where `place` says. The job's `local_ranks` share this
+// host's memory. Errors name the key.
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
                                          const PackPlace& place);
 

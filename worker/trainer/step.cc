@@ -61,10 +61,10 @@ absl::Status ReduceGradients(std::vector<Parameter>& parameters, Comm& comm) {
 
 // This rank's rows, forward and backward. Returns the sum of their losses.
 absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& training, Llama& model,
-                                  const Comm& comm, StepReport& report) {
+                                  const Gang& gang, StepReport& report) {
   const int64_t batch = *training.spec.global_batch_size;
   double loss_sum = 0;
-  for (int64_t i = comm.rank(); i < batch; i += comm.world_size()) {
+  for (int64_t i = gang.layout.data; i < batch; i += gang.layout.data_size) {
     const int64_t index = step * batch + i;
     Row row;
     {
@@ -76,7 +76,7 @@ absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& tra
     LL_ASSIGN_OR_RETURN(
         const double loss,
         model.ForwardBackward(row, AttentionOfRow(training, step, row.tokens.numel()), grad_scale,
-                              &report.model));
+                              &report.model, &gang.context));
     loss_sum += loss;
   }
   return loss_sum;
@@ -93,7 +93,8 @@ absl::Status NotFinite(const char* what, int64_t step, double value) {
 
 absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Training& training,
                                    Llama& model, AdamWOptimizer& optimizer,
-                                   const Schedule& schedule, Comm& comm) {
+                                   const Schedule& schedule, const Gang& gang) {
+  Comm& comm = gang.world;
   StepReport report;
   const absl::Duration start = RealClock().Steady();
   const int64_t batch = *training.spec.global_batch_size;
@@ -104,10 +105,10 @@ absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Train
   }
   const double scale = targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0;
 
-  comm.EnterPhase("forward");
+  comm.EnterPhase("data");
   model.ZeroGrad();
   LL_ASSIGN_OR_RETURN(const double loss_sum,
-                      Accumulate(step, scale, training, model, comm, report));
+                      Accumulate(step, scale, training, model, gang, report));
 
   at::Tensor shared = at::zeros(
       {3}, at::kDouble);  // loss sum, ranks that want to stop, ranks that want a checkpoint

@@ -25,11 +25,19 @@ struct StepReport {
   double data_seconds = 0, reduce_seconds = 0, optimizer_seconds = 0, step_seconds = 0;
 };
 
-// Runs 0-based step `step`: rows [step * B, (step + 1) * B) of the data, row i on rank i mod D.
+// The ranks of a job as a step needs them.
+struct Gang {
+  Comm& world;
+  RankLayout layout;
+  Comm& context;  // the ranks that share this rank's rows
+};
+
+// Runs 0-based step `step`: rows [step * B, (step + 1) * B) of the data, row i on the context ranks
+// of data rank i mod D, each with its shard of the tokens.
 // Collective. A non-finite loss or gradient norm is an error of class nan and leaves the parameters
 // as they were.
 absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Training& training,
                                    Llama& model, AdamWOptimizer& optimizer,
-                                   const Schedule& schedule, Comm& comm);
+                                   const Schedule& schedule, const Gang& gang);
 
 }  // namespace ll

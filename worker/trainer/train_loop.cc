@@ -81,7 +81,8 @@ class Loop {
         spec_(training.spec),
         comm_(comm),
         events_(events),
-        options_(options) {}
+        options_(options),
+        layout_(LayoutOf(comm.rank(), comm.world_size(), training.context_ranks)) {}
 
   absl::StatusOr<TrainOutcome> Run();
 
@@ -103,7 +104,9 @@ class Loop {
   Comm& comm_;
   EventSink& events_;
   const TrainOptions& options_;
+  const RankLayout layout_;
 
+  std::unique_ptr<Comm> context_;  // the ranks that share this rank's rows
   std::unique_ptr<Llama> model_;
   std::unique_ptr<AdamWOptimizer> optimizer_;
   std::unique_ptr<CheckpointWriter> writer_;  // rank 0 only
@@ -117,6 +120,8 @@ class Loop {
 absl::Status Loop::Load() {
   events_.Phase("load");
   comm_.EnterPhase("load");
+  LL_ASSIGN_OR_RETURN(context_,
+                      comm_.Split(absl::StrCat("context ", layout_.data), ContextRanks(layout_)));
   LL_ASSIGN_OR_RETURN(model_,
                       Llama::Create(training_.config, *training_.weights, training_.options));
   training_.weights
@@ -148,6 +153,7 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
                           {"max_steps", *spec_.max_steps},
                           {"recompute", *spec_.recompute},
                           {"threads", at::get_num_threads()}});
+  const Gang gang{comm_, layout_, *context_};
   const auto due = [this](int64_t every) { return every > 0 && state_.step % every == 0; };
   while (state_.step < *spec_.max_steps && !StoppedEarly()) {
     if (state_.step == training_.full_attention_from &&
@@ -156,7 +162,7 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
     }
     const StepWishes mine{options_.stop_requested(), options_.take_checkpoint_request()};
     LL_ASSIGN_OR_RETURN(const StepReport report, RunStep(state_.step, mine, training_, *model_,
-                                                         *optimizer_, schedule, comm_));
+                                                         *optimizer_, schedule, gang));
     state_.step += 1;
     state_.rows_consumed += *spec_.global_batch_size;
     state_.tokens_consumed += report.tokens;

@@ -42,7 +42,8 @@ class Comm : public RowPeers {
   virtual CommCounters counters() const = 0;
 };
 
-std::unique_ptr<Comm> MakeSingleComm();
+// `watch`, if given, hears of phases.
+std::unique_ptr<Comm> MakeSingleComm(std::shared_ptr<PeerWatch> watch = nullptr);
 
 // How the ranks of a job divide its work: context_parallel ranks share a row, data-parallel groups
 // of them take different rows. Context ranks are neighbours (rank = data * context_size + context),

@@ -108,6 +108,7 @@ class GlooComm : public Comm {
                                               const std::vector<int>& ranks) override {
     const auto self = std::find(ranks.begin(), ranks.end(), rank());
     LL_CHECK(self != ranks.end());
+    if (ranks.size() == 1) return MakeSingleComm(options_.watch);
     CommOptions options = options_;
     options.rank = static_cast<int>(self - ranks.begin());
     options.world_size = static_cast<int>(ranks.size());

@@ -1,0 +1,70 @@
+#include "model/attention_calls.h"
+
+#include <cmath>
+
+namespace ll {
+namespace {
+
+double ScaleOf(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(3))); }
+
+// torch's kernel aligns causal masks at the top left, so shorter queries get rows of zeros in
+// front: [B, H, Nq, …] to [B, H, Nk, …]. Their results are dropped; going back they carry no
+// gradient.
+at::Tensor Padded(const at::Tensor& t, int64_t keys) {
+  const int64_t missing = keys - t.size(2);
+  if (missing == 0) return t;
+  std::vector<int64_t> shape = t.sizes().vec();
+  shape[2] = missing;
+  return at::cat({at::zeros(shape, t.options()), t}, 2);
+}
+
+void TorchForward(const FlashAttentionForwardCall& c) {
+  const int64_t keys = c.k.size(2), queries = c.q.size(2);
+  const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+      Padded(c.q, keys), c.k, c.v, 0.0, /*is_causal=*/true);
+  c.out.copy_(out.narrow(2, keys - queries, queries));
+  c.lse.copy_(lse.narrow(2, keys - queries, queries));
+}
+
+void TorchBackward(const FlashAttentionBackwardCall& c) {
+  const int64_t keys = c.k.size(2), queries = c.q.size(2);
+  const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+      Padded(c.dout, keys), Padded(c.q, keys), c.k, c.v, Padded(c.out, keys), Padded(c.lse, keys),
+      0.0, /*is_causal=*/true);
+  c.dq.copy_(dq.narrow(2, keys - queries, queries));
+  c.accumulate_dkv ? c.dk.add_(dk) : c.dk.copy_(dk);
+  c.accumulate_dkv ? c.dv.add_(dv) : c.dv.copy_(dv);
+}
+
+}  // namespace
+
+at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim,
+                       const SegmentBatch& batch) {
+  const int64_t ld = rows.stride(0);
+  return rows.as_strided({batch.count, heads, batch.length, head_dim},
+                         {batch.stride * ld, head_dim, ld, 1},
+                         rows.storage_offset() + batch.begin * ld + first * head_dim);
+}
+
+at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
+                      const SegmentBatch& batch) {
+  const int64_t n = lse.stride(0);
+  return lse.as_strided({batch.count, heads, batch.length}, {batch.stride, n, 1},
+                        lse.storage_offset() + first * n + batch.begin);
+}
+
+void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls) {
+  if (calls.empty()) return;
+  if (FlashAttentionUsable(calls[0].q))
+    return FlashAttentionForward(calls, ScaleOf(calls[0].q), /*causal=*/true);
+  for (const FlashAttentionForwardCall& c : calls) TorchForward(c);
+}
+
+void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls) {
+  if (calls.empty()) return;
+  if (FlashAttentionUsable(calls[0].q))
+    return FlashAttentionBackward(calls, ScaleOf(calls[0].q), /*causal=*/true);
+  for (const FlashAttentionBackwardCall& c : calls) TorchBackward(c);
+}
+
+}  // namespace ll

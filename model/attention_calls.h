@@ -1,0 +1,27 @@
+// Attention calls on views of row tensors: what shifted_attention.cc and shard_attention.cc share.
+#pragma once
+
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "kernels/flash_attention/flash_attention_torch.h"
+#include "model/segments.h"
+
+namespace ll {
+
+// Heads [first, first + heads) of a [N, …] row tensor, in the segments of `batch`: [count, heads,
+// length, D].
+at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim,
+                       const SegmentBatch& batch);
+// The same for log-sum-exp [H, N]: [count, heads, length].
+at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
+                      const SegmentBatch& batch);
+
+// Causal calls, scaled by 1/sqrt(D), with the project's kernel where it can run and torch's
+// elsewhere (fp32, or a CPU without AMX). With fewer queries than keys the queries are the last
+// ones. Backward calls of one list write disjoint elements of dk and dv.
+void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls);
+void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls);
+
+}  // namespace ll

@@ -1,0 +1,246 @@
+// A row divided between ranks against the same row on one: attention, losses, every gradient,
+// bytes.
+#include "model/shard_attention.h"
+
+#include <cmath>
+#include <random>
+
+#include "base/status_matchers.h"
+#include "kernels/flash_attention/flash_attention_torch.h"
+#include "model/testing_peers.h"
+
+namespace ll {
+namespace {
+
+constexpr int64_t kVocab = 61;
+
+struct Job {
+  LlamaConfig config;
+  ModelOptions options;
+  AttentionSpec attention;
+  std::vector<Row> rows;
+  std::string Text() const {
+    return absl::StrCat("heads ", config.num_attention_heads, "/", config.num_key_value_heads,
+                        " kind ", static_cast<int>(attention.kind), " group ",
+                        attention.group_tokens, " tokens ", rows[0].tokens.numel(), " documents ",
+                        rows[0].documents.size(), " recompute ",
+                        static_cast<int>(options.recompute), " nf4 ", options.quantize_base, " ",
+                        config.model_type);
+  }
+};
+
+LlamaConfig Config(int64_t heads, int64_t kv_heads, int64_t head_dim, const std::string& type) {
+  LlamaConfig config;
+  config.vocab_size = kVocab;
+  config.hidden_size = 64;
+  config.intermediate_size = 64;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = heads;
+  config.num_key_value_heads = kv_heads;
+  config.head_dim = head_dim;
+  config.max_position_embeddings = 64;
+  config.initializer_range = 0.15;
+  config.tie_word_embeddings = true;
+  config.model_type = type;
+  return config;
+}
+
+Row RandomRow(int64_t tokens, bool packed, std::mt19937& random) {
+  Row row;
+  row.tokens = at::randint(0, kVocab, {tokens}, at::kLong);
+  row.labels = at::randint(0, kVocab, {tokens}, at::kLong);
+  row.labels[tokens - 1] = -100;
+  if (tokens > 9) row.labels[7] = -100;
+  for (int64_t at = 0; packed && at < tokens;) {
+    const int64_t end = std::min<int64_t>(tokens, at + 1 + random() % 40);
+    row.documents.emplace_back(at, end);
+    at = end;
+  }
+  return row;
+}
+
+Job RandomJob(std::mt19937& random, at::ScalarType dtype) {
+  const int64_t kv_heads = 1 + random() % 4;
+  Job job;
+  job.config =
+      Config(kv_heads * (1 + random() % 3), kv_heads, 16, random() % 4 == 0 ? "qwen3" : "llama");
+  job.options.dtype = dtype;
+  job.options.recompute = static_cast<Recompute>(random() % 3);
+  job.options.quantize_base = random() % 3 == 0;
+  job.options.train_embedding = job.options.train_norm = random() % 2 == 0;
+  job.options.lora = {4, 8, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
+  const int64_t tokens = 2 + random() % 150;
+  job.attention = {static_cast<AttentionKind>(random() % 4 == 0 ? 1 : 0), WrapKind::kSplit,
+                   static_cast<int64_t>(1 + random() % tokens)};
+  if (random() % 5 == 0) job.attention = {};
+  const int rows = 1 + static_cast<int>(random() % 3);
+  for (int i = 0; i < rows; ++i)
+    job.rows.push_back(RandomRow(i == 0 ? tokens : 1 + random() % tokens, random() % 2, random));
+  return job;
+}
+
+std::unique_ptr<Llama> MakeModel(const Job& job, uint64_t seed) {
+  RandomWeights weights(seed, job.config);
+  auto model = Llama::Create(job.config, weights, job.options);
+  if (!model.ok()) ADD_FAILURE() << model.status();
+  at::manual_seed(seed);
+  for (Parameter& p : (*model)->parameters()) p.master.add_(at::randn(p.master.sizes()), 0.05);
+  (*model)->CastMastersToCompute();
+  return *std::move(model);
+}
+
+struct Result {
+  double loss = 0;
+  std::vector<at::Tensor> gradients;
+  std::vector<int64_t> bytes_sent, exchanges;  // by rank
+};
+
+Result RunJob(const Job& job, uint64_t seed, int ranks) {
+  std::vector<std::unique_ptr<Llama>> models;
+  for (int rank = 0; rank < ranks; ++rank) models.push_back(MakeModel(job, seed));
+  Result result;
+  result.bytes_sent.resize(ranks);
+  result.exchanges.resize(ranks);
+  std::vector<double> losses(ranks);
+  ThreadPeers::Run(ranks, [&](ThreadPeers& peers) {
+    Llama& model = *models[peers.rank()];
+    for (const Row& row : job.rows) {
+      const auto loss = model.ForwardBackward(row, job.attention, 0.25, nullptr, &peers);
+      ASSERT_TRUE(loss.ok()) << loss.status();
+      losses[peers.rank()] += *loss;
+    }
+    result.bytes_sent[peers.rank()] = peers.bytes_sent;
+    result.exchanges[peers.rank()] = peers.exchanges;
+  });
+  for (int rank = 0; rank < ranks; ++rank) {
+    result.loss += losses[rank];
+    for (size_t i = 0; i < models[rank]->parameters().size(); ++i) {
+      const at::Tensor& grad = models[rank]->parameters()[i].grad;
+      rank == 0 ? result.gradients.push_back(grad) : void(result.gradients[i].add_(grad));
+    }
+  }
+  return result;
+}
+
+// Losses and all gradients together within `tolerance`, each gradient within `each`: in bf16 a
+// small one has few bits of its own.
+void ExpectEqual(const Result& one, const Result& many, double tolerance, double each) {
+  EXPECT_NEAR(many.loss, one.loss, tolerance * std::abs(one.loss));
+  ASSERT_EQ(one.gradients.size(), many.gradients.size());
+  double squares = 0, difference_squares = 0;
+  std::vector<double> norms, differences;
+  for (size_t i = 0; i < one.gradients.size(); ++i) {
+    const double norm = one.gradients[i].norm().item<double>(),
+                 difference = (many.gradients[i] - one.gradients[i]).norm().item<double>();
+    differences.push_back(difference);
+    norms.push_back(norm);
+    squares += norm * norm;
+    difference_squares += difference * difference;
+  }
+  const double total = std::sqrt(squares);
+  EXPECT_LE(std::sqrt(difference_squares), tolerance * total + 1e-7);
+  // Some are zero but for rounding (of keys that nobody chooses between).
+  for (size_t i = 0; i < norms.size(); ++i)
+    EXPECT_LE(differences[i], each * (norms[i] + 0.1 * total))
+        << "gradient " << i << " of norm " << norms[i];
+}
+
+class ShardedRows : public testing::Test {
+ protected:
+  void Compare(at::ScalarType dtype, int jobs, double tolerance, double each) {
+    const unsigned seed = std::random_device{}();
+    std::mt19937 random(seed);
+    at::manual_seed(seed);
+    for (int i = 0; i < jobs; ++i) {
+      const Job job = RandomJob(random, dtype);
+      SCOPED_TRACE(testing::Message() << "seed " << seed << " job " << i << ": " << job.Text());
+      const Result one = RunJob(job, seed, 1);
+      for (const int ranks : {2, 3, 4, 8}) {
+        SCOPED_TRACE(testing::Message() << ranks << " ranks");
+        const Result many = RunJob(job, seed, ranks);
+        ExpectEqual(one, many, tolerance, each);
+        // Every rank takes part in as many exchanges, or the next ones would not match.
+        for (const int64_t exchanges : many.exchanges) EXPECT_EQ(exchanges, many.exchanges[0]);
+        if (HasFailure()) return;
+      }
+    }
+  }
+};
+
+TEST_F(ShardedRows, EqualOneRankInFp32) { Compare(at::kFloat, 60, 1e-5, 1e-5); }
+TEST_F(ShardedRows, EqualOneRankInBf16) { Compare(at::kBFloat16, 30, 1e-2, 3e-2); }
+
+// What the messages weigh, in bf16: S * H_kv * dh / 4 bytes a layer and rank going forward, as much
+// back, and as much again where the layer is computed anew.
+TEST(ShardedRow, BytesAreThoseOfTheFormulaAndOfTheExchange) {
+  std::mt19937 random(1);
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+    Job job;
+    job.config = Config(4, 2, 16, "llama");
+    job.options.recompute = recompute;
+    job.options.lora = {4, 8, 0, {"q_proj"}, false};
+    constexpr int64_t kTokens = 256;
+    job.attention = {AttentionKind::kS2, WrapKind::kSplit, kTokens / 4};
+    job.rows = {RandomRow(kTokens, false, random)};
+    const int64_t formula = kTokens * 2 * 16 / 4, passes = recompute == Recompute::kFull ? 2 : 1,
+                  layers = job.config.num_hidden_layers;
+    for (const int ranks : {2, 4, 8}) {
+      const Result result = RunJob(job, 3, ranks);
+      for (int rank = 0; rank < ranks; ++rank) {
+        const int64_t forward = rank + 1 < ranks ? passes * formula * layers : 0,
+                      backward = rank > 0 ? formula * layers : 0;
+        EXPECT_EQ(result.bytes_sent[rank], forward + backward) << rank << " of " << ranks;
+      }
+    }
+  }
+}
+
+// Where shards begin at the kernels' tiles a rank computes what one rank does, bit for bit.
+TEST(ShardedAttention, ForwardIsEqualBitForBitWhereTilesAlign) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  at::manual_seed(seed);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto& [heads, kv_heads] :
+         {std::pair<int64_t, int64_t>{4, 4}, {6, 2}, {9, 3}, {4, 1}}) {
+      constexpr int64_t kTokens = 1024, kHeadDim = 32;
+      const LlamaConfig config = Config(heads, kv_heads, kHeadDim, "llama");
+      const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, kTokens / 4};
+      LL_ASSERT_OK_AND_ASSIGN(const AttentionPlan whole,
+                              MakeAttentionPlan(config, spec, kTokens, {}));
+      const at::Tensor qkv = at::randn({kTokens, (heads + 2 * kv_heads) * kHeadDim}).to(dtype);
+      at::Tensor out = at::empty({kTokens, heads * kHeadDim}, dtype),
+                 lse = at::empty({heads, kTokens}, at::kFloat);
+      AttentionForward(whole, 0, qkv, out, lse);
+      for (const int ranks : {2, 4, 8}) {
+        ThreadPeers::Run(ranks, [&](ThreadPeers& peers) {
+          LL_ASSERT_OK_AND_ASSIGN(const ShardPlan plan,
+                                  MakeShardPlan(config, spec, kTokens, {}, ranks, peers.rank()));
+          const int64_t begin = plan.shard.begin, n = plan.local.tokens;
+          at::Tensor received = at::empty({plan.ReceivedElements()}, dtype);
+          at::Tensor mine = at::empty({n, heads * kHeadDim}, dtype),
+                     my_lse = at::empty({heads, n}, at::kFloat);
+          LL_ASSERT_OK(ShardAttentionForward(plan, peers, qkv.narrow(0, begin, n).contiguous(),
+                                             received, mine, my_lse));
+          EXPECT_TRUE(at::equal(mine, out.narrow(0, begin, n)))
+              << c10::toString(dtype) << " " << heads << "/" << kv_heads << " rank " << peers.rank()
+              << " of " << ranks;
+          EXPECT_TRUE(at::equal(my_lse, lse.narrow(1, begin, n)));
+        });
+      }
+    }
+  }
+}
+
+TEST(ShardedRow, RefusesWhatCannotBeDivided) {
+  LlamaConfig config = Config(4, 2, 16, "llama");
+  EXPECT_THAT(MakeShardPlan(config, {AttentionKind::kS2, WrapKind::kRoll, 16}, 64, {}, 2, 0),
+              StatusIs(absl::StatusCode::kInvalidArgument, "context_parallel"));
+  config.sliding_window = 8;
+  EXPECT_THAT(MakeShardPlan(config, {AttentionKind::kS2, WrapKind::kSplit, 16}, 64, {}, 2, 0),
+              StatusIs(absl::StatusCode::kInvalidArgument, "sliding_window"));
+  EXPECT_TRUE(MakeShardPlan(config, {AttentionKind::kS2, WrapKind::kSplit, 8}, 64, {}, 2, 0).ok());
+}
+
+}  // namespace
+}  // namespace ll

@@ -1,0 +1,77 @@
+"""Ranks that share rows: losses are those of one rank, whatever the split, also across a resume."""
+import harness
+from harness import Gang, TrainerTest, events_of, losses, train
+
+
+class ContextParallelTest(TrainerTest):
+    def gang(self, out, world, context, more=(), **spec):
+        spec = self.write_spec(f"{out}.yaml", context_parallel=context, **spec)
+        gang = Gang(spec, self.path(out), world, more)
+        codes = gang.wait()
+        self.assertEqual(codes, [0] * world, gang.stderr)
+        return losses(gang.events[0]), gang
+
+    def assert_close(self, one, other, loss, norm):
+        self.assertEqual(sorted(one), sorted(other))
+        for step in one:
+            self.assertLess(abs(one[step][0] - other[step][0]) / one[step][0], loss, f"loss of step {step}")
+            self.assertLess(abs(one[step][1] - other[step][1]) / one[step][1], norm, f"norm of step {step}")
+
+    def test_every_split_equals_one_rank(self):
+        self.make_tokens("data.bin", 4000, documents=[[0, 1111], [1111, 1150], [1150, 4000]])
+        for name, spec in {
+                "packed": dict(global_batch_size=3, document_boundaries=True),
+                "nf4": dict(method="qlora", lora_dropout=0, attention="s2", recompute="full"),
+                "mixed": dict(full_attention_steps=3, recompute="selective"),
+        }.items():
+            one, _ = self.gang(f"{name}-1", 1, 1, **spec)
+            for world, context in ((2, 2), (4, 4), (4, 2)):
+                many, _ = self.gang(f"{name}-{world}-{context}", world, context, **spec)
+                self.assert_close(one, many, 2e-5, 2e-3)
+
+    def test_bf16_stays_close(self):
+        one, _ = self.gang("one", 1, 1, precision="bf16")
+        two, _ = self.gang("two", 2, 2, precision="bf16")
+        self.assert_close(one, two, 1e-2, 0.1)
+
+    def test_resume_with_another_split(self):
+        straight, _ = self.gang("straight", 1, 1)
+        checkpoint = self.path("straight", "checkpoints", "step-000004")
+        for world, context in ((2, 2), (4, 2)):
+            resumed, gang = self.gang(f"resumed-{world}", world, context, ("--resume-from", checkpoint))
+            self.assert_close({s: straight[s] for s in (5, 6, 7, 8)}, resumed, 2e-5, 2e-3)
+            warnings = [e["message"] for e in gang.events[0] if e["event"] == "warning"]
+            self.assertTrue(any("context_parallel 1 -> 2" in w for w in warnings), warnings)
+
+    def test_killed_and_resumed_bit_for_bit(self):
+        straight, _ = self.gang("straight", 2, 2)
+        spec = self.write_spec(context_parallel=2)
+        gang = Gang(spec, self.path("killed"), 2)
+        gang.wait_for(lambda e: e["event"] == "step" and e["step"] == 3)
+        gang.ranks[1].kill()
+        self.assertEqual(gang.wait()[0], 30, gang.stderr)
+        for world_losses in (losses(gang.events[0]), self.gang("killed", 2, 2)[0]):
+            for step, value in world_losses.items():
+                self.assertEqual(value, straight[step], f"step {step}")
+
+    def test_a_lost_rank_is_named_with_its_phase(self):
+        gang = Gang(self.write_spec(context_parallel=4, max_steps=100000, save_steps=0), self.path("lost"), 4)
+        gang.wait_for(lambda e: e["event"] == "step" and e["step"] == 3)
+        gang.ranks[2].kill()
+        codes = gang.wait()
+        self.assertEqual([codes[r] for r in (0, 1, 3)], [30] * 3, gang.stderr)
+        for r in (0, 1, 3):
+            self.assertRegex(gang.stderr[r], r"rank 2: is lost .*(exchange|all-reduce) \d+ of (context 0|world) in "
+                             r"phase (data|forward|backward|reduce|optimizer)")
+
+    def test_refusals_name_the_key(self):
+        for changes, text in ((dict(context_parallel=2), "context_parallel"), (dict(context_parallel=2, wrap="roll"), "roll"),
+                              (dict(context_parallel=2, lora_dropout=0.1), "lora_dropout")):
+            done = train(self.write_spec(**changes), self.path("refused"))  # one rank
+            self.assertEqual(done.returncode, 20, done.stderr)
+            self.assertIn(text, done.stderr)
+        self.assertEqual(events_of(done.stdout)[-1]["field"], "context_parallel")
+
+
+if __name__ == "__main__":
+    harness.main()
