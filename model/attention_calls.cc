@@ -18,19 +18,19 @@ at::Tensor Padded(const at::Tensor& t, int64_t keys) {
   return at::cat({at::zeros(shape, t.options()), t}, 2);
 }
 
-void TorchForward(const FlashAttentionForwardCall& c) {
-  const int64_t keys = c.k.size(2), queries = c.q.size(2);
-  const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-      Padded(c.q, keys), c.k, c.v, 0.0, /*is_causal=*/true);
+void TorchForward(const FlashAttentionForwardCall& c, bool causal) {
+  const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
+  const auto [out, lse] =
+      at::_scaled_dot_product_flash_attention_for_cpu(Padded(c.q, keys), c.k, c.v, 0.0, causal);
   c.out.copy_(out.narrow(2, keys - queries, queries));
   c.lse.copy_(lse.narrow(2, keys - queries, queries));
 }
 
-void TorchBackward(const FlashAttentionBackwardCall& c) {
-  const int64_t keys = c.k.size(2), queries = c.q.size(2);
+void TorchBackward(const FlashAttentionBackwardCall& c, bool causal) {
+  const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       Padded(c.dout, keys), Padded(c.q, keys), c.k, c.v, Padded(c.out, keys), Padded(c.lse, keys),
-      0.0, /*is_causal=*/true);
+      0.0, causal);
   c.dq.copy_(dq.narrow(2, keys - queries, queries));
   c.accumulate_dkv ? c.dk.add_(dk) : c.dk.copy_(dk);
   c.accumulate_dkv ? c.dv.add_(dv) : c.dv.copy_(dv);
@@ -53,18 +53,18 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
                         lse.storage_offset() + first * n + batch.begin);
 }
 
-void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls) {
+void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal) {
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q))
-    return FlashAttentionForward(calls, ScaleOf(calls[0].q), /*causal=*/true);
-  for (const FlashAttentionForwardCall& c : calls) TorchForward(c);
+    return FlashAttentionForward(calls, ScaleOf(calls[0].q), causal);
+  for (const FlashAttentionForwardCall& c : calls) TorchForward(c, causal);
 }
 
-void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls) {
+void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal) {
   if (calls.empty()) return;
   if (FlashAttentionUsable(calls[0].q))
-    return FlashAttentionBackward(calls, ScaleOf(calls[0].q), /*causal=*/true);
-  for (const FlashAttentionBackwardCall& c : calls) TorchBackward(c);
+    return FlashAttentionBackward(calls, ScaleOf(calls[0].q), causal);
+  for (const FlashAttentionBackwardCall& c : calls) TorchBackward(c, causal);
 }
 
 }  // namespace ll

@@ -188,11 +188,23 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
                            .expected = "0 where ranks share a row",
                            .found = absl::StrCat(options.lora.dropout)});
   }
-  LL_ASSIGN_OR_RETURN(context.shard, MakeShardPlan(config, attention, tokens.numel(), row.documents,
+  std::vector<Segment> mine;  // tokens of the row that are here
+  if (attention.kind == AttentionKind::kFull && tokens.numel() >= 2 * peers->world_size()) {
+    LL_ASSIGN_OR_RETURN(context.ring, MakeRingPlan(config, tokens.numel(), row.documents,
                                                    peers->world_size(), peers->rank()));
-  const auto [begin, end] = context.shard->shard;
-  for (at::Tensor* t : {&tokens, &labels, &context.cos, &context.sin})
-    if (t->defined()) *t = t->narrow(0, begin, end - begin);
+    mine = context.ring->chunks;
+  } else {
+    LL_ASSIGN_OR_RETURN(context.shard,
+                        MakeShardPlan(config, attention, tokens.numel(), row.documents,
+                                      peers->world_size(), peers->rank()));
+    mine = {context.shard->shard};
+  }
+  for (at::Tensor* t : {&tokens, &labels, &context.cos, &context.sin}) {
+    if (!t->defined()) continue;
+    std::vector<at::Tensor> parts;
+    for (const auto& [begin, end] : mine) parts.push_back(t->narrow(0, begin, end - begin));
+    *t = parts.size() == 1 ? parts[0] : at::cat(parts);
+  }
   context.peers = peers;
   return context;
 }

@@ -103,6 +103,8 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   if (row.shard) {
     LL_RETURN_IF_ERROR(
         ShardAttentionForward(*row.shard, *row.peers, s.qkv, s.received, s.attention, s.lse));
+  } else if (row.ring) {
+    LL_RETURN_IF_ERROR(RingAttentionForward(*row.ring, *row.peers, s.qkv, s.attention, s.lse));
   } else {
     AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   }
@@ -148,6 +150,9 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
   if (row.shard) {
     LL_RETURN_IF_ERROR(ShardAttentionBackward(*row.shard, *row.peers, s.qkv, s.received,
                                               s.attention, s.lse, w.dattention, w.dqkv));
+  } else if (row.ring) {
+    LL_RETURN_IF_ERROR(RingAttentionBackward(*row.ring, *row.peers, s.qkv, s.attention, s.lse,
+                                             w.dattention, w.dqkv));
   } else {
     AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
   }

@@ -13,6 +13,7 @@
 #include "model/cached_attention.h"
 #include "model/kv_cache.h"
 #include "model/projection.h"
+#include "model/ring_attention.h"
 #include "model/shard_attention.h"
 #include "model/shifted_attention.h"
 
@@ -34,6 +35,7 @@ struct RowContext {
   AttentionPlan plan;
   // Where ranks share the row: this rank's part of it, instead of `plan`; N are its tokens.
   std::optional<ShardPlan> shard;
+  std::optional<RingPlan> ring;  // the same, in full attention
   RowPeers* peers = nullptr;
   at::Tensor cos, sin;  // fp32 [>= N, D / 2] of the tokens that are here
   uint64_t dropout_key = 0;

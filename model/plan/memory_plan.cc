@@ -48,13 +48,21 @@ int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
   return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
 }
 
-// Elements of keys and values that a rank receives in a layer: with S²-Attn half the heads of half
-// a group (model/cp_exchange.h), in full attention everything before its shard.
+// Bytes of a ring of full attention (model/ring_attention.cc), of one layer at a time: two blocks
+// of keys and values, two of their fp32 gradients, and fp32 sums of the queries'.
+int64_t RingBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  if (ContextRanks(s) == 1) return 0;
+  if (s.attention.value_or("s2") != "full" && s.FullAttentionSteps() == 0) return 0;
+  const int64_t kv = c.num_key_value_heads * c.head_dim, q = c.num_attention_heads * c.head_dim;
+  return ShardTokens(c, s) * (2 * 2 * kv * (element + 4) + q * (4 + element));
+}
+
+// Elements of keys and values that a rank receives and keeps in a layer of S²-Attn: half the heads
+// of half a group (model/cp_exchange.h).
 int64_t ReceivedElements(const LlamaConfig& c, const JobSpec& s) {
   if (ContextRanks(s) == 1) return 0;
   const int64_t kv = c.num_key_value_heads * c.head_dim, tokens = RowTokens(c, s);
-  if (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0)
-    return 2 * kv * (tokens - ShardTokens(c, s));
+  if (s.attention.value_or("s2") == "full") return 0;
   const auto group =
       static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens));
   return 2 * kv * group;  // an upper bound for every number of ranks
@@ -194,7 +202,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
   const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
   m.workspace = tokens * (recomputed + gradients + LoraScratchElements(c, s)) * element +
-                WeightBufferBytes(c, s, element, gpu);
+                WeightBufferBytes(c, s, element, gpu) + RingBytes(c, s, element);
   return m;
 }
 

@@ -34,7 +34,8 @@ def tokenizer():
 
 class ServiceCase(unittest.TestCase):
     COORDINATOR = ()  # more flags
-    WORKERS = ("w1",)  # of one slot each, with one job store
+    WORKERS = ("w1",)  # with one job store
+    SLOTS = 1  # of each worker
 
     @classmethod
     def setUpClass(cls):
@@ -59,7 +60,7 @@ class ServiceCase(unittest.TestCase):
         cls.environment["LLCTL_COORDINATOR"] = address
         for name in cls.WORKERS:
             cls.start("ll-worker", "--coordinator", address, "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name", name,
-                      "--cpu-slots", "1", "--trainer-threads", "1", "--trainer", BIN / "ll-trainer", "--root", f"models={cls.root}",
+                      "--cpu-slots", cls.SLOTS, "--trainer-threads", "1", "--trainer", BIN / "ll-trainer", "--root", f"models={cls.root}",
                       "--job-store", cls.root / "jobs")
 
     @classmethod

@@ -101,7 +101,7 @@ absl::Status CheckContextParallel(const Training& training, int world_size) {
   const int64_t tokens = *training.spec.max_seq_length;
   LL_RETURN_IF_ERROR(
       MakeShardPlan(training.config, training.attention, tokens, {}, ranks, 0).status());
-  if (training.spec.FullAttentionSteps() == 0) return absl::OkStatus();
+  if (*training.spec.full_attention_steps == "0") return absl::OkStatus();
   return MakeShardPlan(training.config, {}, tokens, {}, ranks, 0).status();
 }
 
