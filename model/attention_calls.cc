@@ -55,14 +55,14 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
 
 void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q))
+  if (FlashAttentionForwardUsable(calls[0].q))
     return FlashAttentionForward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionForwardCall& c : calls) TorchForward(c, causal);
 }
 
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q))
+  if (FlashAttentionBackwardUsable(calls[0].q))
     return FlashAttentionBackward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionBackwardCall& c : calls) TorchBackward(c, causal);
 }

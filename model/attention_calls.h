@@ -19,7 +19,7 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
                       const SegmentBatch& batch);
 
 // Calls scaled by 1/sqrt(D), with the project's kernel where it can run and torch's
-// elsewhere (fp32, or a CPU without AMX). Causal: with fewer queries than keys the queries are the
+// elsewhere. Causal: with fewer queries than keys the queries are the
 // last ones. Backward calls of one list write disjoint elements of dk and dv.
 void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal = true);
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal = true);

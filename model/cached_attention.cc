@@ -45,7 +45,7 @@ void CachedAttention::Dense(const at::Tensor& q, int64_t window, const KvCache::
                    queries = q.transpose(0, 1).unsqueeze(0),
                    result = out.view({n_, heads_, head_dim_}).transpose(0, 1).unsqueeze(0);
   const bool banded = window > 0 && total > window;
-  if (!banded && FlashAttentionUsable(queries)) {
+  if (!banded && FlashAttentionForwardUsable(queries)) {
     const at::Tensor lse = at::empty({1, heads_, n_}, at::kFloat);
     const FlashAttentionForwardCall call{queries, k, v, result, lse};
     FlashAttentionForward(call, 1.0 / std::sqrt(static_cast<double>(head_dim_)), /*causal=*/true);

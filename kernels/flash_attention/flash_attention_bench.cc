@@ -1,6 +1,6 @@
-// GFLOP/s per core (process CPU time) of the AMX kernels and of torch's CPU flash attention on the
-// same input, bf16, causal. A causal call counts half of the full rectangle: 2 B H N^2 D
-// forward, 2.5 times that backward.
+// GFLOP/s per core (process CPU time) of these kernels and of torch's CPU flash attention on the
+// same input, bf16 and (forward) fp32, causal. A causal call counts half of the full rectangle: 2 B
+// H N^2 D forward, 2.5 times that backward.
 //   flash_attention_bench --benchmark_filter=64
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -14,12 +14,12 @@ namespace ll {
 namespace {
 
 struct Case {
-  explicit Case(const benchmark::State& state) {
+  explicit Case(const benchmark::State& state, at::ScalarType type = at::kBFloat16) {
     const int64_t b = state.range(0), h = state.range(1), kv = state.range(2), n = state.range(3),
                   d = state.range(4);
     at::set_num_threads(1);
     const auto make = [&](int64_t heads) {
-      return at::randn({b, n, heads, d}).to(at::kBFloat16).transpose(1, 2);
+      return at::randn({b, n, heads, d}).to(type).transpose(1, 2);
     };
     q = make(h);
     k = make(kv);
@@ -42,15 +42,16 @@ void Report(benchmark::State& state, double flops) {
       benchmark::Counter(flops * state.iterations() / 1e9, benchmark::Counter::kIsRate);
 }
 
+template <at::ScalarType kType>
 void Forward(benchmark::State& state) {
-  Case c(state);
-  if (!FlashAttentionUsable(c.q)) return state.SkipWithError("this CPU has no AMX");
+  Case c(state, kType);
+  if (!FlashAttentionForwardUsable(c.q)) return state.SkipWithError("not on this CPU");
   for (auto _ : state) FlashAttentionForward({{c.q, c.k, c.v, c.out, c.lse}}, c.scale, true);
   Report(state, c.flops);
 }
 void Backward(benchmark::State& state) {
   Case c(state);
-  if (!FlashAttentionUsable(c.q)) return state.SkipWithError("this CPU has no AMX");
+  if (!FlashAttentionBackwardUsable(c.q)) return state.SkipWithError("not on this CPU");
   FlashAttentionForward({{c.q, c.k, c.v, c.out, c.lse}}, c.scale, true);
   for (auto _ : state) {
     FlashAttentionBackward({{c.q, c.k, c.v, c.out, c.lse, c.dout, c.dq, c.dk, c.dv}}, c.scale,
@@ -58,8 +59,9 @@ void Backward(benchmark::State& state) {
   }
   Report(state, 2.5 * c.flops);
 }
+template <at::ScalarType kType>
 void TorchForward(benchmark::State& state) {
-  Case c(state);
+  Case c(state, kType);
   for (auto _ : state) at::_scaled_dot_product_flash_attention_for_cpu(c.q, c.k, c.v, 0.0, true);
   Report(state, c.flops);
 }
@@ -81,8 +83,10 @@ void Shapes(benchmark::internal::Benchmark* b) {
       ->Args({1, 9, 3, 4096, 64});
   b->Args({2, 8, 8, 1024, 128})->Args({8, 4, 4, 256, 64});
 }
-BENCHMARK(Forward)->Apply(Shapes);
-BENCHMARK(TorchForward)->Apply(Shapes);
+BENCHMARK(Forward<at::kBFloat16>)->Apply(Shapes);
+BENCHMARK(TorchForward<at::kBFloat16>)->Apply(Shapes);
+BENCHMARK(Forward<at::kFloat>)->Apply(Shapes);
+BENCHMARK(TorchForward<at::kFloat>)->Apply(Shapes);
 BENCHMARK(Backward)->Apply(Shapes);
 BENCHMARK(TorchBackward)->Apply(Shapes);
 

@@ -144,18 +144,18 @@ void ExpectSameBits(const Gradients& a, const Gradients& b) {
   EXPECT_TRUE(a.dv.equal(b.dv));
 }
 
-#define RETURN_WITHOUT_AMX()                                                     \
-  if (!FlashAttentionSupported(64)) {                                            \
-    EXPECT_FALSE(FlashAttentionUsable(at::zeros({1, 1, 1, 64}, at::kBFloat16))); \
-    std::printf("no AMX here: only the refusal was tested\n");                   \
-    return;                                                                      \
+#define RETURN_WITHOUT_AMX()                                                             \
+  if (!FlashAttentionSupported(64)) {                                                    \
+    EXPECT_FALSE(FlashAttentionBackwardUsable(at::zeros({1, 1, 1, 64}, at::kBFloat16))); \
+    std::printf("no AMX here: only the refusal was tested\n");                           \
+    return;                                                                              \
   }
 
 TEST(FlashAttentionTest, SupportsExactlyItsHeadDims) {
   EXPECT_EQ(FlashAttentionSupported(64), CpuHasAmx() && __builtin_cpu_supports("avx512bf16"));
   for (const int64_t bad : {0, 8, 24, 65, 144, 256})
     EXPECT_FALSE(FlashAttentionSupported(bad)) << bad;
-  EXPECT_FALSE(FlashAttentionUsable(at::zeros({1, 1, 1, 64}, at::kFloat)));
+  EXPECT_FALSE(FlashAttentionBackwardUsable(at::zeros({1, 1, 1, 64}, at::kFloat)));
 }
 
 // {batch, heads, kv heads, queries, keys, head dim, causal}

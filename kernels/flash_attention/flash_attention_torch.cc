@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "kernels/flash_attention/flash_attention.h"
+#include "kernels/flash_attention/flash_forward_fp32.h"
 
 namespace ll {
 namespace {
@@ -24,14 +25,19 @@ AttentionView<T> ViewOf(const at::Tensor& t, at::IntArrayRef sizes, at::ScalarTy
 
 FlashAttentionShape ShapeOf(const at::Tensor& q, const at::Tensor& k, double scale, bool causal) {
   LL_CHECK(q.dim() == 4 && k.dim() == 4);
-  return {.batch = q.size(0),
-          .heads = q.size(1),
-          .kv_heads = k.size(1),
-          .q_tokens = q.size(2),
-          .k_tokens = k.size(2),
-          .head_dim = q.size(3),
-          .scale = static_cast<float>(scale),
-          .causal = causal};
+  const FlashAttentionShape shape{.batch = q.size(0),
+                                  .heads = q.size(1),
+                                  .kv_heads = k.size(1),
+                                  .q_tokens = q.size(2),
+                                  .k_tokens = k.size(2),
+                                  .head_dim = q.size(3),
+                                  .scale = static_cast<float>(scale),
+                                  .causal = causal};
+  LL_CHECK(shape.q_tokens >= 0 && shape.k_tokens >= 1 && shape.scale > 0);
+  LL_CHECK(shape.kv_heads >= 1 && shape.heads >= shape.kv_heads);
+  LL_CHECK(shape.heads % shape.kv_heads == 0);
+  LL_CHECK(!causal || shape.q_tokens <= shape.k_tokens);
+  return shape;
 }
 
 // Every call's tensor sizes.
@@ -84,15 +90,44 @@ void RunTasks(const std::vector<Params>& items, int64_t (*tasks)(const FlashAtte
   });
 }
 
+void ForwardInFp32(at::ArrayRef<FlashAttentionForwardCall> calls, double scale, bool causal) {
+  std::vector<FlashForwardFp32Params> items;
+  for (const FlashAttentionForwardCall& c : calls) {
+    const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);
+    LL_CHECK(FlashForwardFp32Takes(shape.head_dim));
+    const Sizes sizes(shape);
+    items.push_back({.shape = shape,
+                     .q = ViewOf<const float>(c.q, sizes.q, at::kFloat),
+                     .k = ViewOf<const float>(c.k, sizes.k, at::kFloat),
+                     .v = ViewOf<const float>(c.v, sizes.k, at::kFloat),
+                     .out = ViewOf<float>(c.out, sizes.q, at::kFloat),
+                     .lse = ViewOf<float>(c.lse, sizes.lse, at::kFloat)});
+  }
+  RunTasks(items, FlashForwardFp32Tasks, FlashForwardFp32ScratchBytes,
+           [](FlashForwardFp32Params p, int64_t task, void* scratch) {
+             p.scratch = scratch;
+             FlashForwardFp32(p, task, task + 1);
+           });
+}
+
 }  // namespace
 
-bool FlashAttentionUsable(const at::Tensor& q) {
+bool FlashAttentionForwardUsable(const at::Tensor& q) {
+  if (FlashAttentionBackwardUsable(q)) return true;
+  // Without AVX-512 torch's kernel is the faster one (docs/performance.md).
+  return CpuIsa() == Isa::kAvx512 && q.device().is_cpu() && q.scalar_type() == at::kFloat &&
+         q.dim() > 0 && FlashForwardFp32Takes(q.size(-1));
+}
+
+bool FlashAttentionBackwardUsable(const at::Tensor& q) {
   return q.device().is_cpu() && q.scalar_type() == at::kBFloat16 && q.dim() > 0 &&
          FlashAttentionSupported(q.size(-1));
 }
 
 void FlashAttentionForward(at::ArrayRef<FlashAttentionForwardCall> calls, double scale,
                            bool causal) {
+  if (!calls.empty() && calls[0].q.scalar_type() == at::kFloat)
+    return ForwardInFp32(calls, scale, causal);
   std::vector<FlashAttentionForwardParams> items;
   for (const FlashAttentionForwardCall& c : calls) {
     const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);

@@ -6,18 +6,21 @@
 
 namespace ll {
 
-// True if the kernels can take these dtypes, device and head dimension on this machine; else use
-// torch's kernel.
-bool FlashAttentionUsable(const at::Tensor& q);
+// True if the kernels can take this dtype, device and shape on this machine, bf16 or fp32 forward
+// and bf16 backward; else use torch's kernel. Either forward's out and lse suit either backward.
+bool FlashAttentionForwardUsable(const at::Tensor& q);
+bool FlashAttentionBackwardUsable(const at::Tensor& q);
 
 // Views of any strides with a contiguous last dimension. q, out [B, H, Nq, D]; k, v [B, K, Nk, D]
-// with H % K == 0, all bf16; lse fp32 [B, H, Nq] of any strides. out and lse are written.
+// with H % K == 0, all bf16 or, in every call of a list, all fp32; lse fp32 [B, H, Nq] of any
+// strides. out and lse are written.
 struct FlashAttentionForwardCall {
   at::Tensor q, k, v, out, lse;
 };
 
-// dq, dk, dv as q, k, v. They are overwritten, but accumulate_dkv adds to dk and dv. Calls of one
-// list must not write the same dk or dv elements: pass the one that accumulates in a later list.
+// As above, bf16 alone; dq, dk, dv as q, k, v. They are overwritten, but accumulate_dkv adds to dk
+// and dv. Calls of one list must not write the same dk or dv elements: pass the one that
+// accumulates in a later list.
 struct FlashAttentionBackwardCall {
   at::Tensor q, k, v, out, lse, dout, dq, dk, dv;
   bool accumulate_dkv = false;
