@@ -30,6 +30,25 @@ TEST(ParameterTest, TrainableCountsOfThePapers) {  // claims 11, 12
   EXPECT_EQ(TrainableParameterCount(c, Spec("ctx: 8192\nmethod: full\n")), c.ParameterCount());
 }
 
+TEST(ContextParallelTest, ARankHoldsItsShareOfARow) {
+  const LlamaConfig c = *BuiltInModel("7b");
+  const std::string keys = "ctx: 32768\ngpus: 8\nglobal_batch_size: 8\n";
+  const JobSpec one = Spec(keys), eight = Spec(keys + "context_parallel: 8\n");
+  const MemoryForecast whole = ForecastMemory(c, one, /*gpu=*/true, "full"),
+                       shard = ForecastMemory(c, eight, /*gpu=*/true, "full");
+  EXPECT_EQ(shard.weights, whole.weights);
+  EXPECT_EQ(shard.trainables, whole.trainables);
+  // K and V of half the heads of half a group (S/8 tokens) at least, in bf16.
+  const int64_t received = 32768 / 8 * c.num_key_value_heads / 2 * c.head_dim * 2 * 2;
+  EXPECT_GE(shard.activations, whole.activations / 8 + received);
+  EXPECT_LT(shard.activations, whole.activations / 4);
+  EXPECT_EQ(shard.workspace, whole.workspace / 8);
+  // As many rows in as much time: eight ranks take one row after the other instead of one each.
+  const Throughput h200 = ThroughputOf("H200");
+  EXPECT_NEAR(ForecastTime(c, eight, "full", h200).step_seconds,
+              ForecastTime(c, one, "full", h200).step_seconds, 1e-9);
+}
+
 TEST(FlopsTest, ReproducesLongLorasTable) {  // claim 10, TFLOPs
   LlamaConfig c = *BuiltInModel("7b");
   FlopCount f = ForwardFlops(c, 8192, 8192);
