@@ -462,6 +462,24 @@ TEST_F(AgentTest, LowerTermIsNotObeyedAlsoByTheNextProcess) {
   EXPECT_FALSE(agent_->welcomed());
 }
 
+// The coordinator has seen reports that a full disk did not keep; the next process must not give
+// their numbers to what it has to say.
+TEST_F(AgentTest, NextProcessIsHeardAfterAFullDisk) {
+  Welcome();
+  auto order = Order("job-a", 1, {0});
+  Label(order, "fake.until_stopped", "1");
+  Start(order);
+  ASSERT_TRUE(Until([&] { return Trains("job-a"); }));
+  agent_.reset();
+  LL_ASSERT_OK(RemoveTree(options_.work_dir + "/gangs/job-a.e0001/reports.jsonl"));
+  link_.sent.clear();
+  NewAgent();
+  LL_ASSERT_OK(agent_->Open());
+  Welcome({VerdictOf("job-a", 1, true, 50)});
+  ASSERT_TRUE(Until([&] { return !Exits("job-a").empty(); }));
+  EXPECT_GT(Reports("job-a").back().sequence(), 50);
+}
+
 TEST_F(AgentTest, NextProcessReportsWhatTheKilledOneLeft) {
   // The first agent process: one gang has ended without anyone hearing of it, another runs when it
   // is killed.
