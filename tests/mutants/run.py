@@ -56,7 +56,8 @@ def run_with_mutant(build, work, target, arguments, env, timeout):
         if subprocess.run(command, shell=True, cwd=build, capture_output=True).returncode != 0:
             return False, "does not link: this program has no part in the file"
     try:
-        done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **env})
+        done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=timeout,
+                              env={**os.environ, **env})
     except subprocess.TimeoutExpired:
         return True, "it did not end"
     return done.returncode != 0, done.stdout + done.stderr
