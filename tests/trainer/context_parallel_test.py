@@ -1,4 +1,6 @@
 """Ranks that share rows: losses are those of one rank, whatever the split, also across a resume."""
+import time
+
 import harness
 from harness import Gang, TrainerTest, events_of, losses, train
 
@@ -57,6 +59,7 @@ class ContextParallelTest(TrainerTest):
     def test_a_lost_rank_is_named_with_its_phase(self):
         gang = Gang(self.write_spec(context_parallel=4, max_steps=100000, save_steps=0), self.path("lost"), 4)
         gang.wait_for(lambda e: e["event"] == "step" and e["step"] == 3)
+        time.sleep(1)  # what a rank has said of itself is up to a quarter of a second old
         gang.ranks[2].kill()
         codes = gang.wait()
         self.assertEqual([codes[r] for r in (0, 1, 3)], [30] * 3, gang.stderr)
