@@ -63,8 +63,7 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
       LayerActivations layer = shared;
       if (!training) {
-        // Two buffers in turn: a layer writes its output while its input is still read.
-        if (l % 2 == 1) layer.x = l == 1 ? rows(d) : full_layers_[1].x;
+        layer.x_mid = layer.x;  // the residual stream, in place
       } else if (recompute == Recompute::kFull) {
         layer.x = rows(d);
       } else {
@@ -73,7 +72,7 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
       }
       full_layers_.push_back(layer);
     }
-    full_final_x_ = rows(d);
+    full_final_x_ = training ? rows(d) : full_layers_[0].x;
     full_workspace_.normed = rows(d);
     full_workspace_.product = rows(f);
     if (training) {

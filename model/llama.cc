@@ -131,7 +131,7 @@ absl::Status Llama::State::Load(WeightSource& source) {
   }
   LL_ASSIGN_OR_RETURN(NormWeight norm,
                       NormWeight::Create("model.norm.weight", config.hidden_size, options, source));
-  head.emplace(std::move(norm), config.rms_norm_eps, head_weight, head_grad,
+  head.emplace(std::move(norm), config.rms_norm_eps, head_weight, head_grad, options.trainable,
                options.loss_chunk_tokens);
   buffers.emplace(config, options);
   CollectParameters();

@@ -8,16 +8,19 @@ namespace ll {
 namespace {
 
 // Bytes of logits held at a time where the caller does not say: larger chunks mean fewer passes
-// over the fp32 gradient of the head.
-constexpr int64_t kChunkBytes = 96 << 20;
+// over the head, and in training over its fp32 gradient. A model that is not trained has room for
+// more (model/plan/memory_plan.cc counts both).
+constexpr int64_t kTrainingChunkBytes = 96 << 20;
+constexpr int64_t kChunkBytes = 384 << 20;
 
 }  // namespace
 
 int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
   int64_t chunk = chunk_tokens_;
-  if (chunk <= 0)
-    chunk =
-        std::max<int64_t>(64, kChunkBytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
+  if (chunk <= 0) {
+    const int64_t bytes = trainable_ ? kTrainingChunkBytes : kChunkBytes;
+    chunk = std::max<int64_t>(64, bytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
+  }
   return std::min(chunk, tokens);
 }
 

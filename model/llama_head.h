@@ -13,13 +13,15 @@ namespace ll {
 class LlamaHead {
  public:
   // `weight` [V, d] is the head's matrix in the compute dtype (the embedding where tied); `dweight`
-  // fp32 [V, d] receives its gradient, undefined where it is frozen.
+  // fp32 [V, d] receives its gradient, undefined where it is frozen. `trainable`: NllAndGradient
+  // will be called.
   LlamaHead(NormWeight norm, double eps, at::Tensor weight, at::Tensor dweight,
-            int64_t chunk_tokens)
+            bool trainable, int64_t chunk_tokens)
       : norm_(std::move(norm)),
         eps_(eps),
         weight_(weight),
         dweight_(dweight),
+        trainable_(trainable),
         chunk_tokens_(chunk_tokens) {}
 
   // Writes nll fp32 [N] (0 where labels [N] int64 is -100).
@@ -43,6 +45,7 @@ class LlamaHead {
   NormWeight norm_;
   double eps_;
   at::Tensor weight_, dweight_;
+  bool trainable_;
   int64_t chunk_tokens_;
   at::Tensor logits_;    // [chunk, V], reused
   at::Tensor dw_chunk_;  // [V, d] bf16, reused

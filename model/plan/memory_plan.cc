@@ -17,6 +17,8 @@ constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
 constexpr double kReserve = 0.04;
 // Rows of logits in flight; the head works through the tokens in chunks of at most this.
 constexpr int64_t kHeadChunkTokens = 512;
+// Bytes of logits in flight where nothing is trained (model/llama_head.cc).
+constexpr int64_t kHeadBytesUntrained = 384 << 20;
 // 4.127 bits a weight: NF4 in blocks of 64 with doubly quantised absmax (QLoRA).
 constexpr double kNf4Bytes = 4.127 / 8;
 constexpr int64_t kMasterMomentsGradient = 4 * 4;
@@ -187,6 +189,8 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   if (!Trains(s)) {  // one layer's forward at a time, nothing kept
     m.workspace = tokens * SavedElements(c, "none") * element;
+    m.head = std::min(tokens * c.vocab_size * element, kHeadBytesUntrained) +
+             tokens * c.hidden_size * element;
     return m;
   }
   m.trainables =
