@@ -15,8 +15,8 @@ class LlamaHead {
   // `weight` [V, d] is the head's matrix in the compute dtype (the embedding where tied); `dweight`
   // fp32 [V, d] receives its gradient, undefined where it is frozen. `trainable`: NllAndGradient
   // will be called.
-  LlamaHead(NormWeight norm, double eps, at::Tensor weight, at::Tensor dweight,
-            bool trainable, int64_t chunk_tokens)
+  LlamaHead(NormWeight norm, double eps, at::Tensor weight, at::Tensor dweight, bool trainable,
+            int64_t chunk_tokens)
       : norm_(std::move(norm)),
         eps_(eps),
         weight_(weight),
