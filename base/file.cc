@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
+#include "base/ids.h"
 #include "base/status_macros.h"
 
 namespace ll {
@@ -80,9 +80,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view bytes, int mode) {
-  static std::atomic<int> counter = 0;
-  const std::string temporary = absl::StrCat(path, ".tmp-", getpid(), "-", counter.fetch_add(1));
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  // A random name: on a shared file system another host, or another container, may write the same
+  // path at the same time with the same process number.
+  const std::string temporary = absl::StrCat(path, ".tmp-", RandomHex(SystemRandom(), 8));
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (fd < 0) return ErrnoStatus(errno, "cannot create", temporary);
   absl::Status status = WriteAll(fd, bytes, temporary);
   if (status.ok() && fsync(fd) != 0) status = ErrnoStatus(errno, "cannot sync", temporary);

@@ -27,9 +27,10 @@ target_link_libraries(ll_torch INTERFACE ${LL_TORCH}/lib/libtorch_cpu.so ${LL_TO
 file(GLOB LL_GOMP ${LL_TORCH}/lib/libgomp*.so*)
 target_compile_options(ll_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
 target_link_libraries(ll_torch INTERFACE ${LL_GOMP})
-# libtorch_cpu.so wants CUDA's run-time libraries (cupti and such) that pip put beside it.
+# libtorch_cpu.so wants CUDA's run-time libraries (cupti and such) that pip put beside it; it finds them by itself. In
+# the build tree programs find torch by the run path that CMake gives them, installed ones by deploy/CMakeLists.txt's.
 foreach(dir ${LL_TORCH_RPATH})
-  target_link_options(ll_torch INTERFACE -Wl,-rpath,${dir} -Wl,-rpath-link,${dir})
+  target_link_options(ll_torch INTERFACE -Wl,-rpath-link,${dir})
 endforeach()
 # The distribution's linker default would hide an unresolved symbol of a library we never call.
 target_link_options(ll_torch INTERFACE -Wl,--allow-shlib-undefined)

@@ -131,6 +131,10 @@ class RealCoordinator : public Coordinator {
 
   std::string grpc_address() const override { return grpc_address_; }
   std::string http_address() const override { return http_->address(); }
+  void Probe(std::function<void()> answer) override {
+    driver_->Read(
+        [answer = std::move(answer)](const absl::Status&, const Scheduler*) { answer(); });
+  }
 
  private:
   void WireUp() {

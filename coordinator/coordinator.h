@@ -2,6 +2,7 @@
 // several.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,9 @@ class Coordinator {
   // "HOST:PORT" with the real ports.
   virtual std::string grpc_address() const = 0;
   virtual std::string http_address() const = 0;
+
+  // Calls back soon, once, from the thread that decides: a loop that hangs does not.
+  virtual void Probe(std::function<void()> answer) = 0;
 };
 
 }  // namespace ll

@@ -278,6 +278,66 @@ TEST_F(TlsTest, OnlyAnAdministratorGoesBelowOrAboveTheUsersPriorities) {
   LL_EXPECT_OK(CallOnce<v1::SubmitResponse>(*bob, &v1::Jobs::Stub::Submit, request));
 }
 
+// Every one with its field and its reason, and nothing of it is stored.
+TEST_F(TlsTest, WhatTheSchedulerCannotDoIsRefused) {
+  using Code = absl::StatusCode;
+  auto jobs = v1::Jobs::NewStub(Secure("", "bobs"));
+  auto admin = v1::Admin::NewStub(Secure("", "secret"));
+  auto schedules = v1::Schedules::NewStub(Secure("", "bobs"));
+  const auto queue = [&](const char* name, int max_gpus) {
+    v1::SetQueueRequest request;
+    request.mutable_queue()->set_name(name);
+    request.mutable_queue()->set_weight(1);
+    request.mutable_queue()->set_max_gpus(max_gpus);
+    return CallOnce<v1::Queue>(*admin, &v1::Admin::Stub::SetQueue, request).status();
+  };
+  LL_ASSERT_OK(queue("closed", 0));
+  LL_ASSERT_OK(queue("small", 2));
+  EXPECT_THAT(queue("none", -1), StatusIs(Code::kInvalidArgument, "max_gpus: expected"));
+  const auto submit = [&](const std::function<void(v1::JobSpec&)>& change) {
+    v1::SubmitRequest request = Request();
+    change(*request.mutable_spec());
+    return CallOnce<v1::SubmitResponse>(*jobs, &v1::Jobs::Stub::Submit, request).status();
+  };
+  EXPECT_THAT(submit([](auto& spec) { spec.set_queue("nobody"); }),
+              StatusIs(Code::kNotFound, "queue: there is no queue nobody"));
+  EXPECT_THAT(submit([](auto& spec) { spec.set_queue("closed"); }),
+              StatusIs(Code::kFailedPrecondition,
+                       "queue: the job needs 1 GPUs; queue closed may never hold more than 0"));
+  EXPECT_THAT(submit([](auto& spec) {
+                spec.set_queue("small");
+                spec.set_gpus(4);
+              }),
+              StatusIs(Code::kFailedPrecondition,
+                       "queue: the job needs 4 GPUs; queue small may never hold more than 2"));
+  EXPECT_THAT(submit([](auto& spec) { spec.set_gpus(0); }),
+              StatusIs(Code::kInvalidArgument, "gpus: expected"));
+  EXPECT_THAT(submit([](auto& spec) { spec.set_priority(-1); }),
+              StatusIs(Code::kPermissionDenied, "priority: expected 0 to 100, found -1"));
+
+  v1::SubmitAllRequest circle;
+  for (const auto& [name, after] : {std::pair("a", "b"), std::pair("b", "a")}) {
+    v1::SubmitMember& member = *circle.add_members();
+    member.set_name(name);
+    *member.mutable_spec() = Request().spec();
+    member.mutable_spec()->add_after(after);
+  }
+  EXPECT_THAT(
+      CallOnce<v1::SubmitAllResponse>(*jobs, &v1::Jobs::Stub::SubmitAll, circle).status(),
+      StatusIs(Code::kInvalidArgument, "after: jobs wait for each other: a after b after a"));
+
+  v1::CreateScheduleRequest never;
+  never.mutable_schedule()->set_name("never");
+  never.mutable_schedule()->set_cron("0 0 30 2 *");
+  *never.mutable_schedule()->mutable_spec() = Request().spec();
+  EXPECT_THAT(CallOnce<v1::Schedule>(*schedules, &v1::Schedules::Stub::Create, never).status(),
+              StatusIs(Code::kInvalidArgument, "cron: expected"));
+  LL_ASSERT_OK_AND_ASSIGN(const v1::ListResponse left,
+                          CallOnce<v1::ListResponse>(*v1::Jobs::NewStub(Secure("", "secret")),
+                                                     &v1::Jobs::Stub::List, v1::ListRequest()));
+  EXPECT_EQ(left.jobs_size(), 0);
+}
+
 TEST_F(TlsTest, PlaintextGetsNothing) {
   auto jobs = v1::Jobs::NewStub(
       grpc::CreateChannel(under_test_.address(), grpc::InsecureChannelCredentials()));

@@ -65,6 +65,45 @@ TEST_F(CoordinatorTest, AScheduledRunGetsItsVerdict) {
   EXPECT_EQ(run(3, 2.01).verdict(), v1::ScheduleRun::SAME);
 }
 
+// A run of a schedule with stages is the whole graph, its jobs named by their own ids.
+TEST_F(CoordinatorTest, AScheduleOfATrainingInStages) {
+  Start();
+  auto agent = Agent("w1", 1);
+  agent->SayHello();
+  agent->TakeWelcome();
+  auto schedules = v1::Schedules::NewStub(under_test_.Channel());
+  v1::CreateScheduleRequest create;
+  create.mutable_schedule()->set_name("nightly");
+  create.mutable_schedule()->set_cron("0 0 1 1 *");
+  v1::JobSpec& spec = *create.mutable_schedule()->mutable_spec();
+  spec = Request().spec();
+  spec.clear_name();
+  spec.set_max_steps(4);
+  for (const int64_t length : {spec.context_length() / 2, spec.context_length()})
+    spec.add_stages(length);
+  LL_ASSERT_OK(CallOnce<v1::Schedule>(*schedules, &v1::Schedules::Stub::Create, create));
+  Restart();
+  schedules = v1::Schedules::NewStub(under_test_.Channel());
+  v1::RunScheduleRequest request;
+  request.set_name("nightly");
+  request.set_request_id("r");
+  const auto last = CallOnce<v1::Job>(*schedules, &v1::Schedules::Stub::Run, request);
+  LL_ASSERT_OK(last);
+  EXPECT_EQ(last->spec().name(), "nightly-merge");
+  EXPECT_EQ(last->spec().labels().at("schedule"), "nightly");
+  EXPECT_EQ(last->spec().labels().at("graph"), "nightly");
+  v1::GetScheduleRequest get;
+  get.set_name("nightly");
+  const auto shown = CallOnce<v1::Schedule>(*schedules, &v1::Schedules::Stub::Get, get);
+  LL_ASSERT_OK(shown);
+  EXPECT_EQ(shown->spec().stages_size(), 2) << "as the user wrote it";
+  ASSERT_EQ(shown->runs_size(), 1);
+  EXPECT_EQ(shown->runs(0).job_id(), last->job_id());
+  ASSERT_EQ(shown->runs(0).before_job_ids_size(), 2);
+  EXPECT_EQ(last->spec().job(), shown->runs(0).before_job_ids(1));
+  EXPECT_THAT(last->spec().after(), testing::Contains(shown->runs(0).before_job_ids(1)));
+}
+
 TEST_F(CoordinatorTest, ADeadlineOfAScheduledJobCountsFromItsRun) {
   Start();
   auto agent = Agent("w1", 1);

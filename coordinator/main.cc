@@ -2,12 +2,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/log.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/options.h"
+#include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 
 namespace {
@@ -28,6 +31,17 @@ ll::LogLevel LevelOf(const std::string& name) {
   return name == "error" ? ll::LogLevel::kError : ll::LogLevel::kInfo;
 }
 
+// Waits for a signal; meanwhile the service manager hears that the decision loop still turns.
+int WaitForSignal(const sigset_t& signals, ll::Coordinator& coordinator,
+                  const ll::ServiceNotify& notify) {
+  const timespec wait = absl::ToTimespec(std::min(notify.watchdog_interval(), absl::Hours(1)));
+  while (true) {
+    const int number = sigtimedwait(&signals, nullptr, &wait);
+    if (number > 0) return number;
+    coordinator.Probe([&notify] { notify.Alive(); });
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -45,6 +59,7 @@ int main(int argc, char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
 
+  const ll::ServiceNotify notify = ll::ServiceNotify::FromEnvironment();
   ll::SetLogLevel(LevelOf(options.log_level));
   ll::InstallSpdlogSink("ll-coordinator");
   auto coordinator = ll::Coordinator::Start(options, ll::RealClock());
@@ -54,9 +69,10 @@ int main(int argc, char** argv) {
               options.data_dir.c_str());
   std::fflush(stdout);
 
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
+  notify.Ready(absl::StrCat("serving ", (*coordinator)->grpc_address()));
+  const int signal_number = WaitForSignal(signals, **coordinator, notify);
   LL_LOG(kInfo) << "signal " << signal_number << ": stopping";
+  notify.Stopping();
   alarm(kStopDeadlineSeconds);  // a stop that hangs is ended by SIGALRM; everything acknowledged is
                                 // on disk
   coordinator->reset();

@@ -1,9 +1,6 @@
 #include "coordinator/options.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
@@ -11,6 +8,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "rpc/channel.h"
+#include "rpc/config_file.h"
 
 #ifndef LL_VERSION
 #define LL_VERSION "unknown"
@@ -18,35 +16,6 @@
 
 namespace ll {
 namespace {
-
-// CLI11 reads configuration files of its own dialect; this teaches it one flat YAML mapping.
-class YamlConfig : public CLI::Config {
- public:
-  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return ""; }
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> items;
-    YAML::Node root;
-    try {
-      root = YAML::Load(input);
-    } catch (const YAML::Exception& error) {
-      throw CLI::FileError(
-          absl::StrCat("config: not YAML, line ", error.mark.line + 1, ": ", error.msg));
-    }
-    if (root.IsNull()) return items;
-    if (!root.IsMap()) throw CLI::FileError("config: expected a mapping of flags to values");
-    for (const auto& entry : root) {
-      if (!entry.first.IsScalar() || !entry.second.IsScalar()) {
-        throw CLI::FileError("config: expected a mapping of flags to plain values");
-      }
-      CLI::ConfigItem item;
-      item.name = entry.first.as<std::string>();
-      std::replace(item.name.begin(), item.name.end(), '_', '-');
-      item.inputs = {entry.second.as<std::string>()};
-      items.push_back(std::move(item));
-    }
-    return items;
-  }
-};
 
 std::string DefaultDataDir() {
   if (const char* dir = std::getenv("LL_DATA_DIR"); dir != nullptr && *dir != '\0') return dir;
@@ -99,9 +68,7 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
-  app.config_formatter(std::make_shared<YamlConfig>());
-  app.set_config("--config", "", "YAML file with the same keys; flags win");
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  AddConfigFile(app);
   *exit_now = false;
   try {
     app.parse(argc, argv);

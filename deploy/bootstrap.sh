@@ -19,12 +19,17 @@ packages=(
   libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev                  # flags, formats, store
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
   zlib1g-dev libzstd-dev                                                                     # compressed data
+  libcurl4-openssl-dev libpugixml-dev                                                        # object stores
   tzdata                                                                                     # schedules
   libgloo-dev                                                                                # headers for c10d's Gloo
   libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
   openssl curl bible-kjv bible-kjv-text                                                      # tests and demo
 )
-test_packages=(clang-format clang-tidy clang-14 libclang-rt-14-dev llvm-14)  # style; fuzzing, with its run-time and symbolizer
+test_packages=(
+  clang-format clang-tidy clang-14 libclang-rt-14-dev llvm-14  # style; fuzzing, with its run-time and symbolizer
+  prometheus                                                   # promtool; the tests scrape with a server of their own
+  iproute2                                                     # hosts as network namespaces
+)
 disk_needed_gb=8  # the wheels unpack to 4.6 GB beside pip's copies
 
 say() { echo "bootstrap: $*" >&2; }
@@ -62,6 +67,16 @@ missing_packages() {
   comm -23 <(printf '%s\n' "${wanted[@]}" | sort -u) <(sort -u <<< "$installed")
 }
 
+# A package with a daemon starts it at once, on every interface; what a test needs must not. Uses install_packages' root.
+keep_services_from_starting() {
+  local policy=/usr/sbin/policy-rc.d
+  [[ ! -e $policy ]] || return 0  # this machine has its own rule
+  printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" > /dev/null
+  "${root[@]}" chmod 755 "$policy"
+  # shellcheck disable=SC2064
+  trap "${root[*]} rm -f $policy" EXIT
+}
+
 install_packages() {
   local missing log root=()
   mapfile -t missing < <(missing_packages)
@@ -73,11 +88,14 @@ install_packages() {
   say "installing ${#missing[@]} Debian packages: ${missing[*]}"
   log=$(mktemp)
   local apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
+  [[ " ${missing[*]} " != *" prometheus "* ]] || keep_services_from_starting
   if ! "${apt[@]}" update < /dev/null > "$log" 2>&1 ||
      ! "${apt[@]}" install --no-install-recommends "${missing[@]}" < /dev/null >> "$log" 2>&1; then
     tail -n 20 "$log" >&2
     die "apt-get failed (whole output: $log)"
   fi
+  # Nor at the next boot; 'update-rc.d prometheus enable' takes it back.
+  [[ " ${missing[*]} " != *" prometheus "* ]] || "${root[@]}" update-rc.d prometheus disable >> "$log" 2>&1 || true
   rm -f "$log"
   mapfile -t missing < <(missing_packages)
   ((${#missing[@]} == 0)) || die "still missing after apt-get: ${missing[*]}"

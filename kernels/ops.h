@@ -63,8 +63,9 @@ void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tenso
 void TransposeInto(const at::Tensor& x, at::Tensor& y);
 
 // y [N, d] = x, each element zeroed with probability p (to 1/65536), not scaled; the mask depends
-// on (key, stream, row, column) alone. y may be x.
-void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y);
+// on (key, stream, row, column) alone, x's first row being row `first_row`. y may be x.
+void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y,
+             int64_t first_row = 0);
 // What the kept elements are to be multiplied by: 1 / (1 - p), with p as Dropout rounds it.
 double DropoutScale(double p);
 
@@ -88,6 +89,11 @@ struct Nf4Tensor {
   at::Tensor nested_absmax;  // fp32 [ceil(numel / 64 / 256)]
   float offset = 0;          // mean of the absmax
   std::vector<int64_t> shape;
+
+  // The same weight on a device.
+  Nf4Tensor To(at::Device device) const {
+    return {codes.to(device), absmax.to(device), nested_absmax.to(device), offset, shape};
+  }
 };
 // w of a multiple of 64 elements. `offset`: instead of the mean that is computed here, for
 // comparing bytes with another implementation, whose sum may be rounded in another order.
@@ -101,7 +107,10 @@ void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt);
 at::Tensor Nf4QuantMap();
 at::Tensor Nf4NestedQuantMap();
 
-// Sum of squares of an fp32 tensor, added up in fp64.
+// Sums of squares of each kSumSquaresBlock elements (the last may be fewer) of an fp32 tensor,
+// added up in fp64: [blocks] on the CPU.
+at::Tensor BlockSumSquares(const at::Tensor& x);
+// Their sum.
 double SumSquares(const at::Tensor& x);
 
 }  // namespace ll

@@ -192,6 +192,16 @@ TEST_F(CliTest, GetShowsTheHistoryWhenAsked) {
 
 TEST_F(CliTest, SmallCommands) {
   EXPECT_EQ(Run({"why", "job-000000000001"}).out, "it waits for 2 slots\n");
+  const std::string checkpoints = Run({"checkpoints", "job-000000000001"}).out;
+  EXPECT_THAT(checkpoints, testing::HasSubstr("/jobs/job-1/e0002/checkpoints/step-000200"));
+  EXPECT_THAT(checkpoints, testing::HasSubstr("1.2500"));
+  EXPECT_THAT(checkpoints, testing::HasSubstr("s3://bucket/job-1/e0001/step-000100"));
+  EXPECT_THAT(checkpoints, testing::Not(testing::HasSubstr("/jobs/job-1/e0001")));  // removed
+  const auto json =
+      nlohmann::json::parse(Run({"-o", "json", "checkpoints", "job-000000000001"}).out);
+  ASSERT_EQ(json.size(), 2u);
+  EXPECT_EQ(json[0]["step"], 200);
+  EXPECT_EQ(json[1]["kept"], "multiple of 100");
   EXPECT_THAT(Run({"workers", "list"}).out, HasSubstr("2 x cpu, 8 GB each"));
   EXPECT_EQ(nlohmann::json::parse(Run({"workers", "list", "-o", "json"}).out)[0]["worker"], "w1");
   EXPECT_EQ(Run({"cancel", "a", "b", "--reason", "wrong data"}).code, 0);
@@ -229,6 +239,8 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"pause"},
                                                           {"resume"},
                                                           {"why"},
+                                                          {"checkpoints"},
+                                                          {"verify"},
                                                           {"eval"},
                                                           {"eval", "perplexity"},
                                                           {"eval", "passkey"},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "nlohmann/json.hpp"
 
@@ -65,8 +66,14 @@ void PrintError(const absl::Status& status, bool json, std::ostream& err) {
     err << object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
     return;
   }
-  // One error, one line: scripts and logs keep it together.
-  err << "llctl: error: " << absl::StrReplaceAll(status.message(), {{"\n", " "}}) << "\n";
+  // One error, one line: scripts and logs keep it together. A hint of several lines holds commands
+  // to paste, which follow.
+  const std::string hint = ErrorHint(status);
+  absl::string_view message = status.message();
+  const bool lines = hint.find('\n') != std::string::npos && absl::ConsumeSuffix(&message, hint);
+  if (lines) absl::ConsumeSuffix(&message, "; ");
+  err << "llctl: error: " << absl::StrReplaceAll(message, {{"\n", " "}}) << "\n";
+  if (lines) err << hint << "\n";
 }
 
 }  // namespace ll

@@ -222,6 +222,24 @@ class FakeCoordinator : public v1::Jobs::Service, public v1::Admin::Service {
     *response->mutable_job() = job;
     return ToGrpcStatus(failure);
   }
+  grpc::Status Checkpoints(grpc::ServerContext*, const v1::CheckpointsRequest*,
+                           v1::CheckpointsResponse* response) override {
+    v1::CheckpointRecord* newest = response->add_checkpoints();
+    newest->set_step(200);
+    newest->set_epoch(2);
+    newest->set_size_bytes(12'000'000);
+    newest->set_loss(1.25);
+    newest->set_path("/jobs/job-1/e0002/checkpoints/step-000200");
+    newest->set_kept("newest");
+    v1::CheckpointRecord* copy = response->add_checkpoints();
+    copy->set_step(100);
+    copy->set_epoch(1);
+    copy->set_path("/jobs/job-1/e0001/checkpoints/step-000100");
+    copy->set_removed(true);
+    copy->set_copy_uri("s3://bucket/job-1/e0001/step-000100");
+    copy->set_kept("multiple of 100");
+    return ToGrpcStatus(failure);
+  }
   grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest*,
                            v1::ListWorkersResponse* response) override {
     v1::Worker* worker = response->add_workers();

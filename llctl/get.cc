@@ -6,6 +6,7 @@
 #include "base/format.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -60,6 +61,7 @@ void PrintJob(const v1::Job& job, Session& session) {
       {"workers", absl::StrJoin(job.workers(), ", ")},
       {"progress", ProgressText(job.progress())},
       {"forecast", ForecastText(job.forecast())},
+      {"actual", AgainstActualText(job)},
       {"checkpoint", CheckpointText(job)},
       {"result", job.has_result() ? JsonToYaml(ProtoToJson(job.result())) : ""},
       {"spec", SpecText(job.has_resolved_spec() ? job.resolved_spec() : job.spec())},

@@ -73,6 +73,11 @@ std::string FiresText(const v1::ScheduleRun& run) {
                       " before, from ", ShowTime(run.first_fire_time()));
 }
 
+std::string JobText(const v1::ScheduleRun& run) {
+  const int others = run.before_job_ids_size();
+  return others == 0 ? run.job_id() : absl::StrCat(run.job_id(), " after ", others, " others");
+}
+
 std::string RunReason(const v1::ScheduleRun& run) {
   if (run.verdict_reason().empty()) return run.reason();
   return run.reason().empty() ? run.verdict_reason()
@@ -87,7 +92,7 @@ void PrintRuns(const v1::Schedule& schedule, Output& output) {
       {"RUN", "FIRE TIME", "JOB", "STATE", "LOSS", "PPL", "TOK/S", "MEMORY", "VERDICT", "REASON"});
   for (const v1::ScheduleRun& run : schedule.runs()) {
     const bool left_out = run.job_id().empty();
-    table.Add({absl::StrCat(run.number()), FiresText(run), left_out ? "-" : run.job_id(),
+    table.Add({absl::StrCat(run.number()), FiresText(run), left_out ? "-" : JobText(run),
                left_out           ? "left out"
                : run.state() == 0 ? "deleted"
                                   : v1::JobState_Name(run.state()),

@@ -65,8 +65,10 @@ void AddGetCommand(CLI::App& app, Action& chosen);
 void AddWatchCommand(CLI::App& app, Action& chosen);
 void AddLogsCommand(CLI::App& app, Action& chosen);
 void AddControlCommands(CLI::App& app, Action& chosen);  // cancel, pause, resume
+void AddCheckpointsCommand(CLI::App& app, Action& chosen);
 void AddWhyCommand(CLI::App& app, Action& chosen);
 void AddChatCommand(CLI::App& app, Action& chosen);
+void AddVerifyCommand(CLI::App& app, Action& chosen);
 void AddEvalCommand(CLI::App& app, Action& chosen);
 void AddMergeCommand(CLI::App& app, Action& chosen);
 void AddWorkersCommand(CLI::App& app, Action& chosen);

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 
+#include "model/offload.h"
+
 namespace ll {
 
 LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
   const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
-  const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.dtype); };
-  const auto stats = [&](at::IntArrayRef shape) { return at::empty(shape, at::kFloat); };
+  const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.compute()); };
+  const auto stats = [&](at::IntArrayRef shape) { return at::empty(shape, options_.fp32()); };
   const bool norm = config_.HasQkNorm();
   return {rows(d),
           stats({tokens}),
@@ -32,7 +34,8 @@ void ActivationBuffers::PrepareReceived(int64_t elements) {
     at::Tensor& received = full_layers_[l].received;
     if (!received.defined() || received.numel() < elements) {
       received = at::Tensor();
-      received = shared && l > 0 ? full_layers_[0].received : at::empty({elements}, options_.dtype);
+      received =
+          shared && l > 0 ? full_layers_[0].received : at::empty({elements}, options_.compute());
     }
     layers_[l].received = received;
   }
@@ -57,15 +60,20 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
     const int64_t kv = config_.num_key_value_heads * config_.head_dim,
                   f = config_.intermediate_size;
-    const auto rows = [&](int64_t width) { return at::empty({capacity_, width}, options_.dtype); };
+    const auto rows = [&](int64_t width) {
+      return at::empty({capacity_, width}, options_.compute());
+    };
     const LayerActivations shared = NewLayer(capacity_);
     const Recompute recompute = options_.recompute;
+    std::vector<at::Tensor> slots;
+    for (int64_t i = 0; i < InputOffload::kSlots && options_.offload_activations; ++i)
+      slots.push_back(rows(d));
     for (int64_t l = 0; l < config_.num_hidden_layers; ++l) {
       LayerActivations layer = shared;
       if (!training) {
         layer.x_mid = layer.x;  // the residual stream, in place
       } else if (recompute == Recompute::kFull) {
-        layer.x = rows(d);
+        layer.x = slots.empty() ? rows(d) : slots[static_cast<size_t>(l % InputOffload::kSlots)];
       } else {
         layer = NewLayer(capacity_);
         if (recompute == Recompute::kSelective) layer.gate_up = shared.gate_up;

@@ -2,26 +2,17 @@
 
 #include <cmath>
 
+#include "model/attention_cuda.h"
+
 namespace ll {
 namespace {
 
 double ScaleOf(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(3))); }
 
-// torch's kernel aligns causal masks at the top left, so shorter queries get rows of zeros in
-// front: [B, H, Nq, …] to [B, H, Nk, …]. Their results are dropped; going back they carry no
-// gradient.
-at::Tensor Padded(const at::Tensor& t, int64_t keys) {
-  const int64_t missing = keys - t.size(2);
-  if (missing == 0) return t;
-  std::vector<int64_t> shape = t.sizes().vec();
-  shape[2] = missing;
-  return at::cat({at::zeros(shape, t.options()), t}, 2);
-}
-
 void TorchForward(const FlashAttentionForwardCall& c, bool causal) {
   const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
-  const auto [out, lse] =
-      at::_scaled_dot_product_flash_attention_for_cpu(Padded(c.q, keys), c.k, c.v, 0.0, causal);
+  const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+      WithZeroQueriesInFront(c.q, keys), c.k, c.v, 0.0, causal);
   c.out.copy_(out.narrow(2, keys - queries, queries));
   c.lse.copy_(lse.narrow(2, keys - queries, queries));
 }
@@ -29,14 +20,22 @@ void TorchForward(const FlashAttentionForwardCall& c, bool causal) {
 void TorchBackward(const FlashAttentionBackwardCall& c, bool causal) {
   const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-      Padded(c.dout, keys), Padded(c.q, keys), c.k, c.v, Padded(c.out, keys), Padded(c.lse, keys),
-      0.0, causal);
+      WithZeroQueriesInFront(c.dout, keys), WithZeroQueriesInFront(c.q, keys), c.k, c.v,
+      WithZeroQueriesInFront(c.out, keys), WithZeroQueriesInFront(c.lse, keys), 0.0, causal);
   c.dq.copy_(dq.narrow(2, keys - queries, queries));
   c.accumulate_dkv ? c.dk.add_(dk) : c.dk.copy_(dk);
   c.accumulate_dkv ? c.dv.add_(dv) : c.dv.copy_(dv);
 }
 
 }  // namespace
+
+at::Tensor WithZeroQueriesInFront(const at::Tensor& t, int64_t rows) {
+  const int64_t missing = rows - t.size(2);
+  if (missing == 0) return t;
+  std::vector<int64_t> shape = t.sizes().vec();
+  shape[2] = missing;
+  return at::cat({at::zeros(shape, t.options()), t}, 2);
+}
 
 at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int64_t head_dim,
                        const SegmentBatch& batch) {
@@ -57,14 +56,16 @@ void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bo
   if (calls.empty()) return;
   if (FlashAttentionForwardUsable(calls[0].q))
     return FlashAttentionForward(calls, ScaleOf(calls[0].q), causal);
-  for (const FlashAttentionForwardCall& c : calls) TorchForward(c, causal);
+  for (const FlashAttentionForwardCall& c : calls)
+    c.q.is_cuda() ? CudaAttentionForward(c, causal) : TorchForward(c, causal);
 }
 
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal) {
   if (calls.empty()) return;
   if (FlashAttentionBackwardUsable(calls[0].q))
     return FlashAttentionBackward(calls, ScaleOf(calls[0].q), causal);
-  for (const FlashAttentionBackwardCall& c : calls) TorchBackward(c, causal);
+  for (const FlashAttentionBackwardCall& c : calls)
+    c.q.is_cuda() ? CudaAttentionBackward(c, causal) : TorchBackward(c, causal);
 }
 
 }  // namespace ll

@@ -18,6 +18,10 @@ at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int
 at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
                       const SegmentBatch& batch);
 
+// Rows of zeros in front of the queries, [B, H, Nq, …] to [B, H, rows, …]: for kernels that align
+// causal masks at the top left. Their results are dropped; going back they carry no gradient.
+at::Tensor WithZeroQueriesInFront(const at::Tensor& t, int64_t rows);
+
 // Calls scaled by 1/sqrt(D), with the project's kernel where it can run and torch's
 // elsewhere. Causal: with fewer queries than keys the queries are the
 // last ones. Backward calls of one list write disjoint elements of dk and dv.

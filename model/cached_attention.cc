@@ -6,6 +6,7 @@
 
 #include "kernels/flash_attention/flash_attention_torch.h"
 #include "kernels/ops.h"
+#include "model/attention_cuda.h"
 
 namespace ll {
 namespace {
@@ -45,9 +46,10 @@ void CachedAttention::Dense(const at::Tensor& q, int64_t window, const KvCache::
                    queries = q.transpose(0, 1).unsqueeze(0),
                    result = out.view({n_, heads_, head_dim_}).transpose(0, 1).unsqueeze(0);
   const bool banded = window > 0 && total > window;
-  if (!banded && FlashAttentionForwardUsable(queries)) {
-    const at::Tensor lse = at::empty({1, heads_, n_}, at::kFloat);
+  if (q.is_cuda() || (!banded && FlashAttentionForwardUsable(queries))) {
+    const at::Tensor lse = at::empty({1, heads_, n_}, q.options().dtype(at::kFloat));
     const FlashAttentionForwardCall call{queries, k, v, result, lse};
+    if (q.is_cuda()) return CudaAttentionForward(call, /*causal=*/true, banded ? window : 0);
     FlashAttentionForward(call, 1.0 / std::sqrt(static_cast<double>(head_dim_)), /*causal=*/true);
     return;
   }

@@ -6,10 +6,10 @@
 
 namespace ll {
 
-KvCache::KvCache(const LlamaConfig& config, at::ScalarType dtype)
+KvCache::KvCache(const LlamaConfig& config, const at::TensorOptions& options)
     : kv_heads_(config.num_key_value_heads),
       head_dim_(config.head_dim),
-      dtype_(dtype),
+      options_(options),
       layers_(static_cast<size_t>(config.num_hidden_layers)) {}
 
 int64_t KvCache::BytesPerToken(const LlamaConfig& config, at::ScalarType dtype) {
@@ -23,7 +23,7 @@ void KvCache::Reserve(int64_t tokens) {
   const int64_t capacity = std::max({tokens, 2 * capacity_, kFirstTokens});
   for (Layer& layer : layers_) {
     for (at::Tensor* t : {&layer.k, &layer.v}) {
-      at::Tensor grown = at::empty({kv_heads_, capacity, head_dim_}, dtype_);
+      at::Tensor grown = at::empty({kv_heads_, capacity, head_dim_}, options_);
       // Where growing stopped half-way for lack of memory, some layers have the new size already.
       if (t->defined()) grown.narrow(1, 0, tokens_).copy_(t->narrow(1, 0, tokens_));
       *t = grown;

@@ -23,8 +23,8 @@ class KvCache {
     at::Tensor k, v;
   };
 
-  // Empty. `dtype` is the model's ModelOptions::dtype.
-  KvCache(const LlamaConfig& config, at::ScalarType dtype);
+  // Empty. `options` are the model's ModelOptions::compute(); a dtype alone means the CPU.
+  KvCache(const LlamaConfig& config, const at::TensorOptions& options);
 
   static int64_t BytesPerToken(const LlamaConfig& config, at::ScalarType dtype);
 
@@ -41,7 +41,7 @@ class KvCache {
 
  private:
   int64_t kv_heads_, head_dim_;
-  at::ScalarType dtype_;
+  at::TensorOptions options_;
   int64_t tokens_ = 0, capacity_ = 0;
   std::vector<Layer> layers_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <tuple>
 
 #include <c10/core/GradMode.h>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "kernels/common/cuda_kernels.h"
 #include "kernels/ops.h"
 #include "model/llama_state.h"
 #include "model/torch_edge.h"
@@ -37,14 +39,19 @@ absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options
                            .expected = "float32 or bfloat16",
                            .found = c10::toString(options.dtype)});
   }
-  if (!options.device.is_cpu()) {
-    return absl::UnimplementedError(
-        absl::StrCat("device ", options.device.str(), ": this build computes on the CPU"));
+  if (options.device.is_cuda() && CudaKernelsInUse() == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device ", options.device.str(), ": libll_cuda.so has not been opened"));
   }
   if (options.train_all && options.lora.rank > 0) {
     return MakeFieldError({.field = "lora.rank",
                            .expected = "0 where every weight is trained",
                            .found = absl::StrCat(options.lora.rank)});
+  }
+  if (options.offload_activations && options.recompute != Recompute::kFull) {
+    return MakeFieldError({.field = "offload_activations",
+                           .expected = "recompute full, which keeps nothing but layers' inputs",
+                           .found = "another recompute"});
   }
   if (options.lora.rank < 0 || options.lora.dropout < 0 || options.lora.dropout >= 1) {
     return MakeFieldError(
@@ -107,7 +114,7 @@ absl::Status Llama::State::LoadTable(const std::string& name, bool trained, Weig
         absl::StrCat(name, ": expected shape [", config.vocab_size, ", ", config.hidden_size,
                      "], found ", w.dim(), " dimensions and ", w.numel(), " elements"));
   }
-  table = w.to(options.dtype, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  table = w.to(options.compute(), /*non_blocking=*/false, /*copy=*/true).contiguous();
   if (!trained) return absl::OkStatus();
   master = options.dtype == at::kFloat ? table : table.to(at::kFloat);
   if (options.trainable) grad = at::zeros_like(master);
@@ -127,6 +134,11 @@ absl::Status Llama::State::Load(WeightSource& source) {
   }
   for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
     LL_ASSIGN_OR_RETURN(LlamaLayer layer, LlamaLayer::Create(config, l, options, source));
+    if (base) {
+      std::vector<at::Tensor> frozen;
+      layer.AppendFrozen(frozen);
+      base->AddLayer(frozen);
+    }
     layers.push_back(std::move(layer));
   }
   LL_ASSIGN_OR_RETURN(NormWeight norm,
@@ -143,7 +155,11 @@ void Llama::State::CollectParameters() {
     parameters.push_back(
         {"model.embed_tokens.weight", embedding, embedding_master, embedding_grad, false, true});
   }
-  for (const LlamaLayer& layer : layers) layer.AppendParameters(parameters);
+  for (const LlamaLayer& layer : layers) {
+    first_parameter.push_back(parameters.size());
+    layer.AppendParameters(parameters);
+  }
+  first_parameter.push_back(parameters.size());
   head->norm().AppendParameters(parameters);
   if (head_master.defined())
     parameters.push_back({"lm_head.weight", head_weight, head_master, head_grad, false, false});
@@ -157,6 +173,8 @@ void Llama::State::PrepareRope(int64_t tokens) {
   cos = sin = at::Tensor();  // the old tables go before the new ones come
   rope = table;
   std::tie(cos, sin) = CosSin(rope, tokens);
+  cos = cos.to(options.device);
+  sin = sin.to(options.device);
 }
 
 absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const AttentionSpec& attention,
@@ -172,6 +190,8 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
                              .found = absl::StrCat(labels.numel())});
     }
   }
+  tokens = tokens.to(options.device);
+  if (labels.defined()) labels = labels.to(options.device);
   RowContext context;
   PrepareRope(tokens.numel());
   context.cos = cos;
@@ -182,13 +202,7 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
                         MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
     return context;
   }
-  if (options.lora.dropout > 0 && row.dropout_key != 0) {
-    // The mask's kernel counts rows from the first token that is here.
-    return MakeFieldError({.field = "lora_dropout",
-                           .expected = "0 where ranks share a row",
-                           .found = absl::StrCat(options.lora.dropout)});
-  }
-  std::vector<Segment> mine;  // tokens of the row that are here
+  std::vector<Segment>& mine = context.tokens;
   if (attention.kind == AttentionKind::kFull && tokens.numel() >= 2 * peers->world_size()) {
     LL_ASSIGN_OR_RETURN(context.ring, MakeRingPlan(config, tokens.numel(), row.documents,
                                                    peers->world_size(), peers->rank()));
@@ -209,20 +223,82 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
   return context;
 }
 
-absl::Status Llama::State::Forward(const RowContext& context, const at::Tensor& tokens) {
+void Llama::State::StartPass(bool backward) {
+  if (!base) return;
+  std::vector<size_t> order(layers.size());
+  std::iota(order.begin(), order.end(), 0);
+  if (backward) {
+    for (size_t l = layers.size(); l-- > 0;) order.push_back(l);
+  }
+  base->StartPass(std::move(order));
+}
+
+InputOffload* Llama::State::PrepareTraining(const RowContext& context, int64_t tokens) {
+  buffers->Prepare(tokens, /*training=*/true,
+                   context.shard ? context.shard->ReceivedElements() : 0);
+  if (!offload) return nullptr;
+  std::vector<at::Tensor> inputs;
+  for (size_t l = 0; l < layers.size(); ++l)
+    inputs.push_back(buffers->layer(static_cast<int64_t>(l)).x);
+  offload->Prepare(std::move(inputs));
+  return &*offload;
+}
+
+absl::Status Llama::State::Forward(const RowContext& context, const at::Tensor& tokens,
+                                   InputOffload* offload) {
+  if (offload != nullptr) offload->BeforeWrite(0);
   EmbeddingForward(embedding, tokens, buffers->layer(0).x);
   for (size_t l = 0; l < layers.size(); ++l) {
+    if (offload != nullptr) {
+      offload->Written(l);
+      if (l + 1 < layers.size()) offload->BeforeWrite(l + 1);
+    }
+    LL_RETURN_IF_ERROR(Use(l));
     LL_RETURN_IF_ERROR(
         layers[l].Forward(context, buffers->layer(l), buffers->workspace(), buffers->output(l)));
   }
   return absl::OkStatus();
 }
 
-absl::Status Llama::State::SitOut(RowPeers& peers) const {
-  const size_t passes = options.recompute == Recompute::kFull ? 3 : 2;
-  for (size_t i = 0; i < passes * layers.size(); ++i) {
-    LL_RETURN_IF_ERROR(peers.StartExchange({}, {}));
-    LL_RETURN_IF_ERROR(peers.FinishExchange());
+absl::Status Llama::State::BackwardHead(const at::Tensor& labels, double grad_scale,
+                                        at::Tensor& nll, GradientObserver* gradients) {
+  const size_t first = first_parameter.back(), last = parameters.size();
+  if (gradients != nullptr) {
+    gradients->Begin(first, last);
+    if (config.tie_word_embeddings) gradients->Begin(0, first_parameter.front());
+  }
+  head->NllAndGradient(buffers->final_x(), labels, grad_scale, nll, buffers->workspace().dx);
+  return gradients != nullptr ? gradients->End(first, last) : absl::OkStatus();
+}
+
+absl::Status Llama::State::BackwardLayers(const RowContext& context, const at::Tensor& tokens,
+                                          GradientObserver* gradients) {
+  Workspace& w = buffers->workspace();
+  for (size_t l = layers.size(); l-- > 0;) {
+    const size_t first = first_parameter[l], last = first_parameter[l + 1];
+    if (gradients != nullptr) gradients->Begin(first, last);
+    LayerActivations& saved = buffers->layer(static_cast<int64_t>(l));
+    LL_RETURN_IF_ERROR(Use(l));
+    if (offload) offload->BeforeBackward(l);
+    LL_RETURN_IF_ERROR(layers[l].Restore(context, options.recompute, saved, w));
+    LL_RETURN_IF_ERROR(layers[l].Backward(context, saved, w));
+    if (gradients != nullptr) LL_RETURN_IF_ERROR(gradients->End(first, last));
+  }
+  const size_t embedding_end = first_parameter.front();
+  if (gradients != nullptr) gradients->Begin(0, embedding_end);
+  if (embedding_grad.defined()) EmbeddingBackward(w.dx, tokens, embedding_grad);
+  return gradients != nullptr ? gradients->End(0, embedding_end) : absl::OkStatus();
+}
+
+absl::Status Llama::State::SitOut(RowPeers& peers) {
+  const size_t back = options.recompute == Recompute::kFull ? 2 : 1;  // exchanges of a layer
+  for (size_t i = 0; i < 2 * layers.size(); ++i) {
+    const bool backward = i >= layers.size();
+    LL_RETURN_IF_ERROR(Use(backward ? 2 * layers.size() - 1 - i : i));
+    for (size_t k = 0; k < (backward ? back : 1); ++k) {
+      LL_RETURN_IF_ERROR(peers.StartExchange({}, {}));
+      LL_RETURN_IF_ERROR(peers.FinishExchange());
+    }
   }
   return absl::OkStatus();
 }
@@ -232,11 +308,13 @@ Llama::~Llama() = default;
 
 absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config,
                                                      WeightSource& source,
-                                                     const ModelOptions& options) {
+                                                     const ModelOptions& options, RowPeers* base) {
   LL_RETURN_IF_ERROR(CheckOptions(config, options));
   auto state = std::make_unique<State>();
   state->config = config;
   state->options = options;
+  if (options.offload_activations) state->offload.emplace(MakeHostCopier(options.device));
+  if (base != nullptr && base->world_size() > 1) state->base.emplace(*base);
   LL_RETURN_IF_ERROR(TorchTry([&] {
     c10::NoGradGuard no_grad;
     return state->Load(source);
@@ -246,7 +324,7 @@ absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const LlamaConfig& config,
 
 absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpec& attention,
                                               double grad_scale, PhaseSeconds* seconds,
-                                              RowPeers* peers) {
+                                              RowPeers* peers, GradientObserver* gradients) {
   State& s = *state_;
   if (!s.options.trainable)
     return absl::FailedPreconditionError("this model was made for inference only");
@@ -262,25 +340,18 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
     PhaseSeconds spent;
     Stopwatch watch;
     enter("forward");
+    s.StartPass(/*backward=*/true);
     if (tokens.numel() == 0) return s.SitOut(*peers);
-    s.buffers->Prepare(tokens.numel(), /*training=*/true,
-                       context.shard ? context.shard->ReceivedElements() : 0);
-    LL_RETURN_IF_ERROR(s.Forward(context, tokens));
+    LL_RETURN_IF_ERROR(s.Forward(context, tokens, s.PrepareTraining(context, tokens.numel())));
     spent.forward = watch.Lap();
 
-    Workspace& w = s.buffers->workspace();
-    at::Tensor nll = at::empty({tokens.numel()}, at::kFloat);
-    s.head->NllAndGradient(s.buffers->final_x(), labels, grad_scale, nll, w.dx);
+    at::Tensor nll = at::empty({tokens.numel()}, s.options.fp32());
+    LL_RETURN_IF_ERROR(s.BackwardHead(labels, grad_scale, nll, gradients));
     loss = nll.sum(at::kDouble).item<double>();
     spent.head = watch.Lap();
 
     enter("backward");
-    for (size_t l = s.layers.size(); l-- > 0;) {
-      LayerActivations& saved = s.buffers->layer(static_cast<int64_t>(l));
-      LL_RETURN_IF_ERROR(s.layers[l].Restore(context, s.options.recompute, saved, w));
-      LL_RETURN_IF_ERROR(s.layers[l].Backward(context, saved, w));
-    }
-    if (s.embedding_grad.defined()) EmbeddingBackward(w.dx, tokens, s.embedding_grad);
+    LL_RETURN_IF_ERROR(s.BackwardLayers(context, tokens, gradients));
     spent.backward = watch.Lap();
     if (seconds != nullptr) {
       seconds->forward += spent.forward;
@@ -290,6 +361,18 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
     return absl::OkStatus();
   }));
   return loss;
+}
+
+absl::Status Llama::SitOut(bool backward) {
+  State& s = *state_;
+  if (!s.base) return absl::OkStatus();
+  return TorchTry([&]() -> absl::Status {
+    s.StartPass(backward);
+    const size_t layers = s.layers.size();
+    for (size_t i = 0; i < (backward ? 2 : 1) * layers; ++i)
+      LL_RETURN_IF_ERROR(s.Use(i < layers ? i : 2 * layers - 1 - i));
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention,
@@ -303,11 +386,12 @@ absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention
                         s.MakeContext(row, attention, /*peers=*/nullptr, tokens, labels));
     context.dropout_key = 0;
     s.buffers->Prepare(tokens.numel(), /*training=*/false);
+    s.StartPass(/*backward=*/false);
     LL_RETURN_IF_ERROR(s.Forward(context, tokens));
-    at::Tensor nll = at::empty({tokens.numel()}, at::kFloat);
+    at::Tensor nll = at::empty({tokens.numel()}, s.options.fp32());
     s.head->Nll(s.buffers->final_x(), labels, nll);
     loss = nll.sum(at::kDouble).item<double>();
-    if (per_token_nll != nullptr) *per_token_nll = nll;
+    if (per_token_nll != nullptr) *per_token_nll = nll.cpu();
     return absl::OkStatus();
   }));
   return loss;
@@ -322,6 +406,7 @@ absl::StatusOr<at::Tensor> Llama::Logits(const at::Tensor& tokens, const Attenti
     LL_ASSIGN_OR_RETURN(const RowContext context, s.MakeContext({tokens, {}, {}, 0}, attention,
                                                                 /*peers=*/nullptr, ids, no_labels));
     s.buffers->Prepare(ids.numel(), /*training=*/false);
+    s.StartPass(/*backward=*/false);
     LL_RETURN_IF_ERROR(s.Forward(context, ids));
     logits = s.head->Logits(s.buffers->final_x());
     return absl::OkStatus();
@@ -351,6 +436,7 @@ absl::StatusOr<at::Tensor> Llama::Weight(const std::string& hf_name) const {
   if (hf_name == "lm_head.weight" && !state_->config.tie_word_embeddings)
     return state_->head_weight;
   if (hf_name == state_->head->norm().name) return state_->head->norm().w;
+  if (state_->base) return absl::FailedPreconditionError("ranks divide this model's matrices");
   for (const LlamaLayer& layer : state_->layers) {
     if (at::Tensor w = layer.Weight(hf_name); w.defined()) return w;
   }

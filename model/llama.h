@@ -63,6 +63,8 @@ struct ModelOptions {
   bool quantize_base = false;
   at::ScalarType dtype = at::kBFloat16;  // of weights and activations: kFloat or kBFloat16
   at::Device device{at::kCPU};
+  // What recomputation starts from lies in host memory between the passes (model/offload.h). GPUs.
+  bool offload_activations = false;
   LoraSpec lora;
   bool train_embedding = false;  // with a tied head the trained embedding is the head too
   bool train_norm = false;
@@ -73,6 +75,10 @@ struct ModelOptions {
   Recompute recompute = Recompute::kNone;
   int64_t loss_chunk_tokens = 0;  // rows of logits held at a time; 0 = automatic
   uint64_t seed = 0;              // of LoRA A's initialisation
+
+  // Of weights and activations, and of masters, gradients and statistics.
+  at::TensorOptions compute() const { return at::TensorOptions(device).dtype(dtype); }
+  at::TensorOptions fp32() const { return at::TensorOptions(device).dtype(at::kFloat); }
 };
 
 // A trained weight. The optimizer reads grad and writes master; compute is the copy in
@@ -108,6 +114,18 @@ struct PhaseSeconds {
   double backward = 0;  // layers (with recomputation) and embedding
 };
 
+// Who is told about gradients while a row's backward pass runs, from the last parameters to the
+// first: [first, last) are indices in Llama::parameters(), a layer's or what comes before or after
+// the layers.
+class GradientObserver {
+ public:
+  virtual ~GradientObserver() = default;
+  // The pass is about to add to these gradients.
+  virtual void Begin(size_t first, size_t last) = 0;
+  // It will not touch them again. An error ends the pass.
+  virtual absl::Status End(size_t first, size_t last) = 0;
+};
+
 class KvCache;
 
 // Which of the new positions' logits Llama::Extend returns.
@@ -118,9 +136,13 @@ class Llama {
   // Reads every weight from `source` into ModelOptions::dtype. Errors: InvalidArgument naming the
   // field for options that contradict the config or each other, FailedPrecondition for a weight of
   // the wrong shape, and the source's own.
+  // With `base`, which must outlive the model, the layers' frozen matrices are divided over those
+  // ranks (model/sharded_base.h): every pass through the layers is collective over them, and a rank
+  // that has no row calls SitOut. Generation (Extend) and Weight refuse such a model.
   static absl::StatusOr<std::unique_ptr<Llama>> Create(const LlamaConfig& config,
                                                        WeightSource& source,
-                                                       const ModelOptions& options);
+                                                       const ModelOptions& options,
+                                                       RowPeers* base = nullptr);
   ~Llama();
 
   // The sum over the row's valid targets of the negative log-likelihood. Gradients of (sum *
@@ -129,27 +151,32 @@ class Llama {
   // With several `peers` each rank takes its shard of the row's tokens (model/cp_exchange.h): the
   // sum and the gradients are the shard's, and those of all ranks add up to the row's. Collective;
   // every rank gives the same row. Errors: also what MakeShardPlan refuses, dropout, and a peer
-  // that failed.
+  // that failed. A rank without a token of the row tells `gradients` nothing.
   absl::StatusOr<double> ForwardBackward(const Row& row, const AttentionSpec& attention,
                                          double grad_scale, PhaseSeconds* seconds = nullptr,
-                                         RowPeers* peers = nullptr);
+                                         RowPeers* peers = nullptr,
+                                         GradientObserver* gradients = nullptr);
 
-  // The same sum without gradients. `per_token_nll`, if given, becomes fp32 [N], 0 where there is
-  // no target.
+  // The same sum without gradients. `per_token_nll`, if given, becomes fp32 [N] on the CPU, 0 where
+  // there is no target.
   absl::StatusOr<double> Nll(const Row& row, const AttentionSpec& attention,
                              at::Tensor* per_token_nll = nullptr);
+
+  // This rank's part in a ForwardBackward or, without `backward`, an Nll of the ranks that divide
+  // the base with it.
+  absl::Status SitOut(bool backward);
 
   // All logits, fp32 [N, V]: for tests and short generations.
   absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens, const AttentionSpec& attention);
 
   // Runs `tokens` behind those in `cache` (model/kv_cache.h), which was made for this model and
   // grows by them, with full causal attention. Fp32 logits of the last new position [1, V], of all
-  // of them [n, V], or an undefined tensor. A long prompt goes through in pieces of kExtendTokens,
-  // so that beside the cache it needs no more memory than a short one.
-  // Dynamic NTK: as in transformers, the new positions are rotated for the length this call ends
-  // at, and what is in the cache stays as it was rotated.
-  // Errors: InvalidArgument for no tokens or ids beyond the vocabulary, ResourceExhausted for lack
-  // of memory; the cache then holds a prefix of what it should and may be truncated and used again.
+  // of them [n, V], or an undefined tensor, on the CPU. A long prompt goes through in pieces of
+  // kExtendTokens, so that beside the cache it needs no more memory than a short one. Dynamic NTK:
+  // as in transformers, the new positions are rotated for the length this call ends at, and what is
+  // in the cache stays as it was rotated. Errors: InvalidArgument for no tokens or ids beyond the
+  // vocabulary, ResourceExhausted for lack of memory; the cache then holds a prefix of what it
+  // should and may be truncated and used again.
   absl::StatusOr<at::Tensor> Extend(absl::Span<const int32_t> tokens, KvCache& cache,
                                     LogitsOf which = LogitsOf::kLast);
   static constexpr int64_t kExtendTokens = 512;

@@ -49,8 +49,10 @@ void LlamaLayer::Extend(const NewTokens& context, KvCache::Layer& cache, LayerAc
 
 std::pair<at::Tensor, at::Tensor> Llama::State::RopeBehind(const KvCache& cache, int64_t total) {
   const int64_t past = cache.tokens();
-  if (config.rope.type == RopeScaling::Type::kDynamicNtk)
-    return CosSin(MakeRopeTable(config, total), total - past, past);
+  if (config.rope.type == RopeScaling::Type::kDynamicNtk) {
+    const auto [own_cos, own_sin] = CosSin(MakeRopeTable(config, total), total - past, past);
+    return {own_cos.to(options.device), own_sin.to(options.device)};
+  }
   // More than is needed now, so that a table serves many tokens; not for all the cache could hold.
   if (!cos.defined() || cos.size(0) < total)
     PrepareRope(std::max(total, std::min(cache.capacity(), 2 * total)));
@@ -60,12 +62,15 @@ std::pair<at::Tensor, at::Tensor> Llama::State::RopeBehind(const KvCache& cache,
 absl::StatusOr<at::Tensor> Llama::Extend(absl::Span<const int32_t> tokens, KvCache& cache,
                                          LogitsOf which) {
   State& s = *state_;
+  if (s.base)
+    return absl::FailedPreconditionError("ranks divide this model's matrices: it cannot generate");
   at::Tensor logits;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     LL_ASSIGN_OR_RETURN(const at::Tensor ids, TokenTensor(tokens, s.config.vocab_size));
     const int64_t count = ids.numel(), total = cache.tokens() + count;
     cache.Reserve(total);
+    const at::Tensor here = ids.to(s.options.device);
     const auto [cos, sin] = s.RopeBehind(cache, total);
     std::vector<at::Tensor> parts;
     for (int64_t begin = 0; begin < count; begin += kExtendTokens) {
@@ -73,7 +78,7 @@ absl::StatusOr<at::Tensor> Llama::Extend(absl::Span<const int32_t> tokens, KvCac
       const NewTokens context{CachedAttention(s.config, cache.tokens(), n), cos.narrow(0, begin, n),
                               sin.narrow(0, begin, n)};
       s.buffers->Prepare(n, /*training=*/false);
-      EmbeddingForward(s.embedding, ids.narrow(0, begin, n), s.buffers->layer(0).x);
+      EmbeddingForward(s.embedding, here.narrow(0, begin, n), s.buffers->layer(0).x);
       for (size_t l = 0; l < s.layers.size(); ++l) {
         s.layers[l].Extend(context, cache.layer(l), s.buffers->layer(l), s.buffers->workspace(),
                            s.buffers->output(l));
@@ -86,7 +91,7 @@ absl::StatusOr<at::Tensor> Llama::Extend(absl::Span<const int32_t> tokens, KvCac
         parts.push_back(s.head->Logits(x.narrow(0, n - 1, 1)));
       }
     }
-    if (!parts.empty()) logits = parts.size() == 1 ? parts[0] : at::cat(parts);
+    if (!parts.empty()) logits = (parts.size() == 1 ? parts[0] : at::cat(parts)).cpu();
     return absl::OkStatus();
   }));
   return logits;

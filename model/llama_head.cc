@@ -26,7 +26,7 @@ int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
 
 at::Tensor LlamaHead::Normed(const at::Tensor& x, at::Tensor& rstd) const {
   at::Tensor h = at::empty_like(x);
-  rstd = at::empty({x.size(0)}, at::kFloat);
+  rstd = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
   RmsNormForward(x, norm_.w, eps_, h, rstd);
   return h;
 }
@@ -79,7 +79,7 @@ at::Tensor LlamaHead::Logits(const at::Tensor& x) const {
   at::Tensor rstd;
   const at::Tensor h = Normed(x, rstd);
   if (x.size(0) > 1) return at::mm(h, weight_.t()).to(at::kFloat);
-  at::Tensor logits = at::empty({1, weight_.size(0)}, at::kFloat);
+  at::Tensor logits = at::empty({1, weight_.size(0)}, x.options().dtype(at::kFloat));
   MatVec(weight_, h, {}, logits);
   return logits;
 }

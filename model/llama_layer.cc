@@ -22,10 +22,10 @@ absl::StatusOr<NormWeight> NormWeight::Create(const std::string& name, int64_t w
                                                       "], found ", w.dim(), " dimensions and ",
                                                       w.numel(), " elements"));
   }
-  NormWeight norm{name, w.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), {}, {}};
+  NormWeight norm{name, w.to(options.fp32(), /*non_blocking=*/false, /*copy=*/true), {}, {}};
   if (options.train_norm || options.train_all) {
     norm.master = norm.w;
-    if (options.trainable) norm.grad = at::zeros({width}, at::kFloat);
+    if (options.trainable) norm.grad = at::zeros({width}, options.fp32());
   }
   return norm;
 }
@@ -168,6 +168,11 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
 absl::Status LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace& w) const {
   BackwardMlp(row, s, w);
   return BackwardAttention(row, s, w);
+}
+
+void LlamaLayer::AppendFrozen(std::vector<at::Tensor>& matrices) const {
+  for (const Projection* projection : {&qkv_, &o_, &gate_up_, &down_})
+    projection->AppendFrozen(matrices);
 }
 
 void LlamaLayer::AppendParameters(std::vector<Parameter>& parameters) const {

@@ -37,7 +37,8 @@ struct RowContext {
   std::optional<ShardPlan> shard;
   std::optional<RingPlan> ring;  // the same, in full attention
   RowPeers* peers = nullptr;
-  at::Tensor cos, sin;  // fp32 [>= N, D / 2] of the tokens that are here
+  std::vector<Segment> tokens;  // of the row, that are here; empty: all
+  at::Tensor cos, sin;          // fp32 [>= N, D / 2] of the tokens that are here
   uint64_t dropout_key = 0;
 };
 
@@ -68,6 +69,7 @@ class LlamaLayer {
   void Extend(const NewTokens& context, KvCache::Layer& cache, LayerActivations& s, Workspace& w,
               at::Tensor& x_out) const;
 
+  void AppendFrozen(std::vector<at::Tensor>& matrices) const;
   void AppendParameters(std::vector<Parameter>& parameters) const;
   at::Tensor Weight(const std::string& hf_name) const;
 
@@ -80,7 +82,7 @@ class LlamaLayer {
   void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
   absl::Status BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
   DropoutKey KeyOf(const RowContext& row, uint32_t projection) const {
-    return {row.dropout_key, stream_ + projection};
+    return {row.dropout_key, stream_ + projection, row.tokens.empty() ? nullptr : &row.tokens};
   }
 
   double eps_ = 0;

@@ -28,7 +28,8 @@ at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOption
   static thread_local at::Tensor buffers[kScratchUses];
   at::Tensor& buffer = buffers[use];
   const int64_t elements = sizes[0] * sizes[1];
-  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != options.dtype()) {
+  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != options.dtype() ||
+      buffer.device() != options.device()) {
     buffer = at::Tensor();  // the old one goes before the new one comes
     buffer = at::empty({elements}, options);
   }
@@ -59,39 +60,43 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
   LL_RETURN_IF_ERROR(p.ReadWeights(options, source));
   if (options.train_all) {
     p.master_ = MasterOf(p.weight_);
-    if (options.trainable) p.dweight_ = at::zeros({p.out_, in}, at::kFloat);
+    if (options.trainable) p.dweight_ = at::zeros({p.out_, in}, options.fp32());
   }
   if (!parts.empty() && parts[0].bias) LL_RETURN_IF_ERROR(p.LoadBias(options, source));
   if (p.rank_ == 0) return p;
 
   p.scale_ = lora.use_rslora ? lora.alpha / std::sqrt(lora.rank) : lora.alpha / lora.rank;
   p.dropout_p_ = lora.dropout;
-  p.lora_a_master_ = at::empty({p.rank_, in}, at::kFloat);
-  if (options.trainable) p.lora_a_grad_ = at::zeros({p.rank_, in}, at::kFloat);
+  at::Tensor a =
+      at::empty({p.rank_, in}, at::kFloat);  // drawn on the CPU, the same on every device
+  if (options.trainable) p.lora_a_grad_ = at::zeros({p.rank_, in}, options.fp32());
   const double bound =
       1.0 / std::sqrt(static_cast<double>(in));  // PEFT: Kaiming uniform with a = sqrt(5)
   for (Part& part : p.parts_) {
     if (part.rank_row < 0) continue;
     at::Generator generator = NamedGenerator(options.seed, part.name + ".lora_A.weight");
-    p.lora_a_master_.narrow(0, part.rank_row, lora.rank).uniform_(-bound, bound, generator);
-    part.b_master = at::zeros({part.rows, lora.rank}, at::kFloat);
+    a.narrow(0, part.rank_row, lora.rank).uniform_(-bound, bound, generator);
+    part.b_master = at::zeros({part.rows, lora.rank}, options.fp32());
     part.b = options.dtype == at::kFloat ? part.b_master : part.b_master.to(options.dtype);
-    if (options.trainable) part.b_grad = at::zeros({part.rows, lora.rank}, at::kFloat);
+    if (options.trainable) part.b_grad = at::zeros({part.rows, lora.rank}, options.fp32());
   }
+  p.lora_a_master_ = a.to(options.device);
   p.lora_a_ = options.dtype == at::kFloat ? p.lora_a_master_ : p.lora_a_master_.to(options.dtype);
   return p;
 }
 
 absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& source) {
-  compute_ = at::TensorOptions(options.device).dtype(options.dtype);
-  wide_ = options.dtype == at::kBFloat16 && out_ > in_ && in_ % 64 == 0;
+  compute_ = options.compute();
+  wide_ = options.device.is_cpu() && options.dtype == at::kBFloat16 && out_ > in_ && in_ % 64 == 0;
   for (const Part& part : parts_) wide_ = wide_ && part.rows % 32 == 0;
-  if (!options.quantize_base) weight_ = at::empty({out_, in_}, options.dtype);
+  if (!options.quantize_base) weight_ = at::empty({out_, in_}, options.compute());
   for (const Part& part : parts_) {
     if (options.quantize_base) {
       LL_ASSIGN_OR_RETURN(std::optional<Nf4Tensor> kept, source.GetNf4(part.name + ".weight"));
       if (kept && kept->shape == std::vector<int64_t>{part.rows, in_}) {
-        quantized_.push_back(*std::move(kept));
+        // Handles of our own: the source may keep its.
+        for (at::Tensor* t : {&kept->codes, &kept->absmax, &kept->nested_absmax}) *t = t->detach();
+        quantized_.push_back(kept->To(options.device));
         continue;
       }
     }
@@ -103,11 +108,13 @@ absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& 
     }
     if (!options.quantize_base) {
       weight_.narrow(0, part.row, part.rows).copy_(w);
+      w = at::Tensor();
+      source.Release(part.name + ".weight");  // the file's pages would count twice
     } else if (w.numel() % 64 != 0) {
       return absl::FailedPreconditionError(absl::StrCat(
           part.name, ".weight: NF4 needs a multiple of 64 elements, found ", w.numel()));
     } else {
-      quantized_.push_back(QuantizeNf4(w.to(options.dtype).contiguous()));
+      quantized_.push_back(QuantizeNf4(w.to(options.compute()).contiguous()));
     }
   }
   return absl::OkStatus();
@@ -138,7 +145,7 @@ at::Tensor Projection::BaseWeightForBackward() const {
 }
 
 absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& source) {
-  bias_ = at::empty({out_}, options.dtype);
+  bias_ = at::empty({out_}, options.compute());
   for (const Part& part : parts_) {
     LL_ASSIGN_OR_RETURN(const at::Tensor b, source.Get(part.name + ".bias"));
     if (b.sizes() != at::IntArrayRef({part.rows})) {
@@ -150,15 +157,28 @@ absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& sou
   }
   if (!options.train_all) return absl::OkStatus();
   bias_master_ = MasterOf(bias_);
-  if (options.trainable) dbias_ = at::zeros({out_}, at::kFloat);
+  if (options.trainable) dbias_ = at::zeros({out_}, options.fp32());
   return absl::OkStatus();
 }
 
 at::Tensor Projection::AdapterInput(const at::Tensor& x, DropoutKey dropout) const {
   if (!Drops(dropout)) return x;
   at::Tensor dropped = Scratch(kInput, x.sizes(), compute_);
-  Dropout(x, dropout_p_, dropout.key, dropout.stream, dropped);
+  Mask(x, dropout, dropped);
   return dropped;
+}
+
+void Projection::Mask(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+  if (dropout.tokens == nullptr) {
+    Dropout(x, dropout_p_, dropout.key, dropout.stream, y);
+    return;
+  }
+  int64_t row = 0;
+  for (const auto& [begin, end] : *dropout.tokens) {
+    at::Tensor part = y.narrow(0, row, end - begin);
+    Dropout(x.narrow(0, row, end - begin), dropout_p_, dropout.key, dropout.stream, part, begin);
+    row += end - begin;
+  }
 }
 
 double Projection::Scale(DropoutKey dropout) const {
@@ -254,7 +274,7 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
   }
   if (at::Tensor da = lora_a_grad_; da.defined()) AddOuter(dt, input, da);
   at::mm_out(dx, dt, lora_a_);
-  if (Drops(dropout)) Dropout(dx, dropout_p_, dropout.key, dropout.stream, dx);
+  if (Drops(dropout)) Mask(dx, dropout, dx);
 }
 
 void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
@@ -297,6 +317,13 @@ void Projection::AppendParameters(std::vector<Parameter>& parameters) const {
                           rows(lora_a_grad_, part.rank_row, rank), true, false});
     parameters.push_back(
         {part.name + ".lora_B.weight", part.b, part.b_master, part.b_grad, true, false});
+  }
+}
+
+void Projection::AppendFrozen(std::vector<at::Tensor>& matrices) const {
+  if (weight_.defined() && !master_.defined()) matrices.push_back(weight_);
+  for (const Nf4Tensor& q : quantized_) {
+    for (const at::Tensor& t : {q.codes, q.absmax, q.nested_absmax}) matrices.push_back(t);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "kernels/ops.h"
 #include "model/llama.h"
+#include "model/segments.h"
 
 namespace ll {
 
@@ -19,6 +20,9 @@ namespace ll {
 struct DropoutKey {
   uint64_t key = 0;
   uint32_t stream = 0;  // names the projection
+  // Where ranks share a row: the tokens of the row that are here, one run behind the other. Null:
+  // all of them.
+  const std::vector<Segment>* tokens = nullptr;
 };
 
 class Projection {
@@ -50,6 +54,9 @@ class Projection {
   // True if Backward reads x: something here is trained.
   bool NeedsInput() const { return dweight_.defined() || lora_a_.defined(); }
 
+  // Appends the matrices that are not trained, as they are kept (values, or NF4's codes and
+  // scales): handles, so that their memory can be changed under this projection.
+  void AppendFrozen(std::vector<at::Tensor>& matrices) const;
   // Appends this projection's trained weights.
   void AppendParameters(std::vector<Parameter>& parameters) const;
   // The rows of one part in the compute dtype, by its Hugging Face name with ".weight"; undefined
@@ -76,6 +83,8 @@ class Projection {
   // x as the adapters see it: x itself, or x after dropout (not scaled) in a buffer that the next
   // call overwrites.
   at::Tensor AdapterInput(const at::Tensor& x, DropoutKey dropout) const;
+  // y = x with the mask of `dropout`; y may be x.
+  void Mask(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // input A^T [N, R] in a buffer that the next call overwrites.
   at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
   // y += scale * (input A^T) B^T, where each part has its own columns of y.

@@ -27,8 +27,8 @@ struct Job {
                         " kind ", static_cast<int>(attention.kind), " group ",
                         attention.group_tokens, " tokens ", rows[0].tokens.numel(), " documents ",
                         rows[0].documents.size(), " recompute ",
-                        static_cast<int>(options.recompute), " nf4 ", options.quantize_base, " ",
-                        config.model_type);
+                        static_cast<int>(options.recompute), " dropout ", options.lora.dropout,
+                        " nf4 ", options.quantize_base, " ", config.model_type);
   }
 };
 
@@ -71,7 +71,7 @@ Job RandomJob(std::mt19937& random, at::ScalarType dtype) {
   job.options.recompute = static_cast<Recompute>(random() % 3);
   job.options.quantize_base = random() % 3 == 0;
   job.options.train_embedding = job.options.train_norm = random() % 2 == 0;
-  job.options.lora = {4, 8, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
+  job.options.lora = {4, 8, random() % 2 * 0.2, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
   const int64_t tokens = 2 + random() % 150;
   job.attention = {static_cast<AttentionKind>(random() % 4 == 0 ? 1 : 0), WrapKind::kSplit,
                    static_cast<int64_t>(1 + random() % tokens)};
@@ -79,6 +79,7 @@ Job RandomJob(std::mt19937& random, at::ScalarType dtype) {
   const int rows = 1 + static_cast<int>(random() % 3);
   for (int i = 0; i < rows; ++i)
     job.rows.push_back(RandomRow(i == 0 ? tokens : 1 + random() % tokens, random() % 2, random));
+  for (Row& row : job.rows) row.dropout_key = random();
   return job;
 }
 

@@ -1,9 +1,11 @@
 #include "coordinator/api/admission.h"
 
+#include <google/protobuf/util/json_util.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -11,14 +13,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/check.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
 #include "model/plan/devices.h"
-#include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
-#include "model/plan/time_plan.h"
+#include "model/plan/nearest.h"
+#include "model/plan/planner.h"
 
 namespace ll {
 namespace {
@@ -145,6 +148,25 @@ void InheritMethod(const JobSpec& source, JobSpec& spec) {
   Inherit(&J::original_context_length, source, spec);
 }
 
+// A verification has its spec in the checkpoint; it takes the training's size, and its host.
+absl::Status ApplyVerified(const SourceJob& source, bool later, JobSpec& spec, CoreSpec& core,
+                           const AdmissionOptions& options) {
+  if (later) {
+    return FieldStatus(absl::StatusCode::kInvalidArgument, "after",
+                       "a verification compares checkpoints that are there",
+                       "submit it when the training has written them");
+  }
+  if (source.resolved.kind.value_or("train") != "train") {
+    return MakeFieldError({"job", "a training",
+                           absl::StrCat(source.id.value(), ", of kind ", *source.resolved.kind)});
+  }
+  spec.adapter = source.checkpoint->path;
+  if (!spec.gpus.has_value()) spec.gpus = source.resolved.gpus;
+  if (!options.shared_job_store && !source.checkpoint->host.empty())
+    core.hosts = {source.checkpoint->host};
+  return absl::OkStatus();
+}
+
 // A job of another job's weights: its newest checkpoint as it is now, or, when it is named in
 // `after` and has not ended, the one that it ends with. They go on top of its model or (method
 // full) in its place. A merge reads context and scaling from the checkpoint itself.
@@ -162,6 +184,7 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
                        absl::StrCat(source.id.value(), " has no checkpoint yet"),
                        "wait for its first one, or name the job in `after` too");
   }
+  if (spec.kind == "verify") return ApplyVerified(source, later, spec, core, options);
   const bool train = spec.kind.value_or("train") == "train";
   const bool full = source.resolved.method.value_or("") == "full";
   if (train) {
@@ -199,76 +222,149 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
   return absl::OkStatus();
 }
 
-struct DeviceFit {
-  Device device;
-  FitResult fit;
-};
-
-std::vector<DeviceFit> FitDevices(const LlamaConfig& config, const JobSpec& resolved,
-                                  const ClusterView& view) {
-  std::set<std::pair<std::string, int64_t>> devices;
+// The slots of one kind and size.
+std::vector<Cluster> ClustersOf(const ClusterView& view, int64_t gpus) {
+  std::map<std::pair<std::string, int64_t>, Cluster> found;
   for (const Worker& worker : view.workers) {
-    for (const Slot& slot : worker.slots) devices.insert({slot.kind, slot.memory_bytes});
-  }
-  std::vector<DeviceFit> fits;
-  for (const auto& [kind, bytes] : devices) {
-    const Device device{kind, bytes};
-    fits.push_back({device, Fits(config, resolved, device)});
-  }
-  if (!view.workers.empty()) return fits;
-  // Never a worker yet: the devices that a first one may bring.
-  for (const Device& device : DeviceCatalogue())
-    fits.push_back({device, Fits(config, resolved, device)});
-  return fits;
-}
-
-// Fills forecast, required bytes and allowed kinds; FailedPrecondition where no device holds a
-// rank.
-absl::Status Forecast(const LlamaConfig& config, const JobSpec& resolved, const ClusterView& view,
-                      CoreSpec& core, v1::Forecast& forecast) {
-  for (const Worker& worker : view.workers) {
-    for (const Slot& slot : worker.slots) {
-      if (slot.memory_bytes > 0) continue;
-      forecast.set_explanation(
-          absl::StrCat("worker ", worker.name.value(), " does not tell its slots' memory"));
-      return absl::OkStatus();
+    std::map<std::pair<std::string, int64_t>, int64_t> here;
+    for (const Slot& slot : worker.slots) ++here[{slot.kind, slot.memory_bytes}];
+    for (const auto& [key, count] : here) {
+      Cluster& cluster = found.try_emplace(key, Cluster{{}, {}, 0, 0}).first->second;
+      cluster.device = {key.first, key.second};
+      cluster.rates = RatesOf(key.first);
+      cluster.slots += count;
+      cluster.per_host = std::max(cluster.per_host, count);
     }
   }
-  const std::vector<DeviceFit> fits = FitDevices(config, resolved, view);
-  const DeviceFit* best = nullptr;     // the smallest device that holds it
-  const DeviceFit* nearest = nullptr;  // the largest, where none does
-  std::set<std::string> kinds, fitting_kinds;
-  for (const DeviceFit& f : fits) {
-    kinds.insert(f.device.kind);
-    if (nearest == nullptr || f.fit.available_bytes > nearest->fit.available_bytes) nearest = &f;
-    if (!f.fit.fits) continue;
-    fitting_kinds.insert(f.device.kind);
-    if (best == nullptr || f.device.memory_bytes < best->device.memory_bytes) best = &f;
+  std::vector<Cluster> clusters;
+  for (auto& [key, cluster] : found) clusters.push_back(cluster);
+  if (!view.workers.empty()) return clusters;
+  // Never a worker yet: the devices that a first one may bring, on hosts as they are usual.
+  constexpr int64_t kUsualHost = 8;
+  for (const DeviceKind& kind : DeviceCatalogue())
+    clusters.push_back({kind.device, kind.rates, std::max(gpus, kUsualHost), kUsualHost});
+  return clusters;
+}
+
+std::string WhyUnsupported(const Device& device) {
+  const DeviceKind* kind = FindDevice(device.kind);
+  return kind == nullptr ? "" : kind->unsupported;
+}
+
+// A kind of slot and the best plan on it.
+struct Candidate {
+  Cluster cluster;
+  std::vector<PlannedRun> plans;
+  std::optional<PlanChoice> choice;
+};
+
+// Fewest GPUs first, then the smallest device: larger ones are left to jobs that need them.
+bool Better(const Candidate& a, const Candidate& b) {
+  if (a.choice->chosen.plan.gpus != b.choice->chosen.plan.gpus)
+    return a.choice->chosen.plan.gpus < b.choice->chosen.plan.gpus;
+  return a.cluster.device.memory_bytes < b.cluster.device.memory_bytes;
+}
+
+absl::Status Refused(const Candidate& largest, const PlanProblem& problem, bool workers) {
+  const Refusal refusal = Refuse(problem, largest.plans);
+  const absl::string_view field = refusal.missing_bytes > 0            ? "context_length"
+                                  : problem.given.deadline.has_value() ? "deadline"
+                                                                       : "max_runtime";
+  return FieldStatus(absl::StatusCode::kFailedPrecondition, field,
+                     absl::StrCat(workers ? "no worker" : "no known kind of device",
+                                  " can hold this job: ", refusal.Sentence(largest.cluster)),
+                     refusal.Hint());
+}
+
+// The best plan on every kind of slot that can run one. `unsupported`: why another kind cannot.
+std::vector<Candidate> PlanOnEach(const LlamaConfig& config, const JobSpec& given,
+                                  const JobSpec& resolved, std::vector<Cluster> clusters,
+                                  std::string& unsupported) {
+  std::vector<Candidate> candidates;
+  for (Cluster& cluster : clusters) {
+    if (const std::string why = WhyUnsupported(cluster.device); !why.empty()) {
+      unsupported = absl::StrCat(cluster.device.kind, " ", why);
+      continue;
+    }
+    Candidate c{std::move(cluster), {}, std::nullopt};
+    const PlanProblem problem{config, given, resolved, c.cluster};
+    c.plans = Enumerate(problem);
+    c.choice = Choose(problem, c.plans);
+    if (!c.plans.empty()) candidates.push_back(std::move(c));
   }
-  const DeviceFit* shown = best != nullptr ? best : nearest;
-  if (shown == nullptr) {
+  return candidates;
+}
+
+// What the scheduler and people are told of the chosen plan.
+void Record(const Candidate& best, bool forced, const std::vector<Candidate>& candidates,
+            const ClusterView& view, const Prices& prices, CoreSpec& core, v1::Forecast& forecast) {
+  const auto parsed = google::protobuf::util::JsonStringToMessage(
+      ForecastJson(*best.choice, best.cluster, prices, forced).dump(), &forecast);
+  LL_CHECK_MSG(parsed.ok(), "a forecast does not fit its message");
+  if (forecast.duration_seconds() > 0)
+    core.forecast_duration = absl::Seconds(forecast.duration_seconds());
+  const PlannedRun& run = best.choice->chosen;
+  const Device& device = best.cluster.device;
+  // Forced, it may start where it does not fit.
+  core.required_slot_bytes = forced ? device.memory_bytes : SlotBytesFor(run.memory.total());
+  std::set<std::string> kinds, holding = {device.kind};
+  for (const Worker& worker : view.workers) {
+    for (const Slot& slot : worker.slots) kinds.insert(slot.kind);
+  }
+  for (const Candidate& c : candidates) {
+    const bool alike = c.cluster.device.IsGpu() == device.IsGpu();
+    if (!forced && alike && run.memory.total() <= UsableBytes(c.cluster.device))
+      holding.insert(c.cluster.device.kind);
+  }
+  if (!view.workers.empty() && holding != kinds)
+    core.slot_kinds.assign(holding.begin(), holding.end());
+}
+
+std::string WorkerThatTellsNoMemory(const ClusterView& view) {
+  for (const Worker& worker : view.workers) {
+    for (const Slot& slot : worker.slots) {
+      if (slot.memory_bytes == 0) return worker.name.value();
+    }
+  }
+  return "";
+}
+
+// Chooses the plan (into `resolved`, where the user left it open), and fills forecast, required
+// bytes and allowed kinds; FailedPrecondition where nothing holds the job and it is not forced.
+absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const ClusterView& view,
+                  const Prices& prices, JobSpec& resolved, CoreSpec& core, v1::Forecast& forecast) {
+  if (const std::string worker = WorkerThatTellsNoMemory(view); !worker.empty()) {
+    forecast.set_explanation(absl::StrCat("worker ", worker, " does not tell its slots' memory"));
+    return absl::OkStatus();
+  }
+  std::string unsupported;
+  std::vector<Candidate> candidates =
+      PlanOnEach(config, given, resolved, ClustersOf(view, *resolved.gpus), unsupported);
+  if (candidates.empty() && !unsupported.empty()) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, "gpus",
+                       absl::StrCat("no worker can run this job: ", unsupported));
+  }
+  if (candidates.empty()) {
     forecast.set_explanation("no worker has told of a slot yet");
     return absl::OkStatus();
   }
-  forecast.set_bytes_per_rank(shown->fit.needed_bytes);
-  forecast.set_available_bytes_per_slot(shown->fit.available_bytes);
-  forecast.set_explanation(shown->fit.explanation);
-  if (best == nullptr) {
-    const std::string where = view.workers.empty() ? "no known kind of device" : "no worker";
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "context_length",
-                       absl::StrCat(where, " can hold this job: ", shown->fit.explanation),
-                       shown->fit.nearest);
+  Candidate* best = nullptr;
+  Candidate* largest = &candidates[0];
+  for (Candidate& c : candidates) {
+    if (c.cluster.device.memory_bytes > largest->cluster.device.memory_bytes) largest = &c;
+    if (c.choice && (best == nullptr || Better(c, *best))) best = &c;
   }
-  const TimeForecast time =
-      ForecastTime(config, resolved, best->fit.recompute, ThroughputOf(best->device.kind));
-  forecast.set_tokens_per_second(time.tokens_per_second);
-  forecast.set_duration_seconds(time.duration_seconds);
-  if (time.duration_seconds > 0) core.forecast_duration = absl::Seconds(time.duration_seconds);
-  // What a slot must offer: the need, and what Fits keeps in reserve of this device.
-  core.required_slot_bytes =
-      best->fit.needed_bytes + (best->device.memory_bytes - best->fit.available_bytes);
-  if (!view.workers.empty() && fitting_kinds != kinds)
-    core.slot_kinds.assign(fitting_kinds.begin(), fitting_kinds.end());
+  const bool forced = best == nullptr;
+  if (forced) {
+    const PlanProblem problem{config, given, resolved, largest->cluster};
+    if (!resolved.force.value_or(false)) return Refused(*largest, problem, !view.workers.empty());
+    best = largest;
+    best->choice = PlanChoice{Leanest(best->plans), std::nullopt, ""};
+  }
+  ApplyPlan(best->choice->chosen.plan, resolved);
+  // Which device a first worker brings is not known: the trainer sees what recomputation it needs.
+  if (view.workers.empty() && !given.recompute) resolved.recompute = "auto";
+  Record(*best, forced, candidates, view, prices, core, forecast);
   return absl::OkStatus();
 }
 
@@ -285,6 +381,7 @@ void FillCore(const JobSpec& spec, absl::Time now, CoreSpec& core) {
     core.max_gpus = static_cast<int>(*spec.max_gpus);
     core.batch_rows = static_cast<int>(spec.global_batch_size.value_or(0));
   }
+  core.copies_checkpoints = spec.checkpoint_uri.has_value();
   core.priority = static_cast<int>(spec.priority.value_or(0));
   core.max_retries = static_cast<int>(spec.max_retries.value_or(3));
   for (const std::string& id : spec.after) core.after.emplace_back(id);
@@ -349,8 +446,9 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   JobSpec spec = SpecFromProto(request.spec);
   LL_RETURN_IF_ERROR(Validate(spec));
   const std::string kind = spec.kind.value_or("train");
-  if (kind != "train" && kind != "eval" && kind != "merge" && kind != "generate") {
-    return MakeFieldError({"kind", "train, eval, merge or generate", kind},
+  if (kind != "train" && kind != "eval" && kind != "merge" && kind != "generate" &&
+      kind != "verify") {
+    return MakeFieldError({"kind", "train, eval, merge, generate or verify", kind},
                           absl::StatusCode::kUnimplemented);
   }
   if (!spec.stages.empty()) {
@@ -391,7 +489,8 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
                                           resolved.original_context_length.value_or(0)));
   }
   if (model.config.has_value() && kind == "train") {
-    LL_RETURN_IF_ERROR(Forecast(*model.config, resolved, view, out.core, out.forecast));
+    LL_RETURN_IF_ERROR(
+        Plan(*model.config, spec, view, options.prices, resolved, out.core, out.forecast));
   } else {
     out.forecast.set_explanation(kind == "train"
                                      ? "the model's shape is not known here; the worker checks it"

@@ -1,5 +1,7 @@
 // Whether a job may enter, and what the scheduler needs to know of it: names become paths, defaults
-// are filled in, and memory is forecast against the slots of the known workers.
+// are filled in, and the planner (model/plan/planner.h) chooses how it runs on the slots of the
+// known workers: what the user left open of gpus, context_parallel, zero_stage, shard_base,
+// recompute and activation_offload stands in the resolved spec.
 //
 // What is known about a model: its config.json, as registered (`models add`), built in (7b, 13b,
 // 70b), or read from its folder where that lies on this host. Without it the job is let in and the
@@ -16,6 +18,7 @@
 #include "coordinator/core/types.h"
 #include "coordinator/runtime/cluster_view.h"
 #include "model/plan/config.h"
+#include "model/plan/forecast_json.h"
 #include "model/spec/job_spec.h"
 #include "proto/job.pb.h"
 
@@ -26,6 +29,7 @@ struct AdmissionOptions {
   // here.
   bool paths_are_local = false;
   bool shared_job_store = false;
+  Prices prices;
 };
 
 // The job that another one takes its weights from (spec key `job`).

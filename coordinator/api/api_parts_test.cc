@@ -159,6 +159,96 @@ TEST_F(AdmissionTest, FittingJobsTellTheSchedulerWhatTheyNeed) {
   EXPECT_EQ(got.core.slot_kinds, std::vector<std::string>{"H200"});
 }
 
+TEST_F(AdmissionTest, ThePlanStandsInTheResolvedSpec) {
+  view_.workers[0].slots.clear();
+  for (int i = 0; i < 8; ++i) view_.workers[0].slots.push_back({i, "A100-80", 80'000'000'000});
+  request_.spec.set_model("7b");
+  request_.spec.set_context_length(65536);
+  request_.spec.set_gpus(1);
+  request_.dry_run = true;
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_EQ(got.resolved.recompute(), "full");
+  EXPECT_FALSE(request_.spec.has_recompute());
+  const v1::PlannedRun& plan = got.forecast.plan();
+  EXPECT_EQ(plan.device(), "A100-80");
+  EXPECT_EQ(plan.recompute(), "full");
+  const v1::MemoryParts& m = plan.memory();
+  EXPECT_EQ(m.weights() + m.trained() + m.activations() + m.workspace() + m.head() +
+                m.communication() + m.runtime() + m.snapshot(),
+            got.forecast.bytes_per_rank());
+  const v1::StepParts& s = plan.step();
+  EXPECT_NEAR(s.gemm() + s.attention() + s.recompute() + s.memory_traffic() + s.communication() +
+                  s.optimizer() + s.offload(),
+              plan.step_seconds(), 1e-9);
+  EXPECT_EQ(got.core.forecast_duration, absl::Seconds(got.forecast.duration_seconds()));
+  EXPECT_LT(got.forecast.duration_low_seconds(), got.forecast.duration_seconds());
+  EXPECT_EQ(got.forecast.runner_up().recompute(), "selective");
+  EXPECT_THAT(got.forecast.runner_up_reason(), HasSubstr("more a rank"));
+  EXPECT_EQ(got.forecast.cost(), 0);
+
+  // What was given stays, and money is counted where there is a price.
+  options_.prices.per_gpu_hour["A100-80"] = 2;
+  request_.spec.set_gpus(8);
+  request_.spec.set_context_parallel(4);
+  LL_ASSERT_OK_AND_ASSIGN(got, Try());
+  EXPECT_EQ(got.forecast.plan().context_parallel(), 4);
+  EXPECT_NEAR(got.forecast.cost(), 2 * got.forecast.gpu_hours(), 1e-9);
+}
+
+TEST_F(AdmissionTest, GpusLeftOpenAreTheFewestThatHoldIt) {
+  view_.workers[0].slots.clear();
+  for (int i = 0; i < 8; ++i) view_.workers[0].slots.push_back({i, "H100", 80'000'000'000});
+  request_.spec.set_model("70b");
+  request_.spec.set_context_length(32768);
+  request_.dry_run = true;
+  LL_ASSERT_OK_AND_ASSIGN(Admitted got, Try());
+  EXPECT_GT(got.resolved.gpus(), 1);
+  EXPECT_EQ(got.core.gpus, got.resolved.gpus());
+  EXPECT_EQ(got.resolved.global_batch_size(), 8);  // of one GPU: the batch is no plan's to change
+}
+
+TEST_F(AdmissionTest, ARefusalTeaches) {
+  view_.workers[0].slots = {{0, "H100", 80'000'000'000}};
+  request_.spec.set_model("70b");
+  request_.spec.set_context_length(32768);
+  request_.spec.set_gpus(1);
+  request_.dry_run = true;
+  const auto refused = Try();
+  EXPECT_EQ(ErrorField(refused.status()), "context_length");
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition, "most goes to weights"));
+  EXPECT_THAT(ErrorHint(refused.status()), HasSubstr("llctl submit --model 70b --ctx 32768"));
+  EXPECT_THAT(ErrorHint(refused.status()), HasSubstr("--set quantization=nf4"));
+  // What it proposes is admitted.
+  request_.spec.set_quantization("nf4");
+  LL_EXPECT_OK(Try());
+  // Forced, it runs all the same, and the record says so.
+  request_.spec.clear_quantization();
+  request_.spec.set_force(true);
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted forced, Try());
+  EXPECT_TRUE(forced.forecast.forced());
+  EXPECT_THAT(forced.forecast.explanation(), HasSubstr("forced although it does not fit"));
+  EXPECT_EQ(forced.core.required_slot_bytes, 80'000'000'000);
+  EXPECT_TRUE(forced.resolved.force());
+}
+
+TEST_F(AdmissionTest, ADeadlineThatCannotBeMetIsRefused) {
+  view_.workers[0].slots = {{0, "H100", 80'000'000'000}};
+  request_.spec.set_model("7b");
+  request_.spec.set_context_length(32768);
+  request_.spec.set_deadline(600);
+  request_.dry_run = true;
+  const auto refused = Try();
+  EXPECT_EQ(ErrorField(refused.status()), "deadline");
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition, "more than it may"));
+}
+
+TEST_F(AdmissionTest, ADeviceThatIsTooOldIsRefusedByName) {
+  view_.workers[0].slots = {{0, "V100-32", 32'000'000'000}};
+  request_.spec.set_model("7b");
+  request_.dry_run = true;
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "needs sm_80+"));
+}
+
 TEST_F(AdmissionTest, WithoutAnyWorkerTheCatalogueDecides) {
   view_.workers.clear();
   request_.dry_run = true;

@@ -32,6 +32,7 @@ const std::map<std::string, Scope>& ScopeTable() {
       {"/ll.v1.Jobs/Pause", Scope::kCancel},
       {"/ll.v1.Jobs/Resume", Scope::kSubmit},
       {"/ll.v1.Jobs/Why", Scope::kRead},
+      {"/ll.v1.Jobs/Checkpoints", Scope::kRead},
       {"/ll.v1.Jobs/Say", Scope::kSubmit},
       {"/ll.v1.Workers/Session", Scope::kWorker},
       {"/ll.v1.Admin/ListWorkers", Scope::kRead},

@@ -80,6 +80,18 @@ const FieldDescriptor* WireField(const SpecField& field) {
   return found;
 }
 
+// The jobs that it waits for and starts from. Those of a schedule's run are not yet known when its
+// spec is written.
+void NameOthers(const CoreSpec& core, v1::JobSpec& out) {
+  const auto fill = [](const std::vector<JobId>& ids, auto* list) {
+    list->Clear();
+    for (const JobId& id : ids) list->Add(std::string(id.value()));
+  };
+  fill(core.after, out.mutable_after());
+  fill(core.after_any, out.mutable_after_any());
+  if (!core.source.empty()) out.set_job(core.source.value());
+}
+
 void FillSummarySpec(const CoreSpec& core, v1::JobSpec* out) {
   if (!core.name.empty()) out->set_name(core.name);
   out->set_kind(core.kind);
@@ -179,6 +191,8 @@ v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDe
   }
   out.mutable_spec()->ParseFromString(job.payload->spec);
   out.mutable_resolved_spec()->ParseFromString(job.payload->resolved_spec);
+  for (v1::JobSpec* spec : {out.mutable_spec(), out.mutable_resolved_spec()})
+    NameOthers(job.spec, *spec);
   if (!job.payload->forecast.empty())
     out.mutable_forecast()->ParseFromString(job.payload->forecast);
   if (!job.result.empty()) out.mutable_result()->ParseFromString(job.result);
@@ -190,6 +204,21 @@ v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDe
     t->set_reason(transition.reason);
     t->set_epoch(transition.epoch);
   }
+  return out;
+}
+
+v1::CheckpointRecord CheckpointToProto(const CheckpointFacts& facts, const std::string& kept) {
+  v1::CheckpointRecord out;
+  out.set_step(facts.step);
+  out.set_epoch(facts.epoch);
+  if (facts.written != absl::InfinitePast()) *out.mutable_written() = ToTimestamp(facts.written);
+  out.set_size_bytes(facts.size_bytes);
+  out.set_path(facts.path);
+  out.set_manifest_sha256(facts.manifest_sha256);
+  if (facts.loss.has_value()) out.set_loss(*facts.loss);
+  out.set_copy_uri(facts.copy_uri);
+  out.set_removed(facts.removed);
+  out.set_kept(kept);
   return out;
 }
 

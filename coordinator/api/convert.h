@@ -9,10 +9,12 @@
 #include "absl/time/time.h"
 #include "coordinator/core/fair_share.h"
 #include "coordinator/core/types.h"
+#include "coordinator/runtime/checkpoint_history.h"
 #include "coordinator/runtime/step_event.h"
 #include "model/spec/job_spec.h"
 #include "proto/admin.pb.h"
 #include "proto/job.pb.h"
+#include "proto/jobs.pb.h"
 
 namespace ll {
 
@@ -36,6 +38,7 @@ enum class JobDetail {
 // `newest` is the job's newest step, if any, with tokens counted from the first step.
 v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDetail detail);
 v1::StepRecord StepToProto(const StepFacts& step);
+v1::CheckpointRecord CheckpointToProto(const CheckpointFacts& facts, const std::string& kept);
 v1::Worker WorkerToProto(const Worker& worker, absl::Duration lease);
 v1::Queue QueueToProto(const Queue& queue, double share);
 

@@ -26,11 +26,18 @@ absl::Status NoSuchJob(const std::string& id) {
                      "llctl list shows the jobs");
 }
 
+std::string WithNotes(const std::string& reason, const std::string& notes) {
+  return notes.empty() ? reason : absl::StrCat(reason, "; ", notes);
+}
+
 }  // namespace
 
 v1::Job JobsService::ToProto(const Job& job, JobDetail detail) const {
   const auto newest = job.epoch > 0 ? api_.telemetry->Newest(job.id) : std::nullopt;
-  return JobToProto(job, newest, detail);
+  v1::Job out = JobToProto(job, newest, detail);
+  if (job.state == JobState::kRunning && detail != JobDetail::kSummary)
+    out.set_reason(WithNotes(out.reason(), api_.telemetry->Notes(job.id)));
+  return out;
 }
 
 // ---- reads
@@ -105,9 +112,36 @@ grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context,
         if (!status.ok()) return (void)call.Finish(status);
         const Job* job = view->Find(JobId(request->job_id()));
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-        response->set_sentence(view->Why(job->id).value_or(job->reason));
+        std::string sentence = view->Why(job->id).value_or(job->reason);
+        if (job->state == JobState::kRunning)
+          sentence = WithNotes(sentence, api_.telemetry->Notes(job->id));
+        response->set_sentence(sentence);
         *response->mutable_job() = ToProto(*job, JobDetail::kFull);
         call.Finish(absl::OkStatus());
+      });
+  return call.reactor();
+}
+
+grpc::ServerUnaryReactor* JobsService::Checkpoints(grpc::CallbackServerContext* context,
+                                                   const v1::CheckpointsRequest* request,
+                                                   v1::CheckpointsResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Jobs/Checkpoints", context);
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read(
+      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const Job* job = view->Find(JobId(request->job_id()));
+        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
+        v1::JobSpec resolved;
+        resolved.ParseFromString(job->payload->resolved_spec);
+        const KeepRules rules{resolved.save_total_limit(), resolved.save_keep_every()};
+        // As for Get's history: reading files is not for the driver's thread.
+        std::thread([this, call, id = job->id, rules, response] {
+          const std::vector<CheckpointFacts> all = api_.telemetry->Checkpoints(id);
+          for (size_t i = 0; i < all.size(); ++i)
+            *response->add_checkpoints() = CheckpointToProto(all[i], WhyKept(rules, all[i], i));
+          call.Finish(absl::OkStatus());
+        }).detach();
       });
   return call.reactor();
 }

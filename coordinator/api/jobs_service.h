@@ -48,6 +48,9 @@ class JobsService : public v1::Jobs::CallbackService {
                                   const v1::PauseRequest* request, v1::Job* response) override;
   grpc::ServerUnaryReactor* Resume(grpc::CallbackServerContext* context,
                                    const v1::ResumeRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* Checkpoints(grpc::CallbackServerContext* context,
+                                        const v1::CheckpointsRequest* request,
+                                        v1::CheckpointsResponse* response) override;
   grpc::ServerUnaryReactor* Why(grpc::CallbackServerContext* context, const v1::WhyRequest* request,
                                 v1::WhyResponse* response) override;
   grpc::ServerUnaryReactor* Say(grpc::CallbackServerContext* context, const v1::SayRequest* request,

@@ -50,6 +50,7 @@ void FillRun(const ScheduleRun& run, const Scheduler& view, v1::ScheduleRun* out
   out->set_fires_more(run.fires_more);
   out->set_manual(run.manual);
   out->set_job_id(run.job.value());
+  for (const JobId& id : run.before) out->add_before_job_ids(id.value());
   const Job* job = run.job.empty() ? nullptr : view.Find(run.job);
   if (job != nullptr) out->set_state(static_cast<v1::JobState>(job->state));
   out->set_reason(run.reason);
@@ -121,7 +122,8 @@ v1::Schedule ScheduleToProto(const Schedule& schedule, const Scheduler& view,
       FillRun(run->second, view, out.mutable_last_run());
     if (detail == ScheduleDetail::kRuns) FillRun(run->second, view, out.add_runs());
   }
-  if (detail == ScheduleDetail::kRuns) out.mutable_spec()->ParseFromString(record.payload->spec);
+  if (detail == ScheduleDetail::kRuns)
+    out.mutable_spec()->ParseFromString(record.graph.empty() ? record.payload->spec : record.graph);
   return out;
 }
 

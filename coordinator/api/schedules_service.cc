@@ -8,6 +8,7 @@
 #include "coordinator/api/convert.h"
 #include "coordinator/api/request_checks.h"
 #include "coordinator/api/schedules_convert.h"
+#include "coordinator/api/submission.h"
 
 namespace ll {
 namespace {
@@ -22,9 +23,6 @@ absl::StatusOr<ScheduleRecord> CheckCreate(const v1::Schedule& schedule) {
   LL_RETURN_IF_ERROR(Cron::Parse(record.cron).status());
   LL_RETURN_IF_ERROR(LoadZone(record.time_zone).status());
   LL_RETURN_IF_ERROR(CheckSpecSize(schedule.spec()));
-  if (schedule.spec().stages_size() > 0) {
-    return MakeFieldError({"stages", "a job without stages: a schedule submits one job", "stages"});
-  }
   return record;
 }
 
@@ -48,38 +46,49 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
   if (!record.ok()) return call.Finish(record.status());
   record->user = call.caller().user;
   record->body_sha256 = Sha256Hex(SerializeDeterministic(request->schedule()));
-  AdmissionRequest admission;
-  admission.spec = request->schedule().spec();
-  admission.now = api_.clock->Now();  // the core makes it relative to each fire
-  (*admission.spec.mutable_labels())[kScheduleLabel] = record->name;
-  if (!admission.spec.has_job()) {
-    CreateAdmitted(call, *request, *std::move(record),
-                   Admit(admission, *api_.driver->cluster_view(), admission_), response);
+  v1::SubmitRequest submit;
+  *submit.mutable_spec() = request->schedule().spec();
+  if (submit.spec().stages_size() > 0 && !submit.spec().has_name())
+    submit.mutable_spec()->set_name(record->name);
+  absl::StatusOr<SubmitPlan> plan = PlanOf(submit, SystemRandom());
+  if (!plan.ok()) return call.Finish(plan.status());
+  for (Member& member : plan->members)
+    (*member.spec.mutable_labels())[kScheduleLabel] = record->name;
+  if (plan->graph) record->graph = SerializeDeterministic(request->schedule().spec());
+  const std::vector<JobId> outside = OutsideSources(plan->members);
+  if (outside.empty()) {
+    CreatePlanned(call, *request, *std::move(record), *plan, {}, response);
     return call.reactor();
   }
   // The job that an evaluation or a merge takes its weights from is the driver's to tell.
-  api_.driver->Read([this, call, request, response, admission, record = *std::move(record)](
-                        const absl::Status& status, const Scheduler* view) mutable {
-    if (!status.ok()) return (void)call.Finish(status);
-    const JobId id(admission.spec.job());
-    const Job* job = view->Find(id);
-    if (job == nullptr) {
-      return (void)call.Finish(FieldStatus(absl::StatusCode::kNotFound, "job",
-                                           absl::StrCat("there is no job ", id.value())));
-    }
-    admission.source = SourceOf(*job);
-    CreateAdmitted(call, *request, std::move(record),
-                   Admit(admission, *api_.driver->cluster_view(), admission_), response);
-  });
+  api_.driver->Read(
+      [this, call, request, response, outside, plan = *std::move(plan),
+       record = *std::move(record)](const absl::Status& status, const Scheduler* view) mutable {
+        if (!status.ok()) return (void)call.Finish(status);
+        std::map<JobId, SourceJob> sources;
+        for (const JobId& id : outside) {
+          if (const Job* job = view->Find(id); job != nullptr) sources[id] = SourceOf(*job);
+        }
+        CreatePlanned(call, *request, std::move(record), plan, sources, response);
+      });
   return call.reactor();
 }
 
-void SchedulesService::CreateAdmitted(UnaryCall call, const v1::CreateScheduleRequest& request,
-                                      ScheduleRecord record, absl::StatusOr<Admitted> admitted,
-                                      v1::Schedule* response) {
-  if (!admitted.ok()) return (void)call.Finish(admitted.status());
-  record.spec = std::move(admitted->core);
-  record.payload = std::move(admitted->payload);
+// The times of the specs are as of now; the core makes them relative to each fire.
+void SchedulesService::CreatePlanned(UnaryCall call, const v1::CreateScheduleRequest& request,
+                                     ScheduleRecord record, const SubmitPlan& plan,
+                                     const std::map<JobId, SourceJob>& sources,
+                                     v1::Schedule* response) {
+  auto members = AdmitMembers(plan, sources, *api_.driver->cluster_view(), admission_,
+                              api_.clock->Now(), SystemRandom());
+  if (!members.ok()) return (void)call.Finish(members.status());
+  for (AdmittedMember& member : *members) {
+    record.before.push_back(
+        {member.id, std::move(member.admitted.core), std::move(member.admitted.payload)});
+  }
+  record.spec = std::move(record.before.back().spec);
+  record.payload = std::move(record.before.back().payload);
+  record.before.pop_back();
   const std::string name = record.name;
   RequestAndAnswer(call, SetScheduleEvent{std::move(record), request.replace()}, name, response);
 }

@@ -4,6 +4,7 @@
 
 #include "coordinator/api/admission.h"
 #include "coordinator/api/call.h"
+#include "coordinator/api/submission.h"
 #include "proto/schedules.grpc.pb.h"
 
 namespace ll {
@@ -36,9 +37,9 @@ class SchedulesService : public v1::Schedules::CallbackService {
                                    v1::Schedule* response) override;
 
  private:
-  void CreateAdmitted(UnaryCall call, const v1::CreateScheduleRequest& request,
-                      ScheduleRecord record, absl::StatusOr<Admitted> admitted,
-                      v1::Schedule* response);
+  void CreatePlanned(UnaryCall call, const v1::CreateScheduleRequest& request,
+                     ScheduleRecord record, const SubmitPlan& plan,
+                     const std::map<JobId, SourceJob>& sources, v1::Schedule* response);
   void RequestAndAnswer(UnaryCall call, Event event, const std::string& name,
                         v1::Schedule* response);
 

@@ -27,13 +27,7 @@ struct SubmitEvent {
   CoreSpec spec;
   std::shared_ptr<const JobPayload> payload;
 };
-// Several jobs: all are accepted, in one step, or none is. They get sequence numbers in this order,
-// one after the other.
-struct Submission {
-  JobId job;      // new and random
-  CoreSpec spec;  // after, after_any and source may name jobs in front of it in the list
-  std::shared_ptr<const JobPayload> payload;
-};
+// Several jobs: all are accepted, in one step, or none is.
 struct SubmitAllEvent {
   std::string request_id;   // of them all; as SubmitEvent's
   std::string body_sha256;  // of the whole request
@@ -107,7 +101,7 @@ struct PauseScheduleEvent {
 // A run now, also of a paused schedule.
 struct RunScheduleEvent {
   std::string schedule;
-  JobId job;               // new and random
+  JobId job;               // new and random; of a training in stages the last job's
   std::string request_id;  // the same again: the same job
   std::string user;
 };

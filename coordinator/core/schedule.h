@@ -39,19 +39,27 @@ inline constexpr int kMaxUnfinishedRuns = 100;
 
 // One fire, or several that were left out for the same reason.
 struct ScheduleRun {
-  int64_t number = 0;    // counts from 1 within the schedule
-  absl::Time fire_time;  // the time by the rule; of several: the newest
-  absl::Time decided;    // when the coordinator fired it or left it out
-  bool manual = false;   // by a user's word, at `fire_time`
-  JobId job;             // empty: left out
-  std::string reason;    // why it was left out; of a run made up for, how late it was
-  int64_t fires = 1;     // times that this record stands for; at least so many with `fires_more`
+  int64_t number = 0;         // counts from 1 within the schedule
+  absl::Time fire_time;       // the time by the rule; of several: the newest
+  absl::Time decided;         // when the coordinator fired it or left it out
+  bool manual = false;        // by a user's word, at `fire_time`
+  JobId job;                  // empty: left out; of several jobs the last, which needs all others
+  std::vector<JobId> before;  // of several: the others, in order
+  std::string reason;         // why it was left out; of a run made up for, how late it was
+  int64_t fires = 1;  // times that this record stands for; at least so many with `fires_more`
   bool fires_more = false;
   absl::Time first_fire_time;  // the oldest of them
   Judgement judgement;         // kPending until the job has ended and was judged
   // Of a run that was judged. The curve is kept for the schedule's reference only.
   RunMeasures measures;
 };
+
+// All jobs of a run, in order.
+inline std::vector<JobId> JobIdsOf(const ScheduleRun& run) {
+  std::vector<JobId> jobs = run.before;
+  if (!run.job.empty()) jobs.push_back(run.job);
+  return jobs;
+}
 
 // Everything persisted of a schedule but its runs.
 struct ScheduleRecord {
@@ -62,6 +70,10 @@ struct ScheduleRecord {
   std::string time_zone;  // IANA name
   CoreSpec spec;          // of each job; a deadline counts from `created`, as if submitted then
   std::shared_ptr<const JobPayload> payload;
+  // Of a training in stages: the jobs in front of that one, in order. Their ids stand for those
+  // that a fire gives, wherever a spec names them.
+  std::vector<Submission> before;
+  std::string graph;  // of a training in stages: bytes that the core never reads; else empty
   MissedPolicy missed = MissedPolicy::kLast;
   OverlapPolicy overlap = OverlapPolicy::kSkip;
   absl::Duration start_within = absl::InfiniteDuration();  // a fire that is later is left out

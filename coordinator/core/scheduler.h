@@ -190,8 +190,9 @@ class Scheduler {
   void SaveSchedule(Schedule& schedule, absl::Time next_fire);
   void FireSchedules();
   void Fire(Schedule& schedule, absl::Time time);
-  SubmitEvent SubmitOf(const Schedule& schedule, std::string request_id, const JobId& id) const;
-  std::string ResolveOverlap(const Schedule& schedule, SubmitEvent& submit);
+  SubmitAllEvent SubmitOf(const ScheduleRecord& record, std::string request_id,
+                          const JobId& id) const;
+  std::string ResolveOverlap(const Schedule& schedule, SubmitAllEvent& submit);
   void AddRun(Schedule& schedule, ScheduleRun run);
   void TrimRuns(Schedule& schedule);
   void NoteRunEnded(const JobId& id);
@@ -251,6 +252,8 @@ class Scheduler {
   void SetWaitReason(Job& job, std::string reason);
   std::vector<HostView> HostViews() const;
   PlacementRequest RequestOf(const Job& job) const;
+  // Whether a worker on `host` is in contact, or was just now, and not cordoned.
+  bool TakesGangs(const std::string& host) const;
 
   // scheduler_elastic.cc: gangs that change their size
   bool ServeResized(Job& job, Pass& pass);
@@ -259,6 +262,11 @@ class Scheduler {
   int GrowthOf(const Job& job, SlotPool& pool, int more_gpus) const;
   const std::string& KindOf(const std::vector<SlotId>& slots) const;
   void Resize(Job& job, int to, const std::string& reason);
+
+  // scheduler_views.cc: parts of CheckInvariants
+  void CheckJob(const Job& job) const;
+  size_t CheckGang(const Job& job) const;
+  void CheckWorkers(size_t running_ranks) const;
 
   // scheduler_why.cc: predictions, for people
   std::string WhyQueued(const Job& job) const;

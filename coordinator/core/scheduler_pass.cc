@@ -62,7 +62,9 @@ void Scheduler::RefreshPool() {
 }
 
 // Without a shared job store every rank must be able to read what any other has written, so a gang
-// stays on one host, and a resumed one goes where its checkpoint lies.
+// stays on one host, and a resumed one goes where its checkpoint lies. One whose checkpoints are
+// copied goes elsewhere where that host takes nothing: the copy may be an older one, but the wait
+// has no end in sight.
 PlacementRequest Scheduler::RequestOf(const Job& job) const {
   PlacementRequest request;
   request.ranks = job.spec.gpus;
@@ -73,6 +75,7 @@ PlacementRequest Scheduler::RequestOf(const Job& job) const {
   request.one_host = true;
   request.host_reason = "without a shared job store a gang stays on one host";
   if (job.newest_checkpoint.has_value()) {
+    if (job.spec.copies_checkpoints && !TakesGangs(job.newest_checkpoint->host)) return request;
     request.hosts = {job.newest_checkpoint->host};
     request.host_reason =
         absl::StrCat("which holds its checkpoint of step ", job.newest_checkpoint->step);
@@ -81,6 +84,16 @@ PlacementRequest Scheduler::RequestOf(const Job& job) const {
     request.host_reason = absl::StrCat("which holds the checkpoint of ", job.spec.source.value());
   }
   return request;
+}
+
+bool Scheduler::TakesGangs(const std::string& host) const {
+  for (const auto& [name, worker] : workers_) {
+    if (worker.host == host && !worker.declared_dead && !worker.cordoned &&
+        !time_.LeaseExpired(worker.silence)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 absl::Duration Scheduler::Remaining(const Job& job) const {

@@ -1,6 +1,6 @@
 // Schedules: what users say of them, what comes due, and what became of the runs.
 //
-// A fire and its job are one step: the job's records and the schedule's next_fire are in the same
+// A fire and its jobs are one step: the jobs' records and the schedule's next_fire are in the same
 // transaction, so a crash before it loses both and one after it neither. The request id, which says
 // schedule and fire time, keeps a time from being fired twice even where next_fire went back (a
 // schedule made anew after the wall clock was set back).
@@ -54,6 +54,25 @@ absl::Status CheckSettings(const ScheduleRecord& record) {
   return absl::OkStatus();
 }
 
+JobId HashedId(const std::string& text) { return JobId("job-" + Sha256Hex(text).substr(0, 12)); }
+
+// All but the last.
+std::vector<JobId> OthersOf(const SubmitAllEvent& submit) {
+  std::vector<JobId> ids;
+  for (const Submission& job : submit.jobs) ids.push_back(job.job);
+  ids.pop_back();
+  return ids;
+}
+
+bool WaitsForOneOf(const Submission& job, const std::vector<Submission>& jobs) {
+  return std::any_of(jobs.begin(), jobs.end(), [&job](const Submission& other) {
+    const auto names = [&other](const std::vector<JobId>& ids) {
+      return std::find(ids.begin(), ids.end(), other.job) != ids.end();
+    };
+    return names(job.spec.after) || names(job.spec.after_any);
+  });
+}
+
 // Fills what is derived from the record.
 absl::Status LoadRule(Schedule& schedule) {
   auto rule = Cron::Parse(schedule.record.cron);
@@ -101,19 +120,18 @@ void Scheduler::On(const SetScheduleEvent& event) {
   }
   Schedule made;
   made.record = wanted;
-  SubmitEvent submit;  // what its jobs will be refused for is refused now
-  submit.spec = wanted.spec;
+  made.record.created = now_.wall;
   absl::Status& status = effects_.reply.status;
   status = CheckSettings(wanted);
   if (status.ok()) status = LoadRule(made);
-  if (status.ok()) status = CheckSubmit(ToSubmitAll(submit));
+  // What its jobs will be refused for is refused now.
+  if (status.ok()) status = CheckSubmit(SubmitOf(made.record, "", JobId()));
   if (status.ok() && known == schedules_.by_name.end() &&
       schedules_.by_name.size() >= kMaxSchedules) {
     status = absl::ResourceExhaustedError(
         absl::StrCat("there are ", schedules_.by_name.size(), " schedules, the limit"));
   }
   if (!status.ok()) return;
-  made.record.created = now_.wall;
   made.record.paused = false;
   made.record.paused_by.clear();
   made.record.last_fire = absl::InfinitePast();
@@ -160,10 +178,12 @@ void Scheduler::On(const PauseScheduleEvent& event) {
 void Scheduler::On(const RunScheduleEvent& event) {
   Schedule* schedule = FindScheduleOrReply(event.schedule);
   if (schedule == nullptr) return;
-  SubmitEvent submit = SubmitOf(
-      *schedule, absl::StrCat("schedule/", event.schedule, "/now/", event.request_id), event.job);
+  SubmitAllEvent submit =
+      SubmitOf(schedule->record,
+               absl::StrCat("schedule/", event.schedule, "/now/", event.request_id), event.job);
   if (FindRequest(submit.user, submit.request_id) != nullptr) {
-    On(submit);  // a repeat: answers with the earlier job
+    On(submit);  // a repeat: answers with the earlier jobs
+    if (!effects_.reply.jobs.empty()) effects_.reply.job = effects_.reply.jobs.back();
     return;
   }
   const std::string overlap = ResolveOverlap(*schedule, submit);
@@ -177,7 +197,8 @@ void Scheduler::On(const RunScheduleEvent& event) {
   ScheduleRun run;
   run.fire_time = run.first_fire_time = now_.wall;
   run.manual = true;
-  run.job = effects_.reply.job;
+  run.job = effects_.reply.job = event.job;
+  run.before = OthersOf(submit);
   run.reason = event.user.empty() ? "by a user's word" : absl::StrCat("by ", event.user);
   AddRun(*schedule, std::move(run));
   SaveSchedule(*schedule, schedule->record.next_fire);
@@ -210,14 +231,14 @@ void Scheduler::FireSchedules() {
   }
 }
 
-// Either makes the job or records why not.
+// Either makes the jobs or records why not.
 void Scheduler::Fire(Schedule& schedule, absl::Time time) {
   const Reply outer = std::exchange(effects_.reply, Reply());
   const std::string request = absl::StrCat("schedule/", schedule.record.name, "/", ShowTime(time));
-  const JobId id("job-" + Sha256Hex(absl::StrCat(options_.nonce_seed, "/", request)).substr(0, 12));
+  const JobId id = HashedId(absl::StrCat(options_.nonce_seed, "/", request));
   ScheduleRun run;
   run.fire_time = run.first_fire_time = time;
-  SubmitEvent submit = SubmitOf(schedule, request, id);
+  SubmitAllEvent submit = SubmitOf(schedule.record, request, id);
   if (const RequestRecord* before = FindRequest(submit.user, request); before != nullptr) {
     run.reason = absl::StrCat(before->job.value(), " was submitted for this time before");
   } else {
@@ -227,6 +248,7 @@ void Scheduler::Fire(Schedule& schedule, absl::Time time) {
     On(submit);
     if (effects_.reply.status.ok()) {
       run.job = id;
+      run.before = OthersOf(submit);
       if (now_.wall - time >= kFireOnTime)
         run.reason = absl::StrCat("missed, made up for after ", HumanDuration(now_.wall - time));
     } else {
@@ -237,29 +259,41 @@ void Scheduler::Fire(Schedule& schedule, absl::Time time) {
   effects_.reply = outer;
 }
 
-SubmitEvent Scheduler::SubmitOf(const Schedule& schedule, std::string request_id,
-                                const JobId& id) const {
-  const ScheduleRecord& record = schedule.record;
-  SubmitEvent submit;
-  submit.job = id;
-  submit.request_id = std::move(request_id);
-  submit.body_sha256 = record.body_sha256;
-  submit.user = record.user;
-  submit.spec = record.spec;
-  submit.payload = record.payload;
-  if (submit.spec.deadline != absl::InfiniteFuture())
-    submit.spec.deadline = now_.wall + (record.spec.deadline - record.created);
-  submit.spec.ttl_after_finished = std::max(submit.spec.ttl_after_finished, kKeepForVerdict);
+// The jobs of a run, the last with that id. Those in front of it get ids made from it.
+SubmitAllEvent Scheduler::SubmitOf(const ScheduleRecord& record, std::string request_id,
+                                   const JobId& id) const {
+  SubmitAllEvent submit{std::move(request_id), record.body_sha256, record.user, record.before};
+  std::map<JobId, JobId> made;  // in place of the schedule's own
+  for (size_t i = 0; i < submit.jobs.size(); ++i)
+    made[record.before[i].job] = submit.jobs[i].job = HashedId(absl::StrCat(id.value(), "/", i));
+  submit.jobs.push_back({id, record.spec, record.payload});
+  const auto replace = [&made](JobId& named) {
+    if (const auto other = made.find(named); other != made.end()) named = other->second;
+  };
+  for (Submission& job : submit.jobs) {
+    CoreSpec& spec = job.spec;
+    std::for_each(spec.after.begin(), spec.after.end(), replace);
+    std::for_each(spec.after_any.begin(), spec.after_any.end(), replace);
+    replace(spec.source);
+    if (spec.deadline != absl::InfiniteFuture())
+      spec.deadline = now_.wall + (spec.deadline - record.created);
+    spec.ttl_after_finished = std::max(spec.ttl_after_finished, kKeepForVerdict);
+  }
   return submit;
 }
 
-// Applies the overlap policy: what earlier runs mean for the job about to be submitted. Returns why
-// it must not be; empty: it may.
-std::string Scheduler::ResolveOverlap(const Schedule& schedule, SubmitEvent& submit) {
+// Applies the overlap policy: what earlier runs mean for the jobs about to be submitted. Returns
+// why they must not be; empty: they may. A run of several jobs has ended when all of them have.
+std::string Scheduler::ResolveOverlap(const Schedule& schedule, SubmitAllEvent& submit) {
   std::vector<const Job*> unfinished;
+  int runs = 0;
   for (const auto& [number, run] : schedule.runs) {
-    const Job* job = run.job.empty() ? nullptr : Find(run.job);
-    if (job != nullptr && !IsTerminal(job->state)) unfinished.push_back(job);
+    const size_t before = unfinished.size();
+    for (const JobId& id : JobIdsOf(run)) {
+      const Job* job = Find(id);
+      if (job != nullptr && !IsTerminal(job->state)) unfinished.push_back(job);
+    }
+    runs += unfinished.size() > before;
   }
   if (unfinished.empty()) return "";
   const OverlapPolicy policy = schedule.record.overlap;
@@ -268,17 +302,22 @@ std::string Scheduler::ResolveOverlap(const Schedule& schedule, SubmitEvent& sub
     return absl::StrCat("overlaps with ", newest.id.value(), ", which is still ",
                         std::string(JobStateName(newest.state)));
   }
-  if (unfinished.size() >= kMaxUnfinishedRuns) {
-    return absl::StrCat(unfinished.size(), " earlier runs have not ended, the limit");
-  }
-  for (const Job* job : unfinished) {
-    if (policy == OverlapPolicy::kCancelOld) {
+  if (runs >= kMaxUnfinishedRuns)
+    return absl::StrCat(runs, " earlier runs have not ended, the limit");
+  if (policy == OverlapPolicy::kCancelOld) {
+    // The last first: who waits for another is cancelled for itself, not ended with it.
+    for (auto job = unfinished.rbegin(); job != unfinished.rend(); ++job) {
       const Reply outer = std::exchange(effects_.reply, Reply());
-      On(CancelEvent{job->id, absl::StrCat("schedule ", schedule.record.name),
+      On(CancelEvent{(*job)->id, absl::StrCat("schedule ", schedule.record.name),
                      "its next run is due"});
       effects_.reply = outer;
     }
-    if (!IsTerminal(job->state)) submit.spec.after_any.push_back(job->id);
+  }
+  for (Submission& first : submit.jobs) {
+    if (WaitsForOneOf(first, submit.jobs)) continue;
+    for (const Job* job : unfinished) {
+      if (!IsTerminal(job->state)) first.spec.after_any.push_back(job->id);
+    }
   }
   return "";
 }
@@ -321,8 +360,11 @@ void Scheduler::On(const JudgeRunEvent& event) {
   ScheduleRun& run = schedule.runs.at(event.number);
   const Job* job = Find(run.job);
   run.measures = event.measures;
-  // An elastic gang's speed tells more of how full the cluster was.
-  if (job != nullptr && IsElastic(job->spec)) run.measures.tokens_per_second.reset();
+  for (const JobId& id : JobIdsOf(run)) {
+    // An elastic gang's speed tells more of how full the cluster was.
+    const Job* of = Find(id);
+    if (of != nullptr && IsElastic(of->spec)) run.measures.tokens_per_second.reset();
+  }
   Judgement& judgement = run.judgement;
   if (job == nullptr || job->state == JobState::kCancelled) {
     judgement.result = RunResult::kUnknown;

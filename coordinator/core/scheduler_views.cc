@@ -101,75 +101,104 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
 
 // ---- invariants
 
+// Cheap enough for every step of the simulator: what an index must not hold is shown by its size
+// and the members that it must hold.
 void Scheduler::CheckInvariants() const {
-  std::set<std::pair<WorkerId, int>> held;
-  size_t queued = 0, unfinished = 0;
+  size_t unfinished = 0, claims = 0, elastic = 0, active = 0, queued = 0, ranks = 0;
   std::map<const Queue*, int> held_gpus, held_jobs;
   for (const auto& [sequence, job] : by_sequence_) {
-    LL_CHECK(job->sequence == sequence && Find(job->id) == job);
-    unfinished += !IsTerminal(job->state);
+    LL_CHECK(job->sequence == sequence);
+    CheckJob(*job);
+    if (IsTerminal(job->state)) continue;
+    ++unfinished;
     queued += job->state == JobState::kQueued;
+    claims += job->claims;
+    active += HoldsSlots(job->state) || job->state == JobState::kRetrying;
+    if (!HoldsSlots(job->state)) continue;
+    elastic += IsElastic(job->spec);
     const Queue* queue = fair_.Find(QueueNameOf(job->spec));
-    LL_CHECK(IsTerminal(job->state) || queue != nullptr);
-    LL_CHECK((queue != nullptr && queue->waiting.Contains(job)) ==
-             (job->state == JobState::kQueued));
-    LL_CHECK((claimants_.count(job->id) > 0) == job->claims);
-    LL_CHECK(!job->claims || job->state == JobState::kQueued);
-    if (HoldsSlots(job->state)) {
-      held_gpus[queue] += RanksOf(*job);
-      ++held_jobs[queue];
-    }
-    LL_CHECK((elastic_.count(sequence) > 0) == (HoldsSlots(job->state) && IsElastic(job->spec)));
-    LL_CHECK(job->resize_to == 0 ||
-             (IsElastic(job->spec) && (job->state == JobState::kPreempting || job->claims)));
-    LL_CHECK((active_.count(sequence) > 0) ==
-             (HoldsSlots(job->state) || job->state == JobState::kRetrying));
-    const bool runs = job->attempt.has_value() && !job->attempt->over();
-    LL_CHECK(runs == HoldsSlots(job->state));
-    LL_CHECK(!job->attempt.has_value() || job->attempt->epoch == job->epoch);
-    LL_CHECK(job->attempt.has_value() == (job->epoch > 0));
-    LL_CHECK(job->state != JobState::kBlocked || !job->waiting_for.empty());
-    LL_CHECK(job->state != JobState::kQueued || job->waiting_for.empty());
-    LL_CHECK(job->spec.source.empty() || job->source_checkpoint.has_value() ||
-             !(job->state == JobState::kQueued || active_.count(sequence) > 0));
-    LL_CHECK(IsTerminal(job->state) == (job->finished != absl::InfinitePast()));
-    LL_CHECK(job->transitions >= static_cast<int64_t>(job->history.size()));
-    LL_CHECK(!job->history.empty() && job->history.back().state == job->state);
-    if (!IsTerminal(job->state)) {
-      for (const JobId& id : job->waiting_for) LL_CHECK(dependents_.at(id).count(job->id) == 1);
-    }
-    if (!runs) continue;
-    LL_CHECK(RanksOf(*job) >= job->spec.gpus && RanksOf(*job) <= MaxGpus(job->spec));
-    std::set<std::pair<WorkerId, int>> own;
-    for (size_t i = 0; i < job->attempt->ranks.size(); ++i) {
-      const Rank& rank = job->attempt->ranks[i];
-      LL_CHECK(own.insert({rank.worker, rank.slot}).second);
-      if (rank.phase == RankPhase::kExited) continue;
-      const SlotUse& use = workers_.at(rank.worker).uses.at(rank.slot);
-      LL_CHECK(use.job == job->id && use.epoch == job->epoch && use.rank == static_cast<int>(i) &&
-               !use.stray);
-      LL_CHECK(held.insert({rank.worker, rank.slot}).second);
-    }
+    held_gpus[queue] += RanksOf(*job);
+    ++held_jobs[queue];
+    ranks += CheckGang(*job);
   }
-  LL_CHECK(fair_.waiting() == queued);
+  LL_CHECK(jobs_.size() == by_sequence_.size());
+  LL_CHECK(unfinished_ == unfinished && fair_.waiting() == queued);
+  LL_CHECK(claimants_.size() == claims && elastic_.size() == elastic && active_.size() == active);
   for (const auto& [name, queue] : fair_.queues())
     LL_CHECK(queue.gpus == held_gpus[&queue] && queue.jobs == held_jobs[&queue]);
-  const SlotPool fresh(HostViews());
-  LL_CHECK(fresh.size() == pool_.size());
-  for (SlotId id = 0; id < static_cast<SlotId>(fresh.size()); ++id) {
-    const SlotPool::SlotInfo& slot = fresh.slot(id);
-    const SlotId same = pool_.Find(slot.worker, slot.index);
-    LL_CHECK(same == id && pool_.free(id) == fresh.free(id) &&
-             pool_.usable(id) == fresh.usable(id));
-  }
-  LL_CHECK(unfinished_ == unfinished);
+  CheckWorkers(ranks);
   CheckScheduleInvariants();
-  LL_CHECK(jobs_.size() == by_sequence_.size());
+}
+
+void Scheduler::CheckJob(const Job& job) const {
+  const bool terminal = IsTerminal(job.state);
+  LL_CHECK(terminal == (job.finished != absl::InfinitePast()));
+  LL_CHECK(job.transitions >= static_cast<int64_t>(job.history.size()));
+  LL_CHECK(!job.history.empty() && job.history.back().state == job.state);
+  LL_CHECK(job.attempt.has_value() == (job.epoch > 0));
+  LL_CHECK(!job.attempt.has_value() || job.attempt->epoch == job.epoch);
+  const bool runs = job.attempt.has_value() && !job.attempt->over();
+  LL_CHECK(runs == HoldsSlots(job.state));
+  LL_CHECK(!job.claims || job.state == JobState::kQueued);
+  LL_CHECK(job.resize_to == 0 ||
+           (IsElastic(job.spec) && (job.state == JobState::kPreempting || job.claims)));
+  if (terminal) return;
+  LL_CHECK(Find(job.id) == &job);
+  const Queue* queue = fair_.Find(QueueNameOf(job.spec));
+  LL_CHECK(queue != nullptr);
+  LL_CHECK(job.state != JobState::kQueued || queue->waiting.Contains(&job));
+  LL_CHECK(!job.claims || claimants_.count(job.id) > 0);
+  const bool active = HoldsSlots(job.state) || job.state == JobState::kRetrying;
+  LL_CHECK(!active || active_.count(job.sequence) > 0);
+  LL_CHECK(!HoldsSlots(job.state) || !IsElastic(job.spec) || elastic_.count(job.sequence) > 0);
+  LL_CHECK(job.state != JobState::kBlocked || !job.waiting_for.empty());
+  LL_CHECK(job.state != JobState::kQueued || job.waiting_for.empty());
+  LL_CHECK(job.spec.source.empty() || job.source_checkpoint.has_value() ||
+           !(job.state == JobState::kQueued || active));
+  for (const JobId& id : job.waiting_for) LL_CHECK(dependents_.at(id).count(job.id) == 1);
+}
+
+// Of a job that holds slots; how many of its ranks have not exited. That each has a use which names
+// it shows that no two, of whatever jobs, share one.
+size_t Scheduler::CheckGang(const Job& job) const {
+  LL_CHECK(RanksOf(job) >= job.spec.gpus && RanksOf(job) <= MaxGpus(job.spec));
+  size_t running = 0;
+  for (size_t i = 0; i < job.attempt->ranks.size(); ++i) {
+    const Rank& rank = job.attempt->ranks[i];
+    if (rank.phase == RankPhase::kExited) continue;
+    ++running;
+    const SlotUse& use = workers_.at(rank.worker).uses.at(rank.slot);
+    LL_CHECK(use.job == job.id && use.epoch == job.epoch && use.rank == static_cast<int>(i) &&
+             !use.stray);
+  }
+  return running;
+}
+
+void Scheduler::CheckWorkers(size_t running_ranks) const {
+  size_t held = 0, slots = 0;
   for (const auto& [name, worker] : workers_) {
     LL_CHECK(worker.name == name);
     LL_CHECK(worker.connected == (worker.session != 0));
-    for (const auto& [slot, use] : worker.uses)
-      LL_CHECK(use.stray || held.count({name, slot}) == 1);
+    for (const auto& [slot, use] : worker.uses) held += !use.stray;
+    if (!worker.declared_dead) slots += worker.slots.size();
+  }
+  LL_CHECK(held == running_ranks);
+  LL_CHECK(pool_.size() == slots);
+  const Worker* worker = nullptr;
+  bool available = false;
+  for (SlotId id = 0; id < static_cast<SlotId>(slots); ++id) {
+    const SlotPool::SlotInfo& slot = pool_.slot(id);
+    if (worker == nullptr || worker->name != slot.worker) {
+      worker = &workers_.at(slot.worker);
+      available = worker->connected && !time_.LeaseExpired(worker->silence) && !worker->cordoned;
+    }
+    LL_CHECK(!worker->declared_dead && slot.available == available);
+    LL_CHECK(std::any_of(worker->slots.begin(), worker->slots.end(), [&slot](const Slot& known) {
+      return known.index == slot.index && known.memory_bytes == slot.memory_bytes;
+    }));
+    LL_CHECK(pool_.free(id) == (worker->uses.count(slot.index) == 0));
+    LL_CHECK(id == 0 || pool_.slot(id - 1).worker != slot.worker ||
+             pool_.slot(id - 1).index < slot.index || pool_.slot(id - 1).group < slot.group);
   }
 }
 

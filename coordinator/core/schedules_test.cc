@@ -182,6 +182,74 @@ TEST_F(SchedulesTest, OverlapCancelOld) {
   EXPECT_EQ(StateOf(3), JobState::kBlocked);
 }
 
+// A training in stages: two jobs in front of the last, named by ids that stand for those of a run.
+ScheduleRecord InStages(ScheduleRecord record) {
+  const JobId train("train"), evaluation("eval");
+  CoreSpec from_it = record.spec;
+  from_it.after = {train};
+  from_it.source = train;
+  record.before = {{train, record.spec, record.payload}, {evaluation, from_it, record.payload}};
+  record.spec.after = {train, evaluation};
+  record.spec.source = train;
+  return record;
+}
+
+TEST_F(SchedulesTest, AFireOfStagesIsAWholeGraph) {
+  LL_ASSERT_OK(Set(InStages(Nightly())));
+  TickAt(At(2, 2));
+  const ScheduleRun run = newest();
+  ASSERT_EQ(run.before.size(), 2u);
+  const Job& train = *scheduler_.Find(run.before[0]);
+  const Job& evaluation = *scheduler_.Find(run.before[1]);
+  const Job& last = *scheduler_.Find(run.job);
+  EXPECT_EQ(train.request_id, "schedule/nightly/2026-01-02T02:00:00Z");
+  EXPECT_EQ(train.state, JobState::kQueued);
+  EXPECT_EQ(evaluation.spec.after, std::vector<JobId>{train.id});
+  EXPECT_EQ(evaluation.spec.source, train.id);
+  EXPECT_EQ(last.spec.after, (std::vector<JobId>{train.id, evaluation.id}));
+  EXPECT_EQ(last.spec.source, train.id);
+  // The next fire's jobs are others.
+  for (const JobId& id : JobIdsOf(run)) Step(CancelEvent{id, "ann", ""});
+  TickAt(At(3, 2));
+  EXPECT_EQ(scheduler_.List({SIZE_MAX}).size(), 6u);
+  EXPECT_EQ(scheduler_.Find(newest().job)->spec.source, newest().before[0]);
+  // Asked twice with one request id, a run by hand is one; the answer is the last job.
+  for (const JobId& id : JobIdsOf(newest())) Step(CancelEvent{id, "ann", ""});
+  for (const char* id : {"by-hand", "again"}) {
+    const Effects effects = Step(RunScheduleEvent{"nightly", JobId(id), "r", "ann"});
+    LL_ASSERT_OK(effects.reply.status);
+    EXPECT_EQ(effects.reply.job, JobId("by-hand"));
+  }
+}
+
+TEST_F(SchedulesTest, ARunInStagesOverlapsAsAWhole) {
+  LL_ASSERT_OK(Set(InStages(Nightly())));
+  TickAt(At(2, 2));
+  const ScheduleRun first = newest();
+  // Its last job has ended, and so been judged, but another still waits for slots.
+  Step(CancelEvent{first.job, "ann", ""});
+  TickAt(At(3, 2));
+  EXPECT_THAT(newest().reason, HasSubstr(absl::StrCat("overlaps with ", first.before[1].value())));
+
+  ScheduleRecord queued = InStages(Nightly());
+  queued.overlap = OverlapPolicy::kQueue;
+  LL_ASSERT_OK(Set(queued, /*replace=*/true));
+  TickAt(At(4, 2));
+  EXPECT_EQ(scheduler_.Find(newest().before[0])->spec.after_any, first.before);
+  EXPECT_TRUE(scheduler_.Find(newest().before[1])->spec.after_any.empty()) << "it waits anyway";
+
+  ScheduleRecord cancels = InStages(Nightly());
+  cancels.overlap = OverlapPolicy::kCancelOld;
+  LL_ASSERT_OK(Set(cancels, /*replace=*/true));
+  TickAt(At(5, 2));
+  int cancelled = 0;
+  for (const Job* job : scheduler_.List({SIZE_MAX})) {
+    cancelled += job->reason == "cancelled by schedule nightly: its next run is due";
+  }
+  EXPECT_EQ(cancelled, 5) << "two of the first run, all three of the second";
+  EXPECT_EQ(scheduler_.Find(newest().before[0])->state, JobState::kQueued);
+}
+
 TEST_F(SchedulesTest, MissedRunsAreMadeUpForAfterARestart) {
   ScheduleRecord record = Nightly();
   record.missed = MissedPolicy::kAll;

@@ -46,6 +46,8 @@ struct CoreSpec {
   absl::Time deadline = absl::InfiniteFuture();
   int max_gpus = 0;    // elastic: the most ranks, > gpus; else 0
   int batch_rows = 0;  // elastic: rows of an optimizer step (elastic.h); 0: not known
+  // Its checkpoints are copied to where any host can fetch them (spec key checkpoint_uri).
+  bool copies_checkpoints = false;
 };
 
 // The queue of jobs that name none; always there.
@@ -56,6 +58,14 @@ struct JobPayload {
   std::string spec;           // as submitted
   std::string resolved_spec;  // with every default filled in
   std::string forecast;
+};
+
+// A job to be. Several that come together have sequence numbers in their order, one after the
+// other.
+struct Submission {
+  JobId job;      // new and random
+  CoreSpec spec;  // after, after_any and source may name jobs in front of it in the list
+  std::shared_ptr<const JobPayload> payload;
 };
 
 struct Checkpoint {

@@ -46,8 +46,13 @@ Metrics::Metrics(Clock& clock)
       effective_context_(
           GaugeOf(*registry_, "ll_eval_effective_context_length",
                   "Longest prompt, in tokens, up to which the newest evaluation found its key.")),
+      straggler_score_(
+          GaugeOf(*registry_, "ll_train_straggler_score",
+                  "Compute time of the job's slowest rank over the ranks' median, smoothed.")),
       tokens_(CounterOf(*registry_, "ll_train_tokens_total",
                         "Tokens trained since the coordinator first saw the job.")),
+      guards_(CounterOf(*registry_, "ll_train_guard_total",
+                        "Steps that a guard caught, by kind (nan, loss_spike) and action.")),
       step_seconds_(
           HistogramOf(*registry_, "ll_train_step_seconds", "Duration of optimizer steps, all jobs.")
               .Add({}, kStepBuckets)),
@@ -104,10 +109,14 @@ void Metrics::RemoveSeries(const JobSeries& s) {
   if (s.mfu != nullptr) mfu_.Remove(s.mfu);
   if (s.perplexity != nullptr) perplexity_.Remove(s.perplexity);
   if (s.effective_context != nullptr) effective_context_.Remove(s.effective_context);
+  if (s.straggler_score != nullptr) straggler_score_.Remove(s.straggler_score);
+  for (const auto& [what, counter] : s.guards) guards_.Remove(counter);
 }
 
 void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
-  if (news.steps.empty() && !news.eval_perplexity && !news.eval_effective_context_length) return;
+  if (news.steps.empty() && news.guards.empty() && !news.eval_perplexity &&
+      !news.eval_effective_context_length)
+    return;
   absl::MutexLock lock(&mu_);
   JobSeries& s = SeriesOf(job);
   for (const StepFacts& step : news.steps) {
@@ -126,6 +135,19 @@ void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
       if (s.mfu == nullptr) s.mfu = &mfu_.Add({{"job_id", job.value()}});
       s.mfu->Set(*newest.mfu);
     }
+    if (newest.straggler_score.has_value()) {
+      if (s.straggler_score == nullptr)
+        s.straggler_score = &straggler_score_.Add({{"job_id", job.value()}});
+      s.straggler_score->Set(*newest.straggler_score);
+    }
+  }
+  for (const GuardFacts& guard : news.guards) {
+    prometheus::Counter*& counter = s.guards[{guard.kind, guard.action}];
+    if (counter == nullptr) {
+      counter =
+          &guards_.Add({{"job_id", job.value()}, {"kind", guard.kind}, {"action", guard.action}});
+    }
+    counter->Increment();
   }
   if (news.eval_perplexity.has_value()) {
     if (s.perplexity == nullptr) s.perplexity = &perplexity_.Add({{"job_id", job.value()}});

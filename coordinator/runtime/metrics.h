@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -46,6 +47,8 @@ class Metrics : public DriverListener {
     prometheus::Gauge* mfu = nullptr;                // made with the first value
     prometheus::Gauge* perplexity = nullptr;         // made with the first value
     prometheus::Gauge* effective_context = nullptr;  // made with the first value
+    prometheus::Gauge* straggler_score = nullptr;    // made with the first value
+    std::map<std::pair<std::string, std::string>, prometheus::Counter*> guards;  // kind, action
     prometheus::Counter* tokens;
     absl::Duration remove_at = absl::InfiniteDuration();  // steady time
   };
@@ -66,8 +69,8 @@ class Metrics : public DriverListener {
   Clock& clock_;
   std::shared_ptr<prometheus::Registry> registry_;
   GaugeFamily &loss_, &tokens_per_second_, &learning_rate_, &grad_norm_, &mfu_, &peak_bytes_,
-      &step_, &perplexity_, &effective_context_;
-  prometheus::Family<prometheus::Counter>& tokens_;
+      &step_, &perplexity_, &effective_context_, &straggler_score_;
+  prometheus::Family<prometheus::Counter>&tokens_, &guards_;
   prometheus::Histogram& step_seconds_;
   GaugeFamily& jobs_;
   prometheus::Histogram& job_wait_seconds_;

@@ -54,6 +54,21 @@ TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
   EXPECT_THAT(Text(), HasSubstr("ll_eval_effective_context_length{job_id=\"job-1\"} 8192"));
 }
 
+TEST_F(MetricsTest, GuardedStepsAndStragglersOfAJob) {
+  StepFacts step;
+  metrics_.OnNews(JobId("job-1"), {.steps = {step}});
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_train_straggler_score{")));  // one rank has none
+  step.straggler_score = 1.5;
+  metrics_.OnNews(JobId("job-1"),
+                  {.steps = {step}, .guards = {{"nan", "skip", ""}, {"loss_spike", "warn", ""}}});
+  metrics_.OnNews(JobId("job-1"), {.guards = {{"nan", "skip", ""}}});
+  EXPECT_THAT(Text(), HasSubstr("ll_train_straggler_score{job_id=\"job-1\"} 1.5"));
+  EXPECT_THAT(Text(), HasSubstr("action=\"skip\",job_id=\"job-1\",kind=\"nan\"} 2"));
+  EXPECT_THAT(Text(), HasSubstr("action=\"warn\",job_id=\"job-1\",kind=\"loss_spike\"} 1"));
+  metrics_.OnDeleted(JobId("job-1"));
+  EXPECT_THAT(Text(), Not(HasSubstr("job-1")));
+}
+
 TEST_F(MetricsTest, ASchedulesNewestVerdict) {
   StoredState stored;
   ScheduleRecord record;

@@ -34,6 +34,25 @@ RunMeasures MeasuresOf(const std::string& result, const Telemetry& telemetry, co
   return measures;
 }
 
+RunMeasures MeasuresOfRun(const std::vector<JudgedJob>& jobs, const Telemetry& telemetry,
+                          bool* settled) {
+  RunMeasures measures;
+  *settled = true;
+  if (jobs.size() == 1) return MeasuresOf(jobs[0].result, telemetry, jobs[0].id, settled);
+  for (const JudgedJob& job : jobs) {
+    if (job.kind != "train" && job.kind != "eval") continue;
+    bool all = true;
+    RunMeasures of_job = MeasuresOf(job.result, telemetry, job.id, &all);
+    *settled = *settled && all;
+    if (job.kind == "train") {
+      measures = std::move(of_job);
+    } else if (of_job.perplexity.has_value()) {
+      measures.perplexity = of_job.perplexity;
+    }
+  }
+  return measures;
+}
+
 RunJudge::RunJudge(Driver& driver, const Telemetry& telemetry, Clock& clock)
     : driver_(driver), telemetry_(telemetry), clock_(clock), thread_([this] { Loop(); }) {}
 
@@ -52,11 +71,13 @@ void RunJudge::OnTick(const Scheduler& scheduler) {
   for (const RunKey& key : scheduler.to_judge()) {
     if (!taken_.insert(key).second) continue;
     const ScheduleRun& run = scheduler.schedules().at(key.first).runs.at(key.second);
-    Task task{key, run.job};
-    if (const Job* job = scheduler.Find(run.job); job != nullptr) {
-      task.succeeded = job->state == JobState::kSucceeded;
-      task.result = job->result;
-      task.finished = job->finished;
+    Task task{key};
+    const Job* last = scheduler.Find(run.job);
+    if (last != nullptr) task.finished = last->finished;
+    for (const JobId& id : JobIdsOf(run)) {
+      const Job* job = scheduler.Find(id);
+      if (job != nullptr && last != nullptr && last->state == JobState::kSucceeded)
+        task.jobs.push_back({id, job->spec.kind, job->result});
     }
     tasks_.push_back(std::move(task));
     wake_.Signal();
@@ -78,9 +99,8 @@ void RunJudge::Loop() {
 }
 
 void RunJudge::Do(const Task& task) {
-  RunMeasures measures;
   bool settled = true;
-  if (task.succeeded) measures = MeasuresOf(task.result, telemetry_, task.job, &settled);
+  RunMeasures measures = MeasuresOfRun(task.jobs, telemetry_, &settled);
   // A clock that was set back would make it wait for long.
   const absl::Duration age = clock_.Now() - task.finished;
   if (!settled && age >= absl::ZeroDuration() && age < kSettle) return Forget(task.key);

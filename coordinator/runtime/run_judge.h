@@ -2,14 +2,17 @@
 // which compares it with the last good run (core/verdict.h).
 //
 // The measures are those of the job's result and, where that has none, of its telemetry: the loss
-// curve, the newest evaluation. Telemetry may arrive after the job's end, so it is waited for, at
-// most kSettle. What a crash interrupts is done again: the core knows which runs were not judged.
+// curve, the newest evaluation. Of a training in stages: of the last stage that trains, with the
+// perplexity of the last evaluation that tells one. Telemetry may arrive after the job's end, so it
+// is waited for, at most kSettle. What a crash interrupts is done again: the core knows which runs
+// were not judged.
 #pragma once
 
 #include <deque>
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -21,6 +24,16 @@ namespace ll {
 // `result` is Job::result. `settled` tells whether the telemetry reaches to the job's end.
 RunMeasures MeasuresOf(const std::string& result, const Telemetry& telemetry, const JobId& job,
                        bool* settled);
+
+// What a run's job told, when it has succeeded.
+struct JudgedJob {
+  JobId id;
+  std::string kind;    // as CoreSpec::kind
+  std::string result;  // Job::result
+};
+// Of a run's jobs, in their order.
+RunMeasures MeasuresOfRun(const std::vector<JudgedJob>& jobs, const Telemetry& telemetry,
+                          bool* settled);
 
 // A listener of the driver. Thread-safe.
 class RunJudge : public DriverListener {
@@ -36,9 +49,7 @@ class RunJudge : public DriverListener {
  private:
   struct Task {
     RunKey key;
-    JobId job;
-    bool succeeded = false;
-    std::string result;
+    std::vector<JudgedJob> jobs;  // empty: it did not succeed
     absl::Time finished;
   };
   void Loop();

@@ -75,5 +75,33 @@ TEST_F(MeasuresTest, OfAnEvaluationJob) {
   EXPECT_EQ(measures.final_loss, std::nullopt);
 }
 
+// The loss and speed are the last stage's, the perplexity that of the last evaluation with one.
+TEST_F(MeasuresTest, OfATrainingInStages) {
+  const JobId second("job-aaaaaaaaaaaa"), passkey("job-bbbbbbbbbbbb"),
+      perplexity("job-cccccccccccc"), merge("job-dddddddddddd");
+  const auto events = [this](const JobId& job, const std::string& lines) {
+    LL_ASSERT_OK(telemetry_->Append({job, 1, 0, TelemetryStream::kEvents}, 0, lines));
+  };
+  const std::string done = "{\"event\":\"done\"}\n";
+  Events(1, Step(1, 9) + done);
+  for (const JobId& job : {passkey, perplexity}) events(job, done);
+  const std::vector<JudgedJob> jobs = {{job_, "train", Result({{"loss", 9}})},
+                                       {second, "train", Result({{"loss", 2}})},
+                                       {perplexity, "eval", Result({{"perplexity", 8}})},
+                                       {passkey, "eval", Result({{"accuracy", 1}})},
+                                       {merge, "merge", Result({{"loss", 77}})}};
+  bool settled = true;
+  MeasuresOfRun(jobs, *telemetry_, &settled);
+  EXPECT_FALSE(settled) << "the second stage's end has not arrived";
+  events(second, Step(1, 3) + Step(2, 2) + done);
+  const RunMeasures measures = MeasuresOfRun(jobs, *telemetry_, &settled);
+  EXPECT_TRUE(settled);
+  EXPECT_EQ(measures.final_loss, 2);
+  EXPECT_EQ(measures.perplexity, 8);
+  EXPECT_EQ(measures.curve, (std::vector<CurvePoint>{{1, 3}, {2, 2}}));
+  EXPECT_EQ(MeasuresOfRun({}, *telemetry_, &settled), RunMeasures());
+  EXPECT_TRUE(settled);
+}
+
 }  // namespace
 }  // namespace ll

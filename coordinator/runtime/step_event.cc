@@ -1,5 +1,9 @@
 #include "coordinator/runtime/step_event.h"
 
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
 namespace ll {
 namespace {
 
@@ -24,6 +28,18 @@ absl::Time TimeOf(const nlohmann::json& event) {
   return time;
 }
 
+std::string Member(const nlohmann::json& event, const char* key) {
+  auto it = event.find(key);
+  return it != event.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+// JSON has no NaN: the trainer writes null for it.
+double NumberOrNan(const nlohmann::json& event, const char* key) {
+  auto it = event.find(key);
+  if (it != event.end() && it->is_null()) return std::numeric_limits<double>::quiet_NaN();
+  return Number(event, key);
+}
+
 constexpr absl::string_view kPhaseSuffix = "_seconds";
 
 }  // namespace
@@ -44,14 +60,16 @@ std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   out.epoch = epoch;
   out.step = step->get<int64_t>();
   out.max_steps = Integer(event, "max_steps");
-  out.loss = Number(event, "loss");
-  out.grad_norm = Number(event, "grad_norm");
+  out.loss = NumberOrNan(event, "loss");
+  out.grad_norm = NumberOrNan(event, "grad_norm");
   out.learning_rate = Number(event, "learning_rate");
   out.tokens = Integer(event, "tokens");
   out.step_seconds = Number(event, "step_seconds");
   out.tokens_per_second = Number(event, "tokens_per_second");
   auto mfu = event.find("mfu");
   if (mfu != event.end() && mfu->is_number()) out.mfu = mfu->get<double>();
+  auto score = event.find("straggler_score");
+  if (score != event.end() && score->is_number()) out.straggler_score = score->get<double>();
   out.peak_bytes = Integer(event, "peak_bytes");
   out.time = TimeOf(event);
   for (const auto& [key, value] : event.items()) {
@@ -82,6 +100,32 @@ EvalFacts ParseEval(const nlohmann::json& event) {
     return value->get<double>();
   };
   return {number("perplexity"), number("effective_context_length")};
+}
+
+std::optional<GuardFacts> ParseGuard(const nlohmann::json& event) {
+  if (Member(event, "event") != "guard") return std::nullopt;
+  return GuardFacts{Member(event, "kind"), Member(event, "action"), Member(event, "message")};
+}
+
+void JobNotes::Take(const nlohmann::json& event, int64_t epoch) {
+  const std::string kind = Member(event, "event");
+  if (kind != "guard" && kind != "straggler" && epoch == epoch_) return;
+  if (epoch < epoch_) return;
+  if (epoch > epoch_) stragglers_.clear();
+  epoch_ = epoch;
+  if (kind == "guard") guard_ = Member(event, "message");
+  if (kind != "straggler") return;
+  const int64_t rank = Integer(event, "straggler");
+  stragglers_.erase(rank);
+  auto slow = event.find("slow");
+  if (slow != event.end() && *slow == true) stragglers_[rank] = Member(event, "message");
+}
+
+std::string JobNotes::Text() const {
+  std::string text = guard_;
+  for (const auto& [rank, message] : stragglers_)
+    absl::StrAppend(&text, text.empty() ? "" : "; ", message);
+  return text;
 }
 
 size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f) {

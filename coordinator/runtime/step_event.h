@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -25,6 +26,8 @@ struct StepFacts {
   std::optional<double> mfu;
   int64_t peak_bytes = 0;
   absl::Time time;
+  // The highest of the ranks' straggler scores (worker/trainer/guard/straggler.h); absent with one.
+  std::optional<double> straggler_score;
   std::vector<std::pair<std::string, double>> phases;  // seconds by phase
 };
 
@@ -40,6 +43,28 @@ struct EvalFacts {
   std::optional<double> effective_context_length;  // tokens
 };
 EvalFacts ParseEval(const nlohmann::json& event);
+
+// A `guard` event: a step that did not count, or should not have (worker/trainer/guard).
+struct GuardFacts {
+  std::string kind, action;  // "nan", "loss_spike"; "warn", "skip", "rollback", "stop"
+  std::string message;       // a sentence
+};
+std::optional<GuardFacts> ParseGuard(const nlohmann::json& event);
+
+// What is out of the ordinary in a running job, for people.
+class JobNotes {
+ public:
+  // Takes a `guard` or a `straggler` event of rank 0; others change nothing. Stragglers of an older
+  // attempt are forgotten.
+  void Take(const nlohmann::json& event, int64_t epoch);
+  // Sentences joined by "; ", or nothing.
+  std::string Text() const;
+
+ private:
+  int64_t epoch_ = 0;
+  std::string guard_;                          // the newest
+  std::map<int64_t, std::string> stragglers_;  // by rank
+};
 
 // Calls f(line) for each whole line; returns the bytes they take, newlines included.
 size_t ForEachLine(absl::string_view bytes, const std::function<void(absl::string_view)>& f);

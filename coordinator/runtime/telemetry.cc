@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -132,6 +133,8 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
         const auto event = ParseEvent(line);
         if (!event.has_value()) return;
         if (auto step = ParseStep(*event, key.epoch)) news.steps.push_back(std::move(*step));
+        if (auto guard = ParseGuard(*event)) news.guards.push_back(std::move(*guard));
+        facts.notes.Take(*event, key.epoch);
         const EvalFacts eval = ParseEval(*event);
         if (eval.perplexity) news.eval_perplexity = eval.perplexity;
         if (eval.effective_context_length)
@@ -183,11 +186,10 @@ std::vector<int64_t> Telemetry::Epochs(const JobId& job) const {
   return out;
 }
 
-Telemetry::History Telemetry::HistoryOf(const JobId& job) const {
-  History out;
-  std::map<int64_t, StepFacts> by_step;
+void Telemetry::ForEachEvent(
+    const JobId& job,
+    const std::function<void(const nlohmann::json& event, int64_t epoch)>& f) const {
   for (int64_t epoch : Epochs(job)) {
-    out.done = false;
     const TelemetryKey key{job, epoch, 0, TelemetryStream::kEvents};
     std::string rest;
     int64_t offset = 0;
@@ -198,24 +200,42 @@ Telemetry::History Telemetry::HistoryOf(const JobId& job) const {
       rest += piece->data;
       offset = piece->offset + static_cast<int64_t>(piece->data.size());
       const size_t used = ForEachLine(rest, [&](absl::string_view line) {
-        const auto event = ParseEvent(line);
-        if (!event.has_value()) return;
-        if (const EvalFacts eval = ParseEval(*event); eval.perplexity.has_value())
-          out.perplexity = eval.perplexity;
-        const auto kind = event->find("event");
-        if (kind != event->end() && *kind == "done") out.done = true;
-        if (auto step = ParseStep(*event, epoch)) {
-          // A resumed attempt repeats what came after its checkpoint: those steps of the older one
-          // are void.
-          by_step.erase(by_step.lower_bound(step->step), by_step.end());
-          by_step.emplace(step->step, std::move(*step));
-        }
+        if (const auto event = ParseEvent(line)) f(*event, epoch);
       });
       rest.erase(0, used);
     }
   }
+}
+
+Telemetry::History Telemetry::HistoryOf(const JobId& job) const {
+  History out;
+  std::map<int64_t, StepFacts> by_step;
+  int64_t newest_epoch = 0;
+  ForEachEvent(job, [&](const nlohmann::json& event, int64_t epoch) {
+    if (epoch != std::exchange(newest_epoch, epoch)) out.done = false;
+    if (const EvalFacts eval = ParseEval(event); eval.perplexity.has_value())
+      out.perplexity = eval.perplexity;
+    const auto kind = event.find("event");
+    if (kind != event.end() && *kind == "done") out.done = true;
+    out.notes.Take(event, epoch);
+    if (auto step = ParseStep(event, epoch)) {
+      // A resumed attempt, or a rollback, repeats what came after its checkpoint: those steps as
+      // they were before are void.
+      by_step.erase(by_step.lower_bound(step->step), by_step.end());
+      by_step.emplace(step->step, std::move(*step));
+    }
+  });
+  const std::vector<int64_t> epochs = Epochs(job);
+  if (!epochs.empty() && epochs.back() != newest_epoch) out.done = false;
   for (auto& [number, step] : by_step) out.steps.push_back(std::move(step));
   return out;
+}
+
+std::vector<CheckpointFacts> Telemetry::Checkpoints(const JobId& job) const {
+  CheckpointHistory history;
+  ForEachEvent(job,
+               [&](const nlohmann::json& event, int64_t epoch) { history.Take(event, epoch); });
+  return history.List();
 }
 
 std::optional<StepFacts> Telemetry::Newest(const JobId& job) const {
@@ -232,7 +252,9 @@ Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
   }
   if (facts.bytes == 0) return facts;
   int64_t tokens = 0;
-  std::vector<StepFacts> steps = Steps(job);
+  History history = HistoryOf(job);
+  facts.notes = std::move(history.notes);
+  std::vector<StepFacts> steps = std::move(history.steps);
   for (const StepFacts& step : steps) tokens += step.tokens;
   if (!steps.empty()) {
     facts.newest = std::move(steps.back());
@@ -244,12 +266,9 @@ Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
 void Telemetry::NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) {
   JobFacts& facts = facts_[key.job];
   for (const StepFacts& step : steps) {
-    if (facts.newest.has_value() && step.step <= facts.newest->step &&
-        step.epoch == facts.newest->epoch)
-      continue;
     if (facts.newest.has_value() && step.step != facts.newest->step + 1) {
-      // A resume went back, or lines are missing: count again. The files already hold the new
-      // lines.
+      // A resume or a rollback went back, or lines are missing: count again. The files already hold
+      // the new lines.
       int64_t tokens = 0;
       for (const StepFacts& known : Steps(key.job)) {
         if (known.step < step.step) tokens += known.tokens;
@@ -286,6 +305,11 @@ void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
       return;
     }
   }
+}
+
+std::string Telemetry::Notes(const JobId& job) const {
+  absl::MutexLock lock(&mu_);
+  return FactsOf(job).notes.Text();
 }
 
 void Telemetry::Remove(const JobId& job) {

@@ -24,6 +24,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "base/ids.h"
+#include "coordinator/runtime/checkpoint_history.h"
 #include "coordinator/runtime/step_event.h"
 
 namespace ll {
@@ -31,6 +32,7 @@ namespace ll {
 // What an Append brought from rank 0.
 struct TelemetryNews {
   std::vector<StepFacts> steps;
+  std::vector<GuardFacts> guards;
   // Of the newest `eval` event, or of an eval job's `done`, that tells it.
   std::optional<double> eval_perplexity;
   std::optional<double> eval_effective_context_length;
@@ -91,11 +93,18 @@ class Telemetry {
     std::vector<StepFacts> steps;      // as Steps()
     std::optional<double> perplexity;  // of the newest evaluation that told one
     bool done = false;                 // the newest epoch's `done` event is there
+    JobNotes notes;
   };
   History HistoryOf(const JobId& job) const;
 
+  // Of rank 0's events: the checkpoints that are there, newest first. Reads its files.
+  std::vector<CheckpointFacts> Checkpoints(const JobId& job) const;
+
   // The newest step; `tokens` counts from the job's first step. nullopt before the first.
   std::optional<StepFacts> Newest(const JobId& job) const;
+
+  // What is out of the ordinary in the job (JobNotes::Text).
+  std::string Notes(const JobId& job) const;
 
   // Deletes everything of the job.
   void Remove(const JobId& job);
@@ -105,10 +114,14 @@ class Telemetry {
  private:
   struct JobFacts {
     std::optional<StepFacts> newest;  // with cumulative tokens
-    int64_t bytes = 0;                // allocated on disk, about
+    JobNotes notes;
+    int64_t bytes = 0;  // allocated on disk, about
   };
 
   std::string PathOf(const TelemetryKey& key) const;
+  // Every whole event of rank 0, epoch by epoch.
+  void ForEachEvent(const JobId& job,
+                    const std::function<void(const nlohmann::json& event, int64_t epoch)>& f) const;
   JobFacts& FactsOf(const JobId& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
@@ -133,12 +135,59 @@ TEST_F(TelemetryTest, RemovesWhatNoJobOwns) {
   EXPECT_EQ(*ListDir(dir_), std::vector<std::string>{job_.value()});
 }
 
+std::string GuardLine(int64_t step, const std::string& action) {
+  return absl::StrCat(R"({"event":"guard","rank":0,"kind":"loss_spike","action":")", action,
+                      R"(","step":)", step, R"(,"message":"guarded step )", step, "\"}\n");
+}
+std::string StragglerLine(int rank, bool slow) {
+  return absl::StrCat(R"({"event":"straggler","rank":0,"straggler":)", rank, R"(,"slow":)",
+                      slow ? "true" : "false", R"(,"message":"rank )", rank, " is slow\"}\n");
+}
+
+TEST_F(TelemetryTest, ARollbackWithinAnAttemptGoesBack) {
+  ASSERT_TRUE(
+      telemetry_->Append(Events(), 0, StepLine(1, 3) + StepLine(2, 2) + StepLine(3, 1)).ok());
+  const auto append = [&](const std::string& line) {
+    ASSERT_TRUE(telemetry_->Append(Events(), telemetry_->Size(Events()), line).ok());
+  };
+  append(GuardLine(4, "rollback"));
+  append(StepLine(2, 20));
+  EXPECT_EQ(telemetry_->Newest(job_)->step, 2);
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 20);
+  append(StepLine(3, 10));
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
+  ASSERT_EQ(telemetry_->Steps(job_).size(), 3u);
+  EXPECT_EQ(telemetry_->Steps(job_)[1].loss, 20);
+}
+
+TEST_F(TelemetryTest, NotesOutliveARestartAndStragglersOfAnOlderAttemptDoNot) {
+  EXPECT_EQ(telemetry_->Notes(job_), "");
+  ASSERT_TRUE(telemetry_
+                  ->Append(Events(), 0,
+                           GuardLine(4, "skip") + GuardLine(9, "skip") + StragglerLine(2, true) +
+                               StragglerLine(1, true) + StragglerLine(1, false))
+                  .ok());
+  EXPECT_EQ(telemetry_->Notes(job_), "guarded step 9; rank 2 is slow");
+  Reopen();
+  EXPECT_EQ(telemetry_->Notes(job_), "guarded step 9; rank 2 is slow");
+  ASSERT_TRUE(telemetry_->Append(Events(2), 0, StepLine(1, 1)).ok());
+  EXPECT_EQ(telemetry_->Notes(job_), "guarded step 9");
+}
+
+TEST_F(TelemetryTest, ALossThatIsNoNumberIsOne) {
+  const std::string line = R"({"event":"step","step":4,"loss":null,"grad_norm":null})";
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, line + "\n").ok());
+  EXPECT_TRUE(std::isnan(telemetry_->Newest(job_)->loss));
+  EXPECT_TRUE(std::isnan(telemetry_->Newest(job_)->grad_norm));
+}
+
 TEST_F(TelemetryTest, TellsWhatIsNew) {
   TelemetryNews got;
   telemetry_->AddListener([&](const JobId&, const TelemetryNews& news) { got = news; });
   const std::string eval = R"({"event":"eval","perplexity":12.5})";
   ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 1) + eval + "\n").ok());
   EXPECT_EQ(got.steps.size(), 1u);
+  EXPECT_TRUE(got.guards.empty());
   EXPECT_EQ(got.eval_perplexity, 12.5);
   EXPECT_FALSE(got.eval_effective_context_length.has_value());
   const std::string done = R"({"event":"done","result":{"effective_context_length":4096}})";

@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace ll {
@@ -35,6 +36,12 @@ T Get(const Json& json, const char* key, T fallback = T()) {
 template <typename E>
 E GetEnum(const Json& json, const char* key, E fallback) {
   return static_cast<E>(Get<int>(json, key, static_cast<int>(fallback)));
+}
+// Written in base64.
+std::string GetBytes(const Json& json, const char* key) {
+  std::string bytes;
+  absl::Base64Unescape(Get<std::string>(json, key), &bytes);
+  return bytes;
 }
 Json Ids(const std::vector<JobId>& ids) {
   Json list = Json::array();
@@ -71,6 +78,7 @@ Json ToJson(const CoreSpec& spec) {
   if (!spec.labels.empty()) json["labels"] = spec.labels;
   if (spec.max_gpus > 0) json["max_gpus"] = spec.max_gpus;
   if (spec.batch_rows > 0) json["batch_rows"] = spec.batch_rows;
+  if (spec.copies_checkpoints) json["copies_checkpoints"] = true;
   return json;
 }
 
@@ -98,6 +106,7 @@ CoreSpec SpecFromJson(const Json& json) {
   spec.labels = Get<std::map<std::string, std::string>>(json, "labels");
   spec.max_gpus = Get<int>(json, "max_gpus");
   spec.batch_rows = Get<int>(json, "batch_rows");
+  spec.copies_checkpoints = Get<bool>(json, "copies_checkpoints");
   return spec;
 }
 
@@ -358,6 +367,15 @@ std::string EncodeSchedule(const ScheduleRecord& schedule) {
                {"paused_by", schedule.paused_by},
                {"runs", schedule.runs},
                {"reference", schedule.reference}};
+  for (const Submission& job : schedule.before) {
+    const JobPayload& payload = *job.payload;
+    json["before"].push_back({{"job_id", job.job.value()},
+                              {"spec", ToJson(job.spec)},
+                              {"payload", absl::Base64Escape(payload.spec)},
+                              {"resolved", absl::Base64Escape(payload.resolved_spec)},
+                              {"forecast", absl::Base64Escape(payload.forecast)}});
+  }
+  if (!schedule.graph.empty()) json["graph"] = absl::Base64Escape(schedule.graph);
   Put(json, "start_within", schedule.start_within);
   Put(json, "created", schedule.created);
   Put(json, "next_fire", schedule.next_fire);
@@ -374,6 +392,14 @@ absl::StatusOr<ScheduleRecord> DecodeSchedule(absl::string_view text) {
     schedule.cron = Get<std::string>(json, "cron");
     schedule.time_zone = Get<std::string>(json, "time_zone");
     schedule.spec = SpecFromJson(Get<Json>(json, "spec", Json::object()));
+    for (const Json& job : Get<Json>(json, "before", Json::array())) {
+      const JobPayload payload{GetBytes(job, "payload"), GetBytes(job, "resolved"),
+                               GetBytes(job, "forecast")};
+      schedule.before.push_back({JobId(Get<std::string>(job, "job_id")),
+                                 SpecFromJson(Get<Json>(job, "spec", Json::object())),
+                                 std::make_shared<const JobPayload>(payload)});
+    }
+    schedule.graph = GetBytes(json, "graph");
     schedule.missed = GetEnum(json, "missed", MissedPolicy::kLast);
     schedule.overlap = GetEnum(json, "overlap", OverlapPolicy::kSkip);
     schedule.history_limit = Get<int>(json, "history_limit", schedule.history_limit);
@@ -445,6 +471,7 @@ std::string EncodeScheduleRun(const ScheduleRun& run) {
                {"result", static_cast<int>(run.judgement.result)},
                {"verdict", run.judgement.reason},
                {"measures", ToJson(run.measures)}};
+  if (!run.before.empty()) json["before"] = Ids(run.before);
   if (run.judgement.diverging_step) json["diverging_step"] = *run.judgement.diverging_step;
   Put(json, "fire_time", run.fire_time);
   Put(json, "first_fire_time", run.first_fire_time);
@@ -459,6 +486,7 @@ absl::StatusOr<ScheduleRun> DecodeScheduleRun(absl::string_view text) {
     run.number = Get<int64_t>(json, "number");
     run.manual = Get<bool>(json, "manual");
     run.job = JobId(Get<std::string>(json, "job_id"));
+    run.before = GetIds(json, "before");
     run.reason = Get<std::string>(json, "reason");
     run.fires = Get<int64_t>(json, "fires", 1);
     run.fires_more = Get<bool>(json, "fires_more");

@@ -28,6 +28,7 @@ Job FullJob() {
   job.spec.labels = {{"graph", "long"}};
   job.spec.max_gpus = 8;
   job.spec.batch_rows = 64;
+  job.spec.copies_checkpoints = true;
   job.source_checkpoint = Checkpoint{50, 1, "/jobs/s", "def", "w2", "h2"};
   job.preemptions = 2;
   job.preempted_by = JobId("job-5");
@@ -93,6 +94,7 @@ TEST(Codec, AJobComesBackAsItWas) {
   EXPECT_TRUE(job.claims);
   EXPECT_EQ(job.spec.max_gpus, 8);
   EXPECT_EQ(job.spec.batch_rows, 64);
+  EXPECT_TRUE(job.spec.copies_checkpoints);
   EXPECT_EQ(job.resizes, 3);
   EXPECT_EQ(job.resize_to, 4);
   EXPECT_EQ(job.forecast_done, absl::Milliseconds(2500));
@@ -182,6 +184,9 @@ TEST(Codec, AScheduleComesBackAsItWas) {
   schedule.cron = "0 2 * * *";
   schedule.time_zone = "Europe/Berlin";
   schedule.spec = FullJob().spec;
+  const JobPayload payload{std::string("\0\xff", 2), "resolved", ""};
+  schedule.before = {{JobId("job-1"), FullJob().spec, std::make_shared<JobPayload>(payload)}};
+  schedule.graph = "\xfe graph";
   schedule.missed = MissedPolicy::kAll;
   schedule.overlap = OverlapPolicy::kCancelOld;
   schedule.start_within = absl::Hours(3);
@@ -198,6 +203,12 @@ TEST(Codec, AScheduleComesBackAsItWas) {
   LL_ASSERT_OK_AND_ASSIGN(const ScheduleRecord back, DecodeSchedule(text));
   EXPECT_EQ(EncodeSchedule(back), text);
   EXPECT_EQ(back.spec.min_runtime, schedule.spec.min_runtime);
+  ASSERT_EQ(back.before.size(), 1u);
+  EXPECT_EQ(back.before[0].job, JobId("job-1"));
+  EXPECT_EQ(back.before[0].spec.after, schedule.spec.after);
+  EXPECT_EQ(back.before[0].payload->spec, payload.spec);
+  EXPECT_EQ(back.before[0].payload->resolved_spec, "resolved");
+  EXPECT_EQ(back.graph, schedule.graph);
   EXPECT_EQ(back.missed, MissedPolicy::kAll);
   EXPECT_EQ(back.overlap, OverlapPolicy::kCancelOld);
   EXPECT_EQ(back.start_within, absl::Hours(3));
@@ -217,6 +228,7 @@ TEST(Codec, AScheduleRunComesBackAsItWas) {
   run.decided = absl::FromUnixSeconds(11);
   run.manual = true;
   run.job = JobId("job-1");
+  run.before = {JobId("job-2"), JobId("job-3")};
   run.reason = "by ann";
   run.fires = 5;
   run.fires_more = true;
@@ -229,6 +241,7 @@ TEST(Codec, AScheduleRunComesBackAsItWas) {
   LL_ASSERT_OK_AND_ASSIGN(const ScheduleRun back, DecodeScheduleRun(text));
   EXPECT_EQ(EncodeScheduleRun(back), text);
   EXPECT_EQ(back.measures, run.measures);  // to the last bit
+  EXPECT_EQ(back.before, run.before);
   EXPECT_EQ(back.judgement.diverging_step, 120);
   EXPECT_EQ(back.judgement.time, run.judgement.time);
   EXPECT_EQ(back.first_fire_time, run.first_fire_time);

@@ -1,6 +1,7 @@
 #include "coordinator/workers/messages.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "coordinator/runtime/telemetry.h"
@@ -70,6 +71,11 @@ struct ToMessage {
     start->set_epoch(order.epoch);
     start->mutable_spec()->ParseFromString(order.payload->resolved_spec);
     if (order.source.has_value()) StartFrom(*order.source, *start->mutable_spec());
+    // Jobs may share a URI; each has a folder of its own below it.
+    if (start->spec().has_checkpoint_uri()) {
+      start->mutable_spec()->set_checkpoint_uri(absl::StrCat(
+          absl::StripSuffix(start->spec().checkpoint_uri(), "/"), "/", order.job.value()));
+    }
     start->set_world_size(order.world_size);
     for (const RankPlace& place : order.ranks) {
       v1::RankPlace* p = start->add_ranks();

@@ -15,5 +15,6 @@ struct AccumulateParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(Accumulate, AccumulateParams)
+LL_CUDA_KERNEL(Accumulate, AccumulateParams)
 
 }  // namespace ll

@@ -10,7 +10,7 @@ void AccumulateInto(at::Tensor& sum, const at::Tensor& x, double scale) {
   LL_CHECK(sum.numel() == x.numel());
   const AccumulateParams p{sum.data_ptr<float>(), x.const_data_ptr(), static_cast<float>(scale),
                            DTypeOf(x)};
-  at::parallel_for(0, x.numel(), Grain(1), [&](int64_t b, int64_t e) { Accumulate(p, b, e); });
+  RunKernel(x, p, x.numel(), Grain(1), Accumulate, &CudaKernels::accumulate);
 }
 
 }  // namespace ll

@@ -25,5 +25,6 @@ struct AdamWParams {
   float grad_scale;
 };
 LL_SIMD_KERNEL(AdamW, AdamWParams)
+LL_CUDA_KERNEL(AdamW, AdamWParams)
 
 }  // namespace ll

@@ -30,7 +30,7 @@ void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m,
   p.bias_correction1 = static_cast<float>(1 - std::pow(settings.beta1, settings.step));
   p.bias_correction2 = static_cast<float>(1 - std::pow(settings.beta2, settings.step));
   p.grad_scale = static_cast<float>(settings.grad_scale);
-  at::parallel_for(0, master.numel(), Grain(1), [&](int64_t b, int64_t e) { AdamW(p, b, e); });
+  RunKernel(master, p, master.numel(), Grain(1), AdamW, &CudaKernels::adamw);
 }
 
 }  // namespace ll

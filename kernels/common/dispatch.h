@@ -41,3 +41,8 @@ bool CpuHasAmx();
         return simd_generic::Name(p, begin, end);                 \
     }                                                             \
   }
+
+// Declares NameCuda(params, items, stream), which enqueues all items on a cudaStream_t; pointers
+// are device memory. Returns a cudaError_t, 0 for success. Same items as Name; defined in
+// `<op>_cuda.cu`, which a GPU build puts into libll_cuda.so (common/cuda_kernels.h).
+#define LL_CUDA_KERNEL(Name, Params) int Name##Cuda(const Params& p, int64_t items, void* stream);

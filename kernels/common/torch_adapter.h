@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 
 #include "base/check.h"
+#include "kernels/common/cuda_kernels.h"
 #include "kernels/common/dtype.h"
 
 namespace ll {
@@ -15,10 +16,29 @@ inline DType DTypeOf(const at::Tensor& t) {
   return t.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
 }
 
-// The CPU is the only device these adapters know; a GPU build registers its own.
-inline void CheckOperand(const at::Tensor& t) {
-  LL_CHECK_MSG(t.device().is_cpu(), "this operation has a CPU kernel only");
-  LL_CHECK(t.is_contiguous());
+inline void CheckOperand(const at::Tensor& t) { LL_CHECK(t.is_contiguous()); }
+
+// The kernels of the device that `t` lies on; null: the CPU's.
+inline const CudaKernels* CudaKernelsFor(const at::Tensor& t) {
+  const CudaKernels* kernels = CudaKernelsInUse();
+  if (kernels != nullptr && kernels->on_host) return kernels;
+  LL_CHECK_MSG(t.is_cpu() || (t.is_cuda() && kernels != nullptr),
+               "tensors lie on the CPU, or on a GPU whose kernels are in use");
+  return t.is_cuda() ? kernels : nullptr;
+}
+
+// Runs `items` of a kernel where `t` lies: on ATen's threads, or enqueued on the device's current
+// stream. Throws c10::Error where the device refuses.
+template <typename Params>
+void RunKernel(const at::Tensor& t, const Params& p, int64_t items, int64_t grain,
+               void (*cpu)(const Params&, int64_t, int64_t),
+               int (*CudaKernels::*cuda)(const Params&, int64_t, void*)) {
+  if (const CudaKernels* kernels = CudaKernelsFor(t)) {
+    const int error = (kernels->*cuda)(p, items, kernels->current_stream());
+    TORCH_CHECK(error == 0, "CUDA: ", kernels->error_text(error));
+    return;
+  }
+  at::parallel_for(0, items, grain, [&](int64_t b, int64_t e) { cpu(p, b, e); });
 }
 
 // Items a thread takes at least, so that starting a thread costs little beside its work.

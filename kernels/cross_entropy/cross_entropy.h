@@ -21,5 +21,6 @@ struct CrossEntropyParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(CrossEntropy, CrossEntropyParams)
+LL_CUDA_KERNEL(CrossEntropy, CrossEntropyParams)
 
 }  // namespace ll

@@ -14,8 +14,8 @@ void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double gr
       logits.data_ptr(), labels.const_data_ptr<int64_t>(), nll.data_ptr<float>(),
       logits.size(1),    static_cast<float>(grad_scale),   write_grad,
       DTypeOf(logits)};
-  at::parallel_for(0, logits.size(0), Grain(logits.size(1)),
-                   [&](int64_t b, int64_t e) { CrossEntropy(p, b, e); });
+  RunKernel(logits, p, logits.size(0), Grain(logits.size(1)), CrossEntropy,
+            &CudaKernels::cross_entropy);
 }
 
 }  // namespace ll

@@ -18,6 +18,14 @@ void DecodeAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
            k.stride(1) == dim && k.stride(2) == 1 && out.sizes() == q.sizes());
   LL_CHECK(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type() &&
            out.scalar_type() == q.scalar_type());
+  if (q.is_cuda()) {
+    out.copy_(at::scaled_dot_product_attention(q.view({1, heads, 1, dim}), k.unsqueeze(0),
+                                               v.unsqueeze(0), std::nullopt, 0.0,
+                                               /*is_causal=*/false, std::nullopt,
+                                               /*enable_gqa=*/heads != kv_heads)
+                  .view({heads, dim}));
+    return;
+  }
   const int64_t blocks = DecodeBlocks(keys);
   thread_local std::vector<float> partial;
   partial.resize(static_cast<size_t>(blocks * heads * (dim + 2)));

@@ -19,11 +19,13 @@ struct DropoutParams {
   const void* x;
   void* y;
   int64_t width;
+  int64_t first_row;  // number of the first row, for the mask
   uint64_t key;
   uint32_t stream;
   uint32_t threshold;  // of 65536: elements with less are dropped
   DType dtype;
 };
 LL_SIMD_KERNEL(Dropout, DropoutParams)
+LL_CUDA_KERNEL(Dropout, DropoutParams)
 
 }  // namespace ll

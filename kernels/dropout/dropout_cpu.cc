@@ -74,9 +74,9 @@ void Rows(const DropoutParams& p, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(p.x) + row * p.width;
     T* y = static_cast<T*>(p.y) + row * p.width;
+    const auto number = static_cast<uint32_t>(p.first_row + row);
     for (int64_t first = 0; first < p.width; first += 8 * kLanes) {
-      const Words random =
-          Philox(p.key, static_cast<uint32_t>(first / 8), static_cast<uint32_t>(row), p.stream);
+      const Words random = Philox(p.key, static_cast<uint32_t>(first / 8), number, p.stream);
       for (int v = 0; v < 8; ++v) {
         const int64_t i = first + v * kLanes, n = p.width - i;
         if (n <= 0) break;

@@ -12,6 +12,9 @@ TEST(Dropout, MaskDependsOnItsNameAlone) {
   at::Tensor a = at::empty_like(ones), b = at::empty_like(ones), other_key = at::empty_like(ones);
   at::Tensor other_stream = at::empty_like(ones), shorter = at::empty({10, 50});
   Dropout(ones, 0.25, 7, 1, a);
+  at::Tensor last_rows = at::empty({54, 50});
+  Dropout(ones.narrow(0, 10, 54), 0.25, 7, 1, last_rows, /*first_row=*/10);
+  EXPECT_TRUE(at::equal(last_rows, a.narrow(0, 10, 54)));
   Dropout(ones, 0.25, 7, 1, b);
   Dropout(ones, 0.25, 8, 1, other_key);
   Dropout(ones, 0.25, 7, 2, other_stream);

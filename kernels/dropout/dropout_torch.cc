@@ -13,14 +13,14 @@ uint32_t Threshold(double p) {
 
 }  // namespace
 
-void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y) {
+void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::Tensor& y,
+             int64_t first_row) {
   CheckOperand(x);
   CheckOperand(y);
   LL_CHECK(x.sizes() == y.sizes());
-  const DropoutParams params{x.const_data_ptr(), y.data_ptr(), x.size(1), key, stream,
+  const DropoutParams params{x.const_data_ptr(), y.data_ptr(), x.size(1), first_row, key, stream,
                              Threshold(p),       DTypeOf(x)};
-  at::parallel_for(0, x.size(0), Grain(x.size(1)),
-                   [&](int64_t b, int64_t e) { Dropout(params, b, e); });
+  RunKernel(x, params, x.size(0), Grain(x.size(1)), Dropout, &CudaKernels::dropout);
 }
 
 double DropoutScale(double p) { return 65536.0 / (65536.0 - Threshold(p)); }

@@ -12,7 +12,9 @@ namespace ll {
 
 // Adds dy [positions, width] to grad [vocab, width] fp32. order [positions]: positions sorted by
 // token, stable; group_starts [groups + 1]: where each token's positions begin in `order`;
-// tokens[order[i]] is the group's token. Items are groups.
+// tokens[order[i]] is the group's token. Items are groups. On a GPU items are positions, and
+// whoever stands first of its token in `order` takes the whole group: group_starts is not read,
+// since to count groups the host would have to wait.
 struct EmbeddingBackwardParams {
   const void* dy;
   float* grad;
@@ -23,5 +25,6 @@ struct EmbeddingBackwardParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(EmbeddingBackward, EmbeddingBackwardParams)
+LL_CUDA_KERNEL(EmbeddingBackward, EmbeddingBackwardParams)
 
 }  // namespace ll

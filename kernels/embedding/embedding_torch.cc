@@ -7,12 +7,32 @@
 #include "kernels/ops.h"
 
 namespace ll {
+namespace {
+
+// On a GPU the positions are sorted there, so that the host need not wait.
+void BackwardOnGpu(const at::Tensor& dy, const at::Tensor& tokens, at::Tensor& grad) {
+  const at::Tensor order = std::get<1>(at::sort(tokens, std::optional<bool>(true), 0, false));
+  const EmbeddingBackwardParams p{dy.const_data_ptr(),
+                                  grad.data_ptr<float>(),
+                                  tokens.const_data_ptr<int64_t>(),
+                                  order.const_data_ptr<int64_t>(),
+                                  nullptr,
+                                  dy.size(1),
+                                  DTypeOf(dy)};
+  RunKernel(dy, p, tokens.numel(), 1, EmbeddingBackward, &CudaKernels::embedding_backward);
+}
+
+}  // namespace
 
 void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Tensor& out) {
   CheckOperand(table);
   CheckOperand(tokens);
   CheckOperand(out);
   LL_CHECK(table.scalar_type() == out.scalar_type() && out.size(0) == tokens.numel());
+  if (table.is_cuda()) {
+    at::index_select_out(out, table, 0, tokens);
+    return;
+  }
   const int64_t row_bytes = table.size(1) * table.element_size();
   const char* from = static_cast<const char*>(table.const_data_ptr());
   char* to = static_cast<char*>(out.data_ptr());
@@ -28,6 +48,7 @@ void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tenso
   CheckOperand(tokens);
   CheckOperand(grad);
   LL_CHECK(dy.size(0) == tokens.numel() && dy.size(1) == grad.size(1));
+  if (CudaKernelsFor(dy) != nullptr) return BackwardOnGpu(dy, tokens, grad);
   const int64_t* ids = tokens.const_data_ptr<int64_t>();
   std::vector<int64_t> order(tokens.numel());
   std::iota(order.begin(), order.end(), 0);

@@ -16,5 +16,6 @@ struct SumSquaresParams {
   double* block_sums;
 };
 LL_SIMD_KERNEL(SumSquares, SumSquaresParams)
+LL_CUDA_KERNEL(SumSquares, SumSquaresParams)
 
 }  // namespace ll

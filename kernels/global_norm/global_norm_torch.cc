@@ -1,4 +1,4 @@
-#include <vector>
+#include <numeric>
 
 #include "kernels/common/torch_adapter.h"
 #include "kernels/global_norm/global_norm.h"
@@ -6,15 +6,19 @@
 
 namespace ll {
 
-double SumSquares(const at::Tensor& x) {
+at::Tensor BlockSumSquares(const at::Tensor& x) {
   CheckOperand(x);
-  std::vector<double> sums((x.numel() + kSumSquaresBlock - 1) / kSumSquaresBlock);
-  const SumSquaresParams p{x.const_data_ptr<float>(), x.numel(), sums.data()};
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1,
-                   [&](int64_t b, int64_t e) { SumSquares(p, b, e); });
-  double total = 0;
-  for (double s : sums) total += s;
-  return total;
+  const int64_t blocks = (x.numel() + kSumSquaresBlock - 1) / kSumSquaresBlock;
+  at::Tensor sums = at::empty({blocks}, x.options().dtype(at::kDouble));
+  const SumSquaresParams p{x.const_data_ptr<float>(), x.numel(), sums.data_ptr<double>()};
+  RunKernel(x, p, blocks, 1, SumSquares, &CudaKernels::sum_squares);
+  return sums.cpu();
+}
+
+double SumSquares(const at::Tensor& x) {
+  const at::Tensor sums = BlockSumSquares(x);
+  const double* begin = sums.const_data_ptr<double>();
+  return std::accumulate(begin, begin + sums.numel(), 0.0);
 }
 
 }  // namespace ll

@@ -39,6 +39,11 @@ void MatVec(const at::Tensor& w, const at::Tensor& x, const at::Tensor& add, at:
     CheckOperand(add);
     LL_CHECK(add.numel() == out && add.scalar_type() == w.scalar_type());
   }
+  if (w.is_cuda()) {
+    const at::Tensor product = at::mv(w, x.view({in}));
+    y.view({out}).copy_(add.defined() ? product + add.view({out}) : product);
+    return;
+  }
   thread_local std::vector<float> arranged;
   arranged.resize(static_cast<size_t>(in));
   if (w.scalar_type() == at::kFloat) {

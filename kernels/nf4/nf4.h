@@ -44,6 +44,7 @@ struct Nf4QuantizeParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(Nf4Quantize, Nf4QuantizeParams)
+LL_CUDA_KERNEL(Nf4Quantize, Nf4QuantizeParams)
 
 // Items are blocks: y [items * 64] of `dtype` is written. absmax of block b =
 // nested_map[absmax_codes[b]] * nested_absmax[b / 256] + offset.
@@ -57,6 +58,7 @@ struct Nf4DequantizeParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(Nf4Dequantize, Nf4DequantizeParams)
+LL_CUDA_KERNEL(Nf4Dequantize, Nf4DequantizeParams)
 
 // The same values of a weight [rows, in], in % 64 == 0, as its transpose [in, rows] in bf16:
 // element (r, c) is written to y[c * ld + r], where y is from.y. Items are groups of 32 rows.

@@ -5,7 +5,9 @@
 #include <random>
 #include <vector>
 
-#include "kernels/nf4/nf4_cuda.h"
+#include <cuda_runtime.h>
+
+#include "kernels/nf4/nf4.h"
 
 namespace ll {
 namespace {

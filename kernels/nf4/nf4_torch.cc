@@ -51,11 +51,19 @@ uint8_t NearestInMap(float x) {
                               midpoints.begin());
 }
 
+// The map where a kernel on `device` can read it. The GPU's copy is never freed: when static
+// objects end, its driver may be gone.
+const float* MapOn(at::Device device) {
+  if (device.is_cpu()) return DynamicMap().data();
+  static const at::Tensor& map = *new at::Tensor(Nf4NestedQuantMap().to(device));
+  return map.const_data_ptr<float>();
+}
+
 Nf4DequantizeParams ParamsOf(const Nf4Tensor& q, at::Tensor& y) {
   return {q.codes.const_data_ptr<uint8_t>(),
           q.absmax.const_data_ptr<uint8_t>(),
           q.nested_absmax.const_data_ptr<float>(),
-          DynamicMap().data(),
+          MapOn(y.device()),
           q.offset,
           y.data_ptr(),
           DTypeOf(y)};
@@ -73,14 +81,14 @@ Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset) {
   const int64_t blocks = w.numel() / kNf4Block;
   Nf4Tensor q;
   q.shape = w.sizes().vec();
-  q.codes = at::empty({w.numel() / 2}, at::kByte);
+  q.codes = at::empty({w.numel() / 2}, w.options().dtype(at::kByte));
   q.absmax = at::empty({blocks}, at::kByte);
-  at::Tensor absmax = at::empty({blocks}, at::kFloat);
+  at::Tensor absmax = at::empty({blocks}, w.options().dtype(at::kFloat));
   const Nf4QuantizeParams p{w.const_data_ptr(), q.codes.data_ptr<uint8_t>(),
                             absmax.data_ptr<float>(), DTypeOf(w)};
-  at::parallel_for(0, blocks, Grain(kNf4Block),
-                   [&](int64_t b, int64_t e) { Nf4Quantize(p, b, e); });
+  RunKernel(w, p, blocks, Grain(kNf4Block), Nf4Quantize, &CudaKernels::nf4_quantize);
 
+  absmax = absmax.cpu();  // the second level, 1/64 of the elements, is the host's
   q.offset = offset.value_or(absmax.mean().item<float>());
   absmax.sub_(q.offset);
   const int64_t nested = (blocks + kNf4NestedBlock - 1) / kNf4NestedBlock;
@@ -97,6 +105,8 @@ Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset) {
     for (int64_t b = begin; b < end; ++b)
       codes[b] = NearestInMap(std::clamp(x[b] * inverse, -1.0f, 1.0f));
   }
+  q.absmax = q.absmax.to(w.device());
+  q.nested_absmax = q.nested_absmax.to(w.device());
   return q;
 }
 
@@ -104,8 +114,8 @@ void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w) {
   CheckOperand(w);
   LL_CHECK(w.numel() == q.codes.numel() * 2);
   const Nf4DequantizeParams p = ParamsOf(q, w);
-  at::parallel_for(0, w.numel() / kNf4Block, Grain(kNf4Block),
-                   [&](int64_t b, int64_t e) { Nf4Dequantize(p, b, e); });
+  RunKernel(w, p, w.numel() / kNf4Block, Grain(kNf4Block), Nf4Dequantize,
+            &CudaKernels::nf4_dequantize);
 }
 
 void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt) {

@@ -31,15 +31,20 @@ struct RmsNormForwardParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(RmsNormForward, RmsNormForwardParams)
+LL_CUDA_KERNEL(RmsNormForward, RmsNormForwardParams)
 
 // Rows per partial sum of dw. A fixed block, so that the sum's order does not depend on the number
-// of threads.
-constexpr int64_t kRmsNormBlockRows = 128;
+// of threads. A GPU's blocks run at the same time and should be many; a short row is a head, of
+// which there are many more.
+inline int64_t RmsNormBlockRows(int64_t width, bool cuda) {
+  if (!cuda) return 128;
+  return width <= 1024 ? 256 : 32;
+}
 
 // dx += the gradient of x, in place: what is there arrived over the residual connection; without
 // `accumulate` dx is overwritten and may be dy. rstd as the forward wrote it. dw_blocks [ceil(rows
-// / 128), width] fp32 is overwritten with the blocks' sums, or null when w is frozen. Items are
-// blocks of 128 rows.
+// / block_rows), width] fp32 is overwritten with the blocks' sums, or null when w is frozen. Items
+// are blocks of block_rows rows.
 struct RmsNormBackwardParams {
   const void* dy;
   const void* x;
@@ -47,12 +52,13 @@ struct RmsNormBackwardParams {
   const float* rstd;
   void* dx;
   float* dw_blocks;
-  int64_t rows;
+  int64_t rows, block_rows;
   int64_t width;
   RmsNormRows dy_rows, x_rows, dx_rows;
   bool accumulate;
   DType dtype;
 };
 LL_SIMD_KERNEL(RmsNormBackward, RmsNormBackwardParams)
+LL_CUDA_KERNEL(RmsNormBackward, RmsNormBackwardParams)
 
 }  // namespace ll

@@ -78,8 +78,8 @@ void RmsNormBackward(const RmsNormBackwardParams& p, int64_t begin, int64_t end)
   for (int64_t block = begin; block < end; ++block) {
     float* dw = p.dw_blocks == nullptr ? nullptr : p.dw_blocks + block * p.width;
     if (dw != nullptr) std::memset(dw, 0, p.width * sizeof(float));
-    const int64_t first = block * kRmsNormBlockRows;
-    const int64_t last = first + kRmsNormBlockRows < p.rows ? first + kRmsNormBlockRows : p.rows;
+    const int64_t first = block * p.block_rows;
+    const int64_t last = first + p.block_rows < p.rows ? first + p.block_rows : p.rows;
     for (int64_t row = first; row < last; ++row) {
       p.dtype == DType::kFloat32 ? BackwardRow<float>(p, row, dw)
                                  : BackwardRow<BFloat16>(p, row, dw);

@@ -7,7 +7,7 @@ namespace {
 
 // The heads of `width` that lie beside each other in x [N, heads * width]; any row stride.
 RmsNormRows HeadsOf(const at::Tensor& x, int64_t width) {
-  LL_CHECK(x.device().is_cpu() && x.dim() == 2 && x.stride(1) == 1 && x.size(1) % width == 0);
+  LL_CHECK(x.dim() == 2 && x.stride(1) == 1 && x.size(1) % width == 0);
   return {x.size(1) / width, x.stride(0)};
 }
 
@@ -25,19 +25,19 @@ void Forward(const at::Tensor& x, RmsNormRows x_rows, const at::Tensor& w, doubl
                                y_rows,
                                static_cast<float>(eps),
                                DTypeOf(x)};
-  at::parallel_for(0, rstd.numel(), Grain(width),
-                   [&](int64_t b, int64_t e) { RmsNormForward(p, b, e); });
+  RunKernel(x, p, rstd.numel(), Grain(width), RmsNormForward, &CudaKernels::rms_norm_forward);
 }
 
-// dw (may be undefined) += the gradient of w.
-void Backward(RmsNormBackwardParams p, at::Tensor& dw) {
-  const int64_t blocks = (p.rows + kRmsNormBlockRows - 1) / kRmsNormBlockRows;
+// dw (may be undefined) += the gradient of w. `x` tells where to run; p.block_rows is set here.
+void Backward(RmsNormBackwardParams p, const at::Tensor& x, at::Tensor& dw) {
+  p.block_rows = RmsNormBlockRows(p.width, CudaKernelsFor(x) != nullptr);
+  const int64_t blocks = (p.rows + p.block_rows - 1) / p.block_rows;
   at::Tensor dw_blocks;
   if (dw.defined()) {
     dw_blocks = at::empty({blocks, p.width}, dw.options());
     p.dw_blocks = dw_blocks.data_ptr<float>();
   }
-  at::parallel_for(0, blocks, 1, [&](int64_t b, int64_t e) { RmsNormBackward(p, b, e); });
+  RunKernel(x, p, blocks, 1, RmsNormBackward, &CudaKernels::rms_norm_backward);
   if (dw.defined()) dw.add_(dw_blocks.sum(0).view_as(dw));
 }
 
@@ -58,9 +58,9 @@ void RmsNormBackward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor
     CheckOperand(*t);
   const RmsNormRows plain{1, w.numel()};
   Backward({dy.const_data_ptr(), x.const_data_ptr(), w.const_data_ptr<float>(),
-            rstd.const_data_ptr<float>(), dresidual.data_ptr(), nullptr, rstd.numel(), w.numel(),
+            rstd.const_data_ptr<float>(), dresidual.data_ptr(), nullptr, rstd.numel(), 0, w.numel(),
             plain, plain, plain, /*accumulate=*/true, DTypeOf(x)},
-           dw);
+           x, dw);
 }
 
 void HeadRmsNormForward(const at::Tensor& x, const at::Tensor& w, double eps, at::Tensor& y,
@@ -75,9 +75,9 @@ void HeadRmsNormBackward(at::Tensor& dy, const at::Tensor& x, const at::Tensor& 
   LL_CHECK(w.is_contiguous() && rstd.is_contiguous() && dy.sizes() == x.sizes() &&
            rstd.numel() * width == x.numel() && x.scalar_type() == dy.scalar_type());
   Backward({dy.const_data_ptr(), x.const_data_ptr(), w.const_data_ptr<float>(),
-            rstd.const_data_ptr<float>(), dy.data_ptr(), nullptr, rstd.numel(), width, dy_rows,
+            rstd.const_data_ptr<float>(), dy.data_ptr(), nullptr, rstd.numel(), 0, width, dy_rows,
             HeadsOf(x, width), dy_rows, /*accumulate=*/false, DTypeOf(x)},
-           dw);
+           x, dw);
 }
 
 }  // namespace ll

@@ -22,5 +22,6 @@ struct RopeParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(Rope, RopeParams)
+LL_CUDA_KERNEL(Rope, RopeParams)
 
 }  // namespace ll

@@ -8,7 +8,8 @@ void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::
                  bool backward) {
   CheckOperand(cos);
   CheckOperand(sin);
-  LL_CHECK(x.device().is_cpu() && x.dim() == 2 && x.stride(1) == 1 && cos.size(0) >= x.size(0));
+  LL_CHECK(x.device() == cos.device() && x.dim() == 2 && x.stride(1) == 1 &&
+           cos.size(0) >= x.size(0));
   const int64_t head_dim = cos.size(1) * 2;
   LL_CHECK(heads * head_dim <= x.size(1));
   const RopeParams p{x.data_ptr(),
@@ -19,8 +20,7 @@ void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::
                      head_dim,
                      backward,
                      DTypeOf(x)};
-  at::parallel_for(0, x.size(0), Grain(heads * head_dim),
-                   [&](int64_t b, int64_t e) { Rope(p, b, e); });
+  RunKernel(x, p, x.size(0), Grain(heads * head_dim), Rope, &CudaKernels::rope);
 }
 
 }  // namespace ll

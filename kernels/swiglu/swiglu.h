@@ -17,6 +17,7 @@ struct SwigluForwardParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(SwigluForward, SwigluForwardParams)
+LL_CUDA_KERNEL(SwigluForward, SwigluForwardParams)
 
 // gate_up is overwritten in place with its gradient; dout [rows, width].
 struct SwigluBackwardParams {
@@ -26,5 +27,6 @@ struct SwigluBackwardParams {
   DType dtype;
 };
 LL_SIMD_KERNEL(SwigluBackward, SwigluBackwardParams)
+LL_CUDA_KERNEL(SwigluBackward, SwigluBackwardParams)
 
 }  // namespace ll

@@ -7,6 +7,7 @@ namespace ll {
 
 void TransposeInto(const at::Tensor& x, at::Tensor& y) {
   CheckOperand(x);
+  LL_CHECK(x.is_cpu());
   LL_CHECK(x.scalar_type() == at::kBFloat16 && y.scalar_type() == at::kBFloat16);
   LL_CHECK(x.dim() == 2 && y.dim() == 2 && y.stride(1) == 1);
   LL_CHECK(y.size(0) == x.size(1) && y.size(1) == x.size(0));

@@ -19,7 +19,8 @@ double SecondsSince(SteadyClock::time_point start) {
 
 }  // namespace
 
-Generator::Generator(Llama& model) : model_(model), cache_(model.config(), model.options().dtype) {}
+Generator::Generator(Llama& model)
+    : model_(model), cache_(model.config(), model.options().compute()) {}
 
 void Generator::Clear() {
   cache_.Truncate(0);

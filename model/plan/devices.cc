@@ -1,22 +1,118 @@
 #include "model/plan/devices.h"
 
-namespace ll {
+#include <algorithm>
+#include <cmath>
 
-const std::vector<Device>& DeviceCatalogue() {
-  static const auto& devices = *new std::vector<Device>{{"GeForce RTX 5090", 32'000'000'000},
-                                                        {"A100-40", 40'000'000'000},
-                                                        {"A100-80", 80'000'000'000},
-                                                        {"H100", 80'000'000'000},
-                                                        {"H200", 141'000'000'000},
-                                                        {"B200", 180'000'000'000}};
-  return devices;
+#include "base/check.h"
+#include "base/field_error.h"
+#include "base/json.h"
+#include "base/status_macros.h"
+
+namespace ll {
+namespace {
+
+double NumberOf(const nlohmann::json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number() ? it->get<double>() : 0;
 }
 
-const Device* FindDevice(absl::string_view kind) {
-  for (const Device& device : DeviceCatalogue()) {
-    if (device.kind == kind) return &device;
+std::string TextOf(const nlohmann::json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+DeviceKind KindOf(const nlohmann::json& entry) {
+  DeviceKind kind;
+  kind.device = {TextOf(entry, "kind"), static_cast<int64_t>(NumberOf(entry, "memory_bytes"))};
+  DeviceRates& r = kind.rates;
+  r.peak = NumberOf(entry, "peak_flops");
+  r.gemm = NumberOf(entry, "gemm_flops");
+  r.attention = NumberOf(entry, "attention_flops");
+  r.memory_bandwidth = NumberOf(entry, "memory_bandwidth");
+  r.link_bandwidth = NumberOf(entry, "link_bandwidth");
+  r.host_bandwidth = NumberOf(entry, "host_bandwidth");
+  r.network_bandwidth = NumberOf(entry, "network_bandwidth");
+  r.power_watts = NumberOf(entry, "power_watts");
+  r.nominal = entry.value("nominal", false);
+  kind.unsupported = TextOf(entry, "unsupported");
+  kind.source = TextOf(entry, "source");
+  LL_CHECK(!kind.device.kind.empty() && r.gemm > 0 && r.attention > 0 && r.memory_bandwidth > 0 &&
+           r.link_bandwidth > 0 && r.host_bandwidth > 0 && r.network_bandwidth > 0);
+  return kind;
+}
+
+// The file's, with "cpu" last.
+const std::vector<DeviceKind>& AllKinds() {
+  static const auto& kinds = *[] {
+    const auto file = ParseJsonObject(kDevicesJson);
+    LL_CHECK_MSG(file.ok(), "devices.json");
+    auto* all = new std::vector<DeviceKind>;
+    for (const nlohmann::json& entry : file->at("devices")) all->push_back(KindOf(entry));
+    std::stable_sort(all->begin(), all->end(), [](const DeviceKind& a, const DeviceKind& b) {
+      if (a.device.IsGpu() != b.device.IsGpu()) return a.device.IsGpu();
+      return a.device.memory_bytes < b.device.memory_bytes;
+    });
+    return all;
+  }();
+  return kinds;
+}
+
+}  // namespace
+
+const std::vector<DeviceKind>& DeviceCatalogue() {
+  static const auto& gpus = *[] {
+    auto* found = new std::vector<DeviceKind>;
+    for (const DeviceKind& kind : AllKinds()) {
+      if (kind.device.IsGpu()) found->push_back(kind);
+    }
+    return found;
+  }();
+  return gpus;
+}
+
+const DeviceKind* FindDevice(absl::string_view kind) {
+  for (const DeviceKind& known : AllKinds()) {
+    if (known.device.kind == kind) return &known;
   }
   return nullptr;
+}
+
+DeviceRates RatesOf(absl::string_view kind) {
+  const DeviceKind* known = FindDevice(kind);
+  return known != nullptr ? known->rates : DeviceRates{};
+}
+
+absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
+  LL_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject(json, {4, 100}));
+  Calibration out;
+  out.device = TextOf(object, "device");
+  out.time = TextOf(object, "time");
+  out.build = TextOf(object, "build");
+  if (out.device.empty())
+    return MakeFieldError({"device", "the kind of device that was measured", "nothing"});
+  const std::pair<const char*, double*> rates[] = {{"gemm_flops", &out.gemm},
+                                                   {"attention_flops", &out.attention},
+                                                   {"memory_bandwidth", &out.memory_bandwidth},
+                                                   {"link_bandwidth", &out.link_bandwidth}};
+  for (const auto& [key, value] : rates) {
+    *value = NumberOf(object, key);
+    const bool link = value == &out.link_bandwidth;  // 0: nothing to exchange with
+    if (!std::isfinite(*value) || *value < 0 || (*value == 0 && !link)) {
+      return MakeFieldError(
+          {key, "a positive number", object.contains(key) ? JsonExcerpt(object[key]) : "nothing"});
+    }
+  }
+  return out;
+}
+
+DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {
+  rates.gemm = calibration.gemm;
+  rates.attention = calibration.attention;
+  rates.memory_bandwidth = calibration.memory_bandwidth;
+  if (calibration.link_bandwidth > 0) rates.link_bandwidth = calibration.link_bandwidth;
+  rates.measured = true;
+  rates.nominal = false;
+  return rates;
 }
 
 }  // namespace ll

@@ -1,17 +1,65 @@
-// Kinds of GPUs that are known before any worker has brought one. Torch-free, thread-safe.
+// Kinds of devices that are known before any worker has brought one, and how fast they are. The
+// constants stand in devices.json, each with its source; a worker's probe (Calibration) replaces
+// what it has measured. Torch-free, thread-safe.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "model/plan/memory_plan.h"
 
 namespace ll {
 
-// By rising memory. Kinds are spelled as workers report them; memory is the data sheet's, which is
-// a little less than what a driver tells.
-const std::vector<Device>& DeviceCatalogue();
-// nullptr where the kind is not in the catalogue.
-const Device* FindDevice(absl::string_view kind);
+// What a slot is, as a worker tells of it.
+struct Device {
+  std::string kind;          // "cpu", "A100-80", "H100", …
+  int64_t memory_bytes = 0;  // of one slot
+  bool IsGpu() const { return kind != "cpu"; }
+};
+
+// What a kind of device reaches in practice. Zero: not known.
+struct DeviceRates {
+  double peak = 0;                 // FLOP/s of the data sheet, bf16 dense; for mfu
+  double gemm = 0, attention = 0;  // FLOP/s, bf16
+  double memory_bandwidth = 0;     // bytes/s of its own memory
+  // Bytes/s one way: to the other devices of the host, to host memory, to other hosts.
+  double link_bandwidth = 0, host_bandwidth = 0, network_bandwidth = 0;
+  double power_watts = 0;  // at full load
+  bool measured = false;   // by a probe on such a host, not from the catalogue
+  // The rates order plans but do not tell times: the speed depends on the host.
+  bool nominal = false;
+};
+
+struct DeviceKind {
+  Device device;
+  DeviceRates rates;
+  std::string unsupported;  // why jobs cannot run on it; empty: they can
+  std::string source;       // of the constants
+};
+
+// By rising memory; "cpu", whose memory is the host's, is not in it. Memory is the data sheet's,
+// which is a little less than what a driver tells.
+const std::vector<DeviceKind>& DeviceCatalogue();
+// nullptr where the kind is in no catalogue; knows "cpu".
+const DeviceKind* FindDevice(absl::string_view kind);
+// The rates of a kind; of one that is not known, all zero.
+DeviceRates RatesOf(absl::string_view kind);
+
+// What `ll-trainer probe` measured on a host, as it prints it: one JSON object with device,
+// gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, time and build. Errors:
+// InvalidArgument naming the key.
+struct Calibration {
+  std::string device;  // kind
+  double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
+  std::string time;   // RFC 3339, when it was measured
+  std::string build;  // of the trainer that measured
+};
+absl::StatusOr<Calibration> ParseCalibration(absl::string_view json);
+// `rates` with what was measured in their place.
+DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration);
+
+extern const char kDevicesJson[];  // devices.json
 
 }  // namespace ll

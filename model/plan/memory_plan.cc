@@ -10,18 +10,23 @@ namespace ll {
 namespace {
 
 // What the process holds before a model is there: libraries and, on a GPU, its context and
-// communication buffers.
-constexpr int64_t kRuntimeBytesCpu = 350'000'000;
+// communication buffers. The CPU's were measured (plan_matrix.py), the GPU's is an estimate. On a
+// CPU: libraries, Gloo where there are several ranks, and the code that oneDNN makes for the shapes
+// of the MLP's adapters.
+constexpr int64_t kRuntimeBytesCpu = 165'000'000, kGlooBytes = 5'000'000, kMlpCodeBytes = 7'000'000;
 constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
+// What the C library's allocator holds beyond the buffers of a pass, measured likewise.
+constexpr double kAllocatorShare = 0.012;
 // Share of a device left alone for fragmentation and for what other processes take.
 constexpr double kReserve = 0.04;
-// Rows of logits in flight; the head works through the tokens in chunks of at most this.
-constexpr int64_t kHeadChunkTokens = 512;
-// Bytes of logits in flight where nothing is trained (model/llama_head.cc).
-constexpr int64_t kHeadBytesUntrained = 384 << 20;
+// Bytes of logits in flight; the head works through the tokens in chunks (model/llama_head.cc).
+constexpr int64_t kHeadBytes = 96 << 20, kHeadBytesUntrained = 384 << 20;
 // 4.127 bits a weight: NF4 in blocks of 64 with doubly quantised absmax (QLoRA).
 constexpr double kNf4Bytes = 4.127 / 8;
-constexpr int64_t kMasterMomentsGradient = 4 * 4;
+// Gradients that are summed at a time (worker/trainer/optim).
+constexpr int64_t kBucketElements = 4 << 20;
+// Threads of a CPU rank that each hold attention scratch.
+constexpr int64_t kAttentionThreads = 2;
 
 struct Linear {
   const char* name;
@@ -35,126 +40,273 @@ std::vector<Linear> Linears(const LlamaConfig& c) {
           {"gate_proj", d, f}, {"up_proj", d, f}, {"down_proj", f, d}};
 }
 
+// Projections as they are stored and computed: q, k, v are one, and so are gate and up.
+struct Stacked {
+  int64_t in = 0, out = 0;
+  int64_t adapted = 0;  // of its parts
+};
+
+std::vector<Stacked> Projections(const LlamaConfig& c, const JobSpec& s) {
+  const std::vector<Linear> l = Linears(c);
+  const auto has = [&](int i) {
+    return static_cast<int64_t>(
+        std::count(s.target_modules.begin(), s.target_modules.end(), std::string(l[i].name)));
+  };
+  return {{l[0].in, l[0].out + l[1].out + l[2].out, has(0) + has(1) + has(2)},
+          {l[3].in, l[3].out, has(3)},
+          {l[4].in, l[4].out + l[5].out, has(4) + has(5)},
+          {l[6].in, l[6].out, has(6)}};
+}
+
 bool Trains(const JobSpec& s) { return s.kind.value_or("train") == "train"; }
-
-// Tokens of the longest row the job runs.
-int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
-  if (!Trains(s)) return s.eval_seq_len.value_or(c.max_position_embeddings);
-  return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
-}
-
+bool IsFull(const JobSpec& s) { return s.method == "full"; }
+int64_t QueryWidth(const LlamaConfig& c) { return c.num_attention_heads * c.head_dim; }
+int64_t KvWidth(const LlamaConfig& c) { return c.num_key_value_heads * c.head_dim; }
 int64_t ContextRanks(const JobSpec& s) { return s.context_parallel.value_or(1); }
+int64_t Ranks(const JobSpec& s) { return std::max(s.gpus.value_or(1), ContextRanks(s)); }
 
-// Tokens of a row that one rank holds.
-int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
-  return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
+bool UsesRing(const JobSpec& s) {
+  return ContextRanks(s) > 1 &&
+         (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0);
 }
 
-// Bytes of a ring of full attention (model/ring_attention.cc), of one layer at a time: two blocks
-// of keys and values, two of their fp32 gradients, and fp32 sums of the queries'.
-int64_t RingBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
-  if (ContextRanks(s) == 1) return 0;
-  if (s.attention.value_or("s2") != "full" && s.FullAttentionSteps() == 0) return 0;
-  const int64_t kv = c.num_key_value_heads * c.head_dim, q = c.num_attention_heads * c.head_dim;
-  return ShardTokens(c, s) * (2 * 2 * kv * (element + 4) + q * (4 + element));
+int64_t GroupTokens(const LlamaConfig& c, const JobSpec& s) {
+  const int64_t tokens = RowTokens(c, s);
+  if (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0) return tokens;
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens)));
 }
 
-// Elements of keys and values that a rank receives and keeps in a layer of S²-Attn: half the heads
-// of half a group (model/cp_exchange.h).
-int64_t ReceivedElements(const LlamaConfig& c, const JobSpec& s) {
-  if (ContextRanks(s) == 1) return 0;
-  const int64_t kv = c.num_key_value_heads * c.head_dim, tokens = RowTokens(c, s);
-  if (s.attention.value_or("s2") == "full") return 0;
-  const auto group =
-      static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens));
-  return 2 * kv * group;  // an upper bound for every number of ranks
-}
-
-// Bytes of a weight or an activation: design's defaults for precision auto.
-int64_t ElementBytes(const JobSpec& s, bool gpu) {
-  const std::string precision = s.precision.value_or("auto");
-  if (precision == "auto") return Trains(s) || gpu ? 2 : 4;
-  return precision == "fp32" ? 4 : 2;
-}
+// ---- weights
 
 int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
-  int64_t linear = 0;
-  for (const Linear& l : Linears(c)) linear += l.in * l.out * c.num_hidden_layers;
-  const int64_t rest = c.ParameterCount() - linear;
-  if (s.QuantizesBase())
-    return static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes) + rest * element;
-  return (linear + rest) * element;
+  const int64_t linear = LinearParameterCount(c);
+  const int64_t tables = c.vocab_size * c.hidden_size * (c.tie_word_embeddings ? 1 : 2) * element;
+  const int64_t norms = (c.ParameterCount() - linear - tables / element) * 4;  // kept in fp32
+  const double bytes = s.QuantizesBase() ? kNf4Bytes : static_cast<double>(element);
+  double held = static_cast<double>(linear) * bytes;
+  // A share of every layer; the two whole ones are in CommunicationBytes (model/sharded_base.h).
+  if (s.shard_base.value_or(false)) held /= static_cast<double>(Ranks(s));
+  return static_cast<int64_t>(held) + tables + norms;
 }
 
-// One projection's weight (q, k, v are one, and so are gate and up) at a time: expanded from NF4,
-// or transposed for the backward pass on a CPU (model/projection.h).
-int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
-  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
-  const int64_t wide = c.hidden_size * std::max(q + 2 * kv, 2 * c.intermediate_size);
-  if (s.QuantizesBase()) return wide * element;
-  return !gpu && element == 2 ? wide * element : 0;
+// The files that the weights are copied from are mapped until the model is made: they count only
+// where what comes later needs less.
+int64_t MappedFileBytes(const LlamaConfig& c, const JobSpec& s) {
+  if (s.model_config) return 0;
+  const int64_t element = c.dtype == "float32" ? 4 : 2, linear = LinearParameterCount(c);
+  const int64_t rest = (c.ParameterCount() - linear) * element;
+  return rest + (c.quantized ? static_cast<int64_t>(static_cast<double>(linear) * kNf4Bytes)
+                             : linear * element);
 }
+
+// ---- what trains
+
+// With ZeRO a rank owns one part of what trains, and holds masters and moments of that alone.
+int64_t OwnedCount(const LlamaConfig& c, const JobSpec& s) {
+  const int64_t all = TrainableParameterCount(c, s);
+  if (s.zero_stage.value_or(0) == 0) return all;
+  return (all + Ranks(s) - 1) / Ranks(s);
+}
+
+// fp32. In ZeRO stage 2 a gradient goes when its bucket has been summed, in the last row's backward
+// pass: it counts whole where a rank runs several rows, and where it is the embedding's, which is
+// complete at the very end.
+int64_t GradientBytes(const LlamaConfig& c, const JobSpec& s) {
+  const int64_t all = TrainableParameterCount(c, s);
+  const int64_t data_ranks = std::max<int64_t>(1, Ranks(s) / ContextRanks(s));
+  const bool one_row = s.global_batch_size.value_or(data_ranks + 1) <= data_ranks;
+  if (s.zero_stage.value_or(0) < 2 || Ranks(s) == 1 || !one_row) return 4 * all;
+  const bool embedding = IsFull(s) || s.TrainsEmbedding();
+  return 4 * std::min(all, OwnedCount(c, s) + kBucketElements +
+                               (embedding ? c.vocab_size * c.hidden_size : 0));
+}
+
+// Masters where they are not the compute weights themselves (norms are fp32, and all with precision
+// fp32), and LoRA's compute copies, which are not counted among the weights.
+int64_t MasterBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  const int64_t lora = LoraParameterCount(c, s), copies = element == 4 ? 0 : lora * element;
+  if (s.zero_stage.value_or(0) > 0 && Ranks(s) > 1) return 4 * OwnedCount(c, s) + copies;
+  int64_t norms = s.TrainsNorm() ? (2 * c.num_hidden_layers + 1) * c.hidden_size : 0;
+  if (s.TrainsNorm() && c.HasQkNorm()) norms += 2 * c.num_hidden_layers * c.head_dim;
+  const int64_t wide = TrainableParameterCount(c, s) - lora - norms;
+  return (element == 4 ? 0 : 4) * wide + 4 * lora + copies;
+}
+
+// AdamW's two moments, fp32.
+int64_t OptimizerBytes(const LlamaConfig& c, const JobSpec& s) { return 8 * OwnedCount(c, s); }
+
+// A checkpoint before the last one copies masters and moments, and with method full the weights.
+int64_t SnapshotBytes(const LlamaConfig& c, const JobSpec& s, bool gpu) {
+  const int64_t every = s.save_steps.value_or(0);
+  if (gpu || every == 0 || (s.max_steps && every >= *s.max_steps)) return 0;
+  return 12 * OwnedCount(c, s) + (IsFull(s) ? 2 * TrainableParameterCount(c, s) : 0);
+}
+
+// ---- activations
 
 // Elements a token and layer keeps.
 int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
-  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const int64_t q = QueryWidth(c), kv = KvWidth(c);
   if (recompute == "full") return c.hidden_size;
   int64_t lean = 2 * c.hidden_size + 2 * q + 2 * kv;  // h1, q, O, h2, k, v
   if (c.HasQkNorm()) lean += q + kv;                  // q and k before their norms
   return recompute == "selective" ? lean : lean + 2 * c.intermediate_size;
 }
 
-// Elements a token that the adapters of one projection need at a time: its input after dropout, and
-// the low-rank products of forward and backward.
+// fp32 numbers a token and layer keeps: attention's log-sum-exp and what the norms divided by.
+int64_t SavedStatistics(const LlamaConfig& c) {
+  return c.num_attention_heads + 2 +
+         (c.HasQkNorm() ? c.num_attention_heads + c.num_key_value_heads : 0);
+}
+
+int64_t ActivationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
+                        const std::string& recompute) {
+  int64_t bytes = SavedElements(c, recompute) * element;
+  if (recompute != "full") bytes += SavedStatistics(c) * 4;
+  bytes *= ShardTokens(c, s) * c.num_hidden_layers;
+  // Offloaded, three layers' inputs are on the device at a time.
+  if (gpu && s.activation_offload.value_or(false)) {
+    bytes -= LayerInputBytes(c, s, gpu) / c.num_hidden_layers *
+             std::max<int64_t>(0, c.num_hidden_layers - 3);
+  }
+  return bytes;
+}
+
+// ---- one layer at a time
+
+// A projection's weight: expanded from NF4, or transposed for the backward pass on a CPU
+// (model/projection.cc).
+int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
+  int64_t widest = 0;
+  for (const Stacked& p : Projections(c, s)) {
+    const bool transposed = !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
+    if (s.QuantizesBase() || transposed) widest = std::max(widest, p.in * p.out);
+  }
+  return widest * element;
+}
+
+// What the adapters of one projection need at a time: its input after dropout, and the low-rank
+// products of forward and backward.
 int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
-  if (s.method == "full" || s.target_modules.empty()) return 0;
-  int64_t input = 0;
-  for (const Linear& l : Linears(c)) {
-    const bool adapted = std::find(s.target_modules.begin(), s.target_modules.end(), l.name) !=
-                         s.target_modules.end();
-    if (adapted) input = std::max(input, l.in);
+  if (IsFull(s)) return 0;
+  int64_t input = 0, rank = 0;
+  for (const Stacked& p : Projections(c, s)) {
+    if (p.adapted == 0) continue;
+    input = std::max(input, p.in);
+    rank = std::max(rank, p.adapted * s.lora_rank.value_or(0));
   }
-  return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * 3 * s.lora_rank.value_or(0);
+  return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
 }
 
-JobSpec WithContext(const JobSpec& spec, int64_t tokens) {
-  JobSpec out = spec;
-  out.context_length = tokens;
-  out.max_seq_length = tokens;
-  out.eval_seq_len = tokens;
-  return out;
+// A CPU thread's copy of one KV head's keys and values in the layout of the matrix unit and the
+// fp32 sums of their gradients (kernels/flash_attention).
+int64_t AttentionScratchBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
+  if (gpu) return 0;
+  return kAttentionThreads * GroupTokens(c, s) * c.head_dim * (3 * element + 2 * 4);
 }
 
-int64_t LeanestTotal(const LlamaConfig& c, const JobSpec& s, bool gpu) {
-  const std::string recompute = s.recompute.value_or("auto") == "auto" ? "full" : *s.recompute;
-  return ForecastMemory(c, s, gpu, recompute).total();
+// fp32 attention's backward pass returns gradients of its own instead of filling ours.
+int64_t AttentionGradientBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
+  if (gpu || element != 4) return 0;
+  return ShardTokens(c, s) * (QueryWidth(c) + 2 * KvWidth(c)) * element;
 }
 
-// The longest multiple of 1024 tokens (below the job's) that fits; 0 where none does.
-int64_t LongestContext(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
-  int64_t low = 0, high = RowTokens(c, s) / 1024;
-  while (low < high) {
-    const int64_t middle = (low + high + 1) / 2;
-    if (LeanestTotal(c, WithContext(s, middle * 1024), gpu) <= available)
-      low = middle;
-    else
-      high = middle - 1;
+// Of a CPU's process, beside the buffers of the model: while the weights are read, their files.
+int64_t CpuRuntimeBytes(const LlamaConfig& c, const JobSpec& s, const MemoryForecast& m,
+                        int64_t moments) {
+  const int64_t pass = m.activations + m.workspace + m.head;
+  int64_t bytes = kRuntimeBytesCpu + (Ranks(s) > 1 ? kGlooBytes : 0) +
+                  static_cast<int64_t>(kAllocatorShare * static_cast<double>(pass));
+  if (Projections(c, s)[2].adapted > 0) bytes += kMlpCodeBytes;
+  const int64_t later = moments + pass + m.communication + m.snapshot;
+  return bytes + std::max<int64_t>(0, MappedFileBytes(c, s) - later);
+}
+
+int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
+                       const std::string& recompute) {
+  const int64_t q = QueryWidth(c), kv = KvWidth(c), tokens = ShardTokens(c, s);
+  // Of the layer that is computed again, and the gradients (model/activations.h).
+  int64_t bytes = (SavedElements(c, "none") - SavedElements(c, recompute)) * element;
+  if (recompute == "full") bytes += SavedStatistics(c) * 4;
+  const int64_t gradients = 4 * c.hidden_size + 2 * c.intermediate_size + 2 * q + 2 * kv;
+  bytes += (gradients + LoraScratchElements(c, s)) * element;
+  if (s.wrap.value_or("split") == "roll") bytes += (3 * q + 2 * (q + 2 * kv)) * element;
+  const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
+  return tokens * bytes + rope + WeightBufferBytes(c, s, element, gpu) +
+         AttentionScratchBytes(c, s, element, gpu) + AttentionGradientBytes(c, s, element, gpu);
+}
+
+int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  const int64_t tokens = ShardTokens(c, s), row = c.vocab_size * element;
+  const int64_t chunk = std::min(tokens, std::max<int64_t>(64, kHeadBytes / row / 64 * 64));
+  const bool trained = IsFull(s) || (c.tie_word_embeddings && s.TrainsEmbedding());
+  const int64_t gradient = trained && element == 2 ? c.vocab_size * c.hidden_size * element : 0;
+  // The normed input and its gradient; tokens, labels (int64) and loss (fp32).
+  return chunk * row + gradient + tokens * (2 * c.hidden_size * element + 8 + 8 + 4);
+}
+
+// ---- what ranks exchange
+
+// Of a ring of full attention (model/ring_attention.cc), of one layer at a time: blocks of keys and
+// values at hand and on their way, their fp32 gradients, and the queries' sums and partial results;
+// many short-lived buffers of different sizes, so that the factors are measured, not counted.
+int64_t RingBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  if (!UsesRing(s)) return 0;
+  return ShardTokens(c, s) * (KvWidth(c) * (8 * element + 12 * 4) + QueryWidth(c) * 2 * element);
+}
+
+// Elements of keys and values that a rank receives and keeps in a layer of S²-Attn: half the heads
+// of half a group (model/cp_exchange.h), at most of what lies in front of its shard.
+int64_t ReceivedElements(const LlamaConfig& c, const JobSpec& s) {
+  if (ContextRanks(s) == 1 || s.attention.value_or("s2") == "full") return 0;
+  const int64_t heads =
+      s.attention == "short" ? c.num_key_value_heads : (c.num_key_value_heads + 1) / 2;
+  return 2 * heads * c.head_dim * std::max<int64_t>(1, GroupTokens(c, s) / 2);
+}
+
+int64_t CommunicationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
+                           const std::string& recompute) {
+  int64_t bytes = RingBytes(c, s, element);
+  bytes += ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
+  // A gathered layer, and the next one on its way.
+  if (s.shard_base.value_or(false) && Ranks(s) > 1) {
+    const double weight = s.QuantizesBase() ? kNf4Bytes : static_cast<double>(element);
+    bytes += static_cast<int64_t>(2 * weight * static_cast<double>(LinearParameterCount(c)) /
+                                  static_cast<double>(c.num_hidden_layers));
   }
-  return low * 1024;
-}
-
-std::string Nearest(const LlamaConfig& c, const JobSpec& s, bool gpu, int64_t available) {
-  const int64_t context = LongestContext(c, s, gpu, available);
-  if (context >= c.OriginalContext())
-    return absl::StrCat(Trains(s) ? "--ctx " : "eval_seq_len ", context, " fits on this device");
-  return absl::StrCat("a device with at least ",
-                      HumanBytes(static_cast<int64_t>(static_cast<double>(LeanestTotal(c, s, gpu)) /
-                                                      (1 - kReserve))));
+  return bytes;
 }
 
 }  // namespace
 
+int64_t LayerInputBytes(const LlamaConfig& c, const JobSpec& s, bool gpu) {
+  return ShardTokens(c, s) * c.num_hidden_layers * c.hidden_size * ElementBytes(s, gpu);
+}
+
+int64_t LinearParameterCount(const LlamaConfig& c) {
+  int64_t count = 0;
+  for (const Linear& l : Linears(c)) count += l.in * l.out * c.num_hidden_layers;
+  return count;
+}
+
+int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
+  if (!Trains(s)) return s.eval_seq_len.value_or(c.max_position_embeddings);
+  return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
+}
+
+int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
+  return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
+}
+
+int64_t ElementBytes(const JobSpec& s, bool gpu) {
+  const std::string precision = s.precision.value_or("auto");
+  if (precision == "auto") return Trains(s) || gpu ? 2 : 4;
+  return precision == "fp32" ? 4 : 2;
+}
+
 int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
+  if (IsFull(s)) return 0;
   int64_t count = 0;
   for (const Linear& l : Linears(c)) {
     if (std::find(s.target_modules.begin(), s.target_modules.end(), l.name) !=
@@ -162,11 +314,11 @@ int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
       count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
     }
   }
-  return s.method == "full" ? 0 : count;
+  return count;
 }
 
 int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
-  if (s.method == "full") return c.ParameterCount();
+  if (IsFull(s)) return c.ParameterCount();
   int64_t count = LoraParameterCount(c, s);
   if (s.TrainsEmbedding()) count += c.vocab_size * c.hidden_size;
   if (s.TrainsNorm()) {
@@ -176,16 +328,26 @@ int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
   return count;
 }
 
+std::vector<MemoryPart> MemoryParts(const MemoryForecast& m) {
+  std::vector<MemoryPart> parts = {{"weights", m.weights},
+                                   {"optimizer", m.trainables},
+                                   {"activations", m.activations},
+                                   {"one layer", m.workspace},
+                                   {"logits", m.head},
+                                   {"communication", m.communication},
+                                   {"checkpoint copy", m.snapshot},
+                                   {"runtime", m.runtime}};
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const MemoryPart& a, const MemoryPart& b) { return a.bytes > b.bytes; });
+  return parts;
+}
+
 MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
                               const std::string& recompute) {
-  const int64_t element = ElementBytes(s, gpu);
-  const int64_t tokens = ShardTokens(c, s);
-  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const int64_t element = ElementBytes(s, gpu), tokens = ShardTokens(c, s);
   MemoryForecast m;
   m.recompute = recompute;
   m.weights = WeightBytes(c, s, element);
-  m.head = std::min(tokens, kHeadChunkTokens) * c.vocab_size * (element + 4) +
-           tokens * c.hidden_size * element;
   m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   if (!Trains(s)) {  // one layer's forward at a time, nothing kept
     m.workspace = tokens * SavedElements(c, "none") * element;
@@ -193,27 +355,28 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
              tokens * c.hidden_size * element;
     return m;
   }
-  m.trainables =
-      TrainableParameterCount(c, s) * kMasterMomentsGradient + LoraParameterCount(c, s) * element;
-  m.activations = tokens * c.num_hidden_layers * SavedElements(c, recompute) * element;
-  // Attention's log-sum-exp, fp32, is kept where attention is not computed again.
-  m.activations +=
-      ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
-  if (recompute != "full")
-    m.activations += tokens * c.num_hidden_layers * c.num_attention_heads * 4;
-  // One layer's backward: the layer's own activations where they are recomputed, and the gradients
-  // of the widest part.
-  const int64_t recomputed = SavedElements(c, "none") - SavedElements(c, recompute);
-  const int64_t gradients = std::max(3 * c.intermediate_size, 2 * q + 2 * kv) + 3 * c.hidden_size;
-  m.workspace = tokens * (recomputed + gradients + LoraScratchElements(c, s)) * element +
-                WeightBufferBytes(c, s, element, gpu) + RingBytes(c, s, element);
+  const int64_t moments = OptimizerBytes(c, s);
+  m.trainables = GradientBytes(c, s) + MasterBytes(c, s, element) + moments;
+  m.activations = ActivationBytes(c, s, element, gpu, recompute);
+  m.workspace = WorkspaceBytes(c, s, element, gpu, recompute);
+  m.head = HeadBytes(c, s, element);
+  m.communication = CommunicationBytes(c, s, element, recompute);
+  m.snapshot = SnapshotBytes(c, s, gpu);
+  if (!gpu) m.runtime = CpuRuntimeBytes(c, s, m, moments);
   return m;
+}
+
+int64_t UsableBytes(const Device& device) {
+  return static_cast<int64_t>(static_cast<double>(device.memory_bytes) * (1 - kReserve));
+}
+
+int64_t SlotBytesFor(int64_t bytes) {
+  return static_cast<int64_t>(static_cast<double>(bytes) / (1 - kReserve)) + 1;
 }
 
 FitResult Fits(const LlamaConfig& c, const JobSpec& s, const Device& device) {
   FitResult out;
-  out.available_bytes =
-      static_cast<int64_t>(static_cast<double>(device.memory_bytes) * (1 - kReserve));
+  out.available_bytes = UsableBytes(device);
   std::vector<std::string> choices = {"none", "selective", "full"};
   if (s.recompute.value_or("auto") != "auto") choices = {*s.recompute};
   MemoryForecast m;
@@ -224,13 +387,12 @@ FitResult Fits(const LlamaConfig& c, const JobSpec& s, const Device& device) {
   }
   out.needed_bytes = m.total();
   out.recompute = m.recompute;
-  out.explanation =
-      absl::StrCat("a rank needs ", HumanBytes(out.needed_bytes), " (weights ",
-                   HumanBytes(m.weights), ", optimizer ", HumanBytes(m.trainables),
-                   ", activations ", HumanBytes(m.activations + m.workspace + m.head), ", runtime ",
-                   HumanBytes(m.runtime), ") with recompute ", m.recompute, "; one slot (",
-                   device.kind, ") offers ", HumanBytes(out.available_bytes));
-  if (!out.fits) out.nearest = Nearest(c, s, device.IsGpu(), out.available_bytes);
+  out.explanation = absl::StrCat(
+      "a rank needs ", HumanBytes(out.needed_bytes), " (weights ", HumanBytes(m.weights),
+      ", optimizer ", HumanBytes(m.trainables), ", activations ",
+      HumanBytes(m.activations + m.workspace + m.head + m.communication), ", runtime ",
+      HumanBytes(m.runtime + m.snapshot), ") with recompute ", m.recompute, "; one slot (",
+      device.kind, ") offers ", HumanBytes(out.available_bytes));
   return out;
 }
 

@@ -1,17 +1,18 @@
-// Forecast of a training rank's peak memory, and whether a job fits on a device.
+// Forecast of a training rank's peak memory by what it goes to.
 //
-// First version: data parallel only, the base replicated, optimizer state of the trainable
-// parameters replicated, one row in flight; other kinds of job than train keep no activations and
-// no optimizer state. Bytes follow from shapes alone; what is measured stands in one place
-// (kRuntimeBytes…, memory_plan.cc). Source of the activation counts: bytes a token and layer that
-// LoRA's backward needs, {h1, q, k, v, O, h2, gate, up}. Pure functions, thread-safe. Units: bytes
-// and tokens.
+// Bytes follow from shapes alone: the buffers are those of model/activations.h, llama_head.h and
+// projection.h, one row in flight. What is measured stands in one place (the constants of
+// memory_plan.cc) and is held to real runs by tests/bench/plan_matrix.py. Other kinds of job than
+// train keep no activations and no optimizer state. Pure functions, thread-safe. Units: bytes and
+// tokens.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/plan/config.h"
+#include "model/plan/devices.h"
 #include "model/spec/job_spec.h"
 
 namespace ll {
@@ -23,26 +24,47 @@ int64_t TrainableParameterCount(const LlamaConfig& config, const JobSpec& resolv
 
 struct MemoryForecast {
   int64_t weights = 0;  // the base in compute precision (NF4: ~4.13 bits for the linears)
-  int64_t trainables =
-      0;  // fp32 master, two AdamW moments and gradient; LoRA also its compute copy
-  int64_t activations = 0;  // kept from the forward for the backward pass
-  int64_t workspace = 0;    // one layer's forward and backward
-  int64_t head = 0;         // a chunk of logits and their gradient
-  int64_t runtime = 0;      // library, device context, communication buffers
-  std::string recompute;    // the setting these numbers are for
-  int64_t total() const { return weights + trainables + activations + workspace + head + runtime; }
+  // fp32 master, gradient and two AdamW moments; LoRA also its compute copy.
+  int64_t trainables = 0;
+  int64_t activations = 0;    // kept from the forward for the backward pass
+  int64_t workspace = 0;      // one layer's forward and backward
+  int64_t head = 0;           // a chunk of logits and their gradient
+  int64_t communication = 0;  // what other ranks send, gathered weights
+  int64_t snapshot = 0;       // a checkpoint that is being written while training goes on
+  int64_t runtime = 0;        // libraries, device context; while loading, the model's files
+  std::string recompute;      // the setting these numbers are for
+  int64_t total() const {
+    return weights + trainables + activations + workspace + head + communication + snapshot +
+           runtime;
+  }
 };
 
-struct Device {
-  std::string kind;          // "cpu", "A100-80", "H100", …
-  int64_t memory_bytes = 0;  // of one slot
-  bool IsGpu() const { return kind != "cpu"; }
+// The parts for people, largest first: {"activations", bytes}, …
+struct MemoryPart {
+  const char* name;
+  int64_t bytes;
 };
+std::vector<MemoryPart> MemoryParts(const MemoryForecast& memory);
 
 // The forecast for one rank with `recompute` ("none", "selective" or "full") in place of the
 // spec's.
 MemoryForecast ForecastMemory(const LlamaConfig& config, const JobSpec& resolved, bool gpu,
                               const std::string& recompute);
+
+// Bytes of a slot that a plan may use: a share is left for fragmentation and other processes.
+int64_t UsableBytes(const Device& device);
+// What a slot must have so that a plan may use `bytes` of it.
+int64_t SlotBytesFor(int64_t bytes);
+
+// Tokens of the longest row the job runs, and what of it one rank holds.
+int64_t RowTokens(const LlamaConfig& config, const JobSpec& resolved);
+int64_t ShardTokens(const LlamaConfig& config, const JobSpec& resolved);
+// Bytes of a weight or an activation: bf16 unless the spec or a CPU's evaluation says fp32.
+int64_t ElementBytes(const JobSpec& resolved, bool gpu);
+// The inputs of all layers, which every setting of recompute keeps: what activation_offload moves.
+int64_t LayerInputBytes(const LlamaConfig& config, const JobSpec& resolved, bool gpu);
+// Weights of the linear layers, in all layers together.
+int64_t LinearParameterCount(const LlamaConfig& config);
 
 struct FitResult {
   bool fits = false;
@@ -50,12 +72,10 @@ struct FitResult {
   int64_t available_bytes = 0;  // of a slot, less a reserve
   std::string recompute;        // the cheapest setting that fits, or the leanest where none does
   std::string explanation;      // one sentence for people
-  std::string
-      nearest;  // the nearest configuration that fits; empty when this one does or none would
 };
 
 // Whether a rank of the job fits on `device`. With recompute auto the least recomputation that fits
-// is chosen.
+// is chosen; all else is as the spec says (planner.h chooses the rest).
 FitResult Fits(const LlamaConfig& config, const JobSpec& resolved, const Device& device);
 
 }  // namespace ll

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "model/plan/devices.h"
+#include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
 #include "model/plan/time_plan.h"
 
@@ -36,7 +37,8 @@ Hardware HardwareOf(const std::string& text) {  // "8 x A100-80"
   const std::pair<std::string, std::string> parts =
       absl::StrSplit(Header(text, "Hardware"), absl::MaxSplits(" x ", 1));
   Hardware out;
-  if (absl::SimpleAtoi(parts.first, &out.count)) out.device = FindDevice(parts.second);
+  const DeviceKind* kind = FindDevice(parts.second);
+  if (absl::SimpleAtoi(parts.first, &out.count) && kind != nullptr) out.device = &kind->device;
   return out;
 }
 
@@ -71,7 +73,7 @@ TEST_P(RecipesTest, ResolvesFitsAndNeedsWhatItSays) {
             absl::StrCat(static_cast<int>(std::lround(gigabytes)), " GB a GPU (forecast)"));
 
   const TimeForecast time =
-      ForecastTime(*config, resolved, fit.recompute, ThroughputOf(hardware.device->kind));
+      ForecastTime(*config, resolved, fit.recompute, RatesOf(hardware.device->kind));
   EXPECT_GT(time.step_seconds, 0);
   std::printf(
       "%-32s %2ld x %-17s %6.1f GB of %6.1f  recompute %-9s  %7.1f s a step  %7.0f tok/s  %6.1f "

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/match.h"
+#include "model/plan/memory_plan.h"
 
 namespace ll {
 namespace {
@@ -33,6 +33,125 @@ double LayerPairs(int64_t heads, int64_t tokens, const std::string& kind, int64_
              SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group, window);
 }
 
+// ---- one optimizer step
+
+// bf16 bytes that a token and layer moves through memory in a forward pass where every elementwise
+// kernel reads and writes: 22 times the hidden size (norms, rotation, SwiGLU, residuals; 180 KB for
+// 7B). Backward counts twice.
+constexpr double kElementwise = 22;
+// Share of its computing time that a layer's transfers to host memory cost even when they hide
+// (Unsloth measured 1.9 %).
+constexpr double kOffloadShare = 0.02;
+
+// One row, all its tokens on one device, in seconds.
+struct RowWork {
+  double gemm = 0, attention = 0, recompute = 0, elementwise = 0, expansion = 0;
+};
+
+// FLOPs of one row's products that are computed again.
+double RecomputedGemm(const LlamaConfig& c, const std::string& recompute, double tokens,
+                      double body, double lora) {
+  if (recompute == "full") return 2 * tokens * (body + lora);
+  // selective computes gate and up again.
+  if (recompute == "selective") {
+    return 4.0 * tokens *
+           static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers);
+  }
+  return 0;
+}
+
+RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+               const DeviceRates& rates) {
+  const int64_t tokens = RowTokens(c, s);
+  const auto n = static_cast<double>(tokens);
+  const auto head = static_cast<double>(c.vocab_size * c.hidden_size);
+  const auto body = static_cast<double>(LinearParameterCount(c));
+  const auto lora = static_cast<double>(LoraParameterCount(c, s));
+  const bool full_tuning = s.method == "full";
+  double gemm = n * ((full_tuning ? 6 : 4) * body + 6 * lora);
+  gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
+
+  const int64_t group =
+      static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
+  const double full_share =
+      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
+  double attention = 0;
+  if (full_share < 1)
+    attention += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
+  if (full_share > 0) attention += CausalAttentionFlops(c, tokens, "full", group) * full_share;
+
+  // fp32 takes twice the bytes and reaches less than half the rate (measured on CPUs: 175 of 390).
+  const double slower = s.precision.value_or("auto") == "fp32" ? 2.2 : 1;
+  RowWork work;
+  work.gemm = slower * gemm / rates.gemm;
+  work.attention = slower * 3.5 * attention / rates.attention;
+  work.recompute = slower * (RecomputedGemm(c, recompute, n, body, lora) / rates.gemm +
+                             (recompute == "full" ? attention / rates.attention : 0));
+  const double passes = recompute == "none" ? 3 : 4;
+  const auto layers = static_cast<double>(c.num_hidden_layers);
+  work.elementwise = (slower > 1 ? 2 : 1) * kElementwise * 2 * static_cast<double>(c.hidden_size) *
+                     n * layers * passes / rates.memory_bandwidth;
+  // NF4: half a byte is read and two are written for every use of a weight.
+  if (s.QuantizesBase())
+    work.expansion = (recompute == "full" ? 3 : 2) * 2.5 * body / rates.memory_bandwidth;
+  return work;
+}
+
+// A collective over `ranks` devices moves at the slowest link in its way.
+double LinkOf(const DeviceRates& rates, const Links& links, int64_t ranks) {
+  return ranks <= links.per_host ? rates.link_bandwidth
+                                 : std::min(rates.link_bandwidth, rates.network_bandwidth);
+}
+
+double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates,
+                            const Links& links, double rows, double row_seconds) {
+  const int64_t ranks = *s.gpus, context = s.context_parallel.value_or(1);
+  if (ranks <= 1) return 0;
+  const double link = LinkOf(rates, links, ranks);
+  const double others = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+  // fp32 gradients: an all-reduce is a reduce-scatter and an all-gather. With ZeRO the second half
+  // carries the updated weights instead (stage 2), or is followed by them (stage 1).
+  const double trained = 4.0 * static_cast<double>(TrainableParameterCount(c, s));
+  const int64_t zero = s.zero_stage.value_or(0);
+  double seconds = others * trained * (zero == 1 ? 3 : 2) / link;
+  if (s.shard_base.value_or(false)) {
+    // Gathered for forward and for backward, one layer ahead of the computing.
+    const double bytes = static_cast<double>(LinearParameterCount(c)) *
+                         (s.QuantizesBase() ? 0.516 : 2.0) * 2 * others;
+    seconds += rows * std::max(0.0, bytes / link - row_seconds);
+  }
+  if (context > 1 && *s.attention != "full") {
+    // S²-Attn: keys and values of half a group of half the heads, one way in the forward pass and
+    // when it is computed again, their gradients back. Taken as if none of it hid.
+    const double kv = static_cast<double>(c.num_key_value_heads * c.head_dim) *
+                      static_cast<double>(RowTokens(c, s)) * *s.group_ratio / 2;
+    const double bytes = 2 * kv * 3 * static_cast<double>(c.num_hidden_layers);
+    seconds += rows * bytes / LinkOf(rates, links, context);
+  }
+  if (context > 1 && *s.attention == "full") {
+    // A ring: keys and values of every other shard in each layer, forward and backward (whose
+    // gradients travel too, in fp32), beside the attention of the block at hand.
+    const double kv = 2.0 * static_cast<double>(c.num_key_value_heads * c.head_dim) *
+                      static_cast<double>(ShardTokens(c, s)) * static_cast<double>(context - 1);
+    const double bytes = kv * (2 + 2 + 4) * static_cast<double>(c.num_hidden_layers);
+    seconds += rows * std::max(0.0, bytes / LinkOf(rates, links, context) - row_seconds);
+  }
+  return seconds;
+}
+
+// AdamW reads gradient, moments and master and writes the last three and the compute copy.
+double OptimizerSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates) {
+  const double share = s.zero_stage.value_or(0) > 0 ? static_cast<double>(*s.gpus) : 1;
+  return 30.0 * static_cast<double>(TrainableParameterCount(c, s)) / share / rates.memory_bandwidth;
+}
+
+// The layers' inputs leave for host memory in the forward pass and come back in the backward pass.
+double OffloadSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates,
+                      double row_seconds) {
+  const double bytes = 2.0 * static_cast<double>(LayerInputBytes(c, s, /*gpu=*/true));
+  return std::max(0.0, bytes / rates.host_bandwidth - row_seconds) + kOffloadShare * row_seconds;
+}
+
 }  // namespace
 
 FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_tokens) {
@@ -58,51 +177,37 @@ double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::str
   return 4.0 * static_cast<double>(c.head_dim) * pairs;
 }
 
-Throughput ThroughputOf(const std::string& kind) {
-  // gemm and attention: what well-tuned bf16 programs reach on long sequences.
-  if (kind == "GeForce RTX 5090") return {165e12, 120e12, 209e12};
-  if (absl::StartsWith(kind, "A100")) return {240e12, 190e12, 312e12};
-  if (absl::StartsWith(kind, "H100")) return {650e12, 500e12, 989e12};
-  if (absl::StartsWith(kind, "H200")) return {700e12, 550e12, 989e12};
-  if (absl::StartsWith(kind, "B200")) return {1500e12, 1100e12, 2250e12};
-  return {};
+StepForecast ForecastStep(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+                          const DeviceRates& rates, const Links& links) {
+  if (rates.gemm <= 0 || rates.attention <= 0 || s.kind.value_or("train") != "train") return {};
+  const RowWork row = WorkOf(c, s, recompute, rates);
+  const auto context = static_cast<double>(s.context_parallel.value_or(1));
+  const double ranks = static_cast<double>(*s.gpus) / context;
+  const double rows = std::ceil(static_cast<double>(*s.global_batch_size) / ranks);
+  StepForecast step;
+  // Ranks that share a row: S²-Attn's transfer hides behind the local heads, so that work counts.
+  step.gemm = rows * row.gemm / context;
+  step.attention = rows * row.attention / context;
+  step.recompute = rows * row.recompute / context;
+  // Every rank expands all weights, but works on its own tokens.
+  step.memory_traffic = rows * (row.elementwise / context + row.expansion);
+  const double computing =
+      (step.gemm + step.attention + step.recompute + step.memory_traffic) / rows;
+  step.communication = CommunicationSeconds(c, s, rates, links, rows, computing);
+  step.optimizer = OptimizerSeconds(c, s, rates);
+  if (s.activation_offload.value_or(false))
+    step.offload = rows * OffloadSeconds(c, s, rates, computing);
+  return step;
 }
 
 TimeForecast ForecastTime(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
-                          const Throughput& device) {
+                          const DeviceRates& rates, const Links& links) {
   TimeForecast out;
-  if (device.gemm <= 0 || device.attention <= 0 || s.kind.value_or("train") != "train") return out;
-  const int64_t tokens = *s.max_seq_length;
-  const int64_t group =
-      static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
-  const double head = static_cast<double>(c.vocab_size * c.hidden_size);
-  const double body =
-      static_cast<double>(c.ParameterCount()) - head * (c.tie_word_embeddings ? 1 : 2);
-  const bool full_tuning = s.method == "full";
-  const double rho = recompute == "full" ? 1 : 0;
-  // selective computes gate and up again: 4 d F of a layer's 2 * (weights) forward FLOPs.
-  const double mlp =
-      recompute == "selective"
-          ? 4.0 * static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers)
-          : 0;
-  const double n = static_cast<double>(tokens);
-  double gemm = n * ((4 + 2 * rho + (full_tuning ? 2 : 0)) * body + mlp);
-  gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
-  // Averaged over the training: its last steps may use full attention.
-  const double full_share =
-      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
-  const double attention =
-      (CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share) +
-       CausalAttentionFlops(c, tokens, "full", group) * full_share) *
-      (1 + rho + 2.5);
-  // Ranks that share a row: S²-Attn's transfer hides behind the local heads, so that work alone
-  // counts.
-  const double context = static_cast<double>(s.context_parallel.value_or(1));
-  const double row_seconds = (gemm / device.gemm + attention / device.attention) / context;
-  const double ranks = static_cast<double>(*s.gpus) / context,
-               rows = static_cast<double>(*s.global_batch_size);
-  out.step_seconds = std::ceil(rows / ranks) * row_seconds;
-  out.tokens_per_second = rows * n / out.step_seconds;
+  out.step = ForecastStep(c, s, recompute, rates, links);
+  out.step_seconds = out.step.total();
+  if (out.step_seconds <= 0) return out;
+  out.tokens_per_second =
+      static_cast<double>(*s.global_batch_size * RowTokens(c, s)) / out.step_seconds;
   // Epochs become steps when the data is read.
   out.duration_seconds = out.step_seconds * static_cast<double>(s.max_steps.value_or(0));
   return out;

@@ -2,13 +2,14 @@
 //
 // Pure functions, thread-safe. Sources: LongLoRA's table (Chen et al. 2023) for ForwardFlops; for a
 // step, GEMM = (4 + 2 rho) P S with rho the recomputed share, attention (1 + rho + 2.5) times its
-// forward.
+// forward; bytes on the wire as the ZeRO paper (Rajbhandari et al. 2020) counts them.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "model/plan/config.h"
+#include "model/plan/devices.h"
 #include "model/spec/job_spec.h"
 
 namespace ll {
@@ -29,22 +30,40 @@ FlopCount ForwardFlops(const LlamaConfig& config, int64_t tokens, int64_t group_
 double CausalAttentionFlops(const LlamaConfig& config, int64_t tokens, const std::string& kind,
                             int64_t group_tokens);
 
-// What a device reaches in practice, FLOP/s. Zero: not known.
-struct Throughput {
-  double gemm = 0, attention = 0;
-  double peak = 0;  // data sheet, bf16 dense; for mfu
+// Where the devices of a job are: `per_host` of them share a host's links, others the network.
+struct Links {
+  int64_t per_host = 8;
 };
-// By device kind ("A100-80", "H100", "H200", "B200", …); all zero for a kind whose speed depends on
-// the host ("cpu").
-Throughput ThroughputOf(const std::string& device_kind);
+
+// An optimizer step's time by what it goes to, in seconds.
+struct StepForecast {
+  double gemm = 0;
+  double attention = 0;
+  double recompute = 0;       // products and attention computed again
+  double memory_traffic = 0;  // elementwise kernels, the expansion of NF4 weights
+  double communication = 0;   // what does not hide behind computing
+  double optimizer = 0;
+  double offload = 0;
+  double total() const {
+    return gemm + attention + recompute + memory_traffic + communication + optimizer + offload;
+  }
+};
+
+// One optimizer step of a resolved training with `recompute` in place of the spec's: all zero where
+// the rates are not known, or the job does not train. The last steps of a training may use full
+// attention: averaged over all.
+StepForecast ForecastStep(const LlamaConfig& config, const JobSpec& resolved,
+                          const std::string& recompute, const DeviceRates& rates,
+                          const Links& links);
 
 struct TimeForecast {
+  StepForecast step;
   double step_seconds = 0;       // one optimizer step; 0: not known
   double tokens_per_second = 0;  // of the whole job, all ranks; 0: not known
   double duration_seconds = 0;   // all steps; 0: not known
 };
-// `recompute` as FitResult chose it. Communication is not counted: LoRA's gradients are small.
 TimeForecast ForecastTime(const LlamaConfig& config, const JobSpec& resolved,
-                          const std::string& recompute, const Throughput& device);
+                          const std::string& recompute, const DeviceRates& rates,
+                          const Links& links = {});
 
 }  // namespace ll

@@ -53,6 +53,12 @@ struct JobSpec {
   std::optional<int64_t> early_stopping_patience;
   std::optional<double> early_stopping_threshold;
   std::optional<std::string> precision, recompute;
+  std::optional<bool> activation_offload, shard_base;
+  std::optional<int64_t> zero_stage;
+  std::optional<std::string> on_nan, on_loss_spike;
+  std::optional<double> loss_spike_sigma;
+  std::optional<std::string> checkpoint_uri;
+  std::optional<int64_t> save_keep_every;
 
   std::optional<std::string> eval_task;
   std::optional<int64_t> eval_seq_len, eval_context_size, eval_sliding_window;
@@ -67,6 +73,7 @@ struct JobSpec {
 
   std::optional<int64_t> gpus, max_gpus, context_parallel;
   std::optional<std::string> plan, queue;
+  std::optional<bool> force;
   std::optional<int64_t> priority, max_retries;
   std::vector<std::string> after, after_any;
   std::map<std::string, std::string> labels;

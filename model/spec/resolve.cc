@@ -11,6 +11,8 @@
 #include "base/field_error.h"
 #include "base/file_name.h"
 #include "base/status_macros.h"
+#include "base/store_uri.h"
+#include "model/spec/parallel_rules.h"
 #include "model/spec/spec_fields.h"
 #include "model/spec/stages.h"
 
@@ -200,12 +202,39 @@ absl::Status CheckContextParallel(const JobSpec& spec) {
     return only_one("only training divides rows", "other kinds divide windows and prompts: gpus");
   if (spec.wrap.value_or("split") == "roll")
     return only_one("wrap: roll lets the first tokens see the last", "use wrap: split");
-  if (spec.lora_dropout.value_or(0) > 0)
-    return only_one("lora_dropout is set", "set lora_dropout: 0");
   if (spec.gpus.value_or(ranks) % ranks != 0) {
     return MakeFieldError({"gpus", absl::StrCat("a multiple of context_parallel (", ranks, ")"),
                            absl::StrCat(*spec.gpus)});
   }
+  return absl::OkStatus();
+}
+
+// What ranks divide that only a training has.
+absl::Status CheckSharding(const JobSpec& spec) {
+  const bool train = spec.kind.value_or("train") == "train";
+  if (spec.activation_offload.value_or(false)) {
+    const std::string recompute = spec.recompute.value_or("auto");
+    if (recompute != "auto" && recompute != "full") {
+      return MakeFieldError({"recompute",
+                             "full or auto, because activation_offload is set: it keeps "
+                             "the layers' inputs alone, elsewhere",
+                             recompute});
+    }
+  }
+  if (!train && spec.zero_stage.value_or(0) > 0) {
+    return MakeFieldError({"zero_stage", "0, because only a training has optimizer state",
+                           absl::StrCat(*spec.zero_stage)});
+  }
+  if (!spec.shard_base.value_or(false)) return absl::OkStatus();
+  const auto never = [](absl::string_view why, absl::string_view hint) {
+    return MakeFieldError({"shard_base", absl::StrCat("false, because ", why), "true", hint});
+  };
+  if (!train) return never("only a training's ranks compute in step", "leave it out");
+  if (spec.method.value_or(spec.model_config ? "full" : "longlora") == "full")
+    return never("method full freezes nothing", "use zero_stage to divide what is trained");
+  if (!spec.passkey_lengths.empty())
+    return never("passkey_lengths generates, each rank at its own pace",
+                 "leave passkey_lengths out, or evaluate the adapter in a job of its own");
   return absl::OkStatus();
 }
 
@@ -325,12 +354,20 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.logging_steps, 1);
   Default(spec.save_steps, 100);
   Default(spec.save_total_limit, 3);
+  Default(spec.save_keep_every, 0);
   Default(spec.eval_steps, 0);
   Default(spec.early_stopping_patience, 0);
   Default(spec.early_stopping_threshold, 0.0);
   if (!spec.passkey_lengths.empty()) ResolvePasskey(spec);
   Default(spec.seed, 42);
+  Default(spec.activation_offload, false);
+  if (*spec.activation_offload) spec.recompute = "full";  // nothing but the layers' inputs is kept
   Default(spec.recompute, "auto");
+  Default(spec.zero_stage, 0);
+  Default(spec.shard_base, false);
+  Default(spec.on_nan, "stop");
+  Default(spec.on_loss_spike, "warn");
+  Default(spec.loss_spike_sigma, 6.0);
 }
 
 absl::Status DefaultSft(JobSpec& spec) {
@@ -364,9 +401,10 @@ absl::Status ResolveTrain(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.max_seq_length, *spec.context_length);
   Default(spec.sft, false);
   DefaultMethod(spec);
-  LL_RETURN_IF_ERROR(CheckContextParallel(spec));  // a method has a dropout of its own
   LL_RETURN_IF_ERROR(DefaultSft(spec));
   DefaultRecipe(spec, facts);
+  if (spec.checkpoint_uri)
+    LL_RETURN_IF_ERROR(ParseStoreUri("checkpoint_uri", *spec.checkpoint_uri).status());
   if (*spec.eval_steps > 0 && !spec.eval_data) {
     return Missing("eval_data", "a token file, because eval_steps is set",
                    "give --set eval_data=FILE");
@@ -414,6 +452,11 @@ absl::Status ResolveGenerate(const JobSpec& spec) {
   return CheckOneRank(spec, "one process answers");
 }
 
+absl::Status ResolveVerify(const JobSpec& spec) {
+  if (spec.job || spec.adapter) return absl::OkStatus();
+  return Missing("job", "a job, or in adapter a checkpoint, to verify", "give --job JOB");
+}
+
 absl::Status ResolveMerge(JobSpec& spec) {
   if (!spec.model && !spec.job && !spec.adapter)
     return Missing("job", "a job or an adapter to merge", "give --job JOB");
@@ -428,6 +471,11 @@ absl::Status ResolveMerge(JobSpec& spec) {
 }
 
 }  // namespace
+
+absl::Status CheckParallelRules(const JobSpec& spec) {
+  LL_RETURN_IF_ERROR(CheckContextParallel(spec));
+  return CheckSharding(spec);
+}
 
 bool JobSpec::TrainsEmbedding() const {
   return method == "full" || std::count(trainable.begin(), trainable.end(), "embed") > 0;
@@ -459,7 +507,7 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckLengths(spec));
   LL_RETURN_IF_ERROR(CheckFullAttentionSteps(spec));
   LL_RETURN_IF_ERROR(CheckSft(spec));
-  LL_RETURN_IF_ERROR(CheckContextParallel(spec));
+  LL_RETURN_IF_ERROR(CheckParallelRules(spec));
   LL_RETURN_IF_ERROR(CheckEvaluation(spec));
   LL_RETURN_IF_ERROR(CheckStages(spec));
   LL_RETURN_IF_ERROR(CheckElastic(spec));
@@ -476,7 +524,8 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
   Default(spec.plan, "auto");
   Default(spec.queue, "default");
   Default(spec.priority, 0);
-  Default(spec.max_retries, 3);
+  // A second try of a verification would hide what the first has found.
+  Default(spec.max_retries, *spec.kind == "verify" ? 0 : 3);
   Default(spec.max_runtime, 0);
   Default(spec.ttl_after_finished, 0);
   Default(spec.max_headless, 24 * 3600);
@@ -487,6 +536,8 @@ absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {
     LL_RETURN_IF_ERROR(ResolveEval(spec));
   } else if (*spec.kind == "merge") {
     LL_RETURN_IF_ERROR(ResolveMerge(spec));
+  } else if (*spec.kind == "verify") {
+    LL_RETURN_IF_ERROR(ResolveVerify(spec));
   } else {
     LL_RETURN_IF_ERROR(ResolveGenerate(spec));
   }

@@ -57,7 +57,8 @@ SpecField Seconds(std::string name, SpecMember member, std::string default_value
 std::vector<SpecField> WhatFields() {
   return {
       Text("name", &J::name, "", "Free text for people; need not be unique."),
-      Text("kind", &J::kind, "train", "What the job does.", {"train", "eval", "merge", "generate"}),
+      Text("kind", &J::kind, "train", "What the job does.",
+           {"train", "eval", "merge", "generate", "verify"}),
       Text("model", &J::model, "",
            "Registered model name (7b, 13b, 70b, …) or a Hugging Face folder on the workers.", {},
            {"model_name_or_path"}),
@@ -192,6 +193,29 @@ std::vector<SpecField> RecipeFields() {
       Text("recompute", &J::recompute, "auto",
            "Activations computed again in the backward pass instead of kept.",
            {"auto", "none", "selective", "full"}),
+      Text("activation_offload", &J::activation_offload, "false",
+           "Keep what the backward pass needs in pinned host memory instead of the GPU's."),
+      Number("zero_stage", &J::zero_stage, "0", 0, 2,
+             "What the ranks divide between them: 0 nothing, 1 the optimizer's state, 2 the "
+             "gradients too (ZeRO)."),
+      Text("shard_base", &J::shard_base, "false",
+           "Divide the frozen weights over the ranks too and gather them layer by layer."),
+      Text("on_nan", &J::on_nan, "stop",
+           "A loss or gradient that is not a number: stop, skip the step, or roll back to the "
+           "newest checkpoint and skip its rows.",
+           {"stop", "skip", "rollback"}),
+      Text("on_loss_spike", &J::on_loss_spike, "warn",
+           "A loss above loss_spike_sigma: warn, skip the step, roll back as on_nan does, or stop.",
+           {"warn", "skip", "rollback", "stop"}),
+      Positive("loss_spike_sigma", &J::loss_spike_sigma, "6", 1e6,
+               "Standard deviations above the mean of the last steps from which a loss is a "
+               "spike."),
+      Text("checkpoint_uri", &J::checkpoint_uri, "",
+           "Where finished checkpoints are copied to: s3://bucket/prefix, or a folder all workers "
+           "see; a new attempt that lacks them locally fetches them from there."),
+      Number("save_keep_every", &J::save_keep_every, "0", 0, 1e9,
+             "Checkpoints at multiples of so many steps stay whatever save_total_limit says; 0 for "
+             "none."),
   };
 }
 
@@ -262,6 +286,8 @@ std::vector<SpecField> ServiceFields() {
           "Ranks that share each row of a training, every one with its part of the tokens; gpus "
           "is a multiple of it. S2-Attn with split wants 2, 4 or 8."),
       Text("plan", &J::plan, "auto", "Parallel plan.", {"auto"}),
+      Text("force", &J::force, "false",
+           "Run although the forecast says that it does not fit; the job's record says so."),
       Text("queue", &J::queue, "default", "Queue the job waits in."),
       Number("priority", &J::priority, "0", -1e6, 1e6, "Higher runs first."),
       Number("max_retries", &J::max_retries, "3", 0, 1000,

@@ -500,9 +500,23 @@ TEST(ContextParallelTest, RefusesWhatCannotShareRows) {
   };
   refused("gpus: 6\n", "gpus: expected a multiple of context_parallel (4)");
   refused("wrap: roll\n", "context_parallel: expected 1, because wrap: roll");
-  refused("lora_dropout: 0.1\n", "context_parallel: expected 1, because lora_dropout");
-  refused("method: longqlora\n", "context_parallel: expected 1, because lora_dropout");
   refused("kind: eval\n", "context_parallel: expected 1, because only training");
+}
+
+TEST(ShardingTest, RefusesWhatDoesNotGoTogether) {
+  const auto refused = [](const std::string& keys, const char* text) {
+    EXPECT_THAT(Resolve(Parse("model: m\nctx: 4096\ngpus: 2\n" + keys)), StatusIs(kInvalid, text));
+  };
+  refused("kind: eval\nzero_stage: 1\n", "zero_stage: expected 0, because only a training");
+  refused("kind: eval\nshard_base: true\n", "shard_base: expected false, because only a training");
+  refused("method: full\nshard_base: true\n", "shard_base: expected false, because method full");
+  refused("shard_base: true\neval_data: f\neval_steps: 5\npasskey_lengths: [512]\n",
+          "shard_base: expected false, because passkey_lengths");
+  refused("activation_offload: true\nrecompute: selective\n",
+          "recompute: expected full or auto, because activation_offload");
+  LL_ASSERT_OK_AND_ASSIGN(const JobSpec offloaded,
+                          Resolve(Parse("model: m\nctx: 4096\nactivation_offload: true\n")));
+  EXPECT_EQ(offloaded.recompute, "full");
 }
 
 TEST(DifferencesTest, NamesBothValues) {

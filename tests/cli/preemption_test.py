@@ -55,6 +55,10 @@ class PreemptionTest(ServiceCase):
         delivered = moment(ordered["time"]) + DELIVERY
         begun = [s for s in first if moment(s["time"]) - datetime.timedelta(seconds=s["step_seconds"]) > delivered]
         self.assertLessEqual(len(begun), 1, "steps begun after the order")
+        # From there on it takes what a checkpoint and the process's end take, as the undisturbed run shows them.
+        stop = (moment(gone["time"]) - moment(first[-1]["time"])).total_seconds()
+        undisturbed_stop = (moment(undisturbed["finished"]) - moment(undisturbed["steps"][-1]["time"])).total_seconds()
+        self.assertLess(stop, 3 * undisturbed_stop + 2, "off its slot later than a checkpoint after its last step")
         print(f"gave way after {len(first)} steps, {len(begun)} of them begun after the order, off its slot "
               f"{(moment(gone['time']) - moment(ordered['time'])).total_seconds():.2f} s after it; a step takes "
               f"{statistics.median(s['step_seconds'] for s in first):.2f} s")

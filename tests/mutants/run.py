@@ -2,7 +2,7 @@
 """Builds the simulator with one mistake at a time in what it runs (the core, the driver's loop, the store, the agent), and tells which seed
 noticed it.
 
-  tests/mutants/run.py [--build build] [--seeds 1000] [NAME …]
+  tests/mutants/run.py [--build build] [--seeds 1000] [--table docs/results/mutants.md] [NAME …]
 
 What the simulator does not notice is given to the unit tests and the scenarios. Exit code 1 where a mistake passes them all, or
 where a mutant's text is no longer in its file. The tree is left alone: a mutant is compiled from a copy and linked in front of the library.
@@ -81,10 +81,12 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", default=os.path.join(ROOT, "build"))
     ap.add_argument("--seeds", type=int, default=1000)
+    ap.add_argument("--table", help="write what noticed each mistake there, as Markdown, after each")
     ap.add_argument("names", nargs="*")
     a = ap.parse_args()
     a.build = os.path.abspath(a.build)
     faults = by_simulator = total = 0
+    rows = []
     for name, file, old, new in MUTANTS:
         if a.names and name not in a.names:
             continue
@@ -95,6 +97,12 @@ def main():
         faults += by is None
         by_simulator += by is not None and by.startswith("simulator")
         print(f"{name}: {error or by or 'NOT NOTICED'}", flush=True)
+        rows.append(f"| {name} | `{os.path.basename(file)}` | {error or by or '**not noticed**'} |\n")
+        if a.table:
+            with open(a.table, "w") as f:
+                f.write(f"# One-line mistakes and what notices them\n\n`tests/mutants/run.py --seeds {a.seeds}`; "
+                        f"{by_simulator} of {total} by the simulator.\n\n| mistake | in | noticed by |\n|---|---|---|\n")
+                f.writelines(rows)
     print(f"{total - faults} of {total} noticed, {by_simulator} of them by the simulator within {a.seeds} seeds")
     sys.exit(1 if faults else 0)
 

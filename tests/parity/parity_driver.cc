@@ -20,6 +20,7 @@
 #include "nlohmann/json.hpp"
 #include "worker/trainer/checkpoint/peft.h"
 #include "worker/trainer/optim/adamw.h"
+#include "worker/trainer/optim/sharded_parameters.h"
 
 namespace ll {
 namespace {
@@ -99,14 +100,19 @@ absl::Status Save(const std::string& folder, Llama& model) {
   const bool tied = model.config().tie_word_embeddings, whole = model.options().train_norm;
   WriteJson(folder + "/saved/adapter_config.json",
             PeftConfig(model.options().lora, whole, whole, tied, folder).dump(2));
-  return WriteSafetensors(folder + "/saved/adapter_model.safetensors",
-                          PeftTensors(model.parameters(), tied), {{"format", "pt"}});
+  NamedTensors masters;
+  for (const Parameter& p : model.parameters()) masters.emplace_back(p.name, p.master);
+  return WriteSafetensors(folder + "/saved/adapter_model.safetensors", PeftTensors(masters, tied),
+                          {{"format", "pt"}});
 }
 
 // AdamW over rows 1, 2, …; writes the losses and the weights it ends with.
 absl::Status Train(Llama& model, Row row, const Tensors& input, const AttentionSpec& attention,
                    const json& j, NamedTensors& result) {
-  AdamWOptimizer optimizer(model.parameters(),
+  const auto alone = MakeSingleComm();
+  ShardedParameters parameters(model.parameters(), /*zero_stage=*/0, /*sparse_embedding=*/false,
+                               *alone);
+  AdamWOptimizer optimizer(parameters.slices(),
                            {j.at("beta1"), j.at("beta2"), j.at("eps"), j.at("weight_decay")});
   std::vector<double> losses;
   for (int64_t step = 1; step < input.at("tokens").size(0); ++step) {

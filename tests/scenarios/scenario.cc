@@ -217,6 +217,11 @@ void Scenario::SetSchedule(const Args& args) {
   record.spec.gpus = static_cast<int>(Int(args.Get("gpus", "1")));
   record.body_sha256 = absl::StrCat(record.cron, record.time_zone, missed, overlap);
   record.payload = std::make_shared<JobPayload>();
+  for (int64_t stage = 1; stage < Int(args.Get("stages", "1")); ++stage) {
+    const JobId id(absl::StrCat("stage-", stage));
+    record.before.push_back({id, record.spec, record.payload});
+    record.spec.after = {id};
+  }
   Give(event);
 }
 
@@ -324,6 +329,7 @@ void Scenario::Submit(const Args& args) {
   spec.gpus = static_cast<int>(Int(sizes[0]));
   if (sizes.size() > 1) spec.max_gpus = static_cast<int>(Int(sizes[1]));
   spec.batch_rows = static_cast<int>(Int(args.Get("rows", "0")));
+  spec.copies_checkpoints = args.Get("copies", "no") == "yes";
   spec.priority = static_cast<int>(Int(args.Get("priority", "0")));
   spec.max_retries = static_cast<int>(Int(args.Get("max_retries", "3")));
   spec.max_headless = Duration(args.Get("max_headless", "24h"));

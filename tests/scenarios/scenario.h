@@ -20,7 +20,8 @@
 //   queue Q [weight=] [quota=GPUS] [max=GPUS] [jobs=N]
 //   cordon W, uncordon W, drain W [reason=WORD]
 //   schedule S cron=M_H_D_M_W [tz=ZONE] [missed=last|skip|all] [overlap=skip|queue|cancel_old]
-//            [start_within=] [gpus=] [replace]
+//            [start_within=] [gpus=] [stages=N] [replace]
+//                     stages: N jobs a run, one after the other
 //   unschedule S, hold S, unhold S, run S J [request=ID]
 //   judge S RUN [loss=X] [curve=STEP:LOSS,…]
 //   cancel J, pause J, resume J

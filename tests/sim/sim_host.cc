@@ -12,6 +12,9 @@
 #include "absl/strings/str_split.h"
 
 namespace ll::sim {
+namespace {
+constexpr absl::Duration kTickSlack = absl::Seconds(2);
+}  // namespace
 
 // A trainer's process as the agent sees it.
 class SimHost::Process : public RankProcess {
@@ -176,8 +179,22 @@ void SimHost::Connect() {
 
 void SimHost::Receive(uint64_t session, const v1::CoordinatorMessage& message) {
   if (!running() || session != session_) return;
+  last_word_ = world_.now();
   agent_->OnMessage(message);
+  if (message.has_welcome()) CheckWelcome(message.welcome());
   Wake();
+}
+
+// What the coordinator no longer counts on does not go on beside what it counts on now.
+void SimHost::CheckWelcome(const v1::Welcome& welcome) {
+  for (const v1::Verdict& verdict : welcome.verdicts()) {
+    if (verdict.keep()) continue;
+    for (const auto& [epoch, host] : training_.Living(JobId(verdict.job_id()))) {
+      if (epoch == verdict.epoch() && host == name_.value())
+        world_.Violation(absl::StrCat(host, " goes on with ", verdict.job_id(), "/", epoch,
+                                      ", which its Welcome does not keep"));
+    }
+  }
 }
 
 void SimHost::StreamEnded(uint64_t session) {
@@ -216,6 +233,8 @@ void SimHost::TickEverySecond(uint64_t life) {
 void SimHost::Tick() {
   if (!running()) return;
   agent_->Tick();
+  if (world_.now() - last_word_ > kMaxHeadless + kTickSlack && !busy_slots_.empty())
+    world_.Violation(absl::StrCat(name_.value(), " trains on past max_headless"));
   if (!agent_->ShutdownDone()) return;
   world_.Trace(absl::StrCat("agent ", name_.value(), " has ended"));
   agent_ = nullptr;

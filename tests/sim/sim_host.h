@@ -15,6 +15,8 @@
 
 namespace ll::sim {
 
+inline constexpr absl::Duration kMaxHeadless = absl::Seconds(120);  // of every job
+
 // The way between the hosts and the coordinator. Messages of a session arrive in order or not at
 // all.
 class Network {
@@ -67,6 +69,7 @@ class SimHost : public Host, public Link, public Clock {
   void Wake();  // a descriptor has become readable
   void TickEverySecond(uint64_t life);
   void Tick();
+  void CheckWelcome(const v1::Welcome& welcome);
 
   World& world_;
   Training& training_;
@@ -80,6 +83,7 @@ class SimHost : public Host, public Link, public Clock {
   std::unique_ptr<Agent> agent_;  // null: no process
   uint64_t life_ = 0;             // counts processes
   uint64_t session_ = 0;
+  absl::Duration last_word_ = absl::ZeroDuration();  // of the coordinator
   bool woken_ = false;
 };
 

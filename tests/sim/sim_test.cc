@@ -112,8 +112,8 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
   EXPECT_GT(sum.attempts, sum.jobs_acked);
   EXPECT_GT(sum.preemptions, 0);
   if (last - first < 999) return;
-  EXPECT_EQ(sum.wishes.size(), 11u);
-  EXPECT_EQ(sum.faults.size(), 28u);
+  EXPECT_EQ(sum.wishes.size(), 18u);
+  EXPECT_EQ(sum.faults.size(), 29u);
 }
 
 TEST(Simulation, ReplaysASeedExactly) {

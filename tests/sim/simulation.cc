@@ -48,6 +48,11 @@ Simulation::Simulation(const SimOptions& options)
     const QueueRecord& queue = queues_[world_.random.Below(queues_.size())];
     request.spec.queue = queue.name;
     request.spec.gpus = std::min(request.spec.gpus, queue.max_gpus.value_or(request.spec.gpus));
+    // Without a shared job store a gang stays on one host, of one to three slots.
+    if (world_.Chance(0.25)) {
+      request.spec.max_gpus = request.spec.gpus * (2 + static_cast<int>(world_.random.Below(2)));
+      if (world_.Chance(0.5)) request.spec.batch_rows = request.spec.max_gpus;
+    }
     request.spec.max_retries = 5;
     request.spec.max_headless = kMaxHeadless;
     // Some longer than max_headless and what the coordinator adds to it.

@@ -269,10 +269,14 @@ void Simulation::Operator(const WorkerId& worker) {
   });
 }
 
-// About a rank that this agent was never given, so that it cannot be the truth.
+// What cannot be the truth: about a rank that this agent was never given, or about its own in an
+// attempt that is still to come.
 void Simulation::Lie(SimHost& host) {
   if (scheduler() == nullptr || host.session() == 0) return;
-  const std::vector<const Job*> jobs = scheduler()->List({SIZE_MAX});
+  // Mostly about one that runs: of others little would follow.
+  std::vector<const Job*> jobs = scheduler()->List({SIZE_MAX});
+  if (world_.Chance(0.7))
+    std::erase_if(jobs, [](const Job* job) { return !HoldsSlots(job->state); });
   if (jobs.empty()) return;
   const Job& job = *jobs[world_.random.Below(jobs.size())];
   ReportEvent event{host.name(),
@@ -281,17 +285,19 @@ void Simulation::Lie(SimHost& host) {
                     job.epoch + static_cast<int64_t>(world_.random.Below(2)),
                     static_cast<int>(world_.random.Below(6)),
                     1 + static_cast<int64_t>(world_.random.Below(9))};
-  if (job.attempt.has_value()) {
-    for (const Rank& rank : job.attempt->ranks) {
-      if (rank.worker == host.name()) return;
-    }
+  const int ranks = job.attempt.has_value() ? static_cast<int>(job.attempt->ranks.size()) : 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (job.attempt->ranks[rank].worker != host.name()) continue;
+    event.rank = rank;
+    event.epoch = job.epoch + 1;
+    event.sequence = 1'000'000;
   }
   if (world_.Chance(0.5)) {
     event.fact = ExitFact{};
   } else {
     event.fact = CheckpointFact{1'000'000, "/nowhere", "hash"};
   }
-  Struck("agent lies");
+  Struck(event.epoch > job.epoch ? "agent lies about an attempt to come" : "agent lies");
   world_.Trace(absl::StrCat("fault: ", host.name().value(), " lies about ", job.id.value()));
   Give(event);
 }

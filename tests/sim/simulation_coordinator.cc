@@ -1,5 +1,6 @@
 // The coordinator's process: the shipped loop with its store, crashes, and what every decision is
 // checked for.
+#include "absl/strings/match.h"
 #include "base/check.h"
 #include "coordinator/workers/messages.h"
 #include "tests/sim/simulation_run.h"
@@ -15,6 +16,7 @@ void Simulation::StartCoordinator() {
   options.scheduler.stop_grace = absl::Seconds(20);
   options.scheduler.min_runtime = absl::Seconds(20);
   options.scheduler.half_life = absl::Minutes(5);
+  options.scheduler.elastic = {absl::Seconds(10), kResizeInterval, absl::Seconds(5)};
   options.open_store = [this] { return storage_.Open(); };
   loop_ = std::make_unique<DriverLoop>(std::move(options), *this);
   loop_->SetGateway(this);
@@ -137,10 +139,12 @@ void Simulation::OnStep(const Scheduler& scheduler, const Effects& effects, absl
   for (const Record& record : effects.records) {
     if (const auto* put = std::get_if<PutTransition>(&record)) CheckTransition(*put);
   }
-  // Most steps are heartbeats, which change nothing; the walk over everything is half of a run.
-  const bool idle =
-      effects.records.empty() && effects.sends.empty() && effects.changed_jobs.empty();
-  if (!idle || result_.steps % 8 == 0) scheduler.CheckInvariants();
+  for (const Record& record : effects.records) {
+    const auto* put = std::get_if<PutTransition>(&record);
+    if (put != nullptr && put->transition.state == JobState::kStarting)
+      CheckPromise(*scheduler.Find(put->job));
+  }
+  scheduler.CheckInvariants();
 }
 
 // The scheduler was built from the store: nothing durable is missing, nothing refused is there.
@@ -210,6 +214,7 @@ void Simulation::NoteDurable(absl::Span<const Record> records) {
     if (job.newest_checkpoint.has_value())
       durable_checkpoint_[job.id] = job.newest_checkpoint->step;
     durable_epoch_[job.id] = job.epoch;
+    NoteResize(job);
   }
 }
 
@@ -225,13 +230,15 @@ void Simulation::CheckTransition(const PutTransition& put) {
     }
   }
   states_[put.job] = state;
-  if (state == JobState::kStarting) {
-    ++result_.attempts;
-    CheckLimitsOf(put.job);
-  }
+  if (state == JobState::kStarting) CheckStart(*scheduler()->Find(put.job));
   if (state != JobState::kPreempting) return;
-  ++result_.preemptions;
   const Job* victim = scheduler()->Find(put.job);
+  if (victim->resize_to > RanksOf(*victim)) {  // nobody stops it
+    ++result_.wishes["elastic gang stops to grow"];
+    return;
+  }
+  if (victim->resize_to > 0) ++result_.wishes["elastic gang shrinks for another job"];
+  ++result_.preemptions;
   if (victim->preempted_by.empty()) return;  // a drain
   const Job* by = scheduler()->Find(victim->preempted_by);
   auto turned = preempted_by_.find(by->id);
@@ -246,21 +253,87 @@ void Simulation::CheckTransition(const PutTransition& put) {
   preempted_by_[victim->id] = by->id;
 }
 
-void Simulation::CheckLimitsOf(const JobId& started) {
-  const std::string name = scheduler()->Find(started)->spec.queue;
+// As the scheduler decides, not as the orders leave: an agent's Hello may be decided in between,
+// in the same batch.
+void Simulation::CheckStart(const Job& job) {
+  ++result_.attempts;
+  for (const auto& [epoch, host] : training_.Living(job.id)) {
+    const auto worker = scheduler()->workers().find(WorkerId(host));
+    if (epoch < job.epoch && worker != scheduler()->workers().end() && worker->second.connected)
+      world_.Violation(absl::StrCat(job.id.value(), " epoch ", job.epoch, " starts while epoch ",
+                                    epoch, " lives on ", host, ", which is in contact"));
+  }
+  const int ranks = RanksOf(job);
+  auto [known, first] = ranks_.try_emplace(job.id, ranks);
+  if (!first && ranks > known->second) ++result_.wishes["elastic gang starts again larger"];
+  if (!first && ranks < known->second) ++result_.wishes["elastic gang starts again smaller"];
+  known->second = ranks;
+  CheckLimitsOf(job);
+}
+
+// The queue stays within its limits, and what an elastic gang has beyond its minimum within the
+// queue's own quota.
+void Simulation::CheckLimitsOf(const Job& started) {
+  const std::string& name = started.spec.queue;
   int gpus = 0, jobs = 0;
   for (const Job* job : scheduler()->List({SIZE_MAX})) {
     if (job->spec.queue != name || !HoldsSlots(job->state)) continue;
-    gpus += job->spec.gpus;
+    gpus += RanksOf(*job);
     ++jobs;
   }
   for (const QueueRecord& queue : queues_) {
     if (queue.name != name) continue;
+    const bool borrows = gpus > queue.quota_gpus.value_or(gpus);
     if (gpus > queue.max_gpus.value_or(gpus) || jobs > queue.max_jobs.value_or(jobs)) {
       world_.Violation(absl::StrCat("queue ", name, " holds ", gpus, " GPUs with ", jobs,
                                     " jobs, beyond its limits"));
+    } else if (borrows && RanksOf(started) > started.spec.gpus) {
+      world_.Violation(absl::StrCat(started.id.value(), " borrows for more than its minimum"));
     }
   }
+}
+
+// Bounded priority inversion: who starts past a job that was promised a start leaves it, by what
+// the forecasts say, enough slots by then. Counted afresh, where any slot will do for the job.
+void Simulation::CheckPromise(const Job& started) {
+  constexpr absl::Duration kSlack = absl::Minutes(1);  // a promise may slip so far
+  if (!shared_job_store_) return;
+  const bool hole = absl::StrContains(started.reason, "; to end before ");
+  if (!hole && !absl::StrContains(started.reason, "; on slots that job-")) return;
+  for (const Job* head : scheduler()->List({SIZE_MAX, INT64_MAX, {JobState::kQueued}})) {
+    if (head->promised_start == absl::InfiniteDuration() ||
+        !absl::StrContains(started.reason, hole ? absl::StrCat("before ", head->id.value())
+                                                : absl::StrCat("that ", head->id.value())))
+      continue;
+    int by_then = 0;
+    for (const auto& [name, worker] : scheduler()->workers()) {
+      const bool away = worker.silence > scheduler()->options().lease || !worker.connected;
+      if (away || worker.cordoned) continue;
+      for (const Slot& slot : worker.slots) {
+        const auto use = worker.uses.find(slot.index);
+        by_then += use == worker.uses.end() ||
+                   (!use->second.stray && scheduler()->Find(use->second.job)->expected_end <=
+                                              head->promised_start + kSlack);
+      }
+    }
+    ++result_.wishes[hole ? "start into a hole" : "start beside a reservation"];
+    if (by_then < head->spec.gpus)
+      world_.Violation(absl::StrCat(started.id.value(), " starts although it leaves ",
+                                    head->id.value(), " only ", by_then, " of ", head->spec.gpus,
+                                    " slots when it was promised its start"));
+  }
+}
+
+// A gang does not flap: it grows only when its size has been the same for a while.
+void Simulation::NoteResize(const Job& durable) {
+  auto [known, first] = resizes_.try_emplace(durable.id, 0, -absl::InfiniteDuration());
+  auto& [count, when] = known->second;
+  if (durable.resizes == count) return;
+  const bool grows = durable.resize_to > RanksOf(durable);
+  if (grows && world_.now() - when < kResizeInterval)
+    world_.Violation(absl::StrCat(durable.id.value(), " grows ",
+                                  absl::FormatDuration(world_.now() - when), " after a change"));
+  known->second = {durable.resizes, world_.now()};
 }
 
 // What an order promises, checked when it leaves.
@@ -280,18 +353,6 @@ void Simulation::CheckSend(const ll::Send& send) {
   ordered = std::max(ordered, start->epoch);
   world_.Trace(
       absl::StrCat("start ", start->job.value(), "/", start->epoch, " at ", send.worker.value()));
-  for (const auto& [epoch, host] : training_.Living(start->job)) {
-    const auto worker = scheduler()->workers().find(WorkerId(host));
-    if (epoch < start->epoch && worker != scheduler()->workers().end() &&
-        worker->second.connected &&
-        !Partitioned(**std::find_if(hosts_.begin(), hosts_.end(), [&h = host](const auto& other) {
-          return other->name().value() == h;
-        }))) {
-      world_.Violation(absl::StrCat(start->job.value(), " epoch ", start->epoch,
-                                    " starts while epoch ", epoch, " lives on ", host,
-                                    ", which is in contact"));
-    }
-  }
   auto durable = durable_checkpoint_.find(start->job);
   const int64_t from = start->resume_from.has_value() ? start->resume_from->step : 0;
   if (durable != durable_checkpoint_.end() && from < durable->second &&

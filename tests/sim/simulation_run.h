@@ -26,7 +26,7 @@ namespace ll::sim {
 
 inline constexpr absl::Duration kFaultsLast = absl::Minutes(15);
 inline constexpr absl::Duration kMustEndWithin = absl::Hours(3);
-inline constexpr absl::Duration kMaxHeadless = absl::Seconds(120);  // of every job
+inline constexpr absl::Duration kResizeInterval = absl::Minutes(2);  // of elastic gangs
 
 // A client's wish for one job, kept until it is acknowledged.
 struct Request {
@@ -120,7 +120,10 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
 
   void CheckSend(const ll::Send& send);
   void CheckTransition(const PutTransition& put);
-  void CheckLimitsOf(const JobId& started);
+  void CheckStart(const Job& job);
+  void CheckLimitsOf(const Job& started);
+  void CheckPromise(const Job& started);
+  void NoteResize(const Job& durable);
   void NoteDurable(absl::Span<const Record> records);
 
   // The network.
@@ -145,6 +148,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void CheckTogether(const std::function<bool(const JobId&)>& known, const char* where);
   void CheckSource(const ll::Send& send, const StartGangOrder& order);
   void PlanSchedules();
+  void PlanGraph(ScheduleRecord& record);
   void MakeSchedule(const std::string& name);
   void RunByHand(const std::string& name, const JobId& before);
   void NoteRun(const std::string& name, const ScheduleRun& run);
@@ -192,7 +196,9 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   std::map<JobId, int64_t> durable_checkpoint_, durable_epoch_, ordered_epoch_;
   std::set<JobId> refused_;  // by a full disk: must not be there
   std::vector<QueueRecord> queues_;
-  std::map<JobId, JobId> preempted_by_;  // newest preemptor
+  std::map<JobId, JobId> preempted_by_;                      // newest preemptor
+  std::map<JobId, std::pair<int, absl::Duration>> resizes_;  // durable: how many, the newest's time
+  std::map<JobId, int> ranks_;                               // of the newest attempt
   bool faults_ = true;
   SimResult result_;
 };

@@ -33,6 +33,7 @@ void Simulation::PlanSchedules() {
     record.spec.max_headless = kMaxHeadless;
     record.spec.max_retries = 5;
     record.payload = payload_;
+    if (world_.Chance(0.4)) PlanGraph(record);
     schedules_[record.name] = wish;
     world_.After(world_.Between(absl::ZeroDuration(), absl::Minutes(2)),
                  [this, name = record.name] { MakeSchedule(name); });
@@ -41,6 +42,18 @@ void Simulation::PlanSchedules() {
                    [this, name = record.name] { RunByHand(name, JobId()); });
     }
   }
+}
+
+// Two jobs in front of the last, as a training in stages has them.
+void Simulation::PlanGraph(ScheduleRecord& record) {
+  if (!shared_job_store_) record.spec.gpus = 1;
+  CoreSpec after = record.spec;
+  const JobId train("job-train"), evaluation("job-eval");
+  after.after = {train};
+  after.source = train;
+  record.before = {{train, record.spec, payload_}, {evaluation, after, payload_}};
+  record.spec.after = {train, evaluation};
+  record.spec.source = train;
 }
 
 void Simulation::MakeSchedule(const std::string& name) {
@@ -97,6 +110,13 @@ void Simulation::NoteRun(const std::string& name, const ScheduleRun& run) {
   if (!was_judged && run.judgement.result != RunResult::kPending)
     ++result_.wishes[absl::StrCat("run judged ", RunResultWord(run.judgement.result))];
   before = run;
+  if (fresh) {
+    for (const JobId& job : JobIdsOf(run)) {
+      if (!scheduled_jobs_.insert(job).second)
+        world_.Violation(absl::StrCat(what, " shares a job with another"));
+    }
+    together_.push_back(JobIdsOf(run));
+  }
   if (!fresh || run.manual) return;
   int64_t covered = 0;
   for (absl::Time time = run.first_fire_time; time <= run.fire_time; time += wish.every) {
@@ -109,9 +129,7 @@ void Simulation::NoteRun(const std::string& name, const ScheduleRun& run) {
   if (covered != run.fires && !run.fires_more)
     world_.Violation(absl::StrCat(what, " stands for ", run.fires, " times of ", covered));
   if (!run.job.empty()) {
-    ++result_.wishes["fire with a job"];
-    if (!scheduled_jobs_.insert(run.job).second)
-      world_.Violation(absl::StrCat(what, " shares its job with another"));
+    ++result_.wishes[run.before.empty() ? "fire with a job" : "fire with several jobs"];
   } else if (run.reason.empty()) {
     world_.Violation(absl::StrCat(what, " is left out without a reason"));
   } else {
@@ -141,8 +159,10 @@ bool Simulation::SchedulesDone() {
       done = false;
     }
     for (const auto& [number, run] : schedule.runs) {
-      const Job* job = run.job.empty() ? nullptr : scheduler()->Find(run.job);
-      if (job != nullptr && !IsTerminal(job->state)) done = false;
+      for (const JobId& id : JobIdsOf(run)) {
+        const Job* job = scheduler()->Find(id);
+        if (job != nullptr && !IsTerminal(job->state)) done = false;
+      }
     }
   }
   return done && scheduler()->to_judge().empty();

@@ -33,6 +33,9 @@ void Training::StartRank(RankStart start) {
     newest_epoch_[key.first] = std::max(newest_epoch_[key.first], key.second);
     world_.After(absl::Seconds(1), [this, key] { Tick(key); });
   }
+  if (start.world_size != gang.world_size || rank >= gang.world_size)
+    world_.Violation(absl::StrCat(Name(key), " rank ", rank, " of ", start.world_size,
+                                  " joins a gang of ", gang.world_size));
   world_.Trace(absl::StrCat("rank ", Name(key), "#", rank, " runs on ", start.host));
   gang.alive[rank] = RankProcess{std::move(start), rank == 0, false};
   if (rank != 0) return;

@@ -9,6 +9,7 @@ REPORT = {"model/report"}  # results for people, torch-free
 DATA = {"model/text", "model/data", "model/chat", "model/data/cli"}  # torch-free too; for those who make training data
 LAYERS = [
     ("base", {"base"}),
+    ("storage", {"storage", "base"}),  # object stores, torch-free
     ("proto", {"proto"}),
     ("rpc", {"rpc", "base", "proto"}),
     ("model/spec", {"model/spec", "base"}),
@@ -24,7 +25,7 @@ LAYERS = [
     ("coordinator/store", {"coordinator/store", "coordinator/core", "base"}),
     ("coordinator", {"coordinator", "coordinator/core", "coordinator/store", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/agent", {"worker/agent", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
-    ("worker/trainer", {"worker/trainer", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA | REPORT),
+    ("worker/trainer", {"worker/trainer", "storage", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA | REPORT),
     ("llctl", {"llctl", "rpc", "proto", "base", "model/data/cli"} | TORCH_FREE_MODEL | REPORT),
 ]
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's
@@ -69,7 +70,7 @@ def check_includes(tree):
         if folder is None:
             continue
         torch_ok = folder in TORCH_FOLDERS or (folder == "kernels" and TORCH_KERNEL_FILE.search(name))
-        service_ok = folder not in TORCH_FOLDERS | TORCH_FREE_MODEL | DATA | REPORT | {"kernels", "base", "coordinator/core"}
+        service_ok = folder not in TORCH_FOLDERS | TORCH_FREE_MODEL | DATA | REPORT | {"kernels", "base", "storage", "coordinator/core"}
         for number, line in tree.lines(name):
             if TORCH_INCLUDE.search(line) and not torch_ok:
                 yield finding(name, number, "LibTorch's headers belong to model/, worker/trainer/ and kernels/*torch*")

@@ -99,19 +99,24 @@ def losses(events):
 
 
 class Gang:
-    """Ranks started as ll-worker starts them: events on one inherited descriptor, control lines on another."""
+    """Ranks started as ll-worker starts them: events on one inherited descriptor, control lines on another.
 
-    def __init__(self, spec, out, world, more=(), nonce="test"):
+    `out`: a folder, or one for each rank.
+    """
+
+    def __init__(self, spec, out, world, more=(), nonce="test", environments=None, epoch=1):
         self.ranks, self.events, self.controls, self.threads = [], [[] for _ in range(world)], [], []
         self.ready = threading.Condition()
         for rank in range(world):
             event_read, event_write = os.pipe()
             control_read, control_write = os.pipe()
             self.controls.append(control_write)
-            args = [TRAINER, "run", "--spec", spec, "--out", out, "--rank", rank, "--world", world, "--epoch", 1,
+            folder = out[rank] if isinstance(out, list) else out
+            args = [TRAINER, "run", "--spec", spec, "--out", folder, "--rank", rank, "--world", world, "--epoch", epoch,
                     "--nonce", nonce, "--events-fd", event_write, "--control-fd", control_read, "--threads", 1, *more]
             self.ranks.append(subprocess.Popen(list(map(str, args)), pass_fds=[event_write, control_read],
-                                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+                                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                               env={**os.environ, **environments[rank]} if environments else None))
             os.close(event_write)
             os.close(control_read)
             self.threads.append(threading.Thread(target=self._read, args=(rank, event_read), daemon=True))
@@ -120,11 +125,17 @@ class Gang:
     def _read(self, rank, fd):
         with os.fdopen(fd) as stream:
             for line in stream:
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:  # a kill cut it
+                    continue
                 if event["event"] == "rendezvous":
                     told = json.dumps({"rendezvous": event["address"]}) + "\n"
                     for control in self.controls[1:]:
-                        os.write(control, told.encode())
+                        try:
+                            os.write(control, told.encode())
+                        except BrokenPipeError:  # that rank was killed before it could hear
+                            pass
                 with self.ready:
                     self.events[rank].append(event)
                     self.ready.notify_all()
@@ -146,9 +157,9 @@ class Gang:
         return codes
 
 
-def kill_at_step(args, step, sig=signal.SIGKILL):
+def kill_at_step(args, step, sig=signal.SIGKILL, env=None):
     """Runs a stand-alone trainer and signals it as soon as it reports `step`."""
-    process = subprocess.Popen([TRAINER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen([TRAINER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
     watchdog = threading.Timer(DEADLINE_S, process.kill)
     watchdog.start()
     events = []

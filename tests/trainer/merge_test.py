@@ -392,7 +392,7 @@ class MergeTest(TrainerTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.snapshot(to), self.snapshot(self.out))
         self.assertEqual(len(json.loads(done.stdout)["sha256"]), len(os.listdir(to)))
-        for args, words in (((self.out, "--to", to), "--overwrite"), ((self.out, "--to", "s3://bucket/x"), "object stores"),
+        for args, words in (((self.out, "--to", to), "--overwrite"), ((self.out, "--to", "gs://bucket/x"), "s3://BUCKET"),
                             ((self.dir, "--to", self.path("y")), "no config.json")):
             done = run("publish", *args)
             self.assertEqual(done.returncode, 20)

@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "rpc/http_server.h"
+#include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/connection.h"
@@ -88,8 +90,31 @@ void WaitForWork(const Agent& agent, int signal_fd, int wake_fd) {
   (void)!read(wake_fd, &ignored, sizeof ignored);
 }
 
-int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, int signal_fd, int wake_fd) {
+// What the service manager hears: whether there is contact, and that the loop turns.
+class Herald {
+ public:
+  explicit Herald(const ServiceNotify& notify) : notify_(notify) {}
+  void Tell(const Agent& agent, absl::Duration now) {
+    if (!told_ || *told_ != agent.welcomed()) {
+      told_ = agent.welcomed();
+      notify_.Status(*told_ ? "in contact with the coordinator"
+                            : "no contact with the coordinator; running ranks go on");
+    }
+    if (now < alive_at_) return;
+    notify_.Alive();
+    alive_at_ = now + notify_.watchdog_interval();
+  }
+
+ private:
+  const ServiceNotify& notify_;
+  std::optional<bool> told_;
+  absl::Duration alive_at_ = absl::ZeroDuration();
+};
+
+int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const ServiceNotify& notify,
+         int signal_fd, int wake_fd) {
   FailureLog failures;
+  Herald herald(notify);
   const absl::Duration began = RealClock().Steady();
   while (!agent.ShutdownDone()) {
     WaitForWork(agent, signal_fd, wake_fd);
@@ -97,6 +122,7 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, int signal
     if (read(signal_fd, &info, sizeof info) == sizeof info) {
       LL_LOG(kInfo) << "signal " << info.ssi_signo
                     << ": ranks checkpoint and end; again: they are killed";
+      notify.Stopping();
       agent.BeginShutdown();
     }
     for (const SessionEvent& event : connection.Take()) {
@@ -118,6 +144,7 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, int signal
       }
     }
     agent.Tick();
+    herald.Tell(agent, RealClock().Steady());
   }
   return 0;
 }
@@ -137,6 +164,7 @@ int Main(int argc, char** argv) {
   absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
   if (!options.ok()) return PrintError(options.status(), 2);
+  const ServiceNotify notify = ServiceNotify::FromEnvironment();
   const int signal_fd = SignalFd();
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   InstallSpdlogSink("ll-worker");
@@ -159,8 +187,9 @@ int Main(int argc, char** argv) {
               options->agent.slots[0].kind().c_str(), options->agent.http_address.c_str(),
               options->agent.work_dir.c_str());
   std::fflush(stdout);
+  notify.Ready("started");
   connection.Start();
-  const int code = Loop(agent, connection, metrics, signal_fd, wake_fd);
+  const int code = Loop(agent, connection, metrics, notify, signal_fd, wake_fd);
   connection.Stop(absl::Seconds(1));
   return code;
 }

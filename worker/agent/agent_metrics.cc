@@ -40,12 +40,21 @@ AgentMetrics::AgentMetrics(const std::string& version)
                      "Event lines that were no events or could not be written to the spool.")),
       sessions_(OneCounter(registry_, "ll_worker_sessions_total",
                            "Sessions opened with the coordinator.")),
+      checkpoints_(prometheus::BuildCounter()
+                       .Name("ll_worker_checkpoints_total")
+                       .Help("Checkpoints of this worker's ranks, by what became of them.")
+                       .Register(registry_)),
       step_(Gauges(registry_, "ll_rank_step", "Newest optimizer step of the rank.")),
       tokens_per_second_(
           Gauges(registry_, "ll_rank_tokens_per_second", "Tokens per second of the newest step.")),
       step_seconds_(Gauges(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
       peak_memory_bytes_(
           Gauges(registry_, "ll_rank_peak_memory_bytes", "Peak memory of the rank's process.")),
+      phase_seconds_(Gauges(registry_, "ll_rank_phase_seconds",
+                            "Seconds of the newest told step by phase; exchange is part of forward "
+                            "and backward, wait is for slower ranks.")),
+      straggler_score_(Gauges(registry_, "ll_rank_straggler_score",
+                              "Compute time of the rank over the ranks' median, smoothed.")),
       events_(prometheus::BuildCounter()
                   .Name("ll_rank_events_total")
                   .Help("Events received from the rank.")
@@ -83,11 +92,37 @@ AgentMetrics::RankSeries& AgentMetrics::SeriesOf(const GangKey& gang, int rank) 
 void AgentMetrics::OnEvent(const GangKey& gang, int rank, const TrainerEvent& event) {
   RankSeries& series = SeriesOf(gang, rank);
   series.events->Increment();
+  for (const auto& [phase, seconds] : event.phases) {
+    prometheus::Gauge*& gauge = series.phases[phase];
+    if (gauge == nullptr) {
+      gauge = &phase_seconds_.Add(
+          {{"job_id", gang.job_id}, {"rank", std::to_string(rank)}, {"phase", phase}});
+    }
+    gauge->Set(seconds);
+  }
+  if (!std::isnan(event.straggler_score)) {
+    if (series.straggler_score == nullptr) {
+      series.straggler_score =
+          &straggler_score_.Add({{"job_id", gang.job_id}, {"rank", std::to_string(rank)}});
+    }
+    series.straggler_score->Set(event.straggler_score);
+  }
+  CountCheckpoint(event);
   if (event.event != "step") return;
   series.step->Set(static_cast<double>(event.step));
   SetIfKnown(series.tokens_per_second, event.tokens_per_second);
   SetIfKnown(series.step_seconds, event.step_seconds);
   SetIfKnown(series.peak_memory_bytes, event.peak_bytes);
+}
+
+void AgentMetrics::CountCheckpoint(const TrainerEvent& event) {
+  const std::string result = event.event == "checkpoint"                ? "written"
+                             : event.event == "checkpoint_copied"       ? "copied"
+                             : event.about == "checkpoint"              ? "failed"
+                             : event.about == "checkpoint_copy"         ? "copy_failed"
+                             : event.about == "checkpoint_copy_dropped" ? "copy_dropped"
+                                                                        : "";
+  if (!result.empty()) checkpoints_.Add({{"result", result}}).Increment();
 }
 
 void AgentMetrics::Forget(const GangKey& gang) {
@@ -107,6 +142,8 @@ void AgentMetrics::Forget(const GangKey& gang) {
     step_seconds_.Remove(gone.step_seconds);
     peak_memory_bytes_.Remove(gone.peak_memory_bytes);
     events_.Remove(gone.events);
+    for (const auto& [phase, gauge] : gone.phases) phase_seconds_.Remove(gauge);
+    if (gone.straggler_score != nullptr) straggler_score_.Remove(gone.straggler_score);
   }
 }
 

@@ -36,15 +36,19 @@ class AgentMetrics {
   struct RankSeries {
     prometheus::Gauge *step, *tokens_per_second, *step_seconds, *peak_memory_bytes;
     prometheus::Counter* events;
+    prometheus::Gauge* straggler_score = nullptr;      // made with the first value
+    std::map<std::string, prometheus::Gauge*> phases;  // likewise
   };
+  void CountCheckpoint(const TrainerEvent& event);
   RankSeries& SeriesOf(const GangKey& gang, int rank);
 
   prometheus::Registry registry_;
   prometheus::Gauge *connected_, *headless_, *gangs_, *busy_slots_, *slots_,
       *unacknowledged_reports_;
   prometheus::Counter *dropped_lines_, *sessions_;
+  prometheus::Family<prometheus::Counter>& checkpoints_;
   prometheus::Family<prometheus::Gauge>&step_, &tokens_per_second_, &step_seconds_,
-      &peak_memory_bytes_;
+      &peak_memory_bytes_, &phase_seconds_, &straggler_score_;
   prometheus::Family<prometheus::Counter>& events_;
   std::map<std::pair<GangKey, int>, RankSeries> ranks_;
 };

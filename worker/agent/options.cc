@@ -17,6 +17,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "rpc/config_file.h"
 #include "worker/agent/gpu_probe.h"
 
 namespace ll {
@@ -89,6 +90,7 @@ void Declare(CLI::App& app, Flags& f) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("-v,--verbose", f.verbose, "Log more");
+  AddConfigFile(app);
 }
 
 std::string HostName() {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <filesystem>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -12,6 +13,7 @@
 #include "base/file.h"
 #include "base/file_name.h"
 #include "base/status_macros.h"
+#include "base/store_uri.h"
 
 namespace ll {
 namespace {
@@ -83,6 +85,27 @@ absl::Status ResolveOutputPath(const Roots& roots, v1::JobSpec& spec) {
   return absl::OkStatus();
 }
 
+// A folder of copies that the trainer makes: what is there already, its nearest parent, decides.
+absl::Status ResolveCopyPath(const Roots& roots, v1::JobSpec& spec) {
+  if (!spec.has_checkpoint_uri()) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(const StoreUri uri, ParseStoreUri("checkpoint_uri", spec.checkpoint_uri()));
+  if (uri.folder.empty()) return absl::OkStatus();
+  std::filesystem::path there(uri.folder);
+  std::string rest;
+  std::error_code error;
+  while (!std::filesystem::exists(there, error) && there.has_relative_path()) {
+    const std::string name = there.filename().string();
+    if (!IsPlainFileName(name))
+      return MakeFieldError({"checkpoint_uri", "the path of a folder to make", uri.folder});
+    rest = absl::StrCat("/", name, rest);
+    there = there.parent_path();
+  }
+  LL_ASSIGN_OR_RETURN(const std::string real,
+                      ResolveBeneath(roots, "checkpoint_uri", there.string()));
+  spec.set_checkpoint_uri(absl::StrCat(real, rest));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
@@ -98,6 +121,7 @@ absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec) {
     LL_ASSIGN_OR_RETURN(std::string real, ResolveBeneath(roots, key, given));
     reflection->SetString(&spec, field, real);
   }
+  LL_RETURN_IF_ERROR(ResolveCopyPath(roots, spec));
   return ResolveOutputPath(roots, spec);
 }
 

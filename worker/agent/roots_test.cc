@@ -88,6 +88,20 @@ TEST_F(RootsTest, AFolderToBeMadeStaysBeneathARoot) {
   }
 }
 
+TEST_F(RootsTest, CopiesStayBeneathARootToo) {
+  v1::JobSpec spec;
+  spec.set_checkpoint_uri("s3://bucket/prefix");
+  LL_ASSERT_OK(ResolveSpecPaths(roots_, spec));
+  EXPECT_EQ(spec.checkpoint_uri(), "s3://bucket/prefix");
+  spec.set_checkpoint_uri(base_ + "/weights/copies/job-1");  // neither folder is there yet
+  LL_ASSERT_OK(ResolveSpecPaths(roots_, spec));
+  EXPECT_EQ(spec.checkpoint_uri(), base_ + "/weights/copies/job-1");
+  for (const char* outside : {"/copies", "/weights/../copies", "/weights/x/../../../copies"}) {
+    spec.set_checkpoint_uri(base_ + outside);
+    EXPECT_FALSE(ResolveSpecPaths(roots_, spec).ok()) << outside;
+  }
+}
+
 TEST_F(RootsTest, BadRootFlags) {
   for (const std::string& text :
        {std::string("weights"), std::string("=/x"), std::string("x="), std::string("x=/none/there"),

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -46,6 +47,17 @@ std::string ErrorSentence(const Json& object) {
   return message;
 }
 
+// Members like "forward_seconds".
+std::vector<std::pair<std::string, double>> PhasesOf(const Json& object) {
+  std::vector<std::pair<std::string, double>> phases;
+  for (const auto& [key, value] : object.items()) {
+    absl::string_view phase = key;
+    if (value.is_number() && key != "step_seconds" && absl::ConsumeSuffix(&phase, "_seconds"))
+      phases.emplace_back(std::string(phase), value.get<double>());
+  }
+  return phases;
+}
+
 std::optional<google::protobuf::Struct> ResultOf(const Json& object) {
   const auto it = object.find("result");
   google::protobuf::Struct result;
@@ -65,6 +77,7 @@ absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
   out.phase = Text(object, "phase");
   out.address = Text(object, "address");
   out.step = Integer(object, "step");
+  out.about = Text(object, "about");
   if (out.event == "checkpoint") {
     out.checkpoint.set_step(out.step);
     out.checkpoint.set_path(Text(object, "path"));
@@ -75,6 +88,8 @@ absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
   } else if (out.event == "done") {
     out.result = ResultOf(object);
   }
+  if (out.event == "step" || out.event == "times") out.phases = PhasesOf(object);
+  if (out.event == "times") out.straggler_score = Number(object, "straggler_score");
   out.tokens_per_second = Number(object, "tokens_per_second");
   out.step_seconds = Number(object, "step_seconds");
   out.peak_bytes = Number(object, "peak_bytes");

@@ -5,6 +5,8 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -16,14 +18,18 @@ struct TrainerEvent {
   std::string event;  // "phase", "rendezvous", "step", "checkpoint", "error", "done", … ; others
                       // are passed on unread
   std::string phase;  // of "phase"
-  std::string address;                                             // of "rendezvous"
-  int64_t step = 0;                                                // where the event has one
+  std::string address;  // of "rendezvous"
+  int64_t step = 0;     // where the event has one
+  std::string about;    // of "warning": what went wrong, where one can count it ("checkpoint")
   v1::CheckpointReport checkpoint;                                 // of "checkpoint"
   v1::FailureClass failure_class = v1::FAILURE_CLASS_UNSPECIFIED;  // of "error"
   std::string message;                             // of "error": one sentence with field and hint
   std::optional<google::protobuf::Struct> result;  // of "done"
   // Of "step", for the agent's own metrics; NaN where absent.
   double tokens_per_second = kAbsent, step_seconds = kAbsent, peak_bytes = kAbsent;
+  // Of "step" and "times": seconds by phase ("forward", …); of "times": the rank's own score.
+  std::vector<std::pair<std::string, double>> phases;
+  double straggler_score = kAbsent;
   static constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 };
 

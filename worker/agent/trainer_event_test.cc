@@ -62,5 +62,13 @@ TEST(TrainerEvent, ExitCodesOfTheContract) {
   EXPECT_EQ(FailureClassOfExitCode(127), v1::INFRASTRUCTURE);
 }
 
+TEST(TrainerEventTest, AWarningTellsWhatItIsAbout) {
+  LL_ASSERT_OK_AND_ASSIGN(
+      const TrainerEvent event,
+      ParseTrainerEvent(R"({"event":"warning","message":"m","about":"checkpoint","step":7})"));
+  EXPECT_EQ(event.about, "checkpoint");
+  EXPECT_EQ(event.step, 7);
+}
+
 }  // namespace
 }  // namespace ll

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 #include <utility>
 
 #include "base/field_error.h"
@@ -21,6 +22,13 @@ void WriteLine(int fd, absl::string_view line) {
   }
 }
 
+// An empty file does.
+bool EndsALine(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  return !file || file.get() == '\n';
+}
+
 }  // namespace
 
 EventSink::EventSink(Clock& clock, int rank, int fd) : clock_(clock), rank_(rank), fd_(fd) {}
@@ -28,6 +36,8 @@ EventSink::EventSink(Clock& clock, int rank, int fd) : clock_(clock), rank_(rank
 absl::StatusOr<std::unique_ptr<EventSink>> EventSink::WithFile(Clock& clock, int rank, int fd,
                                                                const std::string& path) {
   LL_ASSIGN_OR_RETURN(AppendOnlyFile file, AppendOnlyFile::Open(path));
+  // A line that a kill or a full disk cut short must not spoil the first one of this run.
+  if (!EndsALine(path)) LL_RETURN_IF_ERROR(file.Append("\n"));
   auto sink = std::make_unique<EventSink>(clock, rank, fd);
   absl::MutexLock lock(&sink->mu_);
   sink->file_ = std::make_unique<AppendOnlyFile>(std::move(file));

@@ -4,8 +4,10 @@
 
 #include <cmath>
 
+#include "absl/strings/str_split.h"
 #include "base/fake_clock.h"
 #include "base/field_error.h"
+#include "base/file.h"
 #include "base/status_matchers.h"
 #include "worker/trainer/error_class.h"
 
@@ -32,6 +34,25 @@ TEST(EventSink, OneLinePerEventOnTheDescriptorAndInTheFile) {
   EXPECT_EQ(ReadAvailable(fds[0]), expected);
   LL_ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));
   EXPECT_EQ(file, expected);
+}
+
+TEST(EventSink, ALineThatWasCutShortSpoilsNoOther) {
+  FakeClock clock;
+  const std::string path = testing::TempDir() + "/event_sink_cut_test.jsonl";
+  unlink(path.c_str());
+  LL_ASSERT_OK(AppendFile(path, "{\"event\":\"done\"}\n{\"event\":\"st", /*sync=*/false));
+  for (int run = 0; run < 2; ++run) {
+    int fds[2];
+    ASSERT_EQ(pipe(fds), 0);
+    LL_ASSERT_OK_AND_ASSIGN(auto sink, EventSink::WithFile(clock, 0, fds[1], path));
+    sink->Phase("load");
+  }
+  LL_ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));
+  const std::vector<std::string> lines = absl::StrSplit(file, '\n');
+  ASSERT_EQ(lines.size(), 5u) << file;  // the last one is empty
+  EXPECT_EQ(lines[1], "{\"event\":\"st");
+  EXPECT_EQ(nlohmann::json::parse(lines[2])["phase"], "load");
+  EXPECT_EQ(nlohmann::json::parse(lines[3])["phase"], "load");
 }
 
 TEST(EventSink, ErrorsCarryClassFieldAndHint) {

@@ -10,6 +10,7 @@
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/checkpoint/peft.h"
 #include "worker/trainer/checkpoint/trainer_state.h"
+#include "worker/trainer/device.h"
 #include "worker/trainer/setup.h"
 
 namespace ll {
@@ -71,6 +72,7 @@ absl::StatusOr<ModelFolders> ResolveModel(const ModelRequest& given) {
   ModelFolders folders{request.model, request.adapter, {}, {}};
   LL_ASSIGN_OR_RETURN(folders.config, ConfigFor(request));
   LL_ASSIGN_OR_RETURN(const LlamaConfig base, ReadModelConfig(request.model));
+  folders.options.device = ProcessDevice();
   folders.options.trainable = false;
   folders.options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
   LL_ASSIGN_OR_RETURN(folders.options.quantize_base, QuantizesBase(request, base));

@@ -23,12 +23,15 @@
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/comm/watchdog.h"
 #include "worker/trainer/control.h"
+#include "worker/trainer/device.h"
 #include "worker/trainer/error_class.h"
 #include "worker/trainer/eval/eval_model.h"
 #include "worker/trainer/event_sink.h"
 #include "worker/trainer/generate/serve.h"
 #include "worker/trainer/merge/merge.h"
+#include "worker/trainer/resume.h"
 #include "worker/trainer/train_loop.h"
+#include "worker/trainer/verify.h"
 
 namespace ll {
 namespace {
@@ -106,6 +109,8 @@ absl::StatusOr<std::unique_ptr<Comm>> Rendezvous(Session& session) {
   watch.on_lost = [&session](const absl::Status& lost) { EndAtOnce(session, lost); };
   LL_ASSIGN_OR_RETURN(session.watch, Watchdog::Start(*store, options, watch));
   options.watch = session.watch;
+  // A rank's GPU is the first that it sees.
+  if (ProcessDevice().is_cuda()) return MakeNcclComm(std::move(store), options, 0);
   return MakeGlooComm(std::move(store), options);
 }
 
@@ -120,11 +125,42 @@ absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
   LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
   TrainOptions options;
   options.out = flags.out;
+  options.epoch = flags.epoch;
   options.resume_from = flags.resume_from;
   options.resume_manifest_sha256 = flags.resume_manifest_sha256;
   options.peak_flops = flags.peak_tflops * 1e12;
   options.stop_requested = StopRequested;
   options.take_checkpoint_request = TakeCheckpointRequest;
+  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome, Train(training, *comm, *session.events, options));
+  return outcome == TrainOutcome::kStopped ? kExitStopped : 0;
+}
+
+absl::StatusOr<int> RunVerify(const JobSpec& given, Session& session) {
+  const RankFlags& flags = session.flags;
+  LL_ASSIGN_OR_RETURN(const JobSpec asked, Resolve(given));
+  if (!asked.adapter) return MakeFieldError({"adapter", "a checkpoint's folder", "nothing"});
+  LL_ASSIGN_OR_RETURN(const VerifyWindow window,
+                      FindVerifyWindow(*asked.adapter, asked.max_steps.value_or(0)));
+  LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(SpecToVerify(window), flags.world_size,
+                                                         {flags.out, flags.rank, {}}));
+  if (training.data_fingerprint != window.to_state.data_fingerprint) {
+    return FieldStatus(
+        absl::StatusCode::kFailedPrecondition, "data",
+        absl::StrCat(*training.spec.data, " is not the file that ", window.to, " was trained on"));
+  }
+  LL_RETURN_IF_ERROR(OpenOutput(session));
+  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
+  LL_RETURN_IF_ERROR(CheckSamePlan(window, PlanOf(training, *comm)));
+  if (flags.rank == 0 && !window.changed.empty()) {
+    session.events->Warning(
+        absl::StrCat("taken to have changed at step ", window.from_step, ": ", window.changed));
+  }
+  TrainOptions options;
+  options.out = flags.out;
+  options.resume_from = window.from;
+  options.verify_against = window.to;
+  options.stop_at = window.to_step;
+  options.stop_requested = StopRequested;
   LL_ASSIGN_OR_RETURN(const TrainOutcome outcome, Train(training, *comm, *session.events, options));
   return outcome == TrainOutcome::kStopped ? kExitStopped : 0;
 }
@@ -169,7 +205,9 @@ absl::StatusOr<int> RunMerge(const JobSpec& given, Session& session) {
 absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
   const std::string kind = spec.kind.value_or("train");
   try {
+    LL_RETURN_IF_ERROR(UseDevice(session.flags.device, spec.deterministic.value_or(true)));
     if (kind == "train") return RunTrain(spec, session);
+    if (kind == "verify") return RunVerify(spec, session);
     if (kind == "eval") return RunEval(spec, session);
     if (kind == "generate") return RunGenerate(spec, session);
     if (kind == "merge") return RunMerge(spec, session);
@@ -181,7 +219,7 @@ absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
   }
   return FieldStatus(absl::StatusCode::kUnimplemented, "kind",
                      absl::StrCat(kind, " is not available in this version"),
-                     "use train, eval or merge");
+                     "use train, eval, merge, generate or verify");
 }
 
 }  // namespace

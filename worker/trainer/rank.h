@@ -20,10 +20,13 @@ struct RankFlags {
   std::string listen_host = "127.0.0.1";
   std::string rendezvous;  // host:port of rank 0 where it is known beforehand
   std::string resume_from, resume_manifest_sha256;
-  int threads = 0;         // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
-  double peak_tflops = 0;  // of the device, for mfu; 0: not known
+  int threads = 0;              // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
+  std::string device = "auto";  // auto, cpu or cuda (device.h)
+  double peak_tflops = 0;       // of the device, for mfu; 0: not known
   double collective_timeout_seconds = 1800;
-  double peer_silence_seconds = 10;  // without a sign of life until a peer counts as lost
+  // Without a sign of life until a peer counts as lost. More than the 13 s after which TCP,
+  // doubling its retries from 0.2 s, notices that a link which was cut for 10 s is back.
+  double peer_silence_seconds = 20;
 };
 
 // Runs `spec` (not resolved), reports everything as events and returns the exit code of design §1.

@@ -1,5 +1,6 @@
 #include "worker/trainer/resume.h"
 
+#include <filesystem>
 #include <set>
 
 #include <ATen/Parallel.h>
@@ -10,6 +11,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "kernels/common/dispatch.h"
+#include "worker/trainer/checkpoint/copies.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/error_class.h"
 
@@ -57,29 +59,38 @@ void ComparePlans(const nlohmann::json& before, const nlohmann::json& now, Event
   }
 }
 
-// Rank 0 looks, everybody takes what it found.
-absl::StatusOr<FoundCheckpoint> AgreeOnCheckpoint(Comm& comm, EventSink& events,
-                                                  const std::string& root) {
-  FoundCheckpoint found;
-  at::Tensor step = at::full({1}, -1.0, at::kDouble);
+// Rank 0 looks, everybody takes what it found: of the ordered checkpoint's folder or of this
+// attempt's own.
+absl::StatusOr<std::string> AgreeOnStart(Comm& comm, EventSink& events, const JobSpec& spec,
+                                         const TrainOptions& options) {
+  const std::string own = options.out + "/checkpoints";
+  const std::string ordered = std::filesystem::path(options.resume_from).parent_path().string();
+  at::Tensor told = at::full({2}, -1.0, at::kDouble);  // step, and whether it is our own
+  StartingPoint start;
   if (comm.rank() == 0) {
-    LL_ASSIGN_OR_RETURN(found, FindNewestCheckpoint(root));
-    for (const std::string& reason : found.skipped)
-      events.Warning("skipped damaged checkpoint " + reason);
-    if (!found.path.empty()) step[0] = static_cast<double>(found.step);
+    LL_ASSIGN_OR_RETURN(
+        start, FindStart(spec, own, options.resume_from, options.resume_manifest_sha256, events));
+    if (!start.path.empty()) {
+      told[0] = static_cast<double>(start.step);
+      told[1] = start.path == own + "/" + CheckpointName(start.step) ? 1.0 : 0.0;
+    }
   }
-  LL_RETURN_IF_ERROR(comm.Broadcast(step));
-  const int64_t agreed = static_cast<int64_t>(step[0].item<double>());
-  if (agreed < 0 || comm.rank() == 0) return found;
-  found.step = agreed;
-  found.path = root + "/" + CheckpointName(agreed);
-  const absl::Status verified = VerifyCheckpoint(found.path);
-  if (!verified.ok())
-    return WithErrorClass(Annotate(verified, found.path), ErrorClass::kInfrastructure);
-  return found;
+  LL_RETURN_IF_ERROR(comm.Broadcast(told));
+  const auto step = static_cast<int64_t>(told[0].item<double>());
+  if (step < 0 || comm.rank() == 0) return start.path;
+  const std::string path =
+      absl::StrCat(told[1].item<double>() > 0 ? own : ordered, "/", CheckpointName(step));
+  const absl::Status verified = VerifyCheckpoint(path);
+  if (!verified.ok()) return WithErrorClass(Annotate(verified, path), ErrorClass::kInfrastructure);
+  return path;
 }
 
 }  // namespace
+
+bool ChangesTraining(const std::string& key) {
+  return FixedKeys().count(key) > 0 || RecipeKeys().count(key) > 0 || key == "max_steps" ||
+         key == "global_batch_size";
+}
 
 nlohmann::json PlanOf(const Training& training, const Comm& comm) {
   const Isa isa = CpuIsa();
@@ -98,16 +109,7 @@ nlohmann::json PlanOf(const Training& training, const Comm& comm) {
 absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
                                            AdamWOptimizer& optimizer, Comm& comm, EventSink& events,
                                            const TrainOptions& options) {
-  std::string path = options.resume_from;
-  if (path.empty()) {
-    LL_ASSIGN_OR_RETURN(const FoundCheckpoint found,
-                        AgreeOnCheckpoint(comm, events, options.out + "/checkpoints"));
-    path = found.path;
-  } else {
-    const absl::Status verified = VerifyCheckpoint(path, options.resume_manifest_sha256);
-    if (!verified.ok())
-      return WithErrorClass(Annotate(verified, path), ErrorClass::kInfrastructure);
-  }
+  LL_ASSIGN_OR_RETURN(const std::string path, AgreeOnStart(comm, events, training.spec, options));
   TrainerState state;
   if (!path.empty()) {
     LL_ASSIGN_OR_RETURN(state, ReadTrainerState(path));

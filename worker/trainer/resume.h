@@ -17,6 +17,9 @@ namespace ll {
 // What determinism depends on besides spec and seed: stored with a checkpoint, compared on resume.
 nlohmann::json PlanOf(const Training& training, const Comm& comm);
 
+// Whether two trainings that differ in this spec key may compute different numbers.
+bool ChangesTraining(const std::string& key);
+
 // Finds the checkpoint (TrainOptions::resume_from, else the newest good one below
 // TrainOptions::out), restores model and optimizer, and returns its state; a fresh state with step
 // 0 where there is none. Collective. What was skipped, and what makes the continuation differ from

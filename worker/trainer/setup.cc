@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -19,6 +18,7 @@
 #include "worker/trainer/data/fingerprint.h"
 #include "worker/trainer/data/loader.h"
 #include "worker/trainer/data/sft_loader.h"
+#include "worker/trainer/device.h"
 #include "worker/trainer/eval/eval_model.h"
 
 namespace ll {
@@ -34,6 +34,10 @@ absl::Status CheckSupported(const JobSpec& spec) {
   if (!spec.stages.empty())
     return NotSupported("stages", "training in stages by one process",
                         "llctl submit makes a job of each stage");
+  if (*spec.activation_offload && ProcessDevice().is_cpu()) {
+    return MakeFieldError({"activation_offload", "false on a CPU, whose memory is the host's",
+                           "true", "leave it out"});
+  }
   if (!spec.data)
     return MakeFieldError({"data", "a token file or text", "nothing", "give data: FILE"});
   return absl::OkStatus();
@@ -62,9 +66,11 @@ AttentionSpec AttentionOf(const JobSpec& spec) {
 
 ModelOptions OptionsOf(const JobSpec& spec) {
   ModelOptions options;
+  options.device = ProcessDevice();
   options.dtype = *spec.precision == "fp32" ? at::kFloat : at::kBFloat16;
   options.seed = static_cast<uint64_t>(*spec.seed);
   options.train_all = *spec.method == "full";
+  options.offload_activations = *spec.activation_offload;
   if (!options.train_all) {
     options.quantize_base = spec.QuantizesBase();
     options.train_embedding = spec.TrainsEmbedding();
@@ -107,7 +113,8 @@ absl::Status CheckContextParallel(const Training& training, int world_size) {
 
 // Takes the least recomputation whose forecast fits into the memory at hand.
 void ChooseRecompute(Training& training, int local_ranks) {
-  Device device{"cpu", AvailableMemoryBytes() / std::max(1, local_ranks)};
+  Device device{ProcessDevice().is_cuda() ? "cuda" : "cpu",
+                AvailableMemoryBytes() / std::max(1, local_ranks)};
   const FitResult fit = Fits(training.config, training.spec, device);
   if (!fit.fits) training.warnings.push_back(absl::StrCat("memory is short: ", fit.explanation));
   training.spec.recompute = fit.recompute;
@@ -168,20 +175,6 @@ absl::Status PrepareData(Training& training, const PackPlace& place) {
   LL_RETURN_IF_ERROR(PrepareLoader(training, std::move(file)));
   LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(path, *spec.sft));
   return absl::OkStatus();
-}
-
-// Value in bytes of a "Name:   123 kB" line; -1 where there is none.
-int64_t ProcKilobytes(const char* path, const std::string& name) {
-  std::ifstream file(path);
-  std::string key;
-  int64_t kilobytes = 0;
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind(name, 0) == 0 &&
-        absl::SimpleAtoi(line.substr(name.size(), line.find("kB") - name.size()), &kilobytes)) {
-      return kilobytes * 1024;
-    }
-  }
-  return -1;
 }
 
 }  // namespace
@@ -302,20 +295,5 @@ AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tok
   if (training.group_by_row) attention.group_tokens = LongLoraSftGroupTokens(tokens);
   return attention;
 }
-
-int64_t AvailableMemoryBytes() {
-  int64_t available = ProcKilobytes("/proc/meminfo", "MemAvailable:");
-  if (available < 0) available = std::numeric_limits<int64_t>::max();
-  const auto limit = ReadFile("/sys/fs/cgroup/memory.max"),
-             current = ReadFile("/sys/fs/cgroup/memory.current");
-  int64_t limit_bytes = 0, current_bytes = 0;
-  if (limit.ok() && current.ok() && absl::SimpleAtoi(*limit, &limit_bytes) &&
-      absl::SimpleAtoi(*current, &current_bytes)) {
-    available = std::min(available, limit_bytes - current_bytes);
-  }
-  return available;
-}
-
-int64_t PeakMemoryBytes() { return ProcKilobytes("/proc/self/status", "VmHWM:"); }
 
 }  // namespace ll

@@ -61,9 +61,4 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
 // What a row of that many tokens attends to at that 0-based step.
 AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens);
 
-// Bytes this process may still allocate: what the host has left and the control group allows.
-int64_t AvailableMemoryBytes();
-// Peak resident memory of this process (VmHWM).
-int64_t PeakMemoryBytes();
-
 }  // namespace ll

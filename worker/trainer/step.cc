@@ -1,23 +1,21 @@
 #include "worker/trainer/step.h"
 
-#include <cmath>
+#include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "base/clock.h"
-#include "base/field_error.h"
 #include "base/status_macros.h"
-#include "model/torch_edge.h"
-#include "worker/trainer/error_class.h"
 #include "worker/trainer/optim/grad_norm.h"
 
 namespace ll {
 namespace {
 
+absl::Duration Now() { return RealClock().Steady(); }
+
 // Adds the time of its life to `seconds`.
 class Timer {
  public:
-  explicit Timer(double& seconds) : seconds_(seconds), start_(RealClock().Steady()) {}
-  ~Timer() { seconds_ += absl::ToDoubleSeconds(RealClock().Steady() - start_); }
+  explicit Timer(double& seconds) : seconds_(seconds), start_(Now()) {}
+  ~Timer() { seconds_ += absl::ToDoubleSeconds(Now() - start_); }
 
  private:
   double& seconds_;
@@ -34,107 +32,142 @@ uint64_t DropoutKey(uint64_t seed, int64_t row_index) {
   return z == 0 ? 1 : z;
 }
 
-// Large gradients are summed in place, small ones packed into one flat tensor: few messages, no
-// copy of the embedding.
-absl::Status ReduceGradients(std::vector<Parameter>& parameters, Comm& comm) {
-  if (comm.world_size() == 1) return absl::OkStatus();
-  constexpr int64_t kLarge = 1 << 20;  // elements
-  std::vector<at::Tensor> large, small;
-  for (Parameter& parameter : parameters) {
-    (parameter.grad.numel() >= kLarge ? large : small).push_back(parameter.grad);
+// What the ranks tell each other beside gradients, added up over them: a few sums, and then a row
+// of figures for each rank, which the others fill with zeros. One small message a step.
+class SharedFigures {
+ public:
+  enum Sum { kLoss, kStop, kCheckpoint, kPartsDone, kPartsFailed, kSums };
+  enum PerRank { kBusySeconds, kComputeSeconds, kTokens, kPerRank };
+
+  SharedFigures(int rank, int ranks)
+      : rank_(rank), ranks_(ranks), figures_(at::zeros({kSums + kPerRank * ranks}, at::kDouble)) {}
+  void Set(Sum sum, double value) { figures_[sum] = value; }
+  void Set(PerRank figure, double value) { figures_[kSums + figure * ranks_ + rank_] = value; }
+  absl::Status Share(Comm& comm) { return comm.AllReduceSum({figures_}); }
+  double Get(Sum sum) const { return figures_[sum].item<double>(); }
+  std::vector<double> Get(PerRank figure) const {
+    const double* first = figures_.const_data_ptr<double>() + kSums + figure * ranks_;
+    return {first, first + ranks_};
   }
-  return TorchTry([&]() -> absl::Status {
-    if (!small.empty()) {
-      std::vector<at::Tensor> flat;
-      for (const at::Tensor& grad : small) flat.push_back(grad.view({-1}));
-      const at::Tensor bucket = at::cat(flat);
-      LL_RETURN_IF_ERROR(comm.AllReduceSum({bucket}));
-      int64_t offset = 0;
-      for (const at::Tensor& grad : flat) {
-        grad.copy_(bucket.narrow(0, offset, grad.numel()));
-        offset += grad.numel();
-      }
-    }
-    return comm.AllReduceSum(large);
-  });
+
+ private:
+  const int rank_, ranks_;
+  at::Tensor figures_;
+};
+
+// What this rank has waited for others so far: in exchanges of rows, in sums that go on beside the
+// backward pass, and for their parts of the base.
+double WaitSeconds(const Gang& gang) {
+  double seconds = gang.context.counters().wait_seconds + gang.world.counters().wait_seconds;
+  if (gang.base != nullptr) seconds += gang.base->counters().wait_seconds;
+  return seconds;
 }
 
 // This rank's rows, forward and backward. Returns the sum of their losses.
-absl::StatusOr<double> Accumulate(int64_t step, double grad_scale, Training& training, Llama& model,
-                                  const Gang& gang, StepReport& report) {
+absl::StatusOr<double> Accumulate(const StepPlace& place, double grad_scale, Training& training,
+                                  Llama& model, const Gang& gang, StepReport& report,
+                                  SharedFigures& shared) {
+  const absl::Duration start = Now();
+  const double waited = WaitSeconds(gang);
+  int64_t tokens = 0;
   const int64_t batch = *training.spec.global_batch_size;
   double loss_sum = 0;
-  for (int64_t i = gang.layout.data; i < batch; i += gang.layout.data_size) {
-    const int64_t index = step * batch + i;
+  for (int64_t first = 0; first < batch; first += gang.layout.data_size) {
+    const int64_t i = first + gang.layout.data;
+    if (i >= batch) {  // the others' rows are one more
+      LL_RETURN_IF_ERROR(model.SitOut(/*backward=*/true));
+      continue;
+    }
+    const int64_t index = place.first_row + i;
     Row row;
     {
       Timer timer(report.data_seconds);
       row = training.loader->Load(index);
     }
+    gang.parameters.Touch(row.tokens);
+    if (i + gang.layout.data_size >= batch) gang.parameters.LastRow();
     if (training.options.lora.dropout > 0)
       row.dropout_key = DropoutKey(training.options.seed, index);
     LL_ASSIGN_OR_RETURN(
         const double loss,
-        model.ForwardBackward(row, AttentionOfRow(training, step, row.tokens.numel()), grad_scale,
-                              &report.model, &gang.context));
+        model.ForwardBackward(row, AttentionOfRow(training, place.step, row.tokens.numel()),
+                              grad_scale, &report.model, &gang.context, &gang.parameters));
     loss_sum += loss;
+    tokens += row.tokens.numel();
   }
+  const double busy = absl::ToDoubleSeconds(Now() - start);
+  report.exchange_seconds = WaitSeconds(gang) - waited;
+  shared.Set(SharedFigures::kBusySeconds, busy);
+  shared.Set(SharedFigures::kComputeSeconds, busy - report.exchange_seconds);
+  shared.Set(SharedFigures::kTokens, static_cast<double>(tokens) / gang.layout.context_size);
   return loss_sum;
 }
 
-absl::Status NotFinite(const char* what, int64_t step, double value) {
-  return WithErrorClass(FieldStatus(absl::StatusCode::kInternal, what,
-                                    absl::StrCat("became ", value, " at step ", step + 1),
-                                    "lower learning_rate, or look at the data of that step"),
-                        ErrorClass::kNotANumber);
+void TakeFigures(const SharedFigures& shared, int rank, StepReport& report) {
+  report.compute_seconds = shared.Get(SharedFigures::kComputeSeconds);
+  report.compute_tokens = shared.Get(SharedFigures::kTokens);
+  const std::vector<double> busy = shared.Get(SharedFigures::kBusySeconds);
+  // All begin a step at about the same time: the sums of the one before end together.
+  const double behind =
+      *std::max_element(busy.begin(), busy.end()) - busy[static_cast<size_t>(rank)];
+  report.wait_seconds = std::min(behind, report.reduce_seconds);
+  report.reduce_seconds -= report.wait_seconds;
 }
 
 }  // namespace
 
-absl::StatusOr<StepReport> RunStep(int64_t step, const StepWishes& wishes, Training& training,
+absl::StatusOr<StepReport> RunStep(const StepPlace& place, const StepWishes& wishes,
+                                   const GuardPolicy& policy, GuardState& guard, Training& training,
                                    Llama& model, AdamWOptimizer& optimizer,
                                    const Schedule& schedule, const Gang& gang) {
   Comm& comm = gang.world;
   StepReport report;
-  const absl::Duration start = RealClock().Steady();
+  const absl::Duration start = Now();
   const int64_t batch = *training.spec.global_batch_size;
   int64_t targets = 0;
   for (int64_t i = 0; i < batch; ++i) {
-    targets += training.loader->TargetsOf(step * batch + i);
-    report.tokens += training.loader->TokensOf(step * batch + i);
+    targets += training.loader->TargetsOf(place.first_row + i);
+    report.tokens += training.loader->TokensOf(place.first_row + i);
   }
   const double scale = targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0;
 
   comm.EnterPhase("data");
-  model.ZeroGrad();
+  gang.parameters.StartStep();
+  SharedFigures shared(comm.rank(), comm.world_size());
   LL_ASSIGN_OR_RETURN(const double loss_sum,
-                      Accumulate(step, scale, training, model, gang, report));
-
-  at::Tensor shared = at::zeros(
-      {3}, at::kDouble);  // loss sum, ranks that want to stop, ranks that want a checkpoint
-  shared[0] = loss_sum;
-  shared[1] = wishes.stop ? 1.0 : 0.0;
-  shared[2] = wishes.checkpoint ? 1.0 : 0.0;
+                      Accumulate(place, scale, training, model, gang, report, shared));
+  shared.Set(SharedFigures::kLoss, loss_sum);
+  shared.Set(SharedFigures::kStop, wishes.stop ? 1.0 : 0.0);
+  shared.Set(SharedFigures::kCheckpoint, wishes.checkpoint ? 1.0 : 0.0);
+  shared.Set(SharedFigures::kPartsDone, wishes.parts.done);
+  shared.Set(SharedFigures::kPartsFailed, wishes.parts.failed);
   {
     Timer timer(report.reduce_seconds);
     comm.EnterPhase("reduce");
-    LL_RETURN_IF_ERROR(ReduceGradients(model.parameters(), comm));
-    LL_RETURN_IF_ERROR(comm.AllReduceSum({shared}));
+    LL_RETURN_IF_ERROR(gang.parameters.FinishReduction());
+    LL_RETURN_IF_ERROR(shared.Share(comm));
   }
-  report.loss = shared[0].item<double>() * scale;
-  report.wishes = {shared[1].item<double>() > 0, shared[2].item<double>() > 0};
-  if (!std::isfinite(report.loss)) return NotFinite("loss", step, report.loss);
+  TakeFigures(shared, comm.rank(), report);
+  report.loss = shared.Get(SharedFigures::kLoss) * scale;
+  report.wishes = {
+      shared.Get(SharedFigures::kStop) > 0,
+      shared.Get(SharedFigures::kCheckpoint) > 0,
+      {shared.Get(SharedFigures::kPartsDone), shared.Get(SharedFigures::kPartsFailed)}};
 
   {
     Timer timer(report.optimizer_seconds);
     comm.EnterPhase("optimizer");
-    report.grad_norm = GlobalGradNorm(model.parameters());
-    if (!std::isfinite(report.grad_norm)) return NotFinite("grad_norm", step, report.grad_norm);
-    report.learning_rate = schedule.At(step);
-    optimizer.Step(step + 1, report.learning_rate,
-                   ClipFactor(report.grad_norm, *training.spec.max_grad_norm));
+    LL_ASSIGN_OR_RETURN(report.grad_norm, gang.parameters.GradNorm());
+    report.learning_rate = schedule.At(place.step);
+    report.verdict = JudgeStep(policy, place.step, report.loss, report.grad_norm, guard);
+    if (report.verdict.Updates()) {
+      // The moments' bias goes by the updates they have seen.
+      optimizer.Step(place.step + 1 - guard.skipped_steps, report.learning_rate,
+                     ClipFactor(report.grad_norm, *training.spec.max_grad_norm));
+      LL_RETURN_IF_ERROR(gang.parameters.GatherParameters());
+    }
   }
-  report.step_seconds = absl::ToDoubleSeconds(RealClock().Steady() - start);
+  report.step_seconds = absl::ToDoubleSeconds(Now() - start);
   return report;
 }
 

@@ -1,6 +1,8 @@
 #include "worker/trainer/checkpoint/format.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <map>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -49,6 +51,14 @@ absl::Status RemoveCheckpoint(const std::string& root, const std::string& name) 
 
 }  // namespace
 
+std::string OptimizerFileName(int rank, int ranks) {
+  return absl::StrFormat("optimizer-%02d-of-%02d.safetensors", rank, ranks);
+}
+
+bool IsOptimizerFileName(absl::string_view name) {
+  return absl::StartsWith(name, "optimizer-") && absl::EndsWith(name, ".safetensors");
+}
+
 std::string CheckpointName(int64_t step) { return absl::StrFormat("step-%06d", step); }
 
 std::optional<int64_t> CheckpointStep(absl::string_view name) {
@@ -56,6 +66,10 @@ std::optional<int64_t> CheckpointStep(absl::string_view name) {
   if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step) || step < 0)
     return std::nullopt;
   return step;
+}
+
+std::string WritingFolder(const std::string& root, int64_t step) {
+  return absl::StrCat(root, "/", kWriting, CheckpointName(step));
 }
 
 absl::StatusOr<SealedCheckpoint> SealCheckpoint(const std::string& temporary_folder,
@@ -103,6 +117,12 @@ absl::StatusOr<std::vector<ManifestFile>> ParseManifest(absl::string_view text) 
   return files;
 }
 
+int64_t ManifestStep(absl::string_view text) {
+  const auto root = ParseJsonObject(text);
+  const nlohmann::json step = root.ok() ? root->value("step", nlohmann::json()) : nlohmann::json();
+  return step.is_number_integer() ? step.get<int64_t>() : -1;
+}
+
 absl::Status VerifyCheckpoint(const std::string& folder, const std::string& manifest_sha256) {
   const auto complete = ReadFile(folder + "/" + kCompleteFile);
   if (!complete.ok()) return Damaged(kCompleteFile, "a file", "none");
@@ -117,17 +137,23 @@ absl::Status VerifyCheckpoint(const std::string& folder, const std::string& mani
     return Damaged(kManifestFile, "sha256 " + manifest_sha256 + " as ordered", sha256);
   }
   LL_ASSIGN_OR_RETURN(const std::vector<ManifestFile> files, ParseManifest(*manifest));
+  // A whole checkpoint under another one's name would put a training back, or forward, unseen.
+  const auto named = CheckpointStep(std::filesystem::path(folder).filename().string());
+  const int64_t step = ManifestStep(*manifest);
+  if (named && step >= 0 && step != *named)
+    return Damaged(kManifestFile, absl::StrCat("step ", *named), absl::StrCat("step ", step));
   for (const ManifestFile& file : files) LL_RETURN_IF_ERROR(VerifyFile(folder, file));
   return absl::OkStatus();
 }
 
-absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root) {
+absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root, int64_t below) {
   FoundCheckpoint found;
   if (!IsDirectory(root)) return found;
   LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(root));
   std::vector<std::pair<int64_t, std::string>> candidates;
   for (const std::string& name : names) {
-    if (const auto step = CheckpointStep(name)) candidates.emplace_back(*step, name);
+    if (const auto step = CheckpointStep(name); step && *step < below)
+      candidates.emplace_back(*step, name);
   }
   std::sort(candidates.rbegin(), candidates.rend());
   for (const auto& [step, name] : candidates) {
@@ -142,22 +168,26 @@ absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root) {
   return found;
 }
 
-absl::Status PruneCheckpoints(const std::string& root, int64_t newest_step, int64_t keep) {
+absl::StatusOr<std::vector<int64_t>> PruneCheckpoints(const std::string& root, int64_t newest_step,
+                                                      const Retention& retention,
+                                                      const std::set<int64_t>& in_use) {
   LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(root));
-  std::vector<std::pair<int64_t, std::string>> checkpoints;
+  std::map<int64_t, std::string> checkpoints;
+  std::vector<int64_t> steps, removed;
   for (const std::string& name : names) {
     if (absl::StartsWith(name, kWriting) || absl::StartsWith(name, kRemoving)) {
       LL_RETURN_IF_ERROR(RemoveTree(root + "/" + name));
     } else if (const auto step = CheckpointStep(name); step && *step <= newest_step) {
-      checkpoints.emplace_back(*step, name);
+      checkpoints[*step] = name;
+      steps.push_back(*step);
     }
   }
-  if (keep <= 0) return absl::OkStatus();
-  std::sort(checkpoints.rbegin(), checkpoints.rend());
-  for (size_t i = static_cast<size_t>(keep); i < checkpoints.size(); ++i) {
-    LL_RETURN_IF_ERROR(RemoveCheckpoint(root, checkpoints[i].second));
+  for (const int64_t step : StepsToRemove(retention, steps)) {
+    if (in_use.count(step) > 0) continue;
+    LL_RETURN_IF_ERROR(RemoveCheckpoint(root, checkpoints[step]));
+    removed.push_back(step);
   }
-  return absl::OkStatus();
+  return removed;
 }
 
 }  // namespace ll

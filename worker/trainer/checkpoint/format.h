@@ -15,7 +15,9 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,20 +25,28 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/trainer/checkpoint/retention.h"
 
 namespace ll {
 
 inline constexpr char kManifestFile[] = "MANIFEST.json";
 inline constexpr char kCompleteFile[] = "COMPLETE";
 inline constexpr char kTrainerStateFile[] = "trainer_state.json";
-inline constexpr char kOptimizerFile[] = "optimizer-00-of-01.safetensors";
 inline constexpr char kAdapterFile[] = "adapter_model.safetensors";
 inline constexpr char kAdapterConfigFile[] = "adapter_config.json";
+
+// "optimizer-00-of-01.safetensors": what one of the ranks updates.
+std::string OptimizerFileName(int rank, int ranks);
+// Whether a name is such a one, of any rank.
+bool IsOptimizerFileName(absl::string_view name);
 
 // "step-000100".
 std::string CheckpointName(int64_t step);
 // The step of such a name; nullopt for any other.
 std::optional<int64_t> CheckpointStep(absl::string_view name);
+
+// Where the checkpoint of a step is written, until it is whole and renamed.
+std::string WritingFolder(const std::string& root, int64_t step);
 
 struct SealedCheckpoint {
   std::string path;
@@ -58,9 +68,12 @@ struct ManifestFile {
 };
 // The files of a MANIFEST.json's text. FailedPrecondition where it is not one.
 absl::StatusOr<std::vector<ManifestFile>> ParseManifest(absl::string_view text);
+// Its "step"; -1 where it has none.
+int64_t ManifestStep(absl::string_view text);
 
-// OK when COMPLETE, the manifest and every file agree; else FailedPrecondition with the file and
-// what is wrong with it. `manifest_sha256`, unless empty, must be the manifest's own hash.
+// OK when COMPLETE, the manifest, every file and the folder's name (where it is a step's) agree;
+// else FailedPrecondition with the file and what is wrong with it. `manifest_sha256`, unless empty,
+// must be the manifest's own hash.
 absl::Status VerifyCheckpoint(const std::string& folder, const std::string& manifest_sha256 = "");
 
 struct FoundCheckpoint {
@@ -69,13 +82,16 @@ struct FoundCheckpoint {
   std::vector<std::string>
       skipped;  // "step-000200: optimizer-….safetensors: expected sha256 …, found …"
 };
-// The newest checkpoint under `root` that verifies. A missing `root` has none. Errors: `root`
-// cannot be read.
-absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root);
+// The newest checkpoint under `root` that verifies, of those below step `below`. A missing `root`
+// has none. Errors: `root` cannot be read.
+absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(
+    const std::string& root, int64_t below = std::numeric_limits<int64_t>::max());
 
 // Removes what interrupted writes and removals left behind, and of the checkpoints up to
-// `newest_step` all but the newest `keep` (0 = keep all). A later one is a damaged one that
-// resuming skipped; it must not displace good ones.
-absl::Status PruneCheckpoints(const std::string& root, int64_t newest_step, int64_t keep);
+// `newest_step` what `retention` does not keep, but for the steps `in_use`. A later one is a
+// damaged one that resuming skipped; it must not displace good ones. Returns the steps that went.
+absl::StatusOr<std::vector<int64_t>> PruneCheckpoints(const std::string& root, int64_t newest_step,
+                                                      const Retention& retention,
+                                                      const std::set<int64_t>& in_use = {});
 
 }  // namespace ll

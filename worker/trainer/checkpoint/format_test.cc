@@ -57,11 +57,15 @@ TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
   for (const std::string& name : {std::string("weights"), std::string("state"),
                                   std::string(kManifestFile), std::string(kCompleteFile)}) {
     for (const std::string& damage :
-         {std::string("flip"), std::string("truncate"), std::string("remove")}) {
+         {std::string("flip"), std::string("truncate"), std::string("zero"), std::string("swap"),
+          std::string("remove")}) {
+      if (name == "state" && damage == "swap") continue;  // the same bytes: no damage
       SCOPED_TRACE(name + " " + damage);
       const std::string path = Write(2).path + "/" + name;
       LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(path));
-      bytes[bytes.size() / 2] ^= 1;
+      if (damage == "flip") bytes[bytes.size() / 2] ^= 1;
+      if (damage == "zero") bytes.assign(bytes.size(), '\0');
+      if (damage == "swap") bytes = ReadFile(root_ + "/step-000001/" + name).value();
       if (damage == "truncate") bytes.pop_back();
       if (damage == "truncate" && name == kCompleteFile) bytes.pop_back();
       LL_ASSERT_OK(WriteFileAtomic(path, bytes));
@@ -74,12 +78,27 @@ TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
   }
 }
 
+TEST_F(CheckpointFormat, AWholeCheckpointUnderAnotherOnesNameIsNone) {
+  Write(1);
+  LL_ASSERT_OK(RenameDurably(Write(2).path, root_ + "/step-000003"));
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+  EXPECT_EQ(found.step, 1);
+  ASSERT_EQ(found.skipped.size(), 1u);
+  EXPECT_EQ(found.skipped[0], "step-000003: MANIFEST.json: expected step 3, found step 2");
+}
+
 TEST_F(CheckpointFormat, PruneKeepsTheNewestAndSweepsLeftovers) {
   for (const int64_t step : {10, 20, 30, 40, 90}) Write(step);
   LL_ASSERT_OK(MakeDirs(root_ + "/.writing-step-000050"));
   LL_ASSERT_OK(MakeDirs(root_ + "/.removing-step-000005"));
-  LL_ASSERT_OK(PruneCheckpoints(root_, /*newest_step=*/40, 2));
-  LL_ASSERT_OK_AND_ASSIGN(const auto names, ListDir(root_));
+  LL_ASSERT_OK_AND_ASSIGN(auto removed,
+                          PruneCheckpoints(root_, /*newest_step=*/40, {2, 0}, /*in_use=*/{10}));
+  EXPECT_THAT(removed, testing::ElementsAre(20));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(root_));
+  EXPECT_THAT(names,
+              testing::ElementsAre("step-000010", "step-000030", "step-000040", "step-000090"));
+  LL_ASSERT_OK_AND_ASSIGN(removed, PruneCheckpoints(root_, 40, {1, 30}));
+  LL_ASSERT_OK_AND_ASSIGN(names, ListDir(root_));
   EXPECT_THAT(names, testing::ElementsAre("step-000030", "step-000040", "step-000090"));
 }
 

@@ -26,13 +26,12 @@ constexpr absl::string_view kLoraB = ".lora_B.weight";
 }  // namespace
 
 std::vector<std::pair<std::string, at::Tensor>> PeftTensors(
-    const std::vector<Parameter>& parameters, bool tied_head) {
+    const std::vector<std::pair<std::string, at::Tensor>>& masters, bool tied_head) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const Parameter& parameter : parameters) {
-    tensors.emplace_back(absl::StrCat(kPeftPrefix, parameter.name), parameter.master);
-    if (tied_head && parameter.name == kEmbedding) {
-      tensors.emplace_back(absl::StrCat(kPeftPrefix, kHead), parameter.master);
-    }
+  for (const auto& [name, master] : masters) {
+    tensors.emplace_back(absl::StrCat(kPeftPrefix, name), master);
+    if (tied_head && name == kEmbedding)
+      tensors.emplace_back(absl::StrCat(kPeftPrefix, kHead), master);
   }
   return tensors;
 }

@@ -18,11 +18,11 @@ namespace ll {
 // PEFT's names are the model's behind this.
 inline constexpr char kPeftPrefix[] = "base_model.model.";
 
-// The trained tensors under PEFT's names ("base_model.model." + the model's name), without copying
-// them: masters in fp32. With a tied head and a trained embedding PEFT wants the embedding a second
-// time, as lm_head's weight.
+// The fp32 masters of the trained parameters (name, tensor) under PEFT's names ("base_model.model."
+// + the model's name), without copying them. With a tied head and a trained embedding PEFT wants
+// the embedding a second time, as lm_head's weight.
 std::vector<std::pair<std::string, at::Tensor>> PeftTensors(
-    const std::vector<Parameter>& parameters, bool tied_head);
+    const std::vector<std::pair<std::string, at::Tensor>>& masters, bool tied_head);
 
 // adapter_config.json: `base_model` is what the adapter was trained on, a folder or a name.
 nlohmann::ordered_json PeftConfig(const LoraSpec& lora, bool train_embedding, bool train_norm,

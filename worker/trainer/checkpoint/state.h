@@ -2,23 +2,32 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "model/llama.h"
 #include "worker/trainer/checkpoint/writer.h"
 #include "worker/trainer/optim/adamw.h"
 
 namespace ll {
 
-// Masters and moments under "master.NAME", "exp_avg.NAME", "exp_avg_sq.NAME", in the parameters'
-// order: deep copies, or with `copy` false the tensors themselves, for a training that has ended.
+// What this rank updates, as its file of a checkpoint holds it: masters and moments under
+// "master.NAME", "exp_avg.NAME", "exp_avg_sq.NAME" in the parameters' shapes; of a parameter that
+// ranks divide, flat under "master.NAME@BEGIN" …, elements from BEGIN on. Deep copies, or with
+// `copy` false the tensors themselves, for a training that has ended.
 NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer,
                               bool copy);
 
-// Copies a checkpoint's masters and moments into the model and the optimizer and refreshes the
-// compute copies. The checkpoint must have been verified. Errors name the tensor that is missing or
-// has another shape.
+// Copies a checkpoint's masters and moments into the model's compute copies and this rank's slices,
+// whichever ranks wrote them. The checkpoint must have been verified. Errors name the tensor that
+// is missing or does not fit.
 absl::Status RestoreTensors(const std::string& checkpoint, Llama& model, AdamWOptimizer& optimizer);
+
+// The fp32 masters of parameters (name, shape) from the ranks' files in `folder`, in that order.
+absl::StatusOr<NamedTensors> ReadMasters(
+    const std::string& folder,
+    const std::vector<std::pair<std::string, std::vector<int64_t>>>& parameters);
 
 }  // namespace ll

@@ -35,6 +35,22 @@ absl::StatusOr<int64_t> Count(const json& object, const char* name) {
   return value.get<int64_t>();
 }
 
+absl::StatusOr<GuardState> GuardOf(const json& value) {
+  GuardState guard;
+  if (value.is_null()) return guard;  // an older file
+  const json& losses = Member(value, "losses");
+  if (!losses.is_array() || losses.size() > kLossWindow)
+    return Bad("guard losses", absl::StrCat("at most ", kLossWindow, " numbers"), losses);
+  for (const json& loss : losses) {
+    if (!loss.is_number()) return Bad("guard losses", "numbers", loss);
+    guard.losses.push_back(loss.get<double>());
+  }
+  LL_ASSIGN_OR_RETURN(guard.in_a_row, Count(value, "in_a_row"));
+  LL_ASSIGN_OR_RETURN(guard.skipped_steps, Count(value, "skipped_steps"));
+  LL_ASSIGN_OR_RETURN(guard.rollbacks, Count(value, "rollbacks"));
+  return guard;
+}
+
 absl::StatusOr<JobSpec> SpecOf(const json& value) {
   if (!value.is_object()) return Bad("spec", "an object", value);
   LL_ASSIGN_OR_RETURN(JobSpec spec, ParseJobSpec(value.dump()));
@@ -51,8 +67,15 @@ std::string TrainerStateToText(const TrainerState& state) {
       {"version", 1},
       {"step", state.step},
       {"data_position",
-       {{"rows_consumed", state.rows_consumed}, {"tokens_consumed", state.tokens_consumed}}},
+       {{"rows_consumed", state.rows_consumed},
+        {"tokens_consumed", state.tokens_consumed},
+        {"rows_skipped", state.rows_skipped}}},
       {"last_loss", state.last_loss},
+      {"guard",
+       {{"losses", state.guard.losses},
+        {"in_a_row", state.guard.in_a_row},
+        {"skipped_steps", state.guard.skipped_steps},
+        {"rollbacks", state.guard.rollbacks}}},
       {"seed", state.spec.seed.value_or(0)},
       {"schedule",
        {{"lr_schedule", state.spec.lr_schedule.value_or("")}, {"next_step", state.step}}},
@@ -77,6 +100,10 @@ absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
   const json& position = Member(root, "data_position");
   LL_ASSIGN_OR_RETURN(state.rows_consumed, Count(position, "rows_consumed"));
   LL_ASSIGN_OR_RETURN(state.tokens_consumed, Count(position, "tokens_consumed"));
+  if (position.contains("rows_skipped")) {  // older files have none
+    LL_ASSIGN_OR_RETURN(state.rows_skipped, Count(position, "rows_skipped"));
+  }
+  LL_ASSIGN_OR_RETURN(state.guard, GuardOf(Member(root, "guard")));
   const json& loss = Member(root, "last_loss");
   if (loss.is_number()) state.last_loss = loss.get<double>();
   if (const json& stopping = Member(root, "early_stopping"); stopping.is_object()) {

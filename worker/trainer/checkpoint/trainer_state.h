@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "model/spec/job_spec.h"
 #include "nlohmann/json.hpp"
+#include "worker/trainer/guard/loss_guard.h"
 
 namespace ll {
 
@@ -16,12 +17,15 @@ namespace ll {
 struct TrainerState {
   int64_t step = 0;           // optimizer steps done
   int64_t rows_consumed = 0;  // rows of the data visited, over all passes
+  // Rows left out by rollbacks: step k trains on rows k * B + rows_skipped and the B - 1 after it.
+  int64_t rows_skipped = 0;
   int64_t tokens_consumed = 0;
   double last_loss = 0;
   // Early stopping: the best perplexity so far (infinite before the first evaluation), and the
   // evaluations since without a better one.
   double best_perplexity = std::numeric_limits<double>::infinity();
   int64_t evaluations_without_gain = 0;
+  GuardState guard;
   JobSpec spec;                  // resolved
   std::string data_fingerprint;  // of the token file
   // Which weights the adapter was trained on; empty: random ones, or the file does not say.

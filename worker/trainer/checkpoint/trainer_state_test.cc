@@ -58,6 +58,21 @@ TEST(TrainerStateTest, EarlyStoppingGoesOnWhereItStood) {
               StatusIs(kInvalid, "evaluations_without_gain: expected"));
 }
 
+TEST(TrainerStateTest, GuardsGoOnWhereTheyStood) {
+  TrainerState state = Sample();
+  state.rows_skipped = 12;
+  state.guard = {{1.0 / 3, 1e-300, 2}, 3, 4, 1};
+  LL_ASSERT_OK_AND_ASSIGN(const TrainerState read, ParseTrainerState(TrainerStateToText(state)));
+  EXPECT_EQ(read.guard, state.guard);  // bit for bit
+  EXPECT_EQ(read.rows_skipped, 12);
+  LL_ASSERT_OK_AND_ASSIGN(const TrainerState older, ParseTrainerState(With("guard", nullptr)));
+  EXPECT_EQ(older.guard, GuardState());
+  EXPECT_THAT(ParseTrainerState(With("guard/losses", std::vector<double>(65, 1.0))),
+              StatusIs(kInvalid, "guard losses: expected at most 64"));
+  EXPECT_THAT(ParseTrainerState(With("guard/losses", {"x"})), StatusIs(kInvalid, "guard losses"));
+  EXPECT_THAT(ParseTrainerState(With("guard/rollbacks", -1)), StatusIs(kInvalid, "rollbacks"));
+}
+
 TEST(TrainerStateTest, ErrorsNameTheMember) {
   EXPECT_THAT(ParseTrainerState("{"),
               StatusIs(kInvalid, "trainer_state.json: expected a JSON object"));

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 
-#include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -10,9 +9,13 @@
 
 namespace ll {
 
-CheckpointWriter::CheckpointWriter(std::string root, int64_t keep,
-                                   std::function<void(const WrittenCheckpoint&)> on_written)
-    : root_(std::move(root)), keep_(keep), on_written_(std::move(on_written)) {}
+CheckpointWriter::CheckpointWriter(std::string root, Retention retention,
+                                   std::function<void(const WrittenCheckpoint&)> on_written,
+                                   std::function<std::set<int64_t>()> in_use)
+    : root_(std::move(root)),
+      retention_(retention),
+      on_written_(std::move(on_written)),
+      in_use_(std::move(in_use)) {}
 
 CheckpointWriter::~CheckpointWriter() { Wait().IgnoreError(); }
 
@@ -29,16 +32,25 @@ void CheckpointWriter::Start(CheckpointContents contents) {
     written.step = contents.step;
     written.sealed = Write(contents);
     written.seconds = absl::ToDoubleSeconds(RealClock().Steady() - start);
+    if (written.sealed.ok()) {
+      // The checkpoint stands; an old one that cannot be removed is not worth failing it.
+      auto removed = PruneCheckpoints(root_, contents.step, retention_, in_use_());
+      if (removed.ok()) written.removed = *std::move(removed);
+    }
     last_ = written.sealed.status();
     on_written_(written);
   });
 }
 
 absl::StatusOr<SealedCheckpoint> CheckpointWriter::Write(const CheckpointContents& contents) const {
-  const std::string temporary = absl::StrCat(root_, "/.writing-", CheckpointName(contents.step));
+  const std::string temporary = WritingFolder(root_, contents.step);
   const auto fill = [&]() -> absl::StatusOr<SealedCheckpoint> {
-    LL_RETURN_IF_ERROR(RemoveTree(temporary));
+    if (!contents.has_parts) LL_RETURN_IF_ERROR(RemoveTree(temporary));
     LL_RETURN_IF_ERROR(MakeDirs(temporary));
+    for (const auto& [name, derive] : contents.derived_files) {
+      LL_ASSIGN_OR_RETURN(const NamedTensors tensors, derive(temporary));
+      LL_RETURN_IF_ERROR(WriteSafetensors(temporary + "/" + name, tensors));
+    }
     for (const auto& [name, tensors] : contents.tensor_files) {
       LL_RETURN_IF_ERROR(WriteSafetensors(temporary + "/" + name, tensors));
     }
@@ -53,12 +65,7 @@ absl::StatusOr<SealedCheckpoint> CheckpointWriter::Write(const CheckpointContent
     return SealCheckpoint(temporary, root_, contents.step);
   };
   absl::StatusOr<SealedCheckpoint> sealed = fill();
-  if (!sealed.ok()) {
-    RemoveTree(temporary).IgnoreError();
-    return sealed;
-  }
-  // The checkpoint stands; an old one that cannot be removed is not worth failing it.
-  PruneCheckpoints(root_, contents.step, keep_).IgnoreError();
+  if (!sealed.ok()) RemoveTree(temporary).IgnoreError();
   return sealed;
 }
 

@@ -20,6 +20,7 @@ void AddPack(CLI::App& program, Command& run);      // pack: text to tokens
 void AddQuantize(CLI::App& program, Command& run);  // quantize: a model folder to NF4
 
 void AddMerge(CLI::App& program, Command& run);    // merge: base and adapter to one folder
+void AddVerify(CLI::App& program, Command& run);   // verify: a window run again and compared
 void AddPublish(CLI::App& program, Command& run);  // publish: a checked copy of a model folder
 void AddProfile(CLI::App& program, Command& run);  // profile flops
 

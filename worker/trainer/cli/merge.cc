@@ -111,7 +111,9 @@ void AddPublish(CLI::App& program, Command& run) {
   CLI::App* command = program.add_subcommand(
       "publish", "Copies a model folder and checks every file of the copy by its hash");
   command->add_option("DIR", flags->from, "Model folder")->required();
-  command->add_option("--to", flags->to, "Folder to write")->required()->type_name("DEST");
+  command->add_option("--to", flags->to, "Folder or s3://BUCKET/PREFIX to write")
+      ->required()
+      ->type_name("DEST");
   command->add_flag("--overwrite", flags->overwrite,
                     "Replaces an existing model folder, all at once");
   command->callback([flags, &run] {

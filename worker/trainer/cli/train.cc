@@ -32,6 +32,10 @@ void AddCommonFlags(CLI::App& command, TrainFlags& flags) {
       ->type_name("KEY=VALUE");
   command.add_option("--threads", flags.rank.threads,
                      "CPU threads; default: OMP_NUM_THREADS, else the host's cores");
+  command
+      .add_option("--device", flags.rank.device,
+                  "What to compute on; auto: the GPU that this process sees, else the CPU")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command.add_option("--peak-tflops", flags.rank.peak_tflops,
                      "The device's peak, for mfu; without it mfu is null");
 }

@@ -12,6 +12,7 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "worker/trainer/comm/comm.h"
 
 namespace ll {
@@ -68,8 +69,10 @@ class OperationLog {
   template <typename Call>
   absl::Status Wait(const char* operation, Call&& call) {
     if (watch_ != nullptr) watch_->Begin(operation, group_.c_str(), counters_.operations);
+    const absl::Duration start = RealClock().Steady();
     absl::Status status =
         C10dTry(absl::StrCat(operation, " ", counters_.operations, " of ", group_), call);
+    counters_.wait_seconds += absl::ToDoubleSeconds(RealClock().Steady() - start);
     if (watch_ == nullptr) return status;
     if (!status.ok()) return watch_->Explain(std::move(status));
     watch_->End();

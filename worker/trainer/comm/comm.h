@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -23,6 +24,7 @@ struct CommCounters {
   int64_t operations = 0;  // the newest one's sequence number, equal on all ranks of the group
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
+  double wait_seconds = 0;  // spent in operations, waiting for peers and for their bytes
 };
 
 // Every rank calls the same operations in the same order. Results are bit-identical on all ranks,
@@ -40,6 +42,14 @@ class Comm : public RowPeers {
   virtual absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
                                                       const std::vector<int>& ranks) = 0;
   virtual CommCounters counters() const = 0;
+  // StartExchange under a name of its own, for the error that names a rank: what
+  // comm/sharded_sums.h is made of.
+  virtual absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
+                                       std::vector<PeerMessage> receives) = 0;
+  absl::Status StartExchange(std::vector<PeerMessage> sends,
+                             std::vector<PeerMessage> receives) final {
+    return StartExchangeAs("exchange", std::move(sends), std::move(receives));
+  }
 };
 
 // `watch`, if given, hears of phases.

@@ -71,11 +71,12 @@ class GlooComm : public Comm {
     });
   }
 
-  absl::Status StartExchange(std::vector<PeerMessage> sends,
-                             std::vector<PeerMessage> receives) override {
+  absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
+                               std::vector<PeerMessage> receives) override {
+    exchange_ = operation;
     LL_CHECK(pending_.empty());
     const int64_t number = log_.Count(BytesOf(sends), BytesOf(receives));
-    return C10dTry("exchange", [&] {
+    return C10dTry(operation, [&] {
       std::map<int, int64_t> sent, received;
       const auto tag = [&](int64_t& message) {
         LL_CHECK(message < kMessagesPerExchange);
@@ -97,7 +98,7 @@ class GlooComm : public Comm {
   absl::Status FinishExchange() override {
     const auto pending = std::move(pending_);
     pending_.clear();
-    const absl::Status status = log_.Wait("exchange", [&] {
+    const absl::Status status = log_.Wait(exchange_, [&] {
       for (const auto& work : pending) work->wait();
     });
     held_.clear();
@@ -122,6 +123,7 @@ class GlooComm : public Comm {
   const Group group_;
   const CommOptions options_;
   OperationLog log_;
+  const char* exchange_ = "exchange";                    // what the one under way is called
   std::vector<c10::intrusive_ptr<c10d::Work>> pending_;  // of the exchange under way
   std::vector<at::Tensor> held_;                         // its tensors
 };

@@ -62,12 +62,13 @@ class NcclComm : public Comm {
   }
 
   // ncclSend and ncclRecv in one NCCL group on its own stream: they run beside what is computed.
-  absl::Status StartExchange(std::vector<PeerMessage> sends,
-                             std::vector<PeerMessage> receives) override {
+  absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
+                               std::vector<PeerMessage> receives) override {
+    exchange_ = operation;
     LL_CHECK(pending_ == nullptr);
     log_.Count(BytesOf(sends), BytesOf(receives));
     if (sends.empty() && receives.empty()) return absl::OkStatus();
-    return C10dTry("exchange", [&] {
+    return C10dTry(operation, [&] {
       const c10::cuda::CUDAGuard guard(device_);
       group_->startCoalescing();
       for (PeerMessage& m : receives) {
@@ -87,7 +88,7 @@ class NcclComm : public Comm {
   absl::Status FinishExchange() override {
     const c10::intrusive_ptr<c10d::Work> pending = std::move(pending_);
     pending_.reset();
-    const absl::Status status = log_.Wait("exchange", [&] {
+    const absl::Status status = log_.Wait(exchange_, [&] {
       if (pending != nullptr) pending->wait();
     });
     held_.clear();
@@ -121,6 +122,7 @@ class NcclComm : public Comm {
   const CommOptions options_;
   const at::Device device_;
   OperationLog log_;
+  const char* exchange_ = "exchange";       // what the one under way is called
   c10::intrusive_ptr<c10d::Work> pending_;  // the exchange under way
   std::vector<at::Tensor> held_;            // its tensors
 };

@@ -12,8 +12,8 @@ class SingleComm : public Comm {
   void EnterPhase(const char* phase) override {
     if (watch_ != nullptr) watch_->Enter(phase);
   }
-  absl::Status StartExchange(std::vector<PeerMessage> sends,
-                             std::vector<PeerMessage> receives) override {
+  absl::Status StartExchangeAs(const char*, std::vector<PeerMessage> sends,
+                               std::vector<PeerMessage> receives) override {
     LL_CHECK(sends.empty() && receives.empty());
     return absl::OkStatus();
   }

@@ -1,42 +1,11 @@
 #include "worker/trainer/comm/comm.h"
 
-#include <thread>
-
 #include "base/status_matchers.h"
+#include "worker/trainer/comm/sharded_sums.h"
+#include "worker/trainer/comm/testing_gang.h"
 
 namespace ll {
 namespace {
-
-CommOptions Options(int rank, int world_size) {
-  CommOptions options;
-  options.rank = rank;
-  options.world_size = world_size;
-  options.nonce = "test";
-  options.rendezvous_timeout = absl::Seconds(20);
-  return options;
-}
-
-// Runs `body` as every rank of a gang, each on a thread of its own.
-template <typename Body>
-void RunGang(int world_size, Body body) {
-  std::string address;
-  LL_ASSERT_OK_AND_ASSIGN(auto store0, RendezvousStore::Listen(Options(0, world_size), &address));
-  EXPECT_EQ(address.substr(0, 10), "127.0.0.1:");
-  std::vector<std::thread> ranks;
-  for (int rank = 0; rank < world_size; ++rank) {
-    ranks.emplace_back([&, rank] {
-      std::unique_ptr<RendezvousStore> store = rank == 0 ? std::move(store0) : nullptr;
-      if (rank > 0) {
-        LL_ASSERT_OK_AND_ASSIGN(store,
-                                RendezvousStore::Connect(Options(rank, world_size), address));
-      }
-      LL_ASSERT_OK_AND_ASSIGN(const auto comm,
-                              MakeGlooComm(std::move(store), Options(rank, world_size)));
-      body(*comm);
-    });
-  }
-  for (std::thread& rank : ranks) rank.join();
-}
 
 TEST(GlooComm, SumsAreEqualBitForBitOnEveryRank) {
   constexpr int kRanks = 3;
@@ -59,6 +28,33 @@ TEST(GlooComm, BroadcastTakesRankZerosValues) {
     at::Tensor values = at::full({4}, comm.rank() + 5.0, at::kDouble);
     LL_ASSERT_OK(comm.Broadcast(values));
     EXPECT_EQ(values.sum().item<double>(), 20.0);
+  });
+}
+
+// Parts of sizes of their own, an empty one among them; the order of the sum is that of the ranks.
+TEST(GlooComm, ReduceScatterAndAllGather) {
+  constexpr int kRanks = 3;
+  const RankParts parts = {{0, 700}, {1000, 1000}, {700, 1000}};
+  const auto values = [](int rank) { return at::arange(1000, at::kFloat).mul(0.7f + rank).sin(); };
+  const at::Tensor expected = values(0).add(values(1)).add(values(2));
+  RunGang(kRanks, [&](Comm& comm) {
+    const auto& [begin, end] = parts[static_cast<size_t>(comm.rank())];
+    const at::Tensor mine = values(comm.rank());
+    ReduceScatter reduce;
+    LL_ASSERT_OK(reduce.Start(comm, mine, parts));
+    LL_ASSERT_OK_AND_ASSIGN(const at::Tensor sum, reduce.Finish());
+    if (end > begin) {
+      EXPECT_TRUE(at::equal(sum, expected.narrow(0, begin, end - begin)));
+    }
+    EXPECT_TRUE(at::equal(mine, values(comm.rank())));
+    EXPECT_EQ(comm.counters().bytes_sent, 4 * (1000 - (end - begin)));
+    at::Tensor all = at::zeros({1000});
+    if (end > begin) all.narrow(0, begin, end - begin).copy_(sum);
+    AllGather gather;
+    LL_ASSERT_OK(gather.Start(comm, all, parts));
+    LL_ASSERT_OK(gather.Finish());
+    EXPECT_TRUE(at::equal(all, expected));
+    EXPECT_EQ(comm.counters().operations, 2);
   });
 }
 
@@ -120,7 +116,7 @@ TEST(GlooComm, GroupsOfRanksThatShareARow) {
 }
 
 TEST(GlooComm, MissingPeerIsAnErrorWithinTheDeadline) {
-  CommOptions options = Options(0, 2);
+  CommOptions options = GangOptions(0, 2);
   options.rendezvous_timeout = absl::Seconds(1);
   std::string address;
   LL_ASSERT_OK_AND_ASSIGN(auto store, RendezvousStore::Listen(options, &address));
@@ -129,7 +125,7 @@ TEST(GlooComm, MissingPeerIsAnErrorWithinTheDeadline) {
 }
 
 TEST(Rendezvous, MalformedAddress) {
-  EXPECT_THAT(RendezvousStore::Connect(Options(1, 2), "nowhere"),
+  EXPECT_THAT(RendezvousStore::Connect(GangOptions(1, 2), "nowhere"),
               StatusIs(absl::StatusCode::kInvalidArgument, "host:port"));
 }
 

@@ -62,7 +62,8 @@ class OneOf : public Comm {
   }
   absl::Status Broadcast(at::Tensor) override { return absl::OkStatus(); }
   void EnterPhase(const char*) override {}
-  absl::Status StartExchange(std::vector<PeerMessage>, std::vector<PeerMessage>) override {
+  absl::Status StartExchangeAs(const char*, std::vector<PeerMessage>,
+                               std::vector<PeerMessage>) override {
     return absl::UnimplementedError("one view only");
   }
   absl::Status FinishExchange() override { return absl::OkStatus(); }

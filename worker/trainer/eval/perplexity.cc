@@ -35,8 +35,12 @@ absl::StatusOr<at::Tensor> WindowSums(Llama& model, const TokenFile& file,
   at::Tensor sums = at::zeros({static_cast<int64_t>(windows.size()), columns}, at::kDouble);
   const AttentionSpec full;
   at::Tensor per_token;
-  for (size_t w = static_cast<size_t>(comm.rank()); w < windows.size();
-       w += static_cast<size_t>(comm.world_size())) {
+  for (size_t first = 0; first < windows.size(); first += static_cast<size_t>(comm.world_size())) {
+    const size_t w = first + static_cast<size_t>(comm.rank());
+    if (w >= windows.size()) {  // the others' windows are one more
+      LL_RETURN_IF_ERROR(model.SitOut(/*backward=*/false));
+      continue;
+    }
     const Window& window = windows[w];
     LL_RETURN_IF_ERROR(
         model.Nll(ReadRow(file, window.begin, window.end), full, &per_token).status());

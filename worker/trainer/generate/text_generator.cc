@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "model/chat/special_tokens.h"
 #include "model/text/text_stream.h"
+#include "worker/trainer/device.h"
 #include "worker/trainer/setup.h"
 
 namespace ll {

@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "model/weights/hf_writer.h"
 #include "model/weights/nf4_io.h"
+#include "worker/trainer/device.h"
 #include "worker/trainer/error_class.h"
 #include "worker/trainer/merge/model_card.h"
 #include "worker/trainer/merge/out_folder.h"

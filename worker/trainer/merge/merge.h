@@ -27,8 +27,9 @@ absl::StatusOr<nlohmann::ordered_json> Merge(const MergeRequest& request, EventS
 // Of a spec of kind merge, resolved; a name in merge_out lies below `job_folder`.
 absl::StatusOr<MergeRequest> MergeRequestOf(const JobSpec& resolved, const std::string& job_folder);
 
-// Copies a model folder to `to` and checks every file's hash there; `to` appears whole. Errors name
-// the flag: no model folder, `to` exists, a destination that is no path.
+// Copies a model folder to `to`, a path or s3://BUCKET/PREFIX, and checks every file's hash there;
+// `to` appears whole (in a bucket: with config.json, its last object). Errors name the flag: no
+// model folder, `to` exists.
 absl::StatusOr<nlohmann::ordered_json> Publish(const std::string& from, const std::string& to,
                                                bool overwrite, const std::function<bool()>& stop);
 

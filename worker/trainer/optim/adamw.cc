@@ -4,11 +4,11 @@
 
 namespace ll {
 
-AdamWOptimizer::AdamWOptimizer(std::vector<Parameter>& parameters, const AdamWOptions& options)
-    : parameters_(parameters), options_(options) {
-  for (const Parameter& parameter : parameters_) {
-    exp_avg_.push_back(at::zeros_like(parameter.master));
-    exp_avg_sq_.push_back(at::zeros_like(parameter.master));
+AdamWOptimizer::AdamWOptimizer(std::vector<Slice>& slices, const AdamWOptions& options)
+    : slices_(slices), options_(options) {
+  for (const Slice& slice : slices_) {
+    exp_avg_.push_back(at::zeros_like(slice.master));
+    exp_avg_sq_.push_back(at::zeros_like(slice.master));
   }
 }
 
@@ -20,11 +20,10 @@ void AdamWOptimizer::Step(int64_t step, double learning_rate, double grad_scale)
   settings.eps = options_.eps;
   settings.step = step;
   settings.grad_scale = grad_scale;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& parameter = parameters_[i];
-    settings.weight_decay = parameter.master.dim() > 1 ? options_.weight_decay : 0.0;
-    AdamWStep(settings, parameter.master, exp_avg_[i], exp_avg_sq_[i], parameter.grad,
-              parameter.compute);
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    Slice& slice = slices_[i];
+    settings.weight_decay = slice.decays ? options_.weight_decay : 0.0;
+    AdamWStep(settings, slice.master, exp_avg_[i], exp_avg_sq_[i], slice.grad, slice.compute);
   }
 }
 

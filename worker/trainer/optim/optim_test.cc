@@ -2,9 +2,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include "base/status_matchers.h"
 #include "gtest/gtest.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/grad_norm.h"
+#include "worker/trainer/optim/sharded_parameters.h"
 
 namespace ll {
 namespace {
@@ -18,12 +20,24 @@ Parameter MakeParameter(std::vector<int64_t> shape, uint64_t seed, bool bf16) {
   return parameter;
 }
 
+// A slice a parameter, whole.
+std::vector<Slice> SlicesOf(const std::vector<Parameter>& parameters) {
+  std::vector<Slice> slices;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Parameter& p = parameters[i];
+    slices.push_back({i, 0, p.compute.numel(), p.master.view({-1}), p.grad.view({-1}),
+                      p.compute.view({-1}), p.compute.dim() > 1});
+  }
+  return slices;
+}
+
 // The formula of torch.optim.AdamW in fp64, step by step.
 TEST(AdamWOptimizer, FollowsTheFormula) {
   std::vector<Parameter> parameters = {MakeParameter({33, 17}, 1, true),
                                        MakeParameter({19}, 2, false)};
   const AdamWOptions options{0.9, 0.95, 1e-8, 0.1};
-  AdamWOptimizer optimizer(parameters, options);
+  std::vector<Slice> slices = SlicesOf(parameters);
+  AdamWOptimizer optimizer(slices, options);
   std::vector<at::Tensor> w, m, v;
   for (const Parameter& p : parameters) {
     w.push_back(p.master.to(at::kDouble));
@@ -46,7 +60,8 @@ TEST(AdamWOptimizer, FollowsTheFormula) {
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
     EXPECT_LT((parameters[i].master.to(at::kDouble) - w[i]).abs().max().item<double>(), 1e-6);
-    EXPECT_LT((optimizer.exp_avg()[i].to(at::kDouble) - m[i]).abs().max().item<double>(), 1e-6);
+    EXPECT_LT((optimizer.exp_avg()[i].to(at::kDouble) - m[i].view({-1})).abs().max().item<double>(),
+              1e-6);
   }
   EXPECT_TRUE(at::equal(parameters[0].compute, parameters[0].master.to(at::kBFloat16)));
 }
@@ -56,13 +71,17 @@ TEST(GradNorm, IsGlobalAndClipsAsTorch) {
                                        MakeParameter({5}, 4, false)};
   double sum = 0;
   for (const Parameter& p : parameters) sum += p.grad.to(at::kDouble).pow(2).sum().item<double>();
-  const double norm = GlobalGradNorm(parameters);
+  const auto comm = MakeSingleComm();
+  ShardedParameters shards(parameters, /*zero_stage=*/2, /*sparse_embedding=*/true, *comm);
+  EXPECT_EQ(shards.zero_stage(), 0);
+  LL_ASSERT_OK_AND_ASSIGN(const double norm, shards.GradNorm());
   EXPECT_NEAR(norm, std::sqrt(sum), 1e-9 * norm);
   EXPECT_DOUBLE_EQ(ClipFactor(4.0, 1.0), 1.0 / (4.0 + 1e-6));
   EXPECT_EQ(ClipFactor(0.5, 1.0), 1.0);
   EXPECT_EQ(ClipFactor(1e9, 0.0), 1.0);
   parameters[1].grad[2] = NAN;
-  EXPECT_TRUE(std::isnan(GlobalGradNorm(parameters)));
+  LL_ASSERT_OK_AND_ASSIGN(const double broken, shards.GradNorm());
+  EXPECT_TRUE(std::isnan(broken));
 }
 
 }  // namespace

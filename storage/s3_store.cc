@@ -1,0 +1,403 @@
+#include "storage/s3_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <functional>
+#include <thread>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "base/status_macros.h"
+#include "storage/s3_xml.h"
+
+namespace ll {
+namespace {
+
+constexpr int64_t kMostParts = 10'000;                             // S3's limit of one upload
+constexpr absl::Duration kLongestSleep = absl::Milliseconds(200);  // until a Cancel is seen
+constexpr char kSha256Header[] = "x-amz-meta-sha256";
+
+// Runs work(0) … work(count - 1) on at most `threads` threads; the first error ends it.
+absl::Status InParallel(int64_t count, int threads,
+                        const std::function<absl::Status(int64_t)>& work) {
+  std::atomic<int64_t> next = 0;
+  std::atomic<bool> failed = false;
+  absl::Mutex mu;
+  absl::Status first;
+  const auto loop = [&] {
+    for (int64_t i = next++; i < count && !failed; i = next++) {
+      const absl::Status status = work(i);
+      if (status.ok()) continue;
+      const absl::MutexLock lock(&mu);
+      if (!failed.exchange(true)) first = status;
+    }
+  };
+  std::vector<std::thread> others;
+  for (int64_t i = 1; i < std::min<int64_t>(threads, count); ++i) others.emplace_back(loop);
+  loop();
+  for (std::thread& thread : others) thread.join();
+  return first;
+}
+
+absl::StatusOr<std::string> ReadPart(int fd, int64_t offset, int64_t size) {
+  std::string bytes(static_cast<size_t>(size), '\0');
+  int64_t done = 0;
+  while (done < size) {
+    const ssize_t n = pread(fd, bytes.data() + done, size - done, offset + done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, "cannot read", "the file that is copied");
+    if (n == 0) return absl::DataLossError("the file became shorter while it was copied");
+    done += n;
+  }
+  return bytes;
+}
+
+absl::Status WritePart(int fd, int64_t offset, absl::string_view bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, "cannot write", path);
+    bytes.remove_prefix(n);
+    offset += n;
+  }
+  return absl::OkStatus();
+}
+
+bool MayWorkLater(int status, const S3Error& error) {
+  return status == 408 || status == 429 || status >= 500 || error.code == "RequestTimeout" ||
+         error.code == "SlowDown" || error.code == "ConditionalRequestConflict";
+}
+
+absl::StatusCode CodeOf(int status, const S3Error& error) {
+  if (error.code == "BadDigest" || error.code == "XAmzContentSHA256Mismatch" ||
+      error.code == "InvalidDigest") {
+    return absl::StatusCode::kDataLoss;
+  }
+  if (MayWorkLater(status, error)) return absl::StatusCode::kUnavailable;
+  switch (status) {
+    case 401:
+      return absl::StatusCode::kUnauthenticated;
+    case 403:
+      return absl::StatusCode::kPermissionDenied;
+    case 404:
+      return absl::StatusCode::kNotFound;
+    case 412:
+      return absl::StatusCode::kAlreadyExists;
+    case 507:
+      return absl::StatusCode::kResourceExhausted;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+absl::Status StatusOf(const HttpResponse& response) {
+  const S3Error error = ParseError(response.body);
+  // "200 OK" with an error in its body is how a long CompleteMultipartUpload fails.
+  if (response.status < 300 && error.code.empty()) return absl::OkStatus();
+  const absl::StatusCode code =
+      response.status < 300 ? absl::StatusCode::kUnavailable : CodeOf(response.status, error);
+  return absl::Status(
+      code, absl::StrCat("HTTP ", response.status, error.code.empty() ? "" : " ", error.code,
+                         error.message.empty() ? "" : ": ", error.message));
+}
+
+void Describe(HttpRequest& request, absl::string_view body) {
+  request.body = body;
+  request.headers.emplace_back("x-amz-checksum-sha256", absl::Base64Escape(Sha256Bytes(body)));
+}
+
+// The store may tell what it stored.
+absl::Status CheckStored(const HttpResponse& response, absl::string_view bytes) {
+  const absl::string_view told = response.Header("x-amz-checksum-sha256");
+  const std::string want = absl::Base64Escape(Sha256Bytes(bytes));
+  if (told.empty() || told == want) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the store holds other bytes: sha256 ", told));
+}
+
+}  // namespace
+
+S3Store::S3Store(S3Options options, HttpTransport& transport, Clock& clock, Random& random)
+    : options_(std::move(options)),
+      uri_(absl::StrCat("s3://", options_.bucket, options_.prefix.empty() ? "" : "/",
+                        options_.prefix)),
+      transport_(transport),
+      clock_(clock),
+      random_(random) {}
+
+std::string S3Store::FullKey(const std::string& key) const {
+  return options_.prefix.empty() ? key : absl::StrCat(options_.prefix, "/", key);
+}
+
+HttpRequest S3Store::BucketRequest() const {
+  HttpRequest request;
+  request.scheme_host = options_.endpoint.scheme_host;
+  request.path = absl::StrCat(PercentEncode(options_.endpoint.path_prefix, true), "/");
+  request.ca_file = options_.config.ca_file;
+  return request;
+}
+
+HttpRequest S3Store::ObjectRequest(const char* method, const std::string& key) const {
+  HttpRequest request = BucketRequest();
+  request.method = method;
+  absl::StrAppend(&request.path, PercentEncode(FullKey(key), /*keep_slash=*/true));
+  return request;
+}
+
+absl::Status S3Store::Pause(absl::Duration pause) {
+  for (;;) {
+    if (cancelled_) return absl::CancelledError(absl::StrCat(uri_, ": cancelled"));
+    if (pause <= absl::ZeroDuration()) return absl::OkStatus();
+    const absl::Duration piece = std::min(pause, kLongestSleep);
+    clock_.Sleep(piece);
+    pause -= piece;
+  }
+}
+
+absl::StatusOr<HttpResponse> S3Store::Send(HttpRequest request, const std::string& what) {
+  const absl::Duration end = clock_.Steady() + options_.config.deadline;
+  const auto headers = request.headers;
+  const std::string hash = Sha256Hex(request.body);
+  absl::Duration pause = options_.first_pause;
+  request.cancelled = &cancelled_;
+  LL_RETURN_IF_ERROR(Pause(absl::ZeroDuration()));
+  for (int tries = 1;; ++tries) {
+    request.headers = headers;
+    SignV4(request, hash, options_.config.credentials, options_.config.region, clock_.Now());
+    request.timeout = std::min(absl::Minutes(2), end - clock_.Steady());
+    auto response = transport_.Send(request);
+    absl::Status status = response.status();
+    absl::Duration wanted = absl::ZeroDuration();
+    if (response.ok()) {
+      status = StatusOf(*response);
+      if (status.ok() || (request.method == "DELETE" && response->status == 404)) return response;
+      int64_t seconds = 0;
+      if (absl::SimpleAtoi(response->Header("retry-after"), &seconds) && seconds > 0)
+        wanted = absl::Seconds(std::min<int64_t>(seconds, 3600));
+    }
+    const absl::Status told = Annotate(status, absl::StrCat(uri_, ": cannot ", what));
+    if (!absl::IsUnavailable(status)) return told;
+    // Somewhere in the pause, so that many ranks do not come back at one moment.
+    const absl::Duration rest =
+        std::max(wanted, pause * (static_cast<double>(random_.Next() >> 11) * 0x1p-53));
+    if (clock_.Steady() + rest >= end) {
+      return absl::Status(absl::StatusCode::kDeadlineExceeded,
+                          absl::StrCat(std::string(told.message()), " (", tries, " tries in ",
+                                       absl::FormatDuration(options_.config.deadline), ")"));
+    }
+    LL_RETURN_IF_ERROR(Pause(rest));
+    pause = std::min(pause * 2, options_.longest_pause);
+  }
+}
+
+absl::Status S3Store::PutText(const std::string& key, absl::string_view bytes, PutMode mode) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  HttpRequest request = ObjectRequest("PUT", key);
+  Describe(request, bytes);
+  request.headers.emplace_back(kSha256Header, Sha256Hex(bytes));
+  if (mode == PutMode::kOnlyIfAbsent) request.headers.emplace_back("If-None-Match", "*");
+  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "write " + key));
+  return CheckStored(response, bytes);
+}
+
+absl::Status S3Store::PutFile(const std::string& key, const std::string& path,
+                              const std::string& sha256) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+  const absl::Cleanup closer = [fd] { close(fd); };
+  LL_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
+  if (size < options_.multipart_bytes) {
+    LL_ASSIGN_OR_RETURN(const std::string bytes, ReadPart(fd, 0, size));
+    if (Sha256Hex(bytes) != sha256)
+      return absl::DataLossError(absl::StrCat(path, ": expected sha256 ", sha256));
+    return PutText(key, bytes, PutMode::kReplace);
+  }
+  // The parts are hashed as they are read; that they are the file's is checked before any goes out.
+  LL_ASSIGN_OR_RETURN(const std::string found, Sha256HexOfFile(path));
+  if (found != sha256)
+    return absl::DataLossError(absl::StrCat(path, ": expected sha256 ", sha256, ", found ", found));
+  // Uploads of a process that was killed, and those whose beginning this one was not told of, would
+  // lie there unseen and be paid for.
+  const auto is_this = [full = FullKey(key)](const std::string& other) { return other == full; };
+  const absl::Cleanup sweeper = [&] { AbortUploads(FullKey(key), is_this).IgnoreError(); };
+  LL_ASSIGN_OR_RETURN(const std::string upload, CreateUpload(key, sha256));
+  return PutParts(key, fd, size, upload);
+}
+
+absl::StatusOr<std::string> S3Store::CreateUpload(const std::string& key,
+                                                  const std::string& sha256) {
+  HttpRequest request = ObjectRequest("POST", key);
+  request.query = {{"uploads", ""}};
+  request.headers = {{"x-amz-checksum-algorithm", "SHA256"}, {kSha256Header, sha256}};
+  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "begin " + key));
+  return ParseUploadId(response.body);
+}
+
+absl::Status S3Store::PutParts(const std::string& key, int fd, int64_t size,
+                               const std::string& upload) {
+  const int64_t step = std::max(options_.part_bytes, (size + kMostParts - 1) / kMostParts);
+  std::vector<Part> parts(static_cast<size_t>((size + step - 1) / step));
+  const auto send = [&](int64_t i) -> absl::Status {
+    LL_ASSIGN_OR_RETURN(const std::string bytes,
+                        ReadPart(fd, i * step, std::min(step, size - i * step)));
+    LL_ASSIGN_OR_RETURN(parts[i], PutPart(key, upload, static_cast<int>(i + 1), bytes));
+    return absl::OkStatus();
+  };
+  LL_RETURN_IF_ERROR(InParallel(static_cast<int64_t>(parts.size()), options_.parallel, send));
+  return CompleteUpload(key, upload, parts);
+}
+
+absl::StatusOr<S3Store::Part> S3Store::PutPart(const std::string& key, const std::string& upload,
+                                               int number, absl::string_view bytes) {
+  HttpRequest request = ObjectRequest("PUT", key);
+  request.query = {{"partNumber", absl::StrCat(number)}, {"uploadId", upload}};
+  Describe(request, bytes);
+  LL_ASSIGN_OR_RETURN(const HttpResponse response,
+                      Send(std::move(request), absl::StrCat("write part ", number, " of ", key)));
+  LL_RETURN_IF_ERROR(CheckStored(response, bytes));
+  Part part{std::string(response.Header("etag")), absl::Base64Escape(Sha256Bytes(bytes))};
+  if (part.etag.empty()) return absl::InternalError("a part was answered without an ETag");
+  return part;
+}
+
+absl::Status S3Store::CompleteUpload(const std::string& key, const std::string& upload,
+                                     const std::vector<Part>& parts) {
+  std::vector<std::pair<std::string, std::string>> list;
+  for (const Part& part : parts) list.emplace_back(part.etag, part.checksum);
+  const std::string body = CompletionXml(list);
+  HttpRequest request = ObjectRequest("POST", key);
+  request.query = {{"uploadId", upload}};
+  request.headers = {{"Content-Type", "application/xml"}};
+  request.body = body;
+  const auto response = Send(std::move(request), "complete " + key);
+  // An answer that was lost on its way: the upload is gone because it is an object now. Whoever
+  // reads the object compares its hash.
+  if (absl::IsNotFound(response.status())) {
+    return Send(ObjectRequest("HEAD", key), "look at " + key).status();
+  }
+  return response.status();
+}
+
+absl::Status S3Store::AbortUpload(const std::string& full_key, const std::string& upload) {
+  HttpRequest request = BucketRequest();
+  request.method = "DELETE";
+  absl::StrAppend(&request.path, PercentEncode(full_key, /*keep_slash=*/true));
+  request.query = {{"uploadId", upload}};
+  return Send(std::move(request), "abort " + full_key).status();
+}
+
+absl::StatusOr<std::string> S3Store::GetText(const std::string& key, int64_t max_bytes) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  HttpRequest request = ObjectRequest("GET", key);
+  request.max_response_bytes = max_bytes;
+  auto response = Send(std::move(request), "read " + key);
+  if (absl::IsResourceExhausted(response.status()))
+    return absl::OutOfRangeError(std::string(response.status().message()));
+  LL_RETURN_IF_ERROR(response.status());
+  return std::move(response->body);
+}
+
+absl::Status S3Store::GetFile(const std::string& key, const std::string& path) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  LL_ASSIGN_OR_RETURN(const HttpResponse head, Send(ObjectRequest("HEAD", key), "look at " + key));
+  int64_t size = 0;
+  if (!absl::SimpleAtoi(head.Header("content-length"), &size) || size < 0)
+    return absl::InternalError(absl::StrCat(uri_, ": ", key, " has no length"));
+  const int fd = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+  if (fd < 0) return ErrnoStatus(errno, "cannot create", path);
+  absl::Status status = GetParts(key, fd, size, std::string(head.Header("etag")));
+  if (status.ok() && fsync(fd) != 0) status = ErrnoStatus(errno, "cannot sync", path);
+  close(fd);
+  if (!status.ok()) unlink(path.c_str());
+  return status;
+}
+
+absl::Status S3Store::GetParts(const std::string& key, int fd, int64_t size,
+                               const std::string& etag) {
+  const int64_t step = options_.part_bytes;
+  return InParallel((size + step - 1) / step, options_.parallel, [&](int64_t i) -> absl::Status {
+    const int64_t offset = i * step, want = std::min(step, size - offset);
+    HttpRequest request = ObjectRequest("GET", key);
+    request.headers = {{"Range", absl::StrCat("bytes=", offset, "-", offset + want - 1)}};
+    // All parts are of one object, also where somebody replaces it meanwhile.
+    if (!etag.empty()) request.headers.emplace_back("If-Match", etag);
+    request.max_response_bytes = want;
+    LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "read " + key));
+    if (static_cast<int64_t>(response.body.size()) != want)
+      return absl::DataLossError(absl::StrCat(uri_, ": ", key, ": expected ", want, " bytes from ",
+                                              offset, ", found ", response.body.size()));
+    return WritePart(fd, offset, response.body, key);
+  });
+}
+
+absl::StatusOr<bool> S3Store::Holds(const std::string& key, int64_t size_bytes,
+                                    const std::string& sha256) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  const auto head = Send(ObjectRequest("HEAD", key), "look at " + key);
+  if (absl::IsNotFound(head.status())) return false;
+  LL_RETURN_IF_ERROR(head.status());
+  int64_t size = 0;
+  return absl::SimpleAtoi(head->Header("content-length"), &size) && size == size_bytes &&
+         head->Header(kSha256Header) == sha256;
+}
+
+absl::StatusOr<std::vector<ObjectInfo>> S3Store::List(const std::string& prefix) {
+  const std::string strip = options_.prefix.empty() ? "" : absl::StrCat(options_.prefix, "/");
+  std::vector<ObjectInfo> objects;
+  std::string continuation;
+  do {
+    HttpRequest request = BucketRequest();
+    request.query = {{"list-type", "2"}, {"encoding-type", "url"}, {"prefix", strip + prefix}};
+    if (!continuation.empty()) request.query.emplace_back("continuation-token", continuation);
+    LL_ASSIGN_OR_RETURN(const HttpResponse response,
+                        Send(std::move(request), absl::StrCat("list ", prefix)));
+    LL_ASSIGN_OR_RETURN(S3Page page, ParseListing(response.body));
+    for (ObjectInfo& info : page.objects) {
+      absl::string_view key = info.key;
+      if (!absl::ConsumePrefix(&key, strip) || !CheckObjectKey(key).ok()) continue;  // not ours
+      info.key = std::string(key);
+      objects.push_back(std::move(info));
+    }
+    continuation = page.continuation;
+  } while (!continuation.empty());
+  std::sort(objects.begin(), objects.end(),
+            [](const ObjectInfo& a, const ObjectInfo& b) { return a.key < b.key; });
+  return objects;
+}
+
+absl::Status S3Store::Delete(const std::string& key) {
+  LL_RETURN_IF_ERROR(CheckObjectKey(key));
+  return Send(ObjectRequest("DELETE", key), "delete " + key).status();
+}
+
+absl::Status S3Store::SweepPartial(const std::string& prefix) {
+  return AbortUploads(FullKey(prefix), [](const std::string&) { return true; });
+}
+
+absl::Status S3Store::AbortUploads(const std::string& full_prefix,
+                                   const std::function<bool(const std::string&)>& chosen) {
+  HttpRequest request = BucketRequest();
+  request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
+  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
+  LL_ASSIGN_OR_RETURN(const auto uploads, ParseUploads(response.body));
+  for (const auto& [key, upload] : uploads) {
+    if (absl::StartsWith(key, full_prefix) && chosen(key))
+      LL_RETURN_IF_ERROR(AbortUpload(key, upload));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ll

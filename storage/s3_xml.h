@@ -1,0 +1,35 @@
+// The XML that S3 answers with. Answers are hostile like every input: bad XML is an error.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "storage/object_store.h"
+
+namespace ll {
+
+struct S3Page {
+  std::vector<ObjectInfo> objects;  // with their full keys
+  std::string continuation;         // empty: the last page
+};
+absl::StatusOr<S3Page> ParseListing(const std::string& xml);
+
+// Full key and upload id of unfinished uploads.
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseUploads(
+    const std::string& xml);
+
+absl::StatusOr<std::string> ParseUploadId(const std::string& xml);
+
+// What an <Error> document says; empty code where the text is none.
+struct S3Error {
+  std::string code, message;
+};
+S3Error ParseError(const std::string& xml);
+
+// The body of CompleteMultipartUpload: ETag and base64 SHA-256 of the parts, in order.
+std::string CompletionXml(const std::vector<std::pair<std::string, std::string>>& parts);
+
+}  // namespace ll

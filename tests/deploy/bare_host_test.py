@@ -1,0 +1,153 @@
+"""The release as a new operator meets it: from the tarball to a trained job on a machine that has nothing, and back.
+
+bare_host_test.py BIN_DIR, with the tarball in BIN_DIR/../release (package_test.py makes it). Needs root.
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "cli"))
+import service  # noqa: E402  takes BIN_DIR
+from machine import Machine  # noqa: E402
+from status import record  # noqa: E402
+
+TARBALL = next((service.BIN.parent / "release").glob("ll-*-cpu.tar.gz"))
+LLCTL = ("env", "LL_DATA_DIR=/var/lib/ll/coordinator", "/opt/ll/bin/llctl")
+DROP_IN = "[Service]\nWatchdogSec=4\n"
+
+
+class BareHost(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.machine = cls.enterClassContext(Machine())
+        cls.began = time.monotonic()
+
+    @property
+    def root(self):
+        return self.machine.root
+
+    def seconds(self):
+        return time.monotonic() - self.began
+
+    def llctl(self, *arguments, timeout=90):
+        return self.machine.run(*LLCTL, *arguments, timeout=timeout).stdout
+
+    def make_model(self):
+        """A tiny model with random weights and words to train on, as an operator's own files."""
+        models, data = self.root / "srv/ll/models", self.root / "srv/ll/data"
+        models.mkdir(parents=True)
+        data.mkdir()
+        config = self.machine.folder / "config.json"
+        config.write_text(json.dumps(service.CONFIG))
+        subprocess.run([service.BIN / "ll-trainer", "init", "--config", config, "--out", models / "talker", "--seed", "3"], check=True,
+                       capture_output=True)
+        (models / "talker/tokenizer.json").write_text(json.dumps(service.tokenizer()))
+        (data / "text.txt").write_text(" ".join(f"word{i * 7919 % 1000}" for i in range(20000)))
+
+    def test_from_tarball_to_job_and_back(self):
+        self.make_model()
+        boot = self.machine.boot()
+        before = self.machine.files()
+        self.assertEqual(self.machine.run("sh", "-c", "command -v cc gcc python3 pip curl", check=False).stdout, "")
+        self.began = time.monotonic()
+        self.install()
+        installed = self.seconds()
+        self.serve()
+        running = self.train()
+        total = self.seconds()
+        self.restarts()
+        self.uninstall(before)
+        size_mb = round(sum(status.st_size for status in self.unpacked.values()) / 1e6)
+        record("bare host: tarball, systemd units", "run for real",
+               f"systemd 252 as process 1 in namespaces over a minimal Debian 12 without compiler, Python or network; boot {boot:.1f} s; "
+               f"unpack and install {installed:.0f} s; first job running after {running:.0f} s, done after {total:.0f} s; "
+               f"installed size {size_mb} MB, tarball {TARBALL.stat().st_size / 1e6:.0f} MB; kill -9, a hung daemon and uninstall checked")
+
+    def install(self):
+        subprocess.run(["cp", TARBALL, self.root / "root"], check=True)
+        self.machine.run("tar", "-C", "/root", "-xzf", f"/root/{TARBALL.name}", timeout=300)
+        folder = "/root/" + TARBALL.name.removesuffix(".tar.gz")
+        self.machine.run(folder + "/install.sh", timeout=300)
+        self.machine.run("rm", "-rf", folder, f"/root/{TARBALL.name}")
+        tree = self.root / "opt/ll"
+        self.unpacked = {path: path.lstat() for path in tree.rglob("*") if path.is_file()}
+        again = self.machine.run("sh", "-c", "cd /opt/ll && ./install.sh", check=False)
+        self.assertIn("holds a release", again.stderr)
+        for daemon in ("coordinator", "worker"):
+            loaded = self.machine.run("systemd-analyze", "verify", f"/etc/systemd/system/ll-{daemon}.service", check=False)
+            self.assertEqual((loaded.returncode, loaded.stderr), (0, ""))
+            drop_in = self.root / f"etc/systemd/system/ll-{daemon}.service.d"
+            drop_in.mkdir()
+            (drop_in / "test.conf").write_text(DROP_IN)
+        worker = self.root / "etc/ll/worker.yaml"
+        worker.write_text(worker.read_text() + "cpu-slots: 1\ntrainer-threads: 1\n")
+        self.machine.run("systemctl", "daemon-reload")
+
+    def serve(self):
+        self.machine.run("systemctl", "enable", "--now", "ll-coordinator", "ll-worker")
+        self.wait_in_contact()
+        self.machine.wait_for(lambda: "ll_worker_up" in self.machine.run_host_in_network("curl", "-fsS", "http://127.0.0.1:7071/metrics").stdout,
+                              "worker in the metrics")
+        self.assertEqual(self.machine.run_host_in_network("curl", "-fsS", "http://127.0.0.1:7071/healthz").stdout, "ok\n")
+
+    def wait_in_contact(self):
+        self.machine.wait_for(lambda: "in contact" in self.show("ll-worker", "StatusText"), "worker in contact with the coordinator")
+
+    def show(self, unit, key):
+        return self.machine.run("systemctl", "show", "-P", key, unit).stdout.strip()
+
+    def train(self):
+        """Returns when the first step had been made."""
+        self.llctl("models", "add", "talker", "/srv/ll/models/talker")
+        self.machine.run("/opt/ll/bin/llctl", "data", "pack", "/srv/ll/data/text.txt", "--tokenizer", "/srv/ll/models/talker", "--out",
+                         "/srv/ll/data/text.bin")
+        self.llctl("data", "add", "words", "/srv/ll/data/text.bin", "--default")
+        job = self.llctl("-o", "name", "submit", "--model", "talker", "--ctx", "512", "--steps", "60", "--set", "save_steps=10").strip()
+        self.wait_for_job(job, lambda found: found.get("progress", {}).get("step", 0) > 0)
+        running = self.seconds()
+        self.wait_for_job(job, lambda found: found["state"] == "SUCCEEDED")
+        return running
+
+    def wait_for_job(self, job, condition, seconds=90):
+        def holds():
+            found = json.loads(self.llctl("-o", "json", "get", job))
+            self.assertNotIn(found["state"], ("FAILED", "CANCELLED"), found["reason"])
+            return condition(found)
+        self.machine.wait_for(holds, f"job {job}", seconds)
+
+    def restarts(self):
+        """A killed daemon, and one that hangs, come back by themselves; a stop is prompt and clean."""
+        for unit, signal in (("ll-coordinator", "KILL"), ("ll-worker", "KILL"), ("ll-coordinator", "STOP"), ("ll-worker", "STOP")):
+            old = self.show(unit, "MainPID")
+            self.machine.run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", unit)
+            self.machine.wait_for(lambda: self.show(unit, "MainPID") not in ("0", old) and self.show(unit, "ActiveState") == "active",
+                                  f"{unit} after SIG{signal}")
+        self.wait_in_contact()
+        self.assertEqual(json.loads(self.llctl("-o", "json", "list"))[0]["state"], "SUCCEEDED")
+        for unit in ("ll-worker", "ll-coordinator"):
+            self.machine.run("systemctl", "stop", unit)
+            self.assertEqual(self.show(unit, "Result"), "success")
+        # A wrong key is one line in the journal and no row of restarts.
+        config = self.root / "etc/ll/coordinator.yaml"
+        config.write_text(config.read_text() + "lisen: 127.0.0.1:7070\n")
+        self.machine.run("systemctl", "start", "ll-coordinator", check=False)
+        self.machine.wait_for(lambda: self.show("ll-coordinator", "ActiveState") == "failed", "refusal of a wrong key")
+        self.assertEqual(self.show("ll-coordinator", "ExecMainStatus"), "2")
+        journal = self.machine.run("journalctl", "-u", "ll-coordinator", "-n", "20", "-o", "cat").stdout
+        self.assertIn("lisen", journal)
+
+    def uninstall(self, before):
+        for daemon in ("coordinator", "worker"):
+            self.machine.run("rm", "-r", f"/etc/systemd/system/ll-{daemon}.service.d")
+        self.machine.run("/opt/ll/uninstall.sh", "--purge")
+        self.assertEqual(self.machine.run("getent", "passwd", "ll", check=False).stdout, "")
+        self.assertEqual(self.machine.files() - before, {"f /srv/ll/data/text.bin", "f /srv/ll/data/text.bin.json"},
+                         "the operator's own files alone stay")
+        self.assertEqual(before - self.machine.files(), set())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

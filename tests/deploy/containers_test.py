@@ -1,0 +1,99 @@
+"""deploy/containers: the coordinator's image built by buildah without a daemon, and what is in it; compose.yaml looked at.
+
+containers_test.py BIN_DIR, with Debian packages in BIN_DIR/../release (deploy/package.sh). Needs root. The base image is not
+pulled: a minimal Debian root of the same release stands for it.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from machine import base_root
+from packages import import_packages, need_programs
+from status import record
+
+import_packages()
+import yaml  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve()
+FOLDER = ROOT / "deploy/containers"
+DEADLINE_S = 500
+
+
+class Containers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        need_programs(buildah="buildah")
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="ll-buildah-")))
+        cls.addClassCleanup(lambda: cls.buildah("rm", "--all", check=False))
+
+    @classmethod
+    def buildah(cls, *arguments, check=True, **options):
+        command = ["buildah", "--root", cls.folder / "storage", "--runroot", cls.folder / "run", "--storage-driver", "vfs", *arguments]
+        run = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
+                             env=dict(os.environ, BUILDAH_ISOLATION="chroot"), **options)
+        if check and run.returncode != 0:
+            raise RuntimeError(f"buildah {arguments}: {run.stdout[-1500:]}{run.stderr[-1500:]}")
+        return run
+
+    def make_base(self):
+        container = self.buildah("from", "scratch").stdout.strip()
+        self.buildah("add", "-q", container, base_root(""), "/")
+        self.buildah("commit", "-q", "--rm", container, "localhost/debian:bookworm-slim")
+
+    def test_coordinator_image(self):
+        self.make_base()
+        began = time.monotonic()
+        context = self.folder / "context"
+        (context / "build/release").mkdir(parents=True)
+        for package in (BIN.parent / "release").glob("ll-c*.deb"):
+            (context / "build/release" / package.name).write_bytes(package.read_bytes())
+        self.buildah("bud", "--layers=false", "--build-arg", "BASE=localhost/debian:bookworm-slim", "--build-arg", "PACKAGES=context", "--target",
+                     "coordinator", "-t", "localhost/ll-coordinator:test", "-f", FOLDER / "Dockerfile", context)
+        took = time.monotonic() - began
+        container = self.buildah("from", "localhost/ll-coordinator:test").stdout.strip()
+        config = json.loads(self.buildah("inspect", container).stdout)["OCIv1"]["config"]
+        self.assertEqual(config["User"], "7070:7070")
+        # As the image's user, by its command: serves, answers llctl, ends by SIGTERM.
+        script = ("ll-coordinator --data-dir /var/lib/ll > /tmp/log 2>&1 & "
+                  "for i in $(seq 100); do [ -s /var/lib/ll/endpoints.json ] && break; sleep 0.1; done; "
+                  "llctl -o json workers list && id -u && kill %1 && wait %1; echo ended $?; test ! -w /usr/bin && command -v cc pip python3")
+        run = self.buildah("run", container, "--", "bash", "-mc", script, check=False)
+        self.assertEqual(run.stdout.split(), ["[]", "7070", "ended", "0"], run.stderr)
+        mounted = pathlib.Path(self.buildah("mount", container).stdout.strip())
+        size = sum(path.lstat().st_size for path in mounted.rglob("*") if path.is_file() and not path.is_symlink())
+        record("Containers: image of the coordinator", "run for real",
+               f"built by buildah 1.28 (chroot isolation, no daemon) from the Debian packages in {took:.0f} s over a root of debootstrap instead of "
+               f"the registry's image; serves as user 7070; {size / 1e6:.0f} MB unpacked")
+
+    def test_compose(self):
+        compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+        for name, service in compose["services"].items():
+            self.assertEqual(service["cap_drop"], ["ALL"], name)
+            self.assertIs(service["read_only"], True, name)
+            self.assertIn("no-new-privileges:true", service["security_opt"], name)
+            self.assertRegex(service["image"], r":v?\d", name)
+            for port in service.get("ports", []):
+                self.assertTrue(port.startswith("127.0.0.1:"), port)
+            for volume in service.get("volumes", []):
+                source = volume.rsplit(":", 2 if volume.endswith(":ro") else 1)[0]
+                self.assertTrue(source.startswith(("./", "${")) or source in compose["volumes"], volume)
+                if source.startswith("./"):
+                    self.assertTrue((FOLDER / source).exists(), source)
+        for service in compose["services"].values():
+            daemon, flags = service["command"][0], [word for word in service["command"] if word.startswith("--")]
+            if daemon.startswith("ll-"):
+                known = subprocess.run([BIN / daemon, "--help"], capture_output=True, text=True, check=True).stdout
+                self.assertEqual([flag for flag in flags if flag not in known], [])
+        for job in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]:
+            self.assertTrue(all(target.startswith("127.0.0.1:707") for entry in job["static_configs"] for target in entry["targets"]))
+        record("Containers: compose.yaml, image of the worker, CUDA images", "rendered only", "no Docker daemon or Compose at hand; compose.yaml's keys are checked")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)

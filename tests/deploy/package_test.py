@@ -1,0 +1,68 @@
+"""Makes the release of this build with deploy/package.sh, for the tests that install it, and looks at it.
+
+package_test.py BIN_DIR: the release goes to BIN_DIR/../release.
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unittest
+
+from packages import need_programs
+from status import record
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve()
+RELEASE = BIN.parent / "release"
+EPOCH = "1700000000"
+
+
+def package(out, *formats):
+    run = subprocess.run([ROOT / "deploy/package.sh", "--build", BIN.parent, "--out", out, *(word for f in formats for word in ("--format", f))],
+                         capture_output=True, text=True, timeout=900, env=dict(os.environ, SOURCE_DATE_EPOCH=EPOCH))
+    if run.returncode != 0:
+        raise AssertionError(run.stdout[-2000:] + run.stderr[-2000:])
+    return dict(reversed(line.split()) for line in (pathlib.Path(out) / "SHA256SUMS").read_text().splitlines())
+
+
+class Package(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        need_programs(**{"dpkg-shlibdeps": "dpkg-dev", "readelf": "binutils"})
+        for old in list(RELEASE.glob("ll-*.tar.gz")) + list(RELEASE.glob("ll-*.deb")):
+            old.unlink()
+        cls.sums = package(RELEASE, "tar", "deb")
+
+    def test_the_same_build_gives_the_same_bytes(self):
+        with tempfile.TemporaryDirectory(prefix="ll-package-") as folder:
+            again = package(folder, "deb")
+        self.assertEqual(len(again), 3)
+        self.assertEqual(again, {name: digest for name, digest in self.sums.items() if name.endswith(".deb")})
+
+    def test_nothing_of_this_machine_is_in_the_tarball(self):
+        with tempfile.TemporaryDirectory(prefix="ll-package-") as folder, tarfile.open(next(RELEASE.glob("*.tar.gz"))) as tar:
+            self.assertEqual({(m.uid, m.gid, m.mtime) for m in tar.getmembers()}, {(0, 0, int(EPOCH))})
+            tar.extractall(folder, filter="data")
+            (tree,) = pathlib.Path(folder).iterdir()
+            programs = sorted(tree.glob("bin/*"))
+            self.assertEqual([p.name for p in programs], ["ll-coordinator", "ll-data", "ll-trainer", "ll-worker", "llctl"])
+            for program in programs:
+                dynamic = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
+                self.assertIn("Library rpath: [$ORIGIN/../lib/ll]", dynamic, program.name)
+            listed = (tree / "share/doc/ll/THIRD_PARTY").read_text()
+            for line in listed.splitlines():
+                self.assertGreater((tree / "share/doc/ll" / line.rsplit(": ", 1)[1]).stat().st_size, 200, line)
+            for name in ("torch-2", "libgrpc29", "nvidia_cuda_runtime", "libssl3"):
+                self.assertIn(name, listed)
+            config = (tree / "share/ll/config/worker.yaml").read_text()
+            size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+            record("release: CPU tarball and Debian packages", "run for real",
+                   f"made twice with the same bytes; {next(RELEASE.glob('*.tar.gz')).stat().st_size / 1e6:.0f} MB packed, {size / 1e6:.0f} MB unpacked")
+            record("release: CUDA variant; NCCL on several GPUs or hosts, InfiniBand; a Kubernetes cluster; Grafana", "not run", "for want of the machines")
+            self.assertEqual(config, (ROOT / "deploy/config/worker.yaml").read_text())
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -1,0 +1,97 @@
+// gpu_check: what a GPU, LibTorch and this project's kernels make of each other. tests/gpu/run.sh
+// calls it. Every line of output is one JSON object; the exit status is 0 when all that was judged
+// is right, 1 when something is wrong, 2 without what was asked for.
+#include <cstdio>
+
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <CLI/CLI.hpp>
+
+#include "kernels/common/cuda_library.h"
+#include "tests/gpu/judge.h"
+#include "tests/gpu/kernels_check.h"
+#include "tests/gpu/model_check.h"
+
+namespace ll::gpu {
+namespace {
+
+void Write(const nlohmann::ordered_json& line) {
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+bool DeviceThere(at::DeviceType device) {
+  if (device == at::kCPU) return true;
+  const absl::StatusOr<void*> library = OpenCudaLibrary();
+  if (library.ok() && at::detail::getCUDAHooks().deviceCount() > 0) return true;
+  std::fprintf(
+      stderr, "gpu_check: no GPU: %s\n",
+      library.ok() ? "the driver shows none" : std::string(library.status().message()).c_str());
+  return false;
+}
+
+// `first`: of the cases, then of the timed ones, where an earlier process ended.
+int JudgeEntryPoint(const std::string& name, int repeats, bool speed, size_t first) {
+  for (const EntryPoint& entry : EntryPoints()) {
+    if (entry.name != name) continue;
+    if (!DeviceThere(entry.device)) return 2;
+    const size_t judged = Cases().size(), timed = speed ? SpeedCases().size() : 0;
+    for (size_t i = first; i < judged + timed; ++i) {
+      Write(i < judged ? Judge(entry, Cases()[i], repeats, 42)
+                       : Time(entry, SpeedCases()[i - judged], 10, 42));
+    }
+    return 0;  // wrong and refused are results here: the attention choice reads them
+  }
+  std::fprintf(stderr, "gpu_check: no entry point '%s'; see gpu_check list\n", name.c_str());
+  return 2;
+}
+
+int Models() {
+  if (!DeviceThere(at::kCUDA)) return 2;
+  return CheckModels(Write) ? 0 : 1;
+}
+
+int Kernels(bool speed) {
+  if (!DeviceThere(at::kCUDA)) return 2;
+  const bool ok = CheckKernels(Write);
+  if (speed) TimeKernels(Write);
+  return ok ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace ll::gpu
+
+int main(int argc, char** argv) {
+  using namespace ll::gpu;
+  CLI::App app("Checks and times what a GPU runs; one JSON object a line");
+  app.require_subcommand(1);
+  std::string device = "cuda", name;
+  int repeats = 20;
+  size_t first = 0;
+  bool speed = false;
+  CLI::App* list = app.add_subcommand("list", "Names of LibTorch's attention entry points");
+  list->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
+  CLI::App* entry = app.add_subcommand(
+      "entry-point", "Judges one entry point; by itself, since a fault poisons its process");
+  entry->add_option("name", name, "As list prints it")->required();
+  entry->add_option("--repeats", repeats, "Runs whose bits must be equal")
+      ->check(CLI::Range(1, 1000));
+  entry->add_option("--from", first, "Leave out so many cases");
+  entry->add_flag("--speed", speed, "S2-Attn's calls on 32,768 tokens, timed, too");
+  CLI::App* kernels = app.add_subcommand("kernels", "This project's kernels against the CPU's");
+  kernels->add_flag("--speed", speed, "Bandwidth beside a copy's, too");
+  CLI::App* models = app.add_subcommand("models", "Steps of small models against the CPU's");
+  CLI11_PARSE(app, argc, argv);
+  if (list->parsed()) {
+    for (const EntryPoint& e : EntryPoints()) {
+      if ((e.device == at::kCPU) == (device == "cpu")) std::printf("%s\n", e.name.c_str());
+    }
+    return 0;
+  }
+  try {
+    if (models->parsed()) return Models();
+    return entry->parsed() ? JudgeEntryPoint(name, repeats, speed, first) : Kernels(speed);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "gpu_check: %s\n", e.what());
+    return 1;
+  }
+}

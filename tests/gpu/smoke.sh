@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Judges every attention entry point of LibTorch on this host's GPU (three minutes at most) and writes one JSON line a
+# case; the choice of attention reads that table. A process for each, since a fault ends it or poisons its CUDA context;
+# the next one goes on behind the case that did.
+#   tests/gpu/smoke.sh [--out FILE] [--pack DIR | --build DIR] [--speed] [--device cpu]
+# Exit status: 0 judged, 2 without a GPU or without the programs.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$root/build pack= out=$root/docs/results/entrypoints.jsonl speed= device=cuda
+while [ $# -gt 0 ]; do
+  case $1 in
+    --build) build=$2; shift 2 ;;
+    --pack) pack=$2; shift 2 ;;
+    --out) out=$2; shift 2 ;;
+    --speed) speed=--speed; shift ;;
+    --device) device=$2; shift 2 ;;
+    *) echo "smoke.sh: unknown flag $1" >&2; exit 2 ;;
+  esac
+done
+. "$root/tests/gpu/environment.sh"
+[ -x "$bin/gpu_check" ] || { echo "smoke.sh: no $bin/gpu_check: build it or give --pack" >&2; exit 2; }
+if [ "$device" = cuda ] && [ -z "$gpu" ]; then
+  echo "smoke.sh: nvidia-smi shows no GPU" >&2
+  exit 2
+fi
+written=$(mktemp "$out.XXXXXX") || exit 2
+trap 'rm -f "$written"' EXIT
+printf '{"date":"%s","gpu":"%s","commit":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "${gpu:-$device}" "$commit" >> "$written"
+while read -r name; do
+  done=0
+  while :; do
+    before=$(wc -l < "$written")
+    timeout 60 "$bin/gpu_check" entry-point "$name" $speed --from "$done" >> "$written"
+    status=$?
+    done=$((done + $(wc -l < "$written") - before))
+    [ $status -eq 0 ] && break
+    printf '{"entry_point":"%s","number":%d,"status":"ended the process","exit":%d}\n' "$name" "$done" $status >> "$written"
+    done=$((done + 1))
+    [ $status -eq 2 ] || [ $status -eq 124 ] || [ $done -gt 40 ] && break
+  done
+done < <("$bin/gpu_check" list --device "$device")
+chmod 644 "$written"
+mv "$written" "$out"
+trap - EXIT
+python3 - "$out" <<'P'
+import collections, json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])][1:]
+table = collections.defaultdict(collections.Counter)
+for line in lines:
+    table[line["entry_point"]][line["status"]] += 1
+for name, counts in table.items():
+    print(f"{name:45} " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+P
+echo "written: $out"

@@ -1,0 +1,38 @@
+#include "worker/agent/agent_metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include "base/status_matchers.h"
+
+namespace ll {
+namespace {
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(AgentMetricsTest, PhasesAndScoreOfARankLiveAsLongAsItsGang) {
+  AgentMetrics metrics("test");
+  const auto text = [&] {
+    return prometheus::TextSerializer().Serialize(metrics.registry().Collect());
+  };
+  const GangKey gang{"job-a", 1};
+  const auto tell = [&](int rank, const std::string& line) {
+    LL_ASSERT_OK_AND_ASSIGN(const TrainerEvent event, ParseTrainerEvent(line));
+    metrics.OnEvent(gang, rank, event);
+  };
+  tell(0, R"({"event":"step","step":3,"step_seconds":2,"forward_seconds":0.5,
+              "straggler_score":1.75})");
+  EXPECT_THAT(text(), HasSubstr("ll_rank_step{job_id=\"job-a\",rank=\"0\"} 3"));
+  EXPECT_THAT(
+      text(),
+      HasSubstr("ll_rank_phase_seconds{job_id=\"job-a\",phase=\"forward\",rank=\"0\"} 0.5"));
+  EXPECT_THAT(text(), Not(HasSubstr("ll_rank_straggler_score{")));  // the job's, not the rank's
+  tell(1, R"({"event":"times","step":3,"wait_seconds":0.25,"straggler_score":1.25})");
+  EXPECT_THAT(text(),
+              HasSubstr("ll_rank_phase_seconds{job_id=\"job-a\",phase=\"wait\",rank=\"1\"} 0.25"));
+  EXPECT_THAT(text(), HasSubstr("ll_rank_straggler_score{job_id=\"job-a\",rank=\"1\"} 1.25"));
+  metrics.Forget(gang);
+  EXPECT_THAT(text(), Not(HasSubstr("job-a")));
+}
+
+}  // namespace
+}  // namespace ll

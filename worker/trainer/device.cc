@@ -1,0 +1,98 @@
+#include "worker/trainer/device.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "kernels/common/cuda_device.h"
+#include "kernels/common/cuda_library.h"
+
+namespace ll {
+namespace {
+
+const CudaDevice* gpu = nullptr;  // null: the CPU
+
+// Without asking CUDA's libraries, which a host without GPUs should not even load: the driver's
+// device file, and an environment that does not hide it.
+bool GpuIsShown() {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (visible != nullptr && (*visible == '\0' || *visible == '-')) return false;
+  return FileExists("/dev/nvidiactl");
+}
+
+absl::Status OpenGpu(bool deterministic) {
+  // Both are read when CUDA starts. cuBLAS sums in an order of its own unless its workspace is
+  // fixed; segments that grow keep the allocator's gaps small.
+  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
+  LL_ASSIGN_OR_RETURN(void* symbol, CudaSymbol(kCudaDeviceSymbol));
+  const CudaDevice* device = reinterpret_cast<const CudaDevice* (*)()>(symbol)();
+  if (device->count() < 1)
+    return absl::FailedPreconditionError("the driver shows this process no GPU");
+  gpu = device;
+  at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
+  // That would fill every buffer before it is written.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  return absl::OkStatus();
+}
+
+// Value in bytes of a "Name:   123 kB" line; -1 where there is none.
+int64_t ProcKilobytes(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  std::string key;
+  int64_t kilobytes = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind(name, 0) == 0 &&
+        absl::SimpleAtoi(line.substr(name.size(), line.find("kB") - name.size()), &kilobytes)) {
+      return kilobytes * 1024;
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+absl::Status UseDevice(absl::string_view wanted, bool deterministic) {
+  gpu = nullptr;
+  if (wanted == "cuda" || (wanted == "auto" && GpuIsShown())) {
+    const absl::Status opened = OpenGpu(deterministic);
+    if (!opened.ok()) {
+      return FieldStatus(absl::StatusCode::kFailedPrecondition, "--device",
+                         absl::StrCat("a GPU cannot be used: ", opened.message()),
+                         "--device cpu computes without one");
+    }
+  }
+  return absl::OkStatus();
+}
+
+at::Device ProcessDevice() {
+  return gpu == nullptr ? at::Device(at::kCPU) : at::Device(at::kCUDA, 0);
+}
+
+std::string ProcessDeviceName() { return gpu == nullptr ? "cpu" : gpu->name(); }
+
+int64_t AvailableMemoryBytes() {
+  if (gpu != nullptr) return gpu->free_bytes();
+  int64_t available = ProcKilobytes("/proc/meminfo", "MemAvailable:");
+  if (available < 0) available = std::numeric_limits<int64_t>::max();
+  const auto limit = ReadFile("/sys/fs/cgroup/memory.max"),
+             current = ReadFile("/sys/fs/cgroup/memory.current");
+  int64_t limit_bytes = 0, current_bytes = 0;
+  if (limit.ok() && current.ok() && absl::SimpleAtoi(*limit, &limit_bytes) &&
+      absl::SimpleAtoi(*current, &current_bytes)) {
+    available = std::min(available, limit_bytes - current_bytes);
+  }
+  return available;
+}
+
+int64_t PeakMemoryBytes() {
+  return gpu == nullptr ? ProcKilobytes("/proc/self/status", "VmHWM:") : gpu->peak_reserved_bytes();
+}
+
+}  // namespace ll

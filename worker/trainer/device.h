@@ -1,0 +1,32 @@
+// The device this process computes on: one GPU, or the host's processors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <ATen/ATen.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace ll {
+
+// Chooses the device, once, before a model is made. "cpu"; "cuda": the first GPU that this process
+// sees (CUDA_VISIBLE_DEVICES narrows them; an agent gives each rank one); "auto": that GPU where
+// the host has one and shows it to this process, else the CPU. `deterministic`: kernels whose
+// result is the same in every run, where there is a choice. Not thread-safe. FailedPrecondition
+// with the reason where a GPU is asked for, or shown to this process, and cannot be used.
+absl::Status UseDevice(absl::string_view wanted, bool deterministic);
+
+// The chosen one; the CPU before UseDevice.
+at::Device ProcessDevice();
+// "cpu", or the GPU's name as its driver has it.
+std::string ProcessDeviceName();
+
+// Bytes this process may still allocate there: on the CPU what the host has left and the control
+// group allows.
+int64_t AvailableMemoryBytes();
+// The most it has taken: VmHWM on the CPU, what torch's allocator has reserved on a GPU.
+int64_t PeakMemoryBytes();
+
+}  // namespace ll
