@@ -35,14 +35,12 @@ endforeach()
 # The distribution's linker default would hide an unresolved symbol of a library we never call.
 target_link_options(ll_torch INTERFACE -Wl,--allow-shlib-undefined)
 
-# ll_torch_library: as ll_library, with torch's precompiled header (a torch include costs ~15 s without it).
-add_library(ll_torch_pch_owner OBJECT ${CMAKE_SOURCE_DIR}/cmake/torch_pch.cc)
-target_link_libraries(ll_torch_pch_owner PUBLIC ll_torch)
-target_precompile_headers(ll_torch_pch_owner PRIVATE <ATen/ATen.h>)
+# ll_torch_library: as ll_library, linked to torch and with torch's precompiled header.
+ll_pch(torch HEADERS <ATen/ATen.h> DEPS ll_torch)
 function(ll_torch_library name)
   cmake_parse_arguments(A "" "" "SRCS;DEPS" ${ARGN})
+  set(LL_PCH torch)
   ll_library(${name} SRCS ${A_SRCS} DEPS ${A_DEPS} ll_torch)
-  target_precompile_headers(${name} REUSE_FROM ll_torch_pch_owner)
 endfunction()
 
 set(LL_CUDA_FOUND OFF)

@@ -1,1 +1,0 @@
-// The precompiled header of torch needs a translation unit that owns it.
