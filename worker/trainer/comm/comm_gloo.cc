@@ -19,10 +19,11 @@ using Group = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
 // that follow each other by theirs.
 constexpr int64_t kMessagesPerExchange = 64, kExchanges = 1 << 20;
 
-// LibTorch's flight recorder is one for the whole process and adds a group to its map before it takes its lock
-// (FlightRecorderDetail.hpp, torch 2.11): groups used from several threads crash in it. It also captures a stack at
-// every collective. The watchdog does its work here, so it is off unless somebody has asked for it. Set before main,
-// while there is one thread: the environment has no lock.
+// LibTorch's flight recorder is one for the whole process and adds a group to its map before it
+// takes its lock (FlightRecorderDetail.hpp, torch 2.11): groups used from several threads crash in
+// it. It also captures a stack at every collective. The watchdog does its work here, so it is off
+// unless somebody has asked for it. Set before main, while there is one thread: the environment has
+// no lock.
 [[maybe_unused]] const int kNoFlightRecorder = setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
 
 absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options,
