@@ -174,7 +174,12 @@ class ShardedRows : public testing::Test {
 };
 
 TEST_F(ShardedRows, EqualOneRankInFp32) { Compare(at::kFloat, 60, 1e-5, 1e-5); }
-TEST_F(ShardedRows, EqualOneRankInBf16) { Compare(at::kBFloat16, 30, 1e-2, 3e-2); }
+// LibTorch's kernels, which compute on CPUs without AMX, round more often: 1.2e-2 was the largest
+// of 720 comparisons.
+TEST_F(ShardedRows, EqualOneRankInBf16) {
+  const bool own = FlashAttentionForwardUsable(at::empty({1, 1, 64, 16}, at::kBFloat16));
+  Compare(at::kBFloat16, 30, own ? 1e-2 : 2e-2, own ? 3e-2 : 6e-2);
+}
 
 // What the messages weigh, in bf16: S * H_kv * dh / 4 bytes a layer and rank going forward, as much
 // back, and as much again where the layer is computed anew.

@@ -25,7 +25,7 @@ def compile_command(build, source):
         for entry in json.load(f):
             if entry["file"] == os.path.join(ROOT, source):
                 return entry["command"]
-    sys.exit(f"{source} is not built in {build}")
+    sys.exit(f"{source} is not built, or not alone, in {build} (configure it with -DLL_UNITY=OFF)")
 
 
 def link_command(build, target):

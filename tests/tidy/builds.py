@@ -45,17 +45,26 @@ def is_heavy(tree, name, seen):
     return any(is_heavy(tree, other, seen) for other in re.findall(r'#include\s*"([^"]+)"', text))
 
 
+def sources_of(entry):
+    """The file that a command compiles, or the files where it is one that CMake made to compile several at a time."""
+    file = pathlib.Path(entry["file"])
+    if "/Unity/unity_" in str(file) and file.is_file():
+        return [pathlib.Path(name) for name in re.findall(r'#include "([^"]+)"', file.read_text())]
+    return [file]
+
+
 def flags_by_folder(build):
     """Include and define flags of a folder's sources, all of them together, from compile_commands.json."""
     flags = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         words = shlex.split(entry["command"])
-        kept = flags.setdefault(str(pathlib.Path(entry["file"]).parent), {})
-        for index, word in enumerate(words):
-            if word.startswith(("-I", "-D", "-std")):
-                kept[(word,)] = None
-            elif word == "-isystem":
-                kept[(word, words[index + 1])] = None
+        for folder in {str(file.parent) for file in sources_of(entry)}:
+            kept = flags.setdefault(folder, {})
+            for index, word in enumerate(words):
+                if word.startswith(("-I", "-D", "-std")):
+                    kept[(word,)] = None
+                elif word == "-isystem":
+                    kept[(word, words[index + 1])] = None
     return {folder: [word for option in kept for word in option] for folder, kept in flags.items()}
 
 

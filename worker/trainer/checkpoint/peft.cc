@@ -18,7 +18,7 @@ namespace ll {
 namespace {
 
 constexpr absl::string_view kEmbedding = "model.embed_tokens.weight";
-constexpr absl::string_view kHead = "lm_head.weight";
+constexpr absl::string_view kLmHead = "lm_head.weight";
 constexpr absl::string_view kWeight = ".weight";
 constexpr absl::string_view kLoraA = ".lora_A.weight";
 constexpr absl::string_view kLoraB = ".lora_B.weight";
@@ -31,7 +31,7 @@ std::vector<std::pair<std::string, at::Tensor>> PeftTensors(
   for (const auto& [name, master] : masters) {
     tensors.emplace_back(absl::StrCat(kPeftPrefix, name), master);
     if (tied_head && name == kEmbedding)
-      tensors.emplace_back(absl::StrCat(kPeftPrefix, kHead), master);
+      tensors.emplace_back(absl::StrCat(kPeftPrefix, kLmHead), master);
   }
   return tensors;
 }
@@ -107,7 +107,7 @@ absl::StatusOr<at::Tensor> AdaptedWeights::Get(const std::string& hf_name) {
 
 void AdaptedWeights::Release(const std::string& hf_name) {
   base_.Release(hf_name);
-  if (hf_name == kHead) base_.Release(std::string(kEmbedding));  // where it stands for a tied one
+  if (hf_name == kLmHead) base_.Release(std::string(kEmbedding));  // where it stands for a tied one
   const absl::string_view module = absl::StripSuffix(hf_name, kWeight);
   for (const std::string& name :
        {hf_name, absl::StrCat(module, kLoraA), absl::StrCat(module, kLoraB)}) {
@@ -119,9 +119,9 @@ void AdaptedWeights::Release(const std::string& hf_name) {
 // A tied head is not in the folder; rows beyond the base's vocabulary are its mean.
 absl::StatusOr<at::Tensor> AdaptedWeights::BaseWeight(const std::string& hf_name) {
   absl::StatusOr<at::Tensor> weight = base_.Get(hf_name);
-  if (hf_name == kHead && absl::IsNotFound(weight.status()))
+  if (hf_name == kLmHead && absl::IsNotFound(weight.status()))
     weight = base_.Get(std::string(kEmbedding));
-  if (!weight.ok() || (hf_name != kHead && hf_name != kEmbedding)) return weight;
+  if (!weight.ok() || (hf_name != kLmHead && hf_name != kEmbedding)) return weight;
   const int64_t missing = vocab_size_ - weight->size(0);
   if (missing <= 0) return weight;
   at::Tensor longer;
@@ -139,7 +139,7 @@ absl::Status AdaptedWeights::CheckTensor(const TensorInfo& tensor,
   absl::ConsumePrefix(&name, kPeftPrefix);
   const bool a = absl::ConsumeSuffix(&name, kLoraA), b = !a && absl::ConsumeSuffix(&name, kLoraB);
   const std::string weight = a || b ? absl::StrCat(name, kWeight) : std::string(name);
-  const bool is_head = weight == kHead, per_token = is_head || weight == kEmbedding;
+  const bool is_head = weight == kLmHead, per_token = is_head || weight == kEmbedding;
   const auto misfit = [&](absl::string_view expected) {
     return MakeFieldError(
         {absl::StrCat(file_->path(), ": ", tensor.name), expected,
@@ -168,7 +168,7 @@ absl::Status AdaptedWeights::CheckTensor(const TensorInfo& tensor,
 bool AdaptedWeights::UntiesHead() const {
   if (file_->Find(absl::StrCat(kPeftPrefix, "lm_head", kLoraA)) != nullptr) return true;
   const TensorInfo* embedding = file_->Find(absl::StrCat(kPeftPrefix, kEmbedding));
-  const TensorInfo* head = file_->Find(absl::StrCat(kPeftPrefix, kHead));
+  const TensorInfo* head = file_->Find(absl::StrCat(kPeftPrefix, kLmHead));
   if (embedding == nullptr || head == nullptr) return embedding != head;
   if (embedding->dtype != head->dtype || embedding->size_bytes != head->size_bytes) return true;
   // Piece by piece, so that the two largest tensors are not in memory at once.
@@ -189,7 +189,7 @@ absl::StatusOr<LlamaConfig> AdaptedWeights::Fit(const LlamaConfig& config) {
     LL_RETURN_IF_ERROR(CheckTensor(tensor, config));
     absl::string_view name = tensor.name;
     absl::ConsumePrefix(&name, kPeftPrefix);
-    if (name == kHead || name == kEmbedding)
+    if (name == kLmHead || name == kEmbedding)
       fitted.vocab_size = std::max(fitted.vocab_size, tensor.shape[0]);
   }
   vocab_size_ = fitted.vocab_size;
