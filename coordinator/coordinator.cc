@@ -19,7 +19,9 @@
 #include "coordinator/api/reflection_guard.h"
 #include "coordinator/api/schedules_service.h"
 #include "coordinator/engine/engines.h"
+#include "coordinator/runtime/cluster_metrics.h"
 #include "coordinator/runtime/driver.h"
+#include "coordinator/runtime/job_metrics.h"
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
@@ -51,6 +53,12 @@ SchedulerOptions SchedulerOptionsOf(const CoordinatorOptions& options) {
   out.lease = absl::Seconds(options.lease_seconds);
   out.heartbeat = absl::Seconds(options.heartbeat_seconds);
   return out;
+}
+
+DaemonSubjects DaemonSubjectsOf(const CoordinatorOptions& options) {
+  return {.disks = {{"data_dir", options.data_dir}},
+          .certificates = {{"tls_cert", options.tls_cert},
+                           {"tls_client_ca", options.tls_client_ca}}};
 }
 
 // Tells gRPC's health service whether the store works.
@@ -121,7 +129,7 @@ class RealCoordinator : public Coordinator {
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
-    LL_ASSIGN_OR_RETURN(http_, StartHttp(options_.http, *driver_, metrics_));
+    LL_ASSIGN_OR_RETURN(http_, StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_)));
     driver_->Read([this](const absl::Status&, const Scheduler* view) {
       if (view == nullptr) return;
       telemetry_->RemoveOthers([view](const JobId& job) { return view->Find(job) != nullptr; });
@@ -142,12 +150,15 @@ class RealCoordinator : public Coordinator {
     driver_->SetGateway(&engines_);
     driver_->AddListener(&hub_);
     driver_->AddListener(&metrics_);
+    driver_->AddListener(&cluster_metrics_);
+    driver_->AddListener(&job_metrics_);
     driver_->AddListener(follow_.get());
     driver_->AddListener(&health_);
     driver_->AddListener(&telemetry_remover_);
     driver_->AddListener(run_judge_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
+      job_metrics_.OnNews(job, news);
       follow_->OnNews(job);
     });
   }
@@ -231,6 +242,8 @@ class RealCoordinator : public Coordinator {
   WorkerHub hub_;
   Engines engines_;
   Metrics metrics_;
+  ClusterMetrics cluster_metrics_{*metrics_.registry(), clock_, LL_VERSION};
+  JobMetrics job_metrics_{*metrics_.registry(), clock_};
   HealthListener health_;
   std::unique_ptr<Telemetry> telemetry_;
   TelemetryRemover telemetry_remover_{telemetry_};

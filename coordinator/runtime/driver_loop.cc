@@ -81,7 +81,11 @@ void DriverLoop::Run(std::vector<Item>& batch) {
 
 // After a failure everybody of the batch knows and the scheduler is again what the store holds.
 absl::Status DriverLoop::Commit(std::vector<Item>& batch, const std::vector<Record>& records) {
-  const absl::Status committed = records.empty() ? absl::OkStatus() : store_->Commit(records);
+  if (records.empty()) return absl::OkStatus();
+  const absl::Duration before = clock_.Steady();
+  const absl::Status committed = store_->Commit(records);
+  const absl::Duration took = clock_.Steady() - before;
+  for (DriverListener* listener : listeners_) listener->OnCommit(took, committed.ok());
   if (committed.ok()) return committed;
   LL_LOG(kError) << "commit of " << records.size() << " records failed: " << committed.message();
   gateway_->EndAllSessions(absl::UnavailableError("the coordinator could not write its store"));
@@ -158,7 +162,9 @@ absl::Status DriverLoop::Rebuild(bool again) {
     if (again) status = load();
   }
   for (DriverListener* listener : listeners_) listener->OnServing(status.ok());
-  if (status.ok()) RefreshView();
+  if (!status.ok()) return status;
+  for (DriverListener* listener : listeners_) listener->OnRecovered(*scheduler_);
+  RefreshView();
   return status;
 }
 

@@ -44,6 +44,10 @@ class DriverListener {
   virtual void OnTick(const Scheduler& scheduler) {}
   // After every step, before its records are durable.
   virtual void OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration took) {}
+  // After every commit of at least one record: how long it took and whether it is durable.
+  virtual void OnCommit(absl::Duration took, bool durable) {}
+  // The scheduler was built anew from the store: at the start and after a failure.
+  virtual void OnRecovered(const Scheduler& scheduler) {}
   // Whether the store can be used; told at the start and after every failure and repair.
   virtual void OnServing(bool serving) {}
   // Workers or registered models and data have changed.

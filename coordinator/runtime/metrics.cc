@@ -2,22 +2,11 @@
 
 #include <set>
 
+#include "rpc/metric_families.h"
+
 namespace ll {
 namespace {
 constexpr absl::Duration kKeepAfterEnd = absl::Minutes(5);
-
-prometheus::Family<prometheus::Gauge>& GaugeOf(prometheus::Registry& registry, const char* name,
-                                               const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
-}
-prometheus::Family<prometheus::Counter>& CounterOf(prometheus::Registry& registry, const char* name,
-                                                   const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
-}
-prometheus::Family<prometheus::Histogram>& HistogramOf(prometheus::Registry& registry,
-                                                       const char* name, const char* help) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
-}
 
 const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1,   3,
                                                               10,   30,   100, 300, 1000};
@@ -162,7 +151,8 @@ void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
 
 void Metrics::OnRpc(const std::string& method, const std::string& code, absl::Duration took) {
   rpc_requests_.Add({{"method", method}, {"code", code}}).Increment();
-  rpc_seconds_.Add({{"method", method}}, kFastBuckets).Observe(absl::ToDoubleSeconds(took));
+  if (took > absl::ZeroDuration())
+    rpc_seconds_.Add({{"method", method}}, kFastBuckets).Observe(absl::ToDoubleSeconds(took));
 }
 
 void Metrics::OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) {

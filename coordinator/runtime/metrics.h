@@ -32,7 +32,8 @@ class Metrics : public DriverListener {
   std::shared_ptr<prometheus::Registry> registry() const { return registry_; }
 
   void OnNews(const JobId& job, const TelemetryNews& news);
-  // `code` is a gRPC status name: "OK", "NOT_FOUND", …
+  // `code` is a gRPC status name: "OK", "NOT_FOUND", …; `took` is 0 for a stream, whose length says
+  // nothing.
   void OnRpc(const std::string& method, const std::string& code, absl::Duration took);
 
   // DriverListener

@@ -1,4 +1,5 @@
-// The coordinator's HTTP pages: /metrics for Prometheus, /healthz for probes.
+// The coordinator's HTTP pages: /metrics for Prometheus, /sd/workers that tells it where the
+// agents' are, /healthz for probes.
 #pragma once
 
 #include <memory>
@@ -7,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
+#include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
 
 namespace ll {
@@ -14,6 +16,12 @@ namespace ll {
 // Serves at "HOST:PORT" (port 0: any). Driver and metrics must outlive the server. Errors as
 // HttpServer::Start.
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
-                                                      const Driver& driver, const Metrics& metrics);
+                                                      const Driver& driver, const Metrics& metrics,
+                                                      DaemonSubjects subjects);
+
+// Prometheus's HTTP service discovery: one target a worker of the last seven days that tells an
+// HTTP address, with the label `worker`. Agents on their host's loopback are left out unless that
+// host is `this_host`: nobody else reaches them.
+std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& this_host);
 
 }  // namespace ll

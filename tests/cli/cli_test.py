@@ -224,6 +224,13 @@ class CliTest(unittest.TestCase):
         self.assertNotEqual(run.returncode, 0)
         self.assertIn(self.coordinator.address, run.stderr)
 
+    def test_metrics_beyond_loopback_are_refused(self):
+        for program, more in (("ll-coordinator", ("--listen", "127.0.0.1:0", "--data-dir")), ("ll-worker", ("--work-dir",))):
+            run = subprocess.run([BIN / program, "--http", "0.0.0.0:0", *more, self.root / "third"], capture_output=True, text=True, timeout=30)
+            self.assertNotEqual(run.returncode, 0)
+            self.assertIn("0.0.0.0:0 is not on loopback", run.stderr, program)
+            self.assertFalse((self.root / "third").exists())
+
     def test_a_data_folder_in_use_is_refused(self):
         run = subprocess.run([BIN / "ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
                               "--data-dir", self.data_dir], capture_output=True, text=True, timeout=30)

@@ -41,9 +41,9 @@ def free_port():
 
 
 class Prometheus:
-    """Scrapes what targets() is told. As deploy/prometheus/prometheus.yml says, but faster, and without an Alertmanager."""
+    """Scrapes what targets() is told and what a coordinator's /sd/workers tells. As deploy/prometheus/prometheus.yml says, but faster, and without an Alertmanager."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, coordinator_http):
         self.folder = pathlib.Path(folder)
         (self.folder / "targets").mkdir(parents=True)
         config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
@@ -51,7 +51,7 @@ class Prometheus:
         del config["alerting"]
         for job in config["scrape_configs"]:
             for sd in job.get("http_sd_configs", []):
-                sd["refresh_interval"] = "2s"
+                sd.update(refresh_interval="1s", url=sd["url"].replace("127.0.0.1:7071", coordinator_http))
         self.config = config
         (self.folder / "rules").mkdir()
         for file in sorted((DEPLOY / "rules").glob("*.yml")):

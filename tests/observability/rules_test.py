@@ -34,10 +34,11 @@ def unit_test(name):
     case, rule = CASES[name], ALERTS[name]
     annotations = {"summary": case["summary"], "description": case["description"], "runbook_url": rule["annotations"]["runbook_url"]}
     firing = [{"exp_labels": {**case["labels"], **rule["labels"]}, "exp_annotations": annotations}]
+    every = case.get("every", "1m")
     return {
-        "rule_files": [str(file) for file in RULES], "evaluation_interval": "1m",
+        "rule_files": [str(file) for file in RULES], "evaluation_interval": every,
         "tests": [{
-            "interval": "1m",
+            "interval": every,
             "input_series": [{"series": series, "values": values} for series, values in case["input"].items()],
             "alert_rule_test": [{"alertname": name, "eval_time": case[when], "exp_alerts": firing if when == "fires" else []}
                                 for when in ("quiet", "fires", "resolved")],

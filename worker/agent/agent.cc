@@ -395,6 +395,12 @@ void Agent::UpdateMetrics(absl::Duration now) {
   }
   metrics_.SetWorker(welcomed_, !welcomed_ && lease_.Expired(now), running, busy,
                      static_cast<int>(options_.slots.size()), unacknowledged);
+  if (!options_.gpu_slots) return;
+  std::vector<AgentMetrics::GpuRank> ranks;
+  for (const auto& [key, gang] : gangs_) {
+    for (const auto& [rank, slot] : gang->LiveRanks()) ranks.push_back({key, rank, slot});
+  }
+  metrics_.SetGpuRanks(ranks);
 }
 
 void Agent::Tick() {

@@ -3,7 +3,6 @@
 // asked to end, 1 an error on this host, 2 usage, 3 refused by the coordinator (name in use,
 // version), 6 denied.
 #include <poll.h>
-#include <prometheus/text_serializer.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -15,11 +14,13 @@
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
 #include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/connection.h"
+#include "worker/agent/gpu_metrics.h"
 #include "worker/agent/options.h"
 
 namespace ll {
@@ -149,13 +150,32 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const Serv
   return 0;
 }
 
-std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics) {
+// Null where there are no GPUs to read, or nothing to read them with.
+std::shared_ptr<const prometheus::Collectable> GpuMetricsOf(const AgentOptions& options) {
+  if (!options.gpu_slots) return nullptr;
+  std::vector<int> indices;
+  for (const v1::Slot& slot : options.slots) indices.push_back(slot.index());
+  auto reader = OpenNvml(kNvmlLibrary, indices);
+  if (!reader.ok()) {
+    LL_LOG(kWarning) << reader.status().message();
+    return nullptr;
+  }
+  return std::make_shared<GpuMetrics>(*std::move(reader));
+}
+
+// `metrics` outlives the pages.
+std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics,
+                                                const WorkerOptions& options) {
+  const DaemonSubjects subjects{
+      .disks = {{"work_dir", options.agent.work_dir}, {"job_store", options.agent.job_store}},
+      .certificates = {{"tls_cert", options.channel.cert_file},
+                       {"tls_ca", options.channel.ca_file}}};
+  std::vector<std::shared_ptr<const prometheus::Collectable>> sources = {
+      {std::shared_ptr<void>(), &metrics.registry()}, std::make_shared<DaemonMetrics>(subjects)};
+  if (auto gpus = GpuMetricsOf(options.agent)) sources.push_back(std::move(gpus));
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [] { return HttpAnswer{.body = "ok\n"}; };
-  pages["/metrics"] = [&metrics] {
-    return HttpAnswer{.type = "text/plain; version=0.0.4; charset=utf-8",
-                      .body = prometheus::TextSerializer().Serialize(metrics.registry().Collect())};
-  };
+  pages["/metrics"] = MetricsPage(std::move(sources));
   return pages;
 }
 
@@ -171,7 +191,7 @@ int Main(int argc, char** argv) {
   if (options->verbose) SetLogLevel(LogLevel::kDebug);
 
   AgentMetrics metrics("0.1.0");
-  auto http = HttpServer::Start(options->http, PagesOf(metrics));
+  auto http = HttpServer::Start(options->http, PagesOf(metrics, *options));
   if (!http.ok()) return PrintError(http.status(), 1);
   options->agent.http_address = (*http)->address();
   auto channel = MakeChannel(options->channel);

@@ -5,18 +5,13 @@
 namespace ll {
 namespace {
 
-prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, const char* name,
-                                              const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
-}
-
 prometheus::Gauge* OneGauge(prometheus::Registry& registry, const char* name, const char* help) {
-  return &Gauges(registry, name, help).Add({});
+  return &GaugeOf(registry, name, help).Add({});
 }
 
 prometheus::Counter* OneCounter(prometheus::Registry& registry, const char* name,
                                 const char* help) {
-  return &prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  return &CounterOf(registry, name, help).Add({});
 }
 
 void SetIfKnown(prometheus::Gauge* gauge, double value) {
@@ -40,31 +35,37 @@ AgentMetrics::AgentMetrics(const std::string& version)
                      "Event lines that were no events or could not be written to the spool.")),
       sessions_(OneCounter(registry_, "ll_worker_sessions_total",
                            "Sessions opened with the coordinator.")),
-      checkpoints_(prometheus::BuildCounter()
-                       .Name("ll_worker_checkpoints_total")
-                       .Help("Checkpoints of this worker's ranks, by what became of them.")
-                       .Register(registry_)),
-      step_(Gauges(registry_, "ll_rank_step", "Newest optimizer step of the rank.")),
+      checkpoints_(CounterOf(registry_, "ll_worker_checkpoints_total",
+                             "Checkpoints of this worker's ranks, by what became of them.")),
+      step_(GaugeOf(registry_, "ll_rank_step", "Newest optimizer step of the rank.")),
       tokens_per_second_(
-          Gauges(registry_, "ll_rank_tokens_per_second", "Tokens per second of the newest step.")),
-      step_seconds_(Gauges(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
+          GaugeOf(registry_, "ll_rank_tokens_per_second", "Tokens per second of the newest step.")),
+      step_seconds_(GaugeOf(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
       peak_memory_bytes_(
-          Gauges(registry_, "ll_rank_peak_memory_bytes", "Peak memory of the rank's process.")),
-      phase_seconds_(Gauges(registry_, "ll_rank_phase_seconds",
+          GaugeOf(registry_, "ll_rank_peak_memory_bytes", "Peak memory of the rank's process.")),
+      phase_seconds_(GaugeOf(registry_, "ll_rank_phase_seconds",
                             "Seconds of the newest told step by phase; exchange is part of forward "
                             "and backward, wait is for slower ranks.")),
-      straggler_score_(Gauges(registry_, "ll_rank_straggler_score",
+      straggler_score_(GaugeOf(registry_, "ll_rank_straggler_score",
                               "Compute time of the rank over the ranks' median, smoothed.")),
-      events_(prometheus::BuildCounter()
-                  .Name("ll_rank_events_total")
-                  .Help("Events received from the rank.")
-                  .Register(registry_)) {
-  prometheus::BuildGauge()
-      .Name("ll_worker_build_info")
-      .Help("1, with the version of the agent.")
-      .Register(registry_)
+      events_(CounterOf(registry_, "ll_rank_events_total", "Events received from the rank.")),
+      gpu_ranks_(GaugeOf(registry_, "ll_rank_gpu_info",
+                         "1, with the GPU on which a rank runs: to join ll_gpu_* with job_id, rank "
+                         "and attempt by worker and gpu.")) {
+  GaugeOf(registry_, "ll_worker_build_info", "1, with the version of the agent.")
       .Add({{"version", version}})
       .Set(1);
+}
+
+void AgentMetrics::SetGpuRanks(const std::vector<GpuRank>& ranks) {
+  for (const GpuRank& rank : ranks) {
+    gpu_ranks_.Set({{"gpu", std::to_string(rank.gpu)},
+                    {"job_id", rank.gang.job_id},
+                    {"rank", std::to_string(rank.rank)},
+                    {"attempt", std::to_string(rank.gang.epoch)}},
+                   1);
+  }
+  gpu_ranks_.Sweep();
 }
 
 void AgentMetrics::SetWorker(bool connected, bool headless, int gangs, int busy_slots, int slots,

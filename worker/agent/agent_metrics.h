@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "rpc/metric_families.h"
 #include "worker/agent/orders.h"
 #include "worker/agent/trainer_event.h"
 
@@ -24,6 +25,12 @@ class AgentMetrics {
 
   void SetWorker(bool connected, bool headless, int gangs, int busy_slots, int slots,
                  int64_t unacknowledged_reports);
+  // Which rank runs on which GPU; the series of those not named any more end.
+  struct GpuRank {
+    GangKey gang;
+    int rank = 0, gpu = 0;
+  };
+  void SetGpuRanks(const std::vector<GpuRank>& ranks);
   void CountDroppedLine() { dropped_lines_->Increment(); }
   void CountSession() { sessions_->Increment(); }
   void OnEvent(const GangKey& gang, int rank, const TrainerEvent& event);
@@ -51,6 +58,7 @@ class AgentMetrics {
       &peak_memory_bytes_, &phase_seconds_, &straggler_score_;
   prometheus::Family<prometheus::Counter>& events_;
   std::map<std::pair<GangKey, int>, RankSeries> ranks_;
+  GaugeSet gpu_ranks_;
 };
 
 }  // namespace ll

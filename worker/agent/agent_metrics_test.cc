@@ -34,5 +34,21 @@ TEST(AgentMetricsTest, PhasesAndScoreOfARankLiveAsLongAsItsGang) {
   EXPECT_THAT(text(), Not(HasSubstr("job-a")));
 }
 
+TEST(AgentMetricsTest, GpusOfRanks) {
+  AgentMetrics metrics("test");
+  const auto text = [&] {
+    return prometheus::TextSerializer().Serialize(metrics.registry().Collect());
+  };
+  metrics.SetGpuRanks({{{"job-a", 2}, 0, 3}, {{"job-a", 2}, 1, 5}});
+  EXPECT_THAT(
+      text(),
+      HasSubstr("ll_rank_gpu_info{attempt=\"2\",gpu=\"5\",job_id=\"job-a\",rank=\"1\"} 1\n"));
+  metrics.SetGpuRanks({{{"job-a", 2}, 0, 3}});
+  EXPECT_THAT(text(), HasSubstr("gpu=\"3\""));
+  EXPECT_THAT(text(), Not(HasSubstr("gpu=\"5\"")));
+  metrics.SetGpuRanks({});
+  EXPECT_THAT(text(), Not(HasSubstr("job-a")));
+}
+
 }  // namespace
 }  // namespace ll

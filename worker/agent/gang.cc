@@ -200,6 +200,14 @@ std::vector<int> Gang::BusySlots() const {
   return out;
 }
 
+std::map<int, int> Gang::LiveRanks() const {
+  std::map<int, int> out;
+  for (const auto& rank : ranks_) {
+    if (rank->process) out[rank->rank] = rank->slot;
+  }
+  return out;
+}
+
 void Gang::AddPollFds(std::vector<int>& fds) const {
   for (const auto& rank : ranks_) {
     if (!rank->process) continue;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -65,6 +66,7 @@ class Gang {
   const v1::StartGang& order() const { return order_; }
   bool running() const;  // a process is alive
   std::vector<int> BusySlots() const;
+  std::map<int, int> LiveRanks() const;  // with a living process: rank → slot
 
   // ---- processes
   void AddPollFds(std::vector<int>& fds) const;

@@ -32,7 +32,7 @@ struct Flags {
   int cpu_slots = 0, trainer_threads = 0;
   int64_t slot_memory = 0, shutdown_grace = 60;
   std::vector<std::string> roots;
-  bool verbose = false;
+  bool verbose = false, http_public = false;
 };
 
 void Declare(CLI::App& app, Flags& f) {
@@ -41,6 +41,9 @@ void Declare(CLI::App& app, Flags& f) {
       ->capture_default_str();
   app.add_option("--http", f.http, "HOST:PORT for /metrics and /healthz; port 0 takes any free one")
       ->capture_default_str();
+  app.add_flag("--http-public", f.http_public,
+               "Let --http listen beyond loopback, where whoever reaches it reads it: for networks "
+               "that let only Prometheus through");
   app.add_option("--work-dir", f.work_dir,
                  "Folder of this agent: its notes and, without --job-store, the jobs")
       ->required();
@@ -173,6 +176,16 @@ absl::Status ChooseSlots(const Flags& flags, AgentOptions& agent) {
   return absl::OkStatus();
 }
 
+absl::Status CheckHttp(const Flags& flags) {
+  LL_ASSIGN_OR_RETURN(HostPort http, ParseHostPort(flags.http, "http"));
+  if (flags.http_public || IsLoopbackHost(http.host)) return absl::OkStatus();
+  return FieldStatus(
+      absl::StatusCode::kFailedPrecondition, "http",
+      absl::StrCat(flags.http,
+                   " is not on loopback, and this page has neither TLS nor authentication"),
+      "bind 127.0.0.1, or add --http-public where the network lets only Prometheus reach it");
+}
+
 }  // namespace
 
 absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
@@ -189,6 +202,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
     return absl::InvalidArgumentError("usage");
   }
   WorkerOptions out;
+  LL_RETURN_IF_ERROR(CheckHttp(flags));
   out.http = flags.http;
   out.verbose = flags.verbose;
   LL_ASSIGN_OR_RETURN(out.channel.addresses, ParseAddresses(flags.coordinator));
