@@ -56,9 +56,9 @@ SchedulerOptions SchedulerOptionsOf(const CoordinatorOptions& options) {
 }
 
 DaemonSubjects DaemonSubjectsOf(const CoordinatorOptions& options) {
-  return {.disks = {{"data_dir", options.data_dir}},
-          .certificates = {{"tls_cert", options.tls_cert},
-                           {"tls_client_ca", options.tls_client_ca}}};
+  return {
+      .disks = {{"data_dir", options.data_dir}},
+      .certificates = {{"tls_cert", options.tls_cert}, {"tls_client_ca", options.tls_client_ca}}};
 }
 
 // Tells gRPC's health service whether the store works.
@@ -129,7 +129,8 @@ class RealCoordinator : public Coordinator {
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
-    LL_ASSIGN_OR_RETURN(http_, StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_)));
+    LL_ASSIGN_OR_RETURN(http_,
+                        StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_)));
     driver_->Read([this](const absl::Status&, const Scheduler* view) {
       if (view == nullptr) return;
       telemetry_->RemoveOthers([view](const JobId& job) { return view->Find(job) != nullptr; });

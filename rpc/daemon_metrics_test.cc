@@ -55,17 +55,17 @@ TEST(DaemonMetricsTest, ThisProcess) {
 TEST(DaemonMetricsTest, DisksAndCertificatesThatAreThere) {
   const std::string dir = ::testing::TempDir() + "ll-daemon-metrics";
   LL_ASSERT_OK(MakeDirs(dir));
-  ASSERT_EQ(std::system(absl::StrCat("openssl req -x509 -newkey ec -pkeyopt ",
-                                     "ec_paramgen_curve:prime256v1 -nodes -days 3 -subj /CN=t ",
-                                     "-keyout ", dir, "/key.pem -out ", dir,
-                                     "/cert.pem 2>/dev/null")
-                            .c_str()),
-            0);
+  ASSERT_EQ(
+      std::system(absl::StrCat("openssl req -x509 -newkey ec -pkeyopt ",
+                               "ec_paramgen_curve:prime256v1 -nodes -days 3 -subj /CN=t ",
+                               "-keyout ", dir, "/key.pem -out ", dir, "/cert.pem 2>/dev/null")
+                      .c_str()),
+      0);
   LL_ASSERT_OK(WriteFileAtomic(dir + "/no.pem", "not a certificate"));
-  const DaemonMetrics metrics({.disks = {{"data_dir", dir}, {"gone", dir + "/missing"}},
-                               .certificates = {{"tls_cert", dir + "/cert.pem"},
-                                                {"broken", dir + "/no.pem"},
-                                                {"unset", ""}}});
+  const DaemonMetrics metrics(
+      {.disks = {{"data_dir", dir}, {"gone", dir + "/missing"}},
+       .certificates = {
+           {"tls_cert", dir + "/cert.pem"}, {"broken", dir + "/no.pem"}, {"unset", ""}}});
   EXPECT_NEAR(ValueOf(metrics, "ll_certificate_expiry_time_seconds", "tls_cert"),
               static_cast<double>(std::time(nullptr)) + 3 * 86400, 60);
   EXPECT_EQ(ValueOf(metrics, "ll_certificate_expiry_time_seconds", "broken"), -1);

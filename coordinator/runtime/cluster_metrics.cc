@@ -89,8 +89,8 @@ const char* SlotState(const Worker& worker, int slot, absl::Duration lease) {
 ClusterMetrics::ClusterMetrics(prometheus::Registry& registry, Clock& clock,
                                const std::string& version)
     : clock_(clock),
-      serving_(GaugeOf(registry, "ll_coordinator_serving", "1 while the store can be used.")
-                   .Add({})),
+      serving_(
+          GaugeOf(registry, "ll_coordinator_serving", "1 while the store can be used.").Add({})),
       restarts_(CounterOf(registry, "ll_job_restarts_total",
                           "Attempts that jobs gave up and that another followed or is to follow, "
                           "by reason (failure, preemption, resize).")),

@@ -22,9 +22,9 @@ std::string Label(std::string text) {
 prometheus::Labels InfoLabels(const Job& job) {
   v1::JobSpec spec;
   if (job.payload != nullptr) spec.ParseFromString(job.payload->resolved_spec);
-  return {{"job_id", job.id.value()},       {"name", Label(job.spec.name)},
-          {"kind", Label(job.spec.kind)},   {"model", Label(spec.model())},
-          {"method", Label(spec.method())}, {"queue", Label(QueueNameOf(job.spec))},
+  return {{"job_id", job.id.value()},          {"name", Label(job.spec.name)},
+          {"kind", Label(job.spec.kind)},      {"model", Label(spec.model())},
+          {"method", Label(spec.method())},    {"queue", Label(QueueNameOf(job.spec))},
           {"attempt", absl::StrCat(job.epoch)}};
 }
 
@@ -50,9 +50,9 @@ JobMetrics::JobMetrics(prometheus::Registry& registry, Clock& clock)
       checkpoint_age_(
           GaugeOf(registry, "ll_job_checkpoint_age_seconds",
                   "Time since a training's newest checkpoint was seen, or since it began.")),
-      held_seconds_(CounterOf(registry, "ll_slots_held_seconds_total",
-                              "Slot-seconds that gangs have held.")
-                        .Add({})),
+      held_seconds_(
+          CounterOf(registry, "ll_slots_held_seconds_total", "Slot-seconds that gangs have held.")
+              .Add({})),
       trained_seconds_(
           CounterOf(registry, "ll_slots_trained_seconds_total",
                     "Slot-seconds that went into optimizer steps done for the first time.")
@@ -151,8 +151,7 @@ void JobMetrics::Update(const Job& job, absl::Duration elapsed, Series& series) 
   if (series.held <= absl::ZeroDuration()) return;
   if (series.goodput == nullptr) series.goodput = &goodput_.Add({{"job_id", job.id.value()}});
   // Steps that were told late, after a time without contact, may belong to time that was not seen.
-  series.goodput->Set(
-      std::min(1.0, series.trained_seconds / absl::ToDoubleSeconds(series.held)));
+  series.goodput->Set(std::min(1.0, series.trained_seconds / absl::ToDoubleSeconds(series.held)));
 }
 
 void JobMetrics::OnTick(const Scheduler& scheduler) {

@@ -9,8 +9,8 @@
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "coordinator/runtime/driver_loop.h"
-#include "rpc/metric_families.h"
 #include "coordinator/runtime/telemetry.h"
+#include "rpc/metric_families.h"
 
 namespace ll {
 
@@ -31,12 +31,12 @@ class JobMetrics : public DriverListener {
 
  private:
   struct Series {
-    int64_t epoch = -1;      // that `info` shows
-    int64_t checkpoint = -1;  // newest step that is safe, as last seen
+    int64_t epoch = -1;                                // that `info` shows
+    int64_t checkpoint = -1;                           // newest step that is safe, as last seen
     absl::Duration safe_since = absl::ZeroDuration();  // when that was seen, steady time
     absl::Duration held = absl::ZeroDuration();        // with slots, as watched by this process
     int64_t highest_step = -1;
-    double trained_seconds = 0;                         // of steps done for the first time
+    double trained_seconds = 0;                                // of steps done for the first time
     double new_trained_seconds = 0, new_repeated_seconds = 0;  // not yet in the cluster's counters
     int ranks = 0;
     absl::Duration remove_at = absl::InfiniteDuration();  // steady time

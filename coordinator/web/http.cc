@@ -24,8 +24,10 @@ std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& thi
   nlohmann::ordered_json groups = nlohmann::ordered_json::array();
   for (const Worker& worker : view.workers) {
     if (!Reachable(worker, this_host)) continue;
-    groups.push_back(
-        {{"targets", {worker.http_address}}, {"labels", {{"worker", worker.name.value()}}}});
+    nlohmann::ordered_json group;
+    group["targets"] = nlohmann::ordered_json::array({worker.http_address});
+    group["labels"]["worker"] = worker.name.value();
+    groups.push_back(std::move(group));
   }
   return groups.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

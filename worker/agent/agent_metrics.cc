@@ -43,11 +43,12 @@ AgentMetrics::AgentMetrics(const std::string& version)
       step_seconds_(GaugeOf(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
       peak_memory_bytes_(
           GaugeOf(registry_, "ll_rank_peak_memory_bytes", "Peak memory of the rank's process.")),
-      phase_seconds_(GaugeOf(registry_, "ll_rank_phase_seconds",
-                            "Seconds of the newest told step by phase; exchange is part of forward "
-                            "and backward, wait is for slower ranks.")),
+      phase_seconds_(
+          GaugeOf(registry_, "ll_rank_phase_seconds",
+                  "Seconds of the newest told step by phase; exchange is part of forward "
+                  "and backward, wait is for slower ranks.")),
       straggler_score_(GaugeOf(registry_, "ll_rank_straggler_score",
-                              "Compute time of the rank over the ranks' median, smoothed.")),
+                               "Compute time of the rank over the ranks' median, smoothed.")),
       events_(CounterOf(registry_, "ll_rank_events_total", "Events received from the rank.")),
       gpu_ranks_(GaugeOf(registry_, "ll_rank_gpu_info",
                          "1, with the GPU on which a rank runs: to join ll_gpu_* with job_id, rank "

@@ -96,8 +96,7 @@ class NvmlReader : public GpuReader {
       out.temperature_celsius = number;
     if (power_ && power_(device, &number) == 0) out.power_watts = number / 1e3;
     if (clock_ && clock_(device, nvml::kClockSm, &number) == 0) out.clock_hertz = number * 1e6;
-    if (energy_ && energy_(device, &wide) == 0)
-      out.energy_joules = static_cast<double>(wide) / 1e3;
+    if (energy_ && energy_(device, &wide) == 0) out.energy_joules = static_cast<double>(wide) / 1e3;
     if (throttle_ && throttle_(device, &wide) == 0) {
       out.throttled_power = (wide & (nvml::kSwPowerCap | nvml::kHwPowerBrake)) != 0;
       out.throttled_thermal = (wide & (nvml::kSwThermal | nvml::kHwThermal)) != 0;

@@ -78,7 +78,7 @@ class HangingReader : public GpuReader {
 };
 
 TEST(GpuMetricsTest, ADriverThatHangsStopsNobody) {
-  static absl::Notification released;  // outlives the thread that is left behind
+  static auto& released = *new absl::Notification;  // outlives the thread that is left behind
   const absl::Time began = absl::Now();
   {
     const GpuMetrics metrics(std::make_unique<HangingReader>(released), absl::Milliseconds(1),
