@@ -230,11 +230,17 @@ TEST_F(ClusterMetricsTest, SeriesGrowWithRunningJobsOnly) {
   for (int i = 0; i < 30; ++i)
     metrics_.OnRpc(absl::StrCat("/ll.v1.Jobs/M", i), "OK", absl::Milliseconds(1));
   for (int i = 0; i < 10; ++i) AddWorker(absl::StrCat("w", i), 10);
+  for (int i = 0; i < 40; ++i) {
+    QueueRecord queue;
+    queue.name = absl::StrCat("q", i);
+    Step(SetQueueEvent{queue, "me"});
+  }
   Tick();
   const auto submit = [this](int from, int to) {
     for (int i = from; i < to; ++i) Submit(absl::StrCat("job-", i), absl::StrCat("q", i % 40));
   };
   submit(0, 100);
+  Pass(absl::Seconds(2));
   for (int i = 0; i < 100; ++i) {
     Report(absl::StrCat("job-", i), TrainingFact{});
     Steps(absl::StrCat("job-", i), {1}, 1);
