@@ -220,6 +220,7 @@ grpc::ServerUnaryReactor* AdminService::ListData(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* AdminService::Version(grpc::CallbackServerContext* context,
                                                 const v1::VersionRequest*,
                                                 v1::VersionResponse* response) {
+  context->AddTrailingMetadata("ll-time-ms", absl::StrCat(absl::ToUnixMillis(api_.clock->Now())));
   UnaryCall call(api_, "/ll.v1.Admin/Version", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   response->set_version(LL_VERSION);

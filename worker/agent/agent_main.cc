@@ -1,7 +1,7 @@
 // ll-worker: the agent of a host. Reads flags, opens the work directory, and runs one loop: wait
 // for a trainer's event, a message of the coordinator, a signal or 100 ms; then act. Exit codes: 0
-// asked to end, 1 an error on this host, 2 usage, 3 refused by the coordinator (name in use,
-// version), 6 denied.
+// asked to end, 1 an error on this host (`preflight`: a check failed), 2 usage, 3 refused by the
+// coordinator (name in use, version), 6 denied.
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -22,6 +22,7 @@
 #include "worker/agent/connection.h"
 #include "worker/agent/gpu_metrics.h"
 #include "worker/agent/options.h"
+#include "worker/agent/preflight.h"
 
 namespace ll {
 namespace {
@@ -184,6 +185,11 @@ int Main(int argc, char** argv) {
   absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
   if (!options.ok()) return PrintError(options.status(), 2);
+  if (options->preflight) {
+    const std::vector<PreflightCheck> checks = RunPreflight(*options);
+    std::fputs((options->json ? PreflightJson(checks) : PreflightTable(checks)).c_str(), stdout);
+    return Passed(checks) ? 0 : 1;
+  }
   const ServiceNotify notify = ServiceNotify::FromEnvironment();
   const int signal_fd = SignalFd();
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -1,7 +1,5 @@
 #include "worker/agent/gpu_probe.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,24 +10,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
-#include "base/subprocess.h"
+#include "worker/agent/capture.h"
 
 namespace ll {
 namespace {
 
 constexpr int64_t kMebibyte = 1 << 20;
-
-std::string FindProgram() {
-  for (const char* path : {"/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi",
-                           "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"}) {
-    if (access(path, X_OK) == 0) return path;
-  }
-  return "";
-}
 
 int64_t HostMemoryBytes() {
   int64_t bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
@@ -46,6 +35,14 @@ int64_t HostMemoryBytes() {
 }
 
 }  // namespace
+
+std::string NvidiaSmi() {
+  for (const char* path : {"/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi",
+                           "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"}) {
+    if (access(path, X_OK) == 0) return path;
+  }
+  return "";
+}
 
 std::string GpuKind(absl::string_view name, int64_t memory_bytes) {
   absl::ConsumePrefix(&name, "NVIDIA ");
@@ -81,35 +78,20 @@ absl::StatusOr<std::vector<v1::Slot>> ParseGpuList(absl::string_view text) {
 }
 
 absl::StatusOr<std::vector<v1::Slot>> ProbeGpus(absl::Duration timeout) {
-  const std::string program = FindProgram();
+  const std::string program = NvidiaSmi();
   if (program.empty()) return std::vector<v1::Slot>();
-  int fds[2];
-  if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus(errno, "cannot make", "a pipe");
-  SubprocessOptions options;
-  options.argv = {program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"};
-  options.inherited_fds = {{1, fds[1]}};
-  absl::StatusOr<Subprocess> process = Subprocess::Start(options);
-  close(fds[1]);
-  std::string text;
-  const absl::Time deadline = absl::Now() + timeout;
-  bool open = process.ok();
-  while (open && absl::Now() < deadline) {
-    pollfd wait{fds[0], POLLIN, 0};
-    poll(&wait, 1, 100);
-    char buffer[4096];
-    const ssize_t n = read(fds[0], buffer, sizeof buffer);
-    if (n > 0) text.append(buffer, n);
-    if (n == 0) open = false;
+  const absl::StatusOr<Captured> run =
+      CaptureOutput({program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"},
+                    timeout);
+  if (run.status().code() != absl::StatusCode::kDeadlineExceeded && !run.ok()) return run.status();
+  if (!run.ok() || run->exit_code != 0) {
+    return FieldStatus(
+        absl::StatusCode::kUnavailable, "gpus",
+        absl::StrCat(program, run.ok() ? absl::StrCat(" failed: ", OneLine(run->output))
+                                       : " did not answer"),
+        "repair the NVIDIA driver, or give --cpu-slots N to use none of the GPUs");
   }
-  close(fds[0]);
-  if (!process.ok()) return process.status();
-  const auto exit = process->Wait(std::max(absl::ZeroDuration(), deadline - absl::Now()));
-  if (!exit || exit->exit_code != 0 || exit->signal != 0) {
-    return FieldStatus(absl::StatusCode::kUnavailable, "gpus",
-                       absl::StrCat(program, exit ? " failed: " : " did not answer: ", text),
-                       "repair the NVIDIA driver, or give --cpu-slots N to use none of the GPUs");
-  }
-  return ParseGpuList(text);
+  return ParseGpuList(run->output);
 }
 
 absl::StatusOr<std::vector<v1::Slot>> SelectGpus(std::vector<v1::Slot> gpus,

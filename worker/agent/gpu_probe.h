@@ -11,6 +11,9 @@
 
 namespace ll {
 
+// Path of nvidia-smi where it is installed, else empty.
+std::string NvidiaSmi();
+
 // What `nvidia-smi --query-gpu=index,name,memory.total --format=csv,noheader,nounits` prints, as
 // slots. Errors: a line that is not "INDEX, NAME, MEBIBYTES".
 absl::StatusOr<std::vector<v1::Slot>> ParseGpuList(absl::string_view text);

@@ -32,7 +32,7 @@ struct Flags {
   int cpu_slots = 0, trainer_threads = 0;
   int64_t slot_memory = 0, shutdown_grace = 60;
   std::vector<std::string> roots;
-  bool verbose = false, http_public = false;
+  bool verbose = false, http_public = false, json = false;
 };
 
 void Declare(CLI::App& app, Flags& f) {
@@ -94,6 +94,13 @@ void Declare(CLI::App& app, Flags& f) {
       ->capture_default_str();
   app.add_flag("-v,--verbose", f.verbose, "Log more");
   AddConfigFile(app);
+  auto* preflight = app.add_subcommand(
+      "preflight",
+      "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, clock, "
+      "shared memory, open files. Takes the flags that ll-worker will take; exit status 1 where a "
+      "check fails");
+  preflight->add_flag("--json", f.json, "Print JSON instead of a table");
+  preflight->fallthrough();
 }
 
 std::string HostName() {
@@ -226,12 +233,20 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
     return MakeFieldError({"root", "at least one NAME=DIR, because jobs come from another host",
                            "none", "name the folders whose models and data jobs may read"});
   }
-  LL_ASSIGN_OR_RETURN(agent.trainer, TrainerPath(flags.trainer));
+  absl::StatusOr<std::string> trainer = TrainerPath(flags.trainer);
+  if (trainer.ok()) agent.trainer = *std::move(trainer);
+  out.trainer_error = trainer.status();
   agent.nvlink_domain = flags.nvlink_domain;
   agent.rack = flags.rack;
   agent.fabric_host = flags.fabric_host.empty() ? LocalAddressTowards(first) : flags.fabric_host;
   agent.shutdown_grace = absl::Seconds(flags.shutdown_grace);
-  LL_RETURN_IF_ERROR(ChooseSlots(flags, agent));
+  out.slots_error = ChooseSlots(flags, agent);
+  out.preflight = app.got_subcommand("preflight");
+  out.json = flags.json;
+  if (!out.preflight) {
+    LL_RETURN_IF_ERROR(out.trainer_error);
+    LL_RETURN_IF_ERROR(out.slots_error);
+  }
   return out;
 }
 

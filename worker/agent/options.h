@@ -15,6 +15,9 @@ struct WorkerOptions {
   ChannelConfig channel;
   std::string http;
   bool verbose = false;
+  // `ll-worker preflight`: look at the host and end. What else ends the start is then a finding:
+  bool preflight = false, json = false;
+  absl::Status slots_error, trainer_error;
 };
 
 // Reads flags and what they name (roots, token, GPUs). On --help or a usage error CLI11's text is
