@@ -93,6 +93,16 @@ class StaticTest(unittest.TestCase):
                                  if not (ROOT / path).exists()]
         self.none(findings)
 
+    def test_messages_of_the_troubleshooting_page_exist(self):
+        names = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "*.cc", "*.h"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                               check=True).stdout.split()
+        source = "".join((ROOT / name).read_text(errors="replace") for name in names if "_test." not in name and not name.startswith("tests/"))
+        source = re.sub(r'"\s*\n\s*"', "", source)  # literals that go on in the next line
+        headings = re.findall(r"^### `(.*)`$", self.pages["docs/troubleshooting.md"], flags=re.M)
+        self.assertGreater(len(headings), 20)
+        self.none([f"docs/troubleshooting.md: no program says {piece.strip()!r}" for heading in headings for piece in heading.split("…")
+                   if len(piece.strip()) > 2 and piece.strip() not in source])
+
     def test_the_checks_find_what_they_are_for(self):
         """Each on a page that is wrong in one way."""
         def findings(text):

@@ -80,9 +80,8 @@ absl::StatusOr<std::vector<v1::Slot>> ParseGpuList(absl::string_view text) {
 absl::StatusOr<std::vector<v1::Slot>> ProbeGpus(absl::Duration timeout) {
   const std::string program = NvidiaSmi();
   if (program.empty()) return std::vector<v1::Slot>();
-  const absl::StatusOr<Captured> run =
-      CaptureOutput({program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"},
-                    timeout);
+  const absl::StatusOr<Captured> run = CaptureOutput(
+      {program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"}, timeout);
   if (run.status().code() != absl::StatusCode::kDeadlineExceeded && !run.ok()) return run.status();
   if (!run.ok() || run->exit_code != 0) {
     return FieldStatus(

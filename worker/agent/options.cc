@@ -96,7 +96,8 @@ void Declare(CLI::App& app, Flags& f) {
   AddConfigFile(app);
   auto* preflight = app.add_subcommand(
       "preflight",
-      "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, clock, "
+      "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, "
+      "clock, "
       "shared memory, open files. Takes the flags that ll-worker will take; exit status 1 where a "
       "check fails");
   preflight->add_flag("--json", f.json, "Print JSON instead of a table");

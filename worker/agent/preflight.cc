@@ -88,12 +88,12 @@ std::vector<Check> CheckGpus(const WorkerOptions& options) {
   }
   std::vector<std::string> indices;
   for (const v1::Slot& slot : options.agent.slots) indices.push_back(absl::StrCat(slot.index()));
-  const auto run = CaptureOutput(
-      {NvidiaSmi(), absl::StrCat("--id=", absl::StrJoin(indices, ",")),
-       "--query-gpu=index,temperature.gpu,ecc.errors.uncorrected.volatile.total,"
-       "remapped_rows.pending,clocks_throttle_reasons.hw_slowdown",
-       "--format=csv,noheader,nounits"},
-      kProgramTimeout);
+  const auto run =
+      CaptureOutput({NvidiaSmi(), absl::StrCat("--id=", absl::StrJoin(indices, ",")),
+                     "--query-gpu=index,temperature.gpu,ecc.errors.uncorrected.volatile.total,"
+                     "remapped_rows.pending,clocks_throttle_reasons.hw_slowdown",
+                     "--format=csv,noheader,nounits"},
+                    kProgramTimeout);
   if (!run.ok() || run->exit_code != 0) {
     return {Failed("gpus", run.ok() ? run->output : std::string(run.status().message()),
                    "repair the NVIDIA driver")};
@@ -111,8 +111,8 @@ Check CheckNccl(const WorkerOptions& options) {
     check.fix = "install nccl-tests to have it measured";
     return check;
   }
-  const auto run = CaptureOutput({program, "-b", "64M", "-e", "64M", "-g", absl::StrCat(gpus)},
-                                 kProgramTimeout);
+  const auto run =
+      CaptureOutput({program, "-b", "64M", "-e", "64M", "-g", absl::StrCat(gpus)}, kProgramTimeout);
   if (!run.ok() || run->exit_code != 0) {
     return Failed(check.name, run.ok() ? run->output : std::string(run.status().message()),
                   "run all_reduce_perf with NCCL_DEBUG=INFO; settings: docs/multi-host.md");
@@ -127,7 +127,8 @@ Check ClockCheck(const std::string& sent_ms, absl::Time began, absl::Time ended)
   // Right at most by half of the round trip.
   const absl::Duration skew = absl::FromUnixMillis(ms) - (began + (ended - began) / 2);
   check.result = absl::AbsDuration(skew) > kClockTolerance ? Check::kFailed : Check::kOk;
-  check.found = absl::StrFormat("the coordinator's is %.3f s %s", absl::ToDoubleSeconds(absl::AbsDuration(skew)),
+  check.found = absl::StrFormat("the coordinator's is %.3f s %s",
+                                absl::ToDoubleSeconds(absl::AbsDuration(skew)),
                                 skew < absl::ZeroDuration() ? "behind" : "ahead");
   if (check.result == Check::kFailed) check.fix = "run an NTP client (chrony) on both hosts";
   return check;
@@ -243,8 +244,8 @@ Check CheckSharedMemory(const std::string& folder, bool gpu_slots, int slots) {
 }
 
 Check CheckOpenFiles(int64_t limit) {
-  Check check{"open files", Check::kOk,
-              limit < 0 ? std::string("unlimited") : HumanCount(limit), ""};
+  Check check{"open files", Check::kOk, limit < 0 ? std::string("unlimited") : HumanCount(limit),
+              ""};
   if (limit >= 0 && limit < kLeastOpenFiles) {
     check.result = Check::kFailed;
     check.fix = absl::StrCat("at least ", HumanCount(kLeastOpenFiles),
@@ -277,7 +278,8 @@ std::vector<Check> JudgeGpuHealth(absl::string_view text) {
     } else if (parts[3] == "Yes") {
       check.result = Check::kFailed;
       check.fix = "reset the GPU, so that the broken rows are replaced";
-    } else if (parts[4] == "Active" || (absl::SimpleAtoi(parts[1], &celsius) && celsius >= kHotCelsius)) {
+    } else if (parts[4] == "Active" ||
+               (absl::SimpleAtoi(parts[1], &celsius) && celsius >= kHotCelsius)) {
       check.result = Check::kWarning;
       check.fix = "look at cooling and power: it runs slower, and its gangs with it";
     }
@@ -319,8 +321,8 @@ std::vector<Check> RunPreflight(const WorkerOptions& options) {
                                   static_cast<int>(options.agent.slots.size())));
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
-  out.push_back(CheckOpenFiles(
-      files.rlim_cur == RLIM_INFINITY ? -1 : static_cast<int64_t>(files.rlim_cur)));
+  out.push_back(
+      CheckOpenFiles(files.rlim_cur == RLIM_INFINITY ? -1 : static_cast<int64_t>(files.rlim_cur)));
   return out;
 }
 

@@ -159,8 +159,8 @@ TEST_F(PreflightTest, TableAndJsonSayTheSame) {
   };
   EXPECT_FALSE(Passed(checks));
   EXPECT_TRUE(Passed({checks[0], checks[1]}));
-  EXPECT_THAT(PreflightTable(checks), AllOf(HasSubstr("two             not measured  no GPU"),
-                                            HasSubstr("fix: mend it")));
+  EXPECT_THAT(PreflightTable(checks),
+              AllOf(HasSubstr("two             not measured  no GPU"), HasSubstr("fix: mend it")));
   const auto json = nlohmann::json::parse(PreflightJson(checks));
   EXPECT_EQ(json["passed"], false);
   EXPECT_EQ(json["checks"][2]["fix"], "mend it");
