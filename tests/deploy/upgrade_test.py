@@ -14,7 +14,9 @@ import tempfile
 import time
 import unittest
 
-BIN = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/bin").resolve()
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+from service import BIN, CONFIG  # noqa: E402
+
 DEADLINE_S = 60
 # What each schema brought, as coordinator/store/migrations.cc has it: taken away again, it is the one before.
 BROUGHT = {3: ("schedules", "schedule_runs"), 2: ("queues",)}
@@ -65,7 +67,10 @@ class UpgradeTest(unittest.TestCase):
         (self.root / "tokens.bin").write_bytes(bytes(4096))
         self.start_coordinator()
         self.llctl("data", "add", "tokens", self.root / "tokens.bin", "--default")
-        job = self.llctl("submit", "--model", "7b", "--ctx", 8192, "--name", "kept")
+        (self.root / "tiny").mkdir()
+        (self.root / "tiny/config.json").write_text(json.dumps(CONFIG))
+        self.llctl("models", "add", "tiny", self.root / "tiny")
+        job = self.llctl("submit", "--model", "tiny", "--ctx", 512, "--name", "kept")
         self.stop("ll-coordinator")
         return job
 
@@ -127,7 +132,7 @@ class UpgradeTest(unittest.TestCase):
         self.stop("ll-coordinator")
         self.start_coordinator()
         self.await_worker()
-        later = self.llctl("submit", "--model", "7b", "--ctx", 8192, "--name", "later")
+        later = self.llctl("submit", "--model", "tiny", "--ctx", 512, "--name", "later")
         self.stop("ll-worker")
         self.stop("ll-coordinator")
 
@@ -141,7 +146,7 @@ class UpgradeTest(unittest.TestCase):
         refused = self.processes.pop("ll-worker")
         self.addCleanup(refused.stdout.close)
         self.assertEqual(refused.wait(timeout=DEADLINE_S), 3, self.log("ll-worker"))
-        self.assertIn("remove agent.json in this worker's work directory", self.log("ll-worker"))
+        self.assertIn("its data folder is older than the worker's orders", self.log("ll-worker"))
         (self.root / "w1/agent.json").unlink()
         self.start_worker()
         self.await_worker()

@@ -75,7 +75,7 @@ def parse(page, text):
                 findings.append(f"{page}:{number - 1}: a marker without a block behind it")
             match = MARKER.match(line)
             marker = (match[1], match[2] or "") if match else None
-            if not match and "<!--" in line and re.search(r"<!-- *(run|not|output|file)\b", line):
+            if not match and "<!--" in line and re.search(r"<!-- *(run|not run|output|file)s?\b", line):
                 findings.append(f"{page}:{number}: not a marker: {line.strip()}")
     if opened:
         findings.append(f"{page}:{opened['line']}: the block has no end")

@@ -35,7 +35,6 @@ def command_sections(program, words, depth):
     text = help_of(program, *words)
     if name in SPEC_FLAGS:
         text = re.sub(r"\n\nWhat:\n.*?(?=\n\n\n?Example|\Z)", "\n\nA job's keys: as for `llctl submit`.", text, flags=re.S)
-        text += "\n" + "  --data, --model, …"
     yield f"{'#' * depth} `{name}`\n```text\n{text}\n```\n"
     for word in subcommands(text):
         yield from command_sections(program, [*words, word], min(depth + 1, 4))

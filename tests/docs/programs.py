@@ -5,6 +5,12 @@ import shlex
 PROGRAMS = ("llctl", "ll-coordinator", "ll-worker", "ll-trainer", "ll-data")
 # Flags of tools behind a pipe and the like are not ours.
 ENDS = {"|", "&&", "||", ";", "&", ">", ">>", "2>", "<", "#", "&>"}
+# What may stand in front of a program's name, beside variables.
+BEFORE = {"until", "while", "if", "then", "do", "exec", "sudo", "env", "!"}
+# Flags with a value that may stand in front of a subcommand.
+WITH_VALUE = {"-o", "--output", "--coordinator", "--timeout", "--token-file", "--ca", "--data-dir", "--config"}
+# Commands that take the flags of a job's keys; the reference shows them once.
+TAKES_SPEC = ("llctl plan", "llctl schedule create")
 
 
 def help_sections(reference):
@@ -22,16 +28,18 @@ def commands(line):
         words = list(lexer)
     except ValueError:  # a quote that closes on another line
         words = line.split()
-    call = None
+    call, first = None, True
     for word in words:
-        if word.rpartition("/")[2] in PROGRAMS and call is None:
-            call = [word.rpartition("/")[2]]
+        if first and word.rpartition("/")[2] in PROGRAMS:
+            call, first = [word.rpartition("/")[2]], False
         elif word in ENDS or set(word) <= set("|&;<>()"):
             if call:
                 yield call
-            call = None
+            call, first = None, True
         elif call is not None:
             call.append(word)
+        else:
+            first = first and (word in BEFORE or re.fullmatch(r"\w+=.*", word) is not None) or word == "--"
     if call:
         yield call
 
@@ -48,13 +56,26 @@ def spans(text):
                     yield number, code
 
 
+def subcommand(words):
+    """The first word that is neither a flag nor its value; None where an unknown flag comes first, which may have one."""
+    skip = False
+    for word in words:
+        if skip or word in WITH_VALUE:
+            skip = not skip
+        elif word.startswith("-"):
+            return None
+        else:
+            return word
+    return None
+
+
 def wrong(call, sections):
     """What of a call does not exist; empty: all does."""
     name, rest = call[0], call[1:]
     flags = set()
     while True:
         flags |= set(re.findall(r"--[a-z][a-z0-9-]*", sections[name]))
-        word = next((w for w in rest if not w.startswith("-")), None)
+        word = subcommand(rest)
         deeper = f"{name} {word}"
         if deeper not in sections:
             # A word in place of a subcommand: a placeholder, or a typing error.
@@ -64,6 +85,8 @@ def wrong(call, sections):
             break
         rest = rest[rest.index(word) + 1:]
         name = deeper
+    if name in TAKES_SPEC:
+        flags |= set(re.findall(r"--[a-z][a-z0-9-]*", sections["llctl submit"]))
     # Global flags may stand behind a subcommand too.
     flags |= set(re.findall(r"--[a-z][a-z0-9-]*", sections[call[0]]))
     for word in rest:

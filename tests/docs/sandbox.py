@@ -100,9 +100,13 @@ class Place:
         if self.kind == "coordinator":
             for name in ("books", "book"):
                 self.llctl("data", "add", name, self.folder / "data/book.bin", *(["--default"] if name == "books" else []))
-            # As if their weights lay on workers that are yet to come.
-            for name in ("7b", "70b"):
-                self.llctl("models", "add", name, f"/srv/ll/models/{name}")
+            # As if their weights were there: to accept a job, the shape suffices.
+            for model in json.loads(self.llctl("-o", "json", "models", "list")):
+                if model["name"] in ("7b", "70b"):
+                    folder = self.folder / "models-of-size" / model["name"]
+                    folder.mkdir(parents=True)
+                    (folder / "config.json").write_text(model["config_json"])
+                    self.llctl("models", "add", model["name"], folder)
 
     def _start_worker(self):
         self._start("ll-worker", "--coordinator", self.address, "--http", "127.0.0.1:0", "--work-dir", self.folder / "w1", "--name", "w1",
