@@ -28,7 +28,8 @@ from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
 NIGHTLY = ROOT / "deploy/nightly"
 SHORTER = {"model": "smollm2", "context_length": "512", "stages": "512", "max_steps": "2", "gradient_accumulation_steps": "1",
            "gate": "ppl<=1e9", "eval_sliding_window": "512", "save_steps": "0"}
-FLAGS = [word for key, value in SHORTER.items() for word in ("--set", f"{key}={value}")]
+# Losses are compared to the bit, the speed of a busy machine is not.
+FLAGS = ["--tolerance-tokens-per-second", "0.99"] + [word for key, value in SHORTER.items() for word in ("--set", f"{key}={value}")]
 
 
 class NightlyTest(ServiceCase):
@@ -79,18 +80,14 @@ class NightlyTest(ServiceCase):
                 self.llctl("schedule", "run", "nightly")
                 runs = self.judged("nightly", count, DEADLINE_S)
         self.assertEqual(runs[0]["verdict"], "BASELINE", runs[0])
-        # Losses are equal to the bit; the speed of a busy machine may differ by more than its tolerance.
-        self.assertIn(runs[1]["verdict"], ("SAME", "BETTER", "REGRESSED"), runs[1])
-        if runs[1]["verdict"] == "REGRESSED":
-            self.assertRegex(runs[1]["verdict_reason"], "^(speed|memory)")
+        self.assertIn(runs[1]["verdict"], ("SAME", "BETTER"), runs[1])
         self.assertEqual(runs[0]["final_loss"], runs[1]["final_loss"])
         self.assertNotIn("diverging_step", runs[1])
 
-        good = runs[-1]["verdict"] != "REGRESSED"
-        said = self.script("verdict.sh", code=0 if good else 1)
-        self.assertIn(f"nightly {runs[-1]['fire_time']}: {runs[-1]['verdict'].lower()}", said)
+        self.assertIn(f"nightly {runs[-1]['fire_time']}: {runs[-1]['verdict'].lower()}", self.script("verdict.sh"))
         # What the alerts read.
-        self.assertEqual([line.split()[-1] != "0" for line in self.metric("ll_schedule_last_verdict")], [good])
+        self.assertNotEqual([line.split()[-1] for line in self.metric("ll_schedule_last_verdict")], ["0"])
+        self.assertEqual(len(self.metric("ll_schedule_last_verdict")), 1)
         self.assertEqual(len(self.metric("ll_schedule_last_success_time_seconds")), 1)
 
     @unittest.skipIf(BY_THE_CLOCK, "is in the other run of this file")
