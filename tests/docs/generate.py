@@ -21,7 +21,7 @@ SPEC_FLAGS = ("llctl plan", "llctl schedule create")
 def help_of(program, *words):
     run = subprocess.run([program, *words, "--help"], capture_output=True, text=True, timeout=60, check=True,
                          env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
-    return run.stdout.strip("\n")
+    return run.stdout.replace(str(program), program.name).strip("\n")
 
 
 def subcommands(text):
