@@ -121,6 +121,12 @@ void AddPlanCommand(CLI::App& app, Action& chosen) {
       ->add_option("--calibration", options->local.calibration,
                    "With --device: what `ll-trainer probe` printed on such a host.")
       ->type_name("FILE");
+  command
+      ->add_option(
+          "--prices", options->local.prices,
+          "With --device: what devices cost and draw, as ll-coordinator --prices takes it.")
+      ->type_name("FILE");
+  command->add_option("--currency", options->local.currency, "Of --prices.")->capture_default_str();
   options->flags.AddTo(*command);
   command->footer(
       "\nWithout a coordinator: llctl plan --model 70b --ctx 32768 --device H100 --gpus 8\n"

@@ -17,6 +17,8 @@ struct LocalPlanOptions {
   int64_t gpus_per_host = 8;
   int64_t memory_bytes = 0;  // of a device; 0: as the catalogue says, of a CPU as this host has
   std::string calibration;   // file with what `ll-trainer probe` printed; empty: none
+  // What devices cost (model/plan/prices.h); no file: nothing.
+  std::string prices, currency = "USD";
 };
 
 // The model's shape: a built-in name, a folder or config.json on this host, or the spec's inline

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,8 @@ struct Calibration {
   std::string build;  // of the trainer that measured
 };
 absl::StatusOr<Calibration> ParseCalibration(absl::string_view json);
+// The newest of each kind among the *.json files of a folder. Errors name the file.
+absl::StatusOr<std::map<std::string, Calibration>> ReadCalibrations(const std::string& folder);
 // `rates` with what was measured in their place.
 DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration);
 
