@@ -65,6 +65,10 @@ absl::StatusOr<std::vector<Cluster>> ClustersOf(const LocalPlanOptions& options)
     }
     add(*kind);
   }
+  for (Cluster& c : clusters) {
+    const auto kept = options.kept.find(c.device.kind);
+    if (kept != options.kept.end()) c.rates = WithCalibration(c.rates, kept->second);
+  }
   if (options.calibration.empty()) return clusters;
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.calibration));
   const auto measured = ParseCalibration(text);

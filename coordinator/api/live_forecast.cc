@@ -27,7 +27,6 @@ void FillWait(const Measured& measured, absl::Time now, v1::Forecast& f) {
           high + absl::Seconds(f.duration_high_seconds()), f);
 }
 
-// What one rank and second of the job cost.
 void FillUsed(const Job& job, v1::Forecast& f) {
   // Where the number of ranks changed, forecast_done is what spec.gpus ranks would have taken.
   const double rank_seconds =

@@ -89,6 +89,7 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
   LL_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject(json, {4, 100}));
   Calibration out;
   out.device = TextOf(object, "device");
+  out.host = TextOf(object, "host");
   out.time = TextOf(object, "time");
   out.build = TextOf(object, "build");
   if (out.device.empty())

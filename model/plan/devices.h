@@ -49,11 +49,12 @@ const DeviceKind* FindDevice(absl::string_view kind);
 DeviceRates RatesOf(absl::string_view kind);
 
 // What `ll-trainer probe` measured on a host, as it prints it: one JSON object with device,
-// gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, time and build. Errors:
+// gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, host, time and build. Errors:
 // InvalidArgument naming the key.
 struct Calibration {
   std::string device;  // kind
   double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
+  std::string host;   // whose it is; may be empty
   std::string time;   // RFC 3339, when it was measured
   std::string build;  // of the trainer that measured
 };
