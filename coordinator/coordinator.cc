@@ -21,6 +21,7 @@
 #include "coordinator/engine/engines.h"
 #include "coordinator/runtime/cluster_metrics.h"
 #include "coordinator/runtime/driver.h"
+#include "coordinator/runtime/forecast_records.h"
 #include "coordinator/runtime/job_metrics.h"
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/run_judge.h"
@@ -29,6 +30,7 @@
 #include "coordinator/web/http.h"
 #include "coordinator/workers/hub.h"
 #include "coordinator/workers/session.h"
+#include "model/plan/prices.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
 #include "rpc/server.h"
@@ -105,6 +107,11 @@ class RealCoordinator : public Coordinator {
         TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
     follow_ = std::make_unique<FollowHub>(*telemetry_);
     run_judge_ = std::make_unique<RunJudge>(*driver_, *telemetry_, clock);
+    forecasts_ = std::make_unique<ForecastRecords>(
+        absl::StrCat(options.data_dir, "/forecasts.jsonl"), *telemetry_, clock,
+        [this](const ForecastRecord& record) {
+          metrics_.OnForecast(record.DurationError(), record.MemoryError());
+        });
   }
 
   ~RealCoordinator() override {
@@ -123,8 +130,10 @@ class RealCoordinator : public Coordinator {
     LL_ASSIGN_OR_RETURN(
         auto credentials,
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
+    LL_RETURN_IF_ERROR(ReadRates());
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
+    LL_RETURN_IF_ERROR(forecasts_->Load());
     LL_RETURN_IF_ERROR(MakeDirs(absl::StrCat(options_.data_dir, "/telemetry")));
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
@@ -157,11 +166,20 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(&health_);
     driver_->AddListener(&telemetry_remover_);
     driver_->AddListener(run_judge_.get());
+    driver_->AddListener(forecasts_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
       job_metrics_.OnNews(job, news);
       follow_->OnNews(job);
     });
+  }
+
+  // What plans are made with besides the catalogue.
+  absl::Status ReadRates() {
+    LL_ASSIGN_OR_RETURN(admission_.prices, ReadPrices(options_.prices, options_.currency));
+    if (options_.calibrations.empty()) return absl::OkStatus();
+    LL_ASSIGN_OR_RETURN(admission_.calibrations, ReadCalibrations(options_.calibrations));
+    return absl::OkStatus();
   }
 
   absl::Status SetUpAuth(bool loopback) {
@@ -179,12 +197,16 @@ class RealCoordinator : public Coordinator {
 
   void SetUpServices(bool loopback) {
     api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_, &clock_};
-    const AdmissionOptions admission{.paths_are_local = loopback,
-                                     .shared_job_store = options_.shared_job_store};
+    admission_.paths_are_local = loopback;
+    admission_.shared_job_store = options_.shared_job_store;
+    admission_.memory_factor = [this](const std::string& device, const std::string& model,
+                                      const std::string& method) {
+      return forecasts_->MemoryFactor(device, model, method);
+    };
     jobs_ = std::make_unique<JobsService>(
-        api_, *follow_, hub_, JobsOptions{.admission = admission, .data_dir = options_.data_dir});
-    admin_ = std::make_unique<AdminService>(api_, hub_, admission);
-    schedules_ = std::make_unique<SchedulesService>(api_, admission);
+        api_, *follow_, hub_, JobsOptions{.admission = admission_, .data_dir = options_.data_dir});
+    admin_ = std::make_unique<AdminService>(api_, hub_, admission_);
+    schedules_ = std::make_unique<SchedulesService>(api_, admission_);
     workers_ = std::make_unique<WorkersService>(api_, hub_);
   }
 
@@ -251,6 +273,8 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<FollowHub> follow_;
   std::unique_ptr<Driver> driver_;
   std::unique_ptr<RunJudge> run_judge_;
+  std::unique_ptr<ForecastRecords> forecasts_;
+  AdmissionOptions admission_;
   std::unique_ptr<Authenticator> authenticator_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;

@@ -49,6 +49,13 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
                  "Tokens file: one JSON object a line (token_sha256, user, scopes, expires)");
   app.add_flag("--shared-job-store", o.shared_job_store,
                "All workers write to one job store, so any host can resume any checkpoint");
+  app.add_option("--prices", o.prices,
+                 "YAML or JSON file of what devices cost and draw: H100: {per_hour: 2.99, watts: "
+                 "700}");
+  app.add_option("--currency", o.currency, "Of --prices")->capture_default_str();
+  app.add_option("--calibrations", o.calibrations,
+                 "Folder of what `llctl plan --calibrate` measured on such hosts; plans then use "
+                 "it in place of data sheets");
   app.add_option("--lease-seconds", o.lease_seconds,
                  "Silence after which a worker counts as out of contact")
       ->capture_default_str();

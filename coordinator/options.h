@@ -16,6 +16,8 @@ struct CoordinatorOptions {
   std::string tls_cert, tls_key, tls_client_ca;
   std::string tokens;
   bool shared_job_store = false;
+  std::string prices, currency = "USD";
+  std::string calibrations;
   double lease_seconds = 30;
   double heartbeat_seconds = 5;
   double grow_after_idle_seconds = 60, resize_interval_seconds = 1800, restart_cost_seconds = 120;

@@ -4,12 +4,15 @@
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "llctl/calibrate.h"
 #include "llctl/errors.h"
 #include "llctl/plan_local.h"
 #include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
+#include "llctl/residuals.h"
 
 namespace ll {
 
@@ -91,11 +94,119 @@ void PrintPlans(const google::protobuf::RepeatedPtrField<v1::Job>& jobs, Session
   output.PrintTable(table);
 }
 
-void AddPlanCommand(CLI::App& app, Action& chosen) {
-  struct PlanOptions {
-    SpecFlags flags;
-    LocalPlanOptions local;
+namespace {
+
+constexpr int kResidualJobs = 50;
+
+struct PlanOptions {
+  SpecFlags flags;
+  LocalPlanOptions local;
+  bool calibrate = false;
+  CalibrateOptions probe;
+  int64_t max_age_days = 30;
+  bool residuals = false;
+};
+
+// Measures where that is due and tells of it; what is kept then goes into plans made here.
+absl::StatusOr<CalibrateResult> CalibrateHere(const PlanOptions& options, Session& session) {
+  CalibrateOptions probe = options.probe;
+  if (options.local.device == "cpu") probe.device = "cpu";
+  probe.max_age = absl::Hours(24 * options.max_age_days);
+  session.talk() << "llctl: looking at this host's speed\n";
+  LL_ASSIGN_OR_RETURN(CalibrateResult result,
+                      Calibrate(probe, ProbeFolder(session.environment().variable), session.now()));
+  session.talk() << "llctl: "
+                 << (result.reason.empty() ? "kept from " + result.calibration.time
+                                           : "measured, because " + result.reason)
+                 << ": " << result.path << "\n";
+  return result;
+}
+
+void PrintCalibration(const CalibrateResult& result, Session& session) {
+  const Calibration& c = result.calibration;
+  const auto giga = [](double value, const char* unit) {
+    return value > 0 ? absl::StrFormat("%.4g G%s", value / 1e9, unit) : std::string();
   };
+  Output& output = session.output();
+  if (!output.is_table()) {
+    return output.PrintValue(nlohmann::ordered_json{{"device", c.device},
+                                                    {"host", c.host},
+                                                    {"time", c.time},
+                                                    {"build", c.build},
+                                                    {"gemm_flops", c.gemm},
+                                                    {"attention_flops", c.attention},
+                                                    {"memory_bandwidth", c.memory_bandwidth},
+                                                    {"link_bandwidth", c.link_bandwidth},
+                                                    {"path", result.path}});
+  }
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"device", c.device},
+      {"host", c.host},
+      {"measured", c.time},
+      {"products", giga(c.gemm, "FLOP/s")},
+      {"attention", giga(c.attention, "FLOP/s")},
+      {"memory", giga(c.memory_bandwidth, "B/s")},
+      {"loopback", giga(c.link_bandwidth, "B/s")},
+      {"file", result.path}};
+  std::erase_if(fields, [](const auto& field) { return field.second.empty(); });
+  output.PrintFields(fields);
+}
+
+absl::StatusOr<int> RunPlan(const PlanOptions& given, Session& session) {
+  PlanOptions options = given;
+  if (options.residuals) {
+    LL_ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, FetchForecastJobs(kResidualJobs, session));
+    PrintResiduals(jobs, session);
+    return kExitSuccess;
+  }
+  std::vector<std::string> notes;
+  LL_ASSIGN_OR_RETURN(const JobSpec spec, options.flags.Build(&notes));
+  if (options.calibrate) {
+    LL_ASSIGN_OR_RETURN(const CalibrateResult result, CalibrateHere(options, session));
+    if (!spec.model && !spec.model_config) {
+      PrintCalibration(result, session);
+      return kExitSuccess;
+    }
+    if (options.local.device.empty()) options.local.device = result.calibration.device;
+  }
+  for (const std::string& note : notes) session.talk() << "llctl: note: " << note << "\n";
+  LL_ASSIGN_OR_RETURN(options.local.kept,
+                      KeptCalibrations(ProbeFolder(session.environment().variable), ThisHost()));
+  if (!options.local.device.empty()) return PlanHere(spec, options.local, session);
+  LL_ASSIGN_OR_RETURN(const v1::JobSpec wire, SpecToProto(spec));
+  absl::StatusOr<int> planned = PlanJob(wire, session);
+  if (!absl::IsUnavailable(planned.status())) return planned;
+  session.talk() << "llctl: " << planned.status().message()
+                 << "; planned for known devices instead\n";
+  return PlanHere(spec, options.local, session);
+}
+
+void AddCalibrationFlags(CLI::App& command, PlanOptions& options) {
+  command.add_flag("--calibrate", options.calibrate,
+                   "Measure this host first (half a minute at most) and plan with what it reaches; "
+                   "kept, and measured again when it is old. Without a model: only that.");
+  command
+      .add_option("--calibration-days", options.max_age_days,
+                  "With --calibrate: measure again what is older.")
+      ->check(CLI::Range(0, 3650))
+      ->capture_default_str();
+  command
+      .add_option("--probe-threads", options.probe.threads,
+                  "With --calibrate: threads of a CPU slot; 0 for all.")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  command
+      .add_option("--trainer", options.probe.trainer,
+                  "With --calibrate: the ll-trainer that measures, if not the one beside llctl.")
+      ->type_name("PATH");
+  command.add_flag("--residuals", options.residuals,
+                   "Instead of a plan: forecast beside actual of the newest trainings that the "
+                   "coordinator has seen succeed.");
+}
+
+}  // namespace
+
+void AddPlanCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<PlanOptions>();
   CLI::App* command = app.add_subcommand(
       "plan", "Show what a job would become and need; nothing is stored. Flags as for submit.");
@@ -121,23 +232,19 @@ void AddPlanCommand(CLI::App& app, Action& chosen) {
       ->add_option("--calibration", options->local.calibration,
                    "With --device: what `ll-trainer probe` printed on such a host.")
       ->type_name("FILE");
+  command
+      ->add_option(
+          "--prices", options->local.prices,
+          "With --device: what devices cost and draw, as ll-coordinator --prices takes it.")
+      ->type_name("FILE");
+  command->add_option("--currency", options->local.currency, "Of --prices.")->capture_default_str();
+  AddCalibrationFlags(*command, *options);
   options->flags.AddTo(*command);
   command->footer(
       "\nWithout a coordinator: llctl plan --model 70b --ctx 32768 --device H100 --gpus 8\n"
       "On every known device, where no coordinator answers: llctl plan --model 7b --ctx 32768");
   command->callback([options, &chosen] {
-    chosen = [options](Session& session) -> absl::StatusOr<int> {
-      std::vector<std::string> notes;
-      LL_ASSIGN_OR_RETURN(const JobSpec spec, options->flags.Build(&notes));
-      for (const std::string& note : notes) session.talk() << "llctl: note: " << note << "\n";
-      if (!options->local.device.empty()) return PlanHere(spec, options->local, session);
-      LL_ASSIGN_OR_RETURN(const v1::JobSpec wire, SpecToProto(spec));
-      absl::StatusOr<int> planned = PlanJob(wire, session);
-      if (!absl::IsUnavailable(planned.status())) return planned;
-      session.talk() << "llctl: " << planned.status().message()
-                     << "; planned for known devices instead\n";
-      return PlanHere(spec, options->local, session);
-    };
+    chosen = [options](Session& session) { return RunPlan(*options, session); };
   });
 }
 

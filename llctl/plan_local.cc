@@ -18,6 +18,7 @@
 #include "model/plan/forecast_json.h"
 #include "model/plan/models.h"
 #include "model/plan/nearest.h"
+#include "model/plan/prices.h"
 
 namespace ll {
 namespace {
@@ -64,6 +65,10 @@ absl::StatusOr<std::vector<Cluster>> ClustersOf(const LocalPlanOptions& options)
     }
     add(*kind);
   }
+  for (Cluster& c : clusters) {
+    const auto kept = options.kept.find(c.device.kind);
+    if (kept != options.kept.end()) c.rates = WithCalibration(c.rates, kept->second);
+  }
   if (options.calibration.empty()) return clusters;
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.calibration));
   const auto measured = ParseCalibration(text);
@@ -75,7 +80,7 @@ absl::StatusOr<std::vector<Cluster>> ClustersOf(const LocalPlanOptions& options)
 }
 
 absl::StatusOr<v1::Job> PlanOn(const Cluster& cluster, const LlamaConfig& config,
-                               const JobSpec& given, JobSpec resolved) {
+                               const Prices& prices, const JobSpec& given, JobSpec resolved) {
   const PlanProblem problem{config, given, resolved, cluster};
   const std::vector<PlannedRun> plans = Enumerate(problem);
   if (plans.empty()) {
@@ -94,7 +99,7 @@ absl::StatusOr<v1::Job> PlanOn(const Cluster& cluster, const LlamaConfig& config
   ApplyPlan(choice->chosen.plan, resolved);
   v1::Job job;
   LL_ASSIGN_OR_RETURN(*job.mutable_resolved_spec(), SpecToProto(resolved));
-  nlohmann::ordered_json forecast = ForecastJson(*choice, cluster, Prices(), forced);
+  nlohmann::ordered_json forecast = ForecastJson(*choice, cluster, prices, forced);
   const DeviceKind* kind = FindDevice(cluster.device.kind);
   if (kind != nullptr && !kind->unsupported.empty()) {
     forecast["explanation"] = absl::StrCat("unsupported: ", kind->unsupported, "; ",
@@ -114,13 +119,14 @@ absl::StatusOr<std::vector<LocalPlan>> PlanLocally(const JobSpec& given,
     return MakeFieldError({"kind", "train, which alone is planned", *given.kind});
   LL_ASSIGN_OR_RETURN(const LlamaConfig config, ConfigOf(given));
   LL_ASSIGN_OR_RETURN(const std::vector<Cluster> clusters, ClustersOf(options));
+  LL_ASSIGN_OR_RETURN(const Prices prices, ReadPrices(options.prices, options.currency));
   LL_ASSIGN_OR_RETURN(const JobSpec resolved,
                       Resolve(given, {config.ParameterCount(), config.max_position_embeddings}));
   LL_RETURN_IF_ERROR(CheckContextLength(config, *resolved.context_length,
                                         resolved.original_context_length.value_or(0)));
   std::vector<LocalPlan> plans;
   for (const Cluster& cluster : clusters)
-    plans.push_back({cluster.device.kind, PlanOn(cluster, config, given, resolved)});
+    plans.push_back({cluster.device.kind, PlanOn(cluster, config, prices, given, resolved)});
   return plans;
 }
 

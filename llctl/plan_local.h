@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/plan/devices.h"
 #include "model/spec/job_spec.h"
 #include "proto/job.pb.h"
 
@@ -16,7 +18,11 @@ struct LocalPlanOptions {
   int64_t hosts = 1;   // how many of them there are
   int64_t gpus_per_host = 8;
   int64_t memory_bytes = 0;  // of a device; 0: as the catalogue says, of a CPU as this host has
-  std::string calibration;   // file with what `ll-trainer probe` printed; empty: none
+  std::string calibration;   // file with what `ll-trainer probe` printed; empty: `kept`
+  // What has been measured, by kind of device (calibrate.h).
+  std::map<std::string, Calibration> kept;
+  // What devices cost (model/plan/prices.h); no file: nothing.
+  std::string prices, currency = "USD";
 };
 
 // The model's shape: a built-in name, a folder or config.json on this host, or the spec's inline

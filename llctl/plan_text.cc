@@ -40,6 +40,7 @@ constexpr Line kLines[] = {
     {"  communication", [](const Run& r) { return Bytes(r.memory().communication()); }},
     {"  checkpoint copy", [](const Run& r) { return Bytes(r.memory().snapshot()); }},
     {"  runtime", [](const Run& r) { return Bytes(r.memory().runtime()); }},
+    {"  measured excess", [](const Run& r) { return Bytes(r.memory().correction()); }},
     {"step", [](const Run& r) { return Seconds(r.step_seconds()); }},
     {"  products", [](const Run& r) { return Seconds(r.step().gemm()); }},
     {"  attention", [](const Run& r) { return Seconds(r.step().attention()); }},
@@ -66,6 +67,20 @@ std::string CostText(const v1::Forecast& f) {
   if (f.energy_joules() > 0)
     parts.push_back(absl::StrFormat("%.3g kWh", f.energy_joules() / kJoulesPerKwh));
   if (f.cost() > 0) parts.push_back(absl::StrFormat("%s %.2f", f.currency(), f.cost()));
+  return absl::StrJoin(parts, ", ");
+}
+
+// What a job has used so far, and what it will have at its end.
+std::string UsedText(const v1::Forecast& f) {
+  std::vector<std::string> parts;
+  if (f.actual_gpu_hours() > 0)
+    parts.push_back(absl::StrFormat("%.3g GPU-hours used", f.actual_gpu_hours()));
+  if (f.actual_energy_joules() > 0)
+    parts.push_back(absl::StrFormat("%.3g kWh", f.actual_energy_joules() / kJoulesPerKwh));
+  if (f.actual_cost() > 0) {
+    parts.push_back(absl::StrFormat("%s %.2f", f.currency(), f.actual_cost()));
+    if (f.revised_cost() > 0) parts.back() += absl::StrFormat(" of about %.2f", f.revised_cost());
+  }
   return absl::StrJoin(parts, ", ");
 }
 
@@ -137,15 +152,27 @@ void PrintDevices(const std::vector<LocalPlan>& plans, Output& output) {
 std::string AgainstActualText(const v1::Job& job) {
   const v1::Forecast& f = job.forecast();
   std::vector<std::string> parts;
+  if (f.has_duration_error_ratio()) {
+    parts.push_back(absl::StrCat("trained ", Seconds(f.actual_seconds()), " (forecast ",
+                                 Seconds(f.duration_seconds()), ", ",
+                                 ErrorText(f.duration_error_ratio()), ")"));
+  }
   if (f.has_step_error_ratio()) {
-    parts.push_back(absl::StrCat("step ", Seconds(job.progress().step_seconds()), " (forecast ",
+    parts.push_back(absl::StrCat("step ", Seconds(f.measured_step_seconds()), " (forecast ",
                                  Seconds(f.plan().step_seconds()), ", ",
                                  ErrorText(f.step_error_ratio()), ")"));
+  } else if (f.measured_step_seconds() > 0) {
+    parts.push_back(absl::StrCat("step ", Seconds(f.measured_step_seconds())));
   }
   if (f.has_memory_error_ratio()) {
     parts.push_back(absl::StrCat("peak ", HumanBytes(job.progress().peak_bytes()), " (forecast ",
                                  HumanBytes(f.bytes_per_rank()), ", ",
                                  ErrorText(f.memory_error_ratio()), ")"));
+  }
+  if (const std::string used = UsedText(f); !used.empty()) parts.push_back(used);
+  if (f.has_start_low() && !job.has_started()) {
+    parts.push_back(absl::StrCat("starts between ", Rfc3339(ToTime(f.start_low())), " and ",
+                                 Rfc3339(ToTime(f.start_high()))));
   }
   if (f.has_finish_low() && !job.has_finished()) {
     parts.push_back(absl::StrCat("ends between ", Rfc3339(ToTime(f.finish_low())), " and ",

@@ -428,6 +428,36 @@ void Llama::CastMastersToCompute() {
   }
 }
 
+absl::Status Llama::ReserveRow(const Row& row, const AttentionSpec& attention, RowPeers* peers) {
+  return TorchTry([&]() -> absl::Status {
+    at::Tensor tokens, labels;
+    LL_ASSIGN_OR_RETURN(const RowContext context,
+                        state_->MakeContext(row, attention, peers, tokens, labels));
+    if (tokens.numel() > 0) state_->PrepareTraining(context, tokens.numel());
+    return absl::OkStatus();
+  });
+}
+
+void Llama::ReleaseRowMemory() {
+  State& s = *state_;
+  // The old buffers go before anything else comes.
+  s.buffers.emplace(s.config, s.options);
+  s.offload.reset();
+  if (s.options.offload_activations) s.offload.emplace(MakeHostCopier(s.options.device));
+}
+
+absl::Status Llama::SetMemoryPolicy(Recompute recompute, bool offload_activations) {
+  ModelOptions wanted = state_->options;
+  wanted.recompute = recompute;
+  wanted.offload_activations = offload_activations;
+  LL_RETURN_IF_ERROR(CheckOptions(state_->config, wanted));
+  state_->options = wanted;
+  return TorchTry([&] {
+    ReleaseRowMemory();
+    return absl::OkStatus();
+  });
+}
+
 const LlamaConfig& Llama::config() const { return state_->config; }
 const ModelOptions& Llama::options() const { return state_->options; }
 

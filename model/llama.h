@@ -166,6 +166,16 @@ class Llama {
   // the base with it.
   absl::Status SitOut(bool backward);
 
+  // Allocates, without computing, what ForwardBackward keeps of such a row. Exchanges nothing.
+  // Errors: as ForwardBackward's.
+  absl::Status ReserveRow(const Row& row, const AttentionSpec& attention,
+                          RowPeers* peers = nullptr);
+  // Frees what rows use, also after a pass that failed: the next one starts afresh.
+  void ReleaseRowMemory();
+  // From the next row on, what a row keeps and where; results are the same bits. Frees what rows
+  // use. InvalidArgument where the two contradict each other; then nothing has changed.
+  absl::Status SetMemoryPolicy(Recompute recompute, bool offload_activations);
+
   // All logits, fp32 [N, V]: for tests and short generations.
   absl::StatusOr<at::Tensor> Logits(const at::Tensor& tokens, const AttentionSpec& attention);
 

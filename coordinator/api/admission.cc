@@ -223,7 +223,7 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
 }
 
 // The slots of one kind and size.
-std::vector<Cluster> ClustersOf(const ClusterView& view, int64_t gpus) {
+std::vector<Cluster> SlotsByKind(const ClusterView& view, int64_t gpus) {
   std::map<std::pair<std::string, int64_t>, Cluster> found;
   for (const Worker& worker : view.workers) {
     std::map<std::pair<std::string, int64_t>, int64_t> here;
@@ -243,6 +243,23 @@ std::vector<Cluster> ClustersOf(const ClusterView& view, int64_t gpus) {
   constexpr int64_t kUsualHost = 8;
   for (const DeviceKind& kind : DeviceCatalogue())
     clusters.push_back({kind.device, kind.rates, std::max(gpus, kUsualHost), kUsualHost});
+  return clusters;
+}
+
+// The same with what has been measured on them.
+std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved,
+                                const AdmissionOptions& options) {
+  std::vector<Cluster> clusters = SlotsByKind(view, *resolved.gpus);
+  for (Cluster& cluster : clusters) {
+    const std::string& kind = cluster.device.kind;
+    const auto measured = options.calibrations.find(kind);
+    if (measured != options.calibrations.end())
+      cluster.rates = WithCalibration(cluster.rates, measured->second);
+    if (options.memory_factor != nullptr) {
+      cluster.memory_factor =
+          options.memory_factor(kind, resolved.model.value_or(""), resolved.method.value_or(""));
+    }
+  }
   return clusters;
 }
 
@@ -332,14 +349,15 @@ std::string WorkerThatTellsNoMemory(const ClusterView& view) {
 // Chooses the plan (into `resolved`, where the user left it open), and fills forecast, required
 // bytes and allowed kinds; FailedPrecondition where nothing holds the job and it is not forced.
 absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const ClusterView& view,
-                  const Prices& prices, JobSpec& resolved, CoreSpec& core, v1::Forecast& forecast) {
+                  const AdmissionOptions& options, JobSpec& resolved, CoreSpec& core,
+                  v1::Forecast& forecast) {
   if (const std::string worker = WorkerThatTellsNoMemory(view); !worker.empty()) {
     forecast.set_explanation(absl::StrCat("worker ", worker, " does not tell its slots' memory"));
     return absl::OkStatus();
   }
   std::string unsupported;
   std::vector<Candidate> candidates =
-      PlanOnEach(config, given, resolved, ClustersOf(view, *resolved.gpus), unsupported);
+      PlanOnEach(config, given, resolved, ClustersOf(view, resolved, options), unsupported);
   if (candidates.empty() && !unsupported.empty()) {
     return FieldStatus(absl::StatusCode::kFailedPrecondition, "gpus",
                        absl::StrCat("no worker can run this job: ", unsupported));
@@ -364,7 +382,7 @@ absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const Cluster
   ApplyPlan(best->choice->chosen.plan, resolved);
   // Which device a first worker brings is not known: the trainer sees what recomputation it needs.
   if (view.workers.empty() && !given.recompute) resolved.recompute = "auto";
-  Record(*best, forced, candidates, view, prices, core, forecast);
+  Record(*best, forced, candidates, view, options.prices, core, forecast);
   return absl::OkStatus();
 }
 
@@ -488,15 +506,15 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
     LL_RETURN_IF_ERROR(CheckContextLength(*model.config, *resolved.context_length,
                                           resolved.original_context_length.value_or(0)));
   }
+  // From here on the path stands for the name: what was learnt of a model goes by it.
+  if (!model.path.empty()) resolved.model = model.path;
   if (model.config.has_value() && kind == "train") {
-    LL_RETURN_IF_ERROR(
-        Plan(*model.config, spec, view, options.prices, resolved, out.core, out.forecast));
+    LL_RETURN_IF_ERROR(Plan(*model.config, spec, view, options, resolved, out.core, out.forecast));
   } else {
     out.forecast.set_explanation(kind == "train"
                                      ? "the model's shape is not known here; the worker checks it"
                                      : absl::StrCat("jobs of kind ", kind, " are not forecast"));
   }
-  if (!model.path.empty()) resolved.model = model.path;
   FillCore(resolved, request.now, out.core);
   out.resolved = SpecToProto(resolved);
   auto payload = std::make_shared<JobPayload>();

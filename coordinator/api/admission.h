@@ -10,6 +10,8 @@
 // Pure but for reading config.json and looking whether paths exist. Thread-safe.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,6 +20,7 @@
 #include "coordinator/core/types.h"
 #include "coordinator/runtime/cluster_view.h"
 #include "model/plan/config.h"
+#include "model/plan/devices.h"
 #include "model/plan/forecast_json.h"
 #include "model/spec/job_spec.h"
 #include "proto/job.pb.h"
@@ -30,6 +33,11 @@ struct AdmissionOptions {
   bool paths_are_local = false;
   bool shared_job_store = false;
   Prices prices;
+  // Rates measured on such hosts, in place of the catalogue's; by kind of device.
+  std::map<std::string, Calibration> calibrations;
+  // How many times its forecast the memory of trainings like it was (device, model, method); null:
+  // nothing is known. Thread-safe.
+  std::function<double(const std::string&, const std::string&, const std::string&)> memory_factor;
 };
 
 // The job that another one takes its weights from (spec key `job`).

@@ -9,6 +9,7 @@
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/status_macros.h"
+#include "coordinator/api/live_forecast.h"
 #include "coordinator/api/logs_stream.h"
 #include "coordinator/api/watch_stream.h"
 
@@ -32,9 +33,15 @@ std::string WithNotes(const std::string& reason, const std::string& notes) {
 
 }  // namespace
 
-v1::Job JobsService::ToProto(const Job& job, JobDetail detail) const {
-  const auto newest = job.epoch > 0 ? api_.telemetry->Newest(job.id) : std::nullopt;
-  v1::Job out = JobToProto(job, newest, detail);
+v1::Job JobsService::ToProto(const Job& job, JobDetail detail, const Scheduler* view) const {
+  Measured measured;
+  if (job.epoch > 0) measured.newest = api_.telemetry->Newest(job.id);
+  v1::Job out = JobToProto(job, measured.newest, detail);
+  if (detail != JobDetail::kSummary && out.has_forecast()) {
+    if (job.epoch > 0) measured.pace = api_.telemetry->Pace(job.id);
+    if (view != nullptr) measured.wait = view->PredictedWait(job);
+    ReviseForecast(job, measured, api_.clock->Now(), *out.mutable_forecast());
+  }
   if (job.state == JobState::kRunning && detail != JobDetail::kSummary)
     out.set_reason(WithNotes(out.reason(), api_.telemetry->Notes(job.id)));
   return out;
@@ -51,7 +58,7 @@ grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
         if (!status.ok()) return (void)call.Finish(status);
         const Job* job = view->Find(JobId(request->job_id()));
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-        *response = ToProto(*job, JobDetail::kHistory);
+        *response = ToProto(*job, JobDetail::kHistory, view);
         if (!request->history()) return (void)call.Finish(absl::OkStatus());
         // Reading a long history's file is not for the driver's thread; that of one caller waits
         // for it.
@@ -116,7 +123,7 @@ grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context,
         if (job->state == JobState::kRunning)
           sentence = WithNotes(sentence, api_.telemetry->Notes(job->id));
         response->set_sentence(sentence);
-        *response->mutable_job() = ToProto(*job, JobDetail::kFull);
+        *response->mutable_job() = ToProto(*job, JobDetail::kFull, view);
         call.Finish(absl::OkStatus());
       });
   return call.reactor();

@@ -72,7 +72,8 @@ class JobsService : public v1::Jobs::CallbackService {
   void AnswerRefused(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
                      absl::Status why, SubmitAnswer answer);
   void RequestAndAnswer(UnaryCall call, Event event, v1::Job* response);
-  v1::Job ToProto(const Job& job, JobDetail detail) const;
+  // With a `view` also when a job that waits is expected to start.
+  v1::Job ToProto(const Job& job, JobDetail detail, const Scheduler* view = nullptr) const;
 
   const ApiContext& api_;
   FollowHub& hub_;

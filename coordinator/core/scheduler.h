@@ -133,6 +133,9 @@ class Scheduler {
   const std::set<RunKey>& to_judge() const { return schedules_.to_judge; }
   // Why the job is where it is, in one sentence. NotFound.
   absl::StatusOr<std::string> Why(const JobId& id) const;
+  // Between which waits from now on a queued job is expected to start, by the forecasts of those
+  // before it; nullopt where that cannot be told (it waits for workers or a limit, not for an end).
+  std::optional<std::pair<absl::Duration, absl::Duration>> PredictedWait(const Job& job) const;
   const SchedulerOptions& options() const { return options_; }
 
  private:
@@ -273,6 +276,9 @@ class Scheduler {
   std::vector<const Job*> AheadOf(const Job& job, size_t limit) const;
   absl::Duration PredictStart(const Job& job, const std::vector<const Job*>& ahead, double factor,
                               const Job** last) const;
+  std::pair<absl::Duration, absl::Duration> StartsIn(const Job& job,
+                                                     const std::vector<const Job*>& ahead,
+                                                     const Job** last) const;
   std::string Sooner(const Job& job, const PlacementRequest& request, const Queue& queue,
                      const Job* last) const;
   // How long it will train from now on, as far as known; infinite: not known.

@@ -83,6 +83,32 @@ absl::Duration Scheduler::PredictStart(const Job& job, const std::vector<const J
   return start;
 }
 
+std::pair<absl::Duration, absl::Duration> Scheduler::StartsIn(const Job& job,
+                                                              const std::vector<const Job*>& ahead,
+                                                              const Job** last) const {
+  const absl::Duration early = PredictStart(job, ahead, kEarly, last);
+  const absl::Duration late = PredictStart(job, ahead, kLate, last);
+  return {early - time_.now(), late - time_.now()};
+}
+
+std::optional<std::pair<absl::Duration, absl::Duration>> Scheduler::PredictedWait(
+    const Job& job) const {
+  if (job.state != JobState::kQueued || job.claims) return std::nullopt;
+  const auto limits = CheckLimits(*fair_.Find(QueueNameOf(job.spec)), job.spec.gpus).kind;
+  if (limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever)
+    return std::nullopt;
+  const Placement placement = Place(RequestOf(job), pool_);
+  const bool fits = placement.answer == Placement::Answer::kFit;
+  if (placement.answer == Placement::Answer::kInfeasible || (!fits && placement.needs_workers))
+    return std::nullopt;
+  const std::vector<const Job*> ahead = AheadOf(job, kMostAhead);
+  if (ahead.size() > kMostAhead) return std::nullopt;
+  const Job* last = nullptr;
+  const auto [early, late] = StartsIn(job, ahead, &last);
+  if (late == absl::InfiniteDuration()) return std::nullopt;
+  return std::pair(std::max(early, absl::ZeroDuration()), std::max(late, absl::ZeroDuration()));
+}
+
 std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, const Queue& queue,
                               const Job* last) const {
   std::vector<std::string> ways;
@@ -131,12 +157,9 @@ std::string Scheduler::WhyQueued(const Job& job) const {
   }
   const Job* last = nullptr;
   if (ahead.size() <= kMostAhead && limits.kind != LimitAnswer::Kind::kWait && !job.claims) {
-    const absl::Duration early = PredictStart(job, ahead, kEarly, &last);
-    const absl::Duration late = PredictStart(job, ahead, kLate, &last);
-    if (late != absl::InfiniteDuration() && late > time_.now()) {
-      absl::StrAppend(&text, "; expected to start in ", In(early - time_.now()), " to ",
-                      In(late - time_.now()));
-    }
+    const auto [early, late] = StartsIn(job, ahead, &last);
+    if (late != absl::InfiniteDuration() && late > absl::ZeroDuration())
+      absl::StrAppend(&text, "; expected to start in ", In(early), " to ", In(late));
   }
   const std::string sooner = Sooner(job, request, queue, last);
   if (!sooner.empty()) absl::StrAppend(&text, "; ", sooner);

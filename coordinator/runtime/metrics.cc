@@ -66,6 +66,9 @@ Metrics::Metrics(Clock& clock)
       schedule_success_time_(
           GaugeOf(*registry_, "ll_schedule_last_success_time_seconds",
                   "When the schedule's newest good run ended, in seconds since 1970.")),
+      forecast_error_(GaugeOf(*registry_, "ll_forecast_error_ratio",
+                              "Measured over forecast, less one, of the training that succeeded "
+                              "last, by kind (duration, memory).")),
       rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total",
                               "Finished calls by method and status code.")),
       rpc_seconds_(
@@ -153,6 +156,11 @@ void Metrics::OnRpc(const std::string& method, const std::string& code, absl::Du
   rpc_requests_.Add({{"method", method}, {"code", code}}).Increment();
   if (took > absl::ZeroDuration())
     rpc_seconds_.Add({{"method", method}}, kFastBuckets).Observe(absl::ToDoubleSeconds(took));
+}
+
+void Metrics::OnForecast(std::optional<double> duration_error, std::optional<double> memory_error) {
+  if (duration_error) forecast_error_.Add({{"kind", "duration"}}).Set(*duration_error);
+  if (memory_error) forecast_error_.Add({{"kind", "memory"}}).Set(*memory_error);
 }
 
 void Metrics::OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) {

@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,6 +36,9 @@ class Metrics : public DriverListener {
   // `code` is a gRPC status name: "OK", "NOT_FOUND", …; `took` is 0 for a stream, whose length says
   // nothing.
   void OnRpc(const std::string& method, const std::string& code, absl::Duration took);
+
+  // A training has ended: measured / forecast - 1; nullopt where that is not known.
+  void OnForecast(std::optional<double> duration_error, std::optional<double> memory_error);
 
   // DriverListener
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
@@ -79,6 +83,7 @@ class Metrics : public DriverListener {
   GaugeFamily& worker_up_;
   GaugeFamily &schedule_final_loss_, &schedule_perplexity_, &schedule_tokens_per_second_,
       &schedule_verdict_, &schedule_success_time_;
+  GaugeFamily& forecast_error_;
   prometheus::Family<prometheus::Counter>& rpc_requests_;
   prometheus::Family<prometheus::Histogram>& rpc_seconds_;
 

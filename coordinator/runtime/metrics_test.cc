@@ -54,6 +54,16 @@ TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
   EXPECT_THAT(Text(), HasSubstr("ll_eval_effective_context_length{job_id=\"job-1\"} 8192"));
 }
 
+TEST_F(MetricsTest, ForecastErrorsOfTheTrainingThatEndedLast) {
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_forecast_error_ratio{")));
+  metrics_.OnForecast(std::nullopt, 0.25);
+  EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"memory\"} 0.25"));
+  EXPECT_THAT(Text(), Not(HasSubstr("kind=\"duration\"")));
+  metrics_.OnForecast(-0.5, std::nullopt);
+  EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"duration\"} -0.5"));
+  EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"memory\"} 0.25"));
+}
+
 TEST_F(MetricsTest, GuardedStepsAndStragglersOfAJob) {
   StepFacts step;
   metrics_.OnNews(JobId("job-1"), {.steps = {step}});

@@ -109,11 +109,13 @@ std::optional<GuardFacts> ParseGuard(const nlohmann::json& event) {
 
 void JobNotes::Take(const nlohmann::json& event, int64_t epoch) {
   const std::string kind = Member(event, "event");
-  if (kind != "guard" && kind != "straggler" && epoch == epoch_) return;
+  const bool known = kind == "guard" || kind == "straggler" || kind == "policy";
+  if (!known && epoch == epoch_) return;
   if (epoch < epoch_) return;
   if (epoch > epoch_) stragglers_.clear();
   epoch_ = epoch;
   if (kind == "guard") guard_ = Member(event, "message");
+  if (kind == "policy") policy_ = Member(event, "message");
   if (kind != "straggler") return;
   const int64_t rank = Integer(event, "straggler");
   stragglers_.erase(rank);
@@ -123,6 +125,7 @@ void JobNotes::Take(const nlohmann::json& event, int64_t epoch) {
 
 std::string JobNotes::Text() const {
   std::string text = guard_;
+  if (!policy_.empty()) absl::StrAppend(&text, text.empty() ? "" : "; ", policy_);
   for (const auto& [rank, message] : stragglers_)
     absl::StrAppend(&text, text.empty() ? "" : "; ", message);
   return text;

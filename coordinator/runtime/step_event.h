@@ -54,15 +54,15 @@ std::optional<GuardFacts> ParseGuard(const nlohmann::json& event);
 // What is out of the ordinary in a running job, for people.
 class JobNotes {
  public:
-  // Takes a `guard` or a `straggler` event of rank 0; others change nothing. Stragglers of an older
-  // attempt are forgotten.
+  // Takes a `guard`, a `policy` or a `straggler` event of rank 0; others change nothing. Stragglers
+  // of an older attempt are forgotten.
   void Take(const nlohmann::json& event, int64_t epoch);
   // Sentences joined by "; ", or nothing.
   std::string Text() const;
 
  private:
   int64_t epoch_ = 0;
-  std::string guard_;                          // the newest
+  std::string guard_, policy_;                 // the newest
   std::map<int64_t, std::string> stragglers_;  // by rank
 };
 

@@ -255,7 +255,10 @@ Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
   History history = HistoryOf(job);
   facts.notes = std::move(history.notes);
   std::vector<StepFacts> steps = std::move(history.steps);
-  for (const StepFacts& step : steps) tokens += step.tokens;
+  for (const StepFacts& step : steps) {
+    tokens += step.tokens;
+    facts.pace.Add(step.epoch, step.step, step.step_seconds, step.time);
+  }
   if (!steps.empty()) {
     facts.newest = std::move(steps.back());
     facts.newest->tokens = tokens;
@@ -278,6 +281,7 @@ void Telemetry::NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>&
     const int64_t before = facts.newest.has_value() ? facts.newest->tokens : 0;
     facts.newest = step;
     facts.newest->tokens += before;
+    facts.pace.Add(step.epoch, step.step, step.step_seconds, step.time);
   }
 }
 
@@ -305,6 +309,11 @@ void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
       return;
     }
   }
+}
+
+StepPace Telemetry::Pace(const JobId& job) const {
+  absl::MutexLock lock(&mu_);
+  return FactsOf(job).pace;
 }
 
 std::string Telemetry::Notes(const JobId& job) const {

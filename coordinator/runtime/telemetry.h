@@ -26,6 +26,7 @@
 #include "base/ids.h"
 #include "coordinator/runtime/checkpoint_history.h"
 #include "coordinator/runtime/step_event.h"
+#include "model/plan/pace.h"
 
 namespace ll {
 
@@ -103,6 +104,9 @@ class Telemetry {
   // The newest step; `tokens` counts from the job's first step. nullopt before the first.
   std::optional<StepFacts> Newest(const JobId& job) const;
 
+  // The newest attempt's pace.
+  StepPace Pace(const JobId& job) const;
+
   // What is out of the ordinary in the job (JobNotes::Text).
   std::string Notes(const JobId& job) const;
 
@@ -114,6 +118,7 @@ class Telemetry {
  private:
   struct JobFacts {
     std::optional<StepFacts> newest;  // with cumulative tokens
+    StepPace pace;
     JobNotes notes;
     int64_t bytes = 0;  // allocated on disk, about
   };

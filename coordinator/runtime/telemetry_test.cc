@@ -174,6 +174,16 @@ TEST_F(TelemetryTest, NotesOutliveARestartAndStragglersOfAnOlderAttemptDoNot) {
   EXPECT_EQ(telemetry_->Notes(job_), "guarded step 9");
 }
 
+TEST_F(TelemetryTest, ANoteOfLessMemoryStays) {
+  const std::string policy =
+      R"({"event":"policy","rank":0,"field":"recompute","message":"recompute went from none"})";
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, policy + "\n" + GuardLine(4, "skip")).ok());
+  EXPECT_EQ(telemetry_->Notes(job_), "guarded step 4; recompute went from none");
+  ASSERT_TRUE(telemetry_->Append(Events(2), 0, StepLine(1, 1)).ok());
+  Reopen();
+  EXPECT_EQ(telemetry_->Notes(job_), "guarded step 4; recompute went from none");
+}
+
 TEST_F(TelemetryTest, ALossThatIsNoNumberIsOne) {
   const std::string line = R"({"event":"step","step":4,"loss":null,"grad_norm":null})";
   ASSERT_TRUE(telemetry_->Append(Events(), 0, line + "\n").ok());

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/field_error.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/status_macros.h"
 
@@ -86,6 +89,7 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
   LL_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject(json, {4, 100}));
   Calibration out;
   out.device = TextOf(object, "device");
+  out.host = TextOf(object, "host");
   out.time = TextOf(object, "time");
   out.build = TextOf(object, "build");
   if (out.device.empty())
@@ -103,6 +107,21 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
     }
   }
   return out;
+}
+
+absl::StatusOr<std::map<std::string, Calibration>> ReadCalibrations(const std::string& folder) {
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(folder));
+  std::map<std::string, Calibration> newest;
+  for (const std::string& name : names) {
+    if (!absl::EndsWith(name, ".json")) continue;
+    LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", name)));
+    auto found = ParseCalibration(text);
+    if (!found.ok()) return Annotate(found.status(), absl::StrCat(folder, "/", name));
+    const auto [it, fresh] = newest.try_emplace(found->device, *found);
+    // RFC 3339 in UTC, as a probe writes it, sorts by its text.
+    if (!fresh && it->second.time < found->time) it->second = *std::move(found);
+  }
+  return newest;
 }
 
 DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -48,15 +49,18 @@ const DeviceKind* FindDevice(absl::string_view kind);
 DeviceRates RatesOf(absl::string_view kind);
 
 // What `ll-trainer probe` measured on a host, as it prints it: one JSON object with device,
-// gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, time and build. Errors:
+// gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, host, time and build. Errors:
 // InvalidArgument naming the key.
 struct Calibration {
   std::string device;  // kind
   double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
+  std::string host;   // whose it is; may be empty
   std::string time;   // RFC 3339, when it was measured
   std::string build;  // of the trainer that measured
 };
 absl::StatusOr<Calibration> ParseCalibration(absl::string_view json);
+// The newest of each kind among the *.json files of a folder. Errors name the file.
+absl::StatusOr<std::map<std::string, Calibration>> ReadCalibrations(const std::string& folder);
 // `rates` with what was measured in their place.
 DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration);
 

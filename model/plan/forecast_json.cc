@@ -10,7 +10,7 @@ namespace {
 nlohmann::ordered_json MemoryJson(const MemoryForecast& m) {
   return {{"weights", m.weights},     {"trained", m.trainables}, {"activations", m.activations},
           {"workspace", m.workspace}, {"head", m.head},          {"communication", m.communication},
-          {"runtime", m.runtime},     {"snapshot", m.snapshot}};
+          {"runtime", m.runtime},     {"snapshot", m.snapshot},  {"correction", m.correction}};
 }
 
 nlohmann::ordered_json StepJson(const StepForecast& s) {
@@ -62,7 +62,15 @@ nlohmann::ordered_json ForecastJson(const PlanChoice& choice, const Cluster& clu
   }
   if (forced) out["forced"] = true;
   const double price = prices.Of(cluster.device.kind);
-  const JobForecast job = ForecastJob(run, cluster.rates, price);
+  DeviceRates rates = cluster.rates;
+  rates.power_watts = prices.WattsOf(cluster.device.kind, rates.power_watts);
+  // What has been used can be told also where no time was forecast.
+  if (price > 0) {
+    out["price_per_gpu_hour"] = price;
+    out["currency"] = prices.currency;
+  }
+  if (rates.power_watts > 0) out["power_watts"] = rates.power_watts;
+  const JobForecast job = ForecastJob(run, rates, price);
   if (cluster.rates.nominal || run.time.step_seconds <= 0) return out;
   out["tokens_per_second"] = run.time.tokens_per_second;
   if (job.seconds <= 0) return out;  // epochs of data that nobody has counted
@@ -71,10 +79,7 @@ nlohmann::ordered_json ForecastJson(const PlanChoice& choice, const Cluster& clu
   out["duration_high_seconds"] = job.high_seconds;
   out["gpu_hours"] = job.gpu_hours;
   if (job.energy_joules > 0) out["energy_joules"] = job.energy_joules;
-  if (price > 0) {
-    out["cost"] = job.cost;
-    out["currency"] = prices.currency;
-  }
+  if (price > 0) out["cost"] = job.cost;
   return out;
 }
 

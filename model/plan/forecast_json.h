@@ -3,23 +3,13 @@
 // thread-safe.
 #pragma once
 
-#include <map>
 #include <string>
 
 #include "model/plan/planner.h"
+#include "model/plan/prices.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
-
-// What an hour of one device costs, as an operator configures it.
-struct Prices {
-  std::map<std::string, double> per_gpu_hour;  // by kind
-  std::string currency = "USD";
-  double Of(const std::string& kind) const {
-    const auto it = per_gpu_hour.find(kind);
-    return it == per_gpu_hour.end() ? 0 : it->second;
-  }
-};
 
 // Message PlannedRun.
 nlohmann::ordered_json RunJson(const PlannedRun& run, const Cluster& cluster);

@@ -336,7 +336,8 @@ std::vector<MemoryPart> MemoryParts(const MemoryForecast& m) {
                                    {"logits", m.head},
                                    {"communication", m.communication},
                                    {"checkpoint copy", m.snapshot},
-                                   {"runtime", m.runtime}};
+                                   {"runtime", m.runtime},
+                                   {"measured excess", m.correction}};
   std::stable_sort(parts.begin(), parts.end(),
                    [](const MemoryPart& a, const MemoryPart& b) { return a.bytes > b.bytes; });
   return parts;

@@ -32,10 +32,11 @@ struct MemoryForecast {
   int64_t communication = 0;  // what other ranks send, gathered weights
   int64_t snapshot = 0;       // a checkpoint that is being written while training goes on
   int64_t runtime = 0;        // libraries, device context; while loading, the model's files
+  int64_t correction = 0;     // what trainings like it took beyond this count (Cluster)
   std::string recompute;      // the setting these numbers are for
   int64_t total() const {
     return weights + trainables + activations + workspace + head + communication + snapshot +
-           runtime;
+           runtime + correction;
   }
 };
 

@@ -84,6 +84,8 @@ void AppendPlans(const PlanProblem& p, const Space& space, ParallelPlan plan, Jo
     PlannedRun run;
     run.plan = plan;
     run.memory = ForecastMemory(p.config, scratch, gpu, recompute);
+    run.memory.correction = static_cast<int64_t>((p.cluster.memory_factor - 1) *
+                                                 static_cast<double>(run.memory.total()));
     run.available_bytes = UsableBytes(p.cluster.device);
     run.time = ForecastTime(p.config, scratch, recompute, p.cluster.rates, {p.cluster.per_host});
     out.push_back(std::move(run));

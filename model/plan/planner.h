@@ -41,6 +41,8 @@ struct Cluster {
   DeviceRates rates;
   int64_t slots = 1;     // of the kind, on all hosts
   int64_t per_host = 8;  // slots that share a host's links
+  // How many times the count of memory trainings like this one really took there; at least 1.
+  double memory_factor = 1;
 };
 
 struct PlannedRun {

@@ -55,7 +55,7 @@ struct JobSpec {
   std::optional<std::string> precision, recompute;
   std::optional<bool> activation_offload, shard_base;
   std::optional<int64_t> zero_stage;
-  std::optional<std::string> on_nan, on_loss_spike;
+  std::optional<std::string> on_nan, on_loss_spike, on_oom;
   std::optional<double> loss_spike_sigma;
   std::optional<std::string> checkpoint_uri;
   std::optional<int64_t> save_keep_every;

@@ -368,6 +368,7 @@ void DefaultRecipe(JobSpec& spec, const ModelFacts& facts) {
   Default(spec.on_nan, "stop");
   Default(spec.on_loss_spike, "warn");
   Default(spec.loss_spike_sigma, 6.0);
+  Default(spec.on_oom, "step_down");
 }
 
 absl::Status DefaultSft(JobSpec& spec) {

@@ -210,6 +210,10 @@ std::vector<SpecField> RecipeFields() {
       Positive("loss_spike_sigma", &J::loss_spike_sigma, "6", 1e6,
                "Standard deviations above the mean of the last steps from which a loss is a "
                "spike."),
+      Text("on_oom", &J::on_oom, "step_down",
+           "A step that runs out of memory: step_down repeats it with more recomputation and "
+           "offload, fail ends the job.",
+           {"step_down", "fail"}),
       Text("checkpoint_uri", &J::checkpoint_uri, "",
            "Where finished checkpoints are copied to: s3://bucket/prefix, or a folder all workers "
            "see; a new attempt that lacks them locally fetches them from there."),

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <set>
 
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -42,20 +41,6 @@ std::string NvidiaSmi() {
     if (access(path, X_OK) == 0) return path;
   }
   return "";
-}
-
-std::string GpuKind(absl::string_view name, int64_t memory_bytes) {
-  absl::ConsumePrefix(&name, "NVIDIA ");
-  for (absl::string_view known : {"H200", "H100", "B200", "GH200", "L40S", "L4", "V100", "T4"}) {
-    if (absl::StartsWith(name, absl::StrCat(known, " ")) ||
-        absl::StartsWith(name, absl::StrCat(known, "-")) || name == known ||
-        absl::StartsWith(name, absl::StrCat("Tesla ", known))) {
-      return std::string(known);
-    }
-  }
-  if (absl::StartsWith(name, "A100"))
-    return memory_bytes > 60'000 * kMebibyte ? "A100-80" : "A100-40";
-  return std::string(name);
 }
 
 absl::StatusOr<std::vector<v1::Slot>> ParseGpuList(absl::string_view text) {

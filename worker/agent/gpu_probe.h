@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/gpu_kind.h"
 #include "proto/workers.pb.h"
 
 namespace ll {
@@ -17,10 +18,6 @@ std::string NvidiaSmi();
 // What `nvidia-smi --query-gpu=index,name,memory.total --format=csv,noheader,nounits` prints, as
 // slots. Errors: a line that is not "INDEX, NAME, MEBIBYTES".
 absl::StatusOr<std::vector<v1::Slot>> ParseGpuList(absl::string_view text);
-
-// "NVIDIA A100-SXM4-80GB" -> "A100-80", "NVIDIA H100 80GB HBM3" -> "H100"; another name stays,
-// without the vendor.
-std::string GpuKind(absl::string_view name, int64_t memory_bytes);
 
 // This host's GPUs; none where there is no nvidia-smi or no device. Waits at most `timeout` for the
 // driver. Errors: nvidia-smi is there but fails or hangs.

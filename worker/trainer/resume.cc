@@ -14,6 +14,7 @@
 #include "worker/trainer/checkpoint/copies.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/error_class.h"
+#include "worker/trainer/memory_policy.h"
 
 namespace ll {
 namespace {
@@ -85,6 +86,17 @@ absl::StatusOr<std::string> AgreeOnStart(Comm& comm, EventSink& events, const Jo
   return path;
 }
 
+// An attempt before this one ran out of memory with more: it would again.
+absl::Status KeepSteppedDown(const TrainerState& before, Training& training, Llama& model) {
+  if (before.memory_steps_down == 0 || training.spec.on_oom == "fail") return absl::OkStatus();
+  const MemoryPolicy leaner = PolicyOf(before.spec);
+  const bool offloads_nowhere = leaner.activation_offload && !training.options.device.is_cuda();
+  if (offloads_nowhere || RungOf(leaner) <= RungOf(PolicyOf(training.spec)))
+    return absl::OkStatus();
+  TakePolicy(leaner, training);
+  return model.SetMemoryPolicy(training.options.recompute, training.options.offload_activations);
+}
+
 }  // namespace
 
 bool ChangesTraining(const std::string& key) {
@@ -127,6 +139,7 @@ absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
       training.spec.global_batch_size = state.spec.global_batch_size;
     }
     ComparePlans(state.plan, PlanOf(training, comm), events);
+    LL_RETURN_IF_ERROR(KeepSteppedDown(state, training, model));
     LL_RETURN_IF_ERROR(RestoreTensors(path, model, optimizer));
     events.Phase("load", {{"resumed_from", path}, {"step", state.step}});
   }

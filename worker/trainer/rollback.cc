@@ -77,6 +77,7 @@ absl::StatusOr<TrainerState> RollBack(const TrainerState& now,
   LL_RETURN_IF_ERROR(RestoreTensors(path, model, optimizer));
   state.rows_skipped = now.rows_skipped + (now.step + 1 - state.step) * *now.spec.global_batch_size;
   state.guard.rollbacks = now.guard.rollbacks + 1;
+  state.memory_steps_down = now.memory_steps_down;
   state.spec = now.spec;
   state.plan = now.plan;
   state.build = now.build;

@@ -20,6 +20,7 @@
 #include "worker/trainer/data/sft_loader.h"
 #include "worker/trainer/device.h"
 #include "worker/trainer/eval/eval_model.h"
+#include "worker/trainer/memory_policy.h"
 
 namespace ll {
 namespace {
@@ -117,10 +118,7 @@ void ChooseRecompute(Training& training, int local_ranks) {
                 AvailableMemoryBytes() / std::max(1, local_ranks)};
   const FitResult fit = Fits(training.config, training.spec, device);
   if (!fit.fits) training.warnings.push_back(absl::StrCat("memory is short: ", fit.explanation));
-  training.spec.recompute = fit.recompute;
-  training.options.recompute = fit.recompute == "none"        ? Recompute::kNone
-                               : fit.recompute == "selective" ? Recompute::kSelective
-                                                              : Recompute::kFull;
+  TakePolicy({fit.recompute, *training.spec.activation_offload}, training);
 }
 
 absl::Status PrepareLoader(Training& training, std::shared_ptr<const TokenFile> file) {

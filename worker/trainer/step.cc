@@ -1,6 +1,7 @@
 #include "worker/trainer/step.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/clock.h"
 #include "base/status_macros.h"
@@ -36,7 +37,7 @@ uint64_t DropoutKey(uint64_t seed, int64_t row_index) {
 // of figures for each rank, which the others fill with zeros. One small message a step.
 class SharedFigures {
  public:
-  enum Sum { kLoss, kStop, kCheckpoint, kPartsDone, kPartsFailed, kSums };
+  enum Sum { kLoss, kStop, kCheckpoint, kPartsDone, kPartsFailed, kOutOfMemory, kSums };
   enum PerRank { kBusySeconds, kComputeSeconds, kTokens, kPerRank };
 
   SharedFigures(int rank, int ranks)
@@ -61,6 +62,11 @@ double WaitSeconds(const Gang& gang) {
   double seconds = gang.context.counters().wait_seconds + gang.world.counters().wait_seconds;
   if (gang.base != nullptr) seconds += gang.base->counters().wait_seconds;
   return seconds;
+}
+
+// Whether a rank may leave a row without another waiting for it.
+bool ComputesAlone(const Gang& gang) {
+  return gang.layout.context_size == 1 && gang.base == nullptr;
 }
 
 // This rank's rows, forward and backward. Returns the sum of their losses.
@@ -134,9 +140,16 @@ absl::StatusOr<StepReport> RunStep(const StepPlace& place, const StepWishes& wis
   comm.EnterPhase("data");
   gang.parameters.StartStep();
   SharedFigures shared(comm.rank(), comm.world_size());
-  LL_ASSIGN_OR_RETURN(const double loss_sum,
-                      Accumulate(place, scale, training, model, gang, report, shared));
-  shared.Set(SharedFigures::kLoss, loss_sum);
+  absl::StatusOr<double> loss_sum = Accumulate(place, scale, training, model, gang, report, shared);
+  if (absl::IsResourceExhausted(loss_sum.status()) && ComputesAlone(gang)) {
+    // The others are on their way to the sums: this rank takes part in them, with what it has.
+    report.memory.mine = loss_sum.status();
+    model.ReleaseRowMemory();
+    loss_sum = 0.0;
+  }
+  LL_RETURN_IF_ERROR(loss_sum.status());
+  shared.Set(SharedFigures::kLoss, *loss_sum);
+  shared.Set(SharedFigures::kOutOfMemory, report.memory.mine.ok() ? 0.0 : 1.0);
   shared.Set(SharedFigures::kStop, wishes.stop ? 1.0 : 0.0);
   shared.Set(SharedFigures::kCheckpoint, wishes.checkpoint ? 1.0 : 0.0);
   shared.Set(SharedFigures::kPartsDone, wishes.parts.done);
@@ -153,6 +166,11 @@ absl::StatusOr<StepReport> RunStep(const StepPlace& place, const StepWishes& wis
       shared.Get(SharedFigures::kStop) > 0,
       shared.Get(SharedFigures::kCheckpoint) > 0,
       {shared.Get(SharedFigures::kPartsDone), shared.Get(SharedFigures::kPartsFailed)}};
+  report.memory.ranks = std::llround(shared.Get(SharedFigures::kOutOfMemory));
+  if (report.memory.ranks > 0) {
+    report.step_seconds = absl::ToDoubleSeconds(Now() - start);
+    return report;
+  }
 
   {
     Timer timer(report.optimizer_seconds);
@@ -169,6 +187,40 @@ absl::StatusOr<StepReport> RunStep(const StepPlace& place, const StepWishes& wis
   }
   report.step_seconds = absl::ToDoubleSeconds(Now() - start);
   return report;
+}
+
+absl::StatusOr<MemoryCheck> TryRow(int64_t row_index, int64_t step, bool compute,
+                                   Training& training, Llama& model, const Gang& gang) {
+  gang.parameters.StartStep();
+  const Row row = training.loader->Load(row_index);
+  const AttentionSpec attention = AttentionOfRow(training, step, row.tokens.numel());
+  MemoryCheck check;
+  const auto agree = [&]() -> absl::Status {
+    if (!check.mine.ok() && !absl::IsResourceExhausted(check.mine)) return check.mine;
+    if (!check.mine.ok()) model.ReleaseRowMemory();
+    at::Tensor failed = at::full({1}, check.mine.ok() ? 0.0 : 1.0, at::kDouble);
+    LL_RETURN_IF_ERROR(gang.world.AllReduceSum({failed}));
+    check.ranks = std::llround(failed[0].item<double>());
+    return absl::OkStatus();
+  };
+  check.mine = model.ReserveRow(row, attention, &gang.context);
+  LL_RETURN_IF_ERROR(agree());
+  if (check.ranks > 0 || !compute) return check;
+  check.mine = model
+                   .ForwardBackward(row, attention, /*grad_scale=*/1.0, nullptr, &gang.context,
+                                    &gang.parameters)
+                   .status();
+  if (!check.mine.ok() && !ComputesAlone(gang)) return check.mine;
+  LL_RETURN_IF_ERROR(agree());
+  return check;
+}
+
+int64_t LongestRow(RowSource& rows) {
+  int64_t longest = 0;
+  for (int64_t i = 1; i < rows.rows(); ++i) {
+    if (rows.TokensOf(i) > rows.TokensOf(longest)) longest = i;
+  }
+  return longest;
 }
 
 }  // namespace ll

@@ -21,7 +21,16 @@ struct StepWishes {
   PartsWritten parts;       // of the checkpoint under way
 };
 
+// Whether the ranks had the memory for what they tried.
+struct MemoryCheck {
+  absl::Status mine;  // ResourceExhausted with what the allocator said, or OK
+  int64_t ranks = 0;  // of all, that had not
+};
+
 struct StepReport {
+  // With ranks > 0 the step did not take place: nothing but this, the wishes and the times is set,
+  // parameters, moments and `guard` are as they were, and rows hold no memory.
+  MemoryCheck memory;
   double loss = 0;       // sum over the step's valid targets, of all ranks, divided by their number
   double grad_norm = 0;  // before clipping
   double learning_rate = 0;
@@ -57,10 +66,22 @@ struct StepPlace {
 // Runs a step on rows [first_row, first_row + B) of the data, row i of them on the context ranks of
 // data rank i mod D, each with its shard of the tokens. Loss and norm are judged before the update
 // (`guard` as JudgeStep): unless the verdict allows it, parameters and moments stay as they were.
+// Lack of memory for a rank's own rows is told, not an error; where ranks exchange parts of rows or
+// of the base while they compute, it is ResourceExhausted, because the others wait for this one.
 // Collective.
 absl::StatusOr<StepReport> RunStep(const StepPlace& place, const StepWishes& wishes,
                                    const GuardPolicy& policy, GuardState& guard, Training& training,
                                    Llama& model, AdamWOptimizer& optimizer,
                                    const Schedule& schedule, const Gang& gang);
+
+// Tries the memory of a row before a step: allocates what is kept of it and, with `compute`, runs
+// it forward and backward. Leaves nothing but gradients, which the next step begins by clearing.
+// Errors: as RunStep's; lack of memory that shows before anything is exchanged is told in any gang.
+// Collective.
+absl::StatusOr<MemoryCheck> TryRow(int64_t row_index, int64_t step, bool compute,
+                                   Training& training, Llama& model, const Gang& gang);
+
+// The first pass's longest row; the first of several.
+int64_t LongestRow(RowSource& rows);
 
 }  // namespace ll

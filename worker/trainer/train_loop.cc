@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -31,6 +32,7 @@
 #include "worker/trainer/guard/loss_guard.h"
 #include "worker/trainer/guard/straggler.h"
 #include "worker/trainer/host_names.h"
+#include "worker/trainer/memory_policy.h"
 #include "worker/trainer/resume.h"
 #include "worker/trainer/rollback.h"
 #include "worker/trainer/step.h"
@@ -126,6 +128,11 @@ class Loop {
  private:
   absl::Status Load();
   absl::Status OpenCheckpoints();
+  // Steps down until the data's longest row has the memory it needs. Nothing where the first step
+  // shows the same.
+  absl::Status TryLongestRow(const Gang& gang);
+  // False: the step did not take place, for lack of memory, and is to be repeated with less kept.
+  absl::StatusOr<bool> HadMemory(const StepReport& report);
   void ReportStep(const StepReport& report);
   // Looks for ranks that hold the others up, and tells this rank's own times.
   void WatchRanks(const StepReport& report);
@@ -162,6 +169,8 @@ class Loop {
   std::unique_ptr<CheckpointWriter> writer_;  // rank 0 only; hands what it wrote to the copier
   std::unique_ptr<ShardedCheckpoint> parts_;  // where ranks hold parts of the optimizer's state
   TrainerState state_;
+  std::optional<MemoryLadder> ladder_;
+  bool checkpoint_wish_ = false;  // of a step that had no memory
   int64_t checkpoint_step_ = -1;  // of the newest checkpoint handed to the writer
   int64_t first_step_ = 0;
   int64_t tokens_here_ = 0;  // trained by this process's gang
@@ -183,6 +192,7 @@ absl::Status Loop::Load() {
     std::iota(all.begin(), all.end(), 0);
     LL_ASSIGN_OR_RETURN(base_, comm_.Split("base", all));
   }
+  LL_RETURN_IF_ERROR(AgreeOnPolicy(training_, comm_));
   LL_ASSIGN_OR_RETURN(
       model_, Llama::Create(training_.config, *training_.weights, training_.options, base_.get()));
   training_.weights
@@ -197,6 +207,7 @@ absl::Status Loop::Load() {
   LL_ASSIGN_OR_RETURN(state_,
                       ResumeOrStart(training_, *model_, *optimizer_, comm_, events_, options_));
   parameters_->ReleaseMasters();
+  ladder_.emplace(PolicyOf(spec_), training_.options.device.is_cuda());
   first_step_ = state_.step;
   if (state_.step > 0 && options_.resume_from.empty()) checkpoint_step_ = state_.step;
   return OpenCheckpoints();
@@ -244,6 +255,7 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
   // Something to go back to from the first steps.
   if (rolls_back && state_.step == 0 && options_.verify_against.empty())
     LL_RETURN_IF_ERROR(Checkpoint(/*final=*/false));
+  LL_RETURN_IF_ERROR(TryLongestRow(gang));
   const auto due = [this](int64_t every) { return every > 0 && state_.step % every == 0; };
   const int64_t end = options_.verify_against.empty() ? *spec_.max_steps : options_.stop_at;
   while (state_.step < end && !StoppedEarly()) {
@@ -251,7 +263,8 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
         training_.attention.kind != AttentionKind::kFull) {
       events_.Phase("full_attention", {{"step", state_.step}});
     }
-    const StepWishes mine{options_.stop_requested(), options_.take_checkpoint_request(),
+    const StepWishes mine{options_.stop_requested(),
+                          options_.take_checkpoint_request() || checkpoint_wish_,
                           parts_ != nullptr ? parts_->Mine() : PartsWritten{}};
     const StepPlace place{state_.step,
                           state_.step * *spec_.global_batch_size + state_.rows_skipped};
@@ -259,6 +272,8 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
                         RunStep(place, mine, policy, state_.guard, training_, *model_, *optimizer_,
                                 schedule, gang));
     if (parts_ != nullptr) parts_->Heard(report.wishes.parts);
+    LL_ASSIGN_OR_RETURN(const bool had_memory, HadMemory(report));
+    if (!had_memory) continue;
     if (report.verdict.action != GuardAction::kGoOn) {
       LL_ASSIGN_OR_RETURN(const bool went_back, Guarded(report.verdict, report));
       if (went_back) continue;
@@ -288,6 +303,37 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
   LL_RETURN_IF_ERROR(FinishCheckpoint(kFinalCopyTimeout));
   Done();
   return TrainOutcome::kDone;
+}
+
+absl::Status Loop::TryLongestRow(const Gang& gang) {
+  const bool shares_rows = layout_.context_size > 1 || base_ != nullptr;
+  if (state_.step >= *spec_.max_steps || (!*spec_.sft && !shares_rows)) return absl::OkStatus();
+  RowSource& rows = *training_.loader;
+  const int64_t first = state_.step * *spec_.global_batch_size + state_.rows_skipped;
+  const int64_t longest = *spec_.sft ? LongestRow(rows) : first;
+  bool longer = true;  // than what the first step runs anyway
+  for (int64_t i = first; i < first + *spec_.global_batch_size; ++i)
+    longer = longer && rows.TokensOf(i) < rows.TokensOf(longest);
+  if (!longer && !shares_rows) return absl::OkStatus();
+  if (longer) events_.Phase("longest_row", {{"tokens", rows.TokensOf(longest)}});
+  comm_.EnterPhase("longest row");
+  for (;;) {
+    const absl::Duration start = RealClock().Steady();
+    LL_ASSIGN_OR_RETURN(const MemoryCheck memory,
+                        TryRow(longest, state_.step, longer, training_, *model_, gang));
+    if (memory.ranks == 0) return absl::OkStatus();
+    LL_RETURN_IF_ERROR(
+        StepDown({state_.step, memory, absl::ToDoubleSeconds(RealClock().Steady() - start)},
+                 *ladder_, training_, *model_, state_, comm_, events_));
+  }
+}
+
+absl::StatusOr<bool> Loop::HadMemory(const StepReport& report) {
+  checkpoint_wish_ = report.memory.ranks > 0 && report.wishes.checkpoint;
+  if (report.memory.ranks == 0) return true;
+  LL_RETURN_IF_ERROR(StepDown({state_.step, report.memory, report.step_seconds}, *ladder_,
+                              training_, *model_, state_, comm_, events_));
+  return false;
 }
 
 std::vector<std::string> Loop::CheckpointRoots() const {
@@ -533,6 +579,11 @@ void Loop::Done() {
       {"tokens_per_second", seconds_here_ > 0 ? tokens_here_ / seconds_here_ : 0.0},
       {"peak_bytes", PeakMemoryBytes()},
       {"checkpoint", options_.out + "/checkpoints/" + CheckpointName(state_.step)}};
+  if (state_.memory_steps_down > 0) {
+    result["memory_steps_down"] = state_.memory_steps_down;
+    result["recompute"] = *spec_.recompute;
+    result["activation_offload"] = *spec_.activation_offload;
+  }
   if (StoppedEarly()) {
     result["stop_reason"] =
         absl::StrCat("early stopping: perplexity did not fall below ", state_.best_perplexity,

@@ -33,6 +33,7 @@ int Main(int argc, char** argv) {
   AddMerge(program, run);
   AddPublish(program, run);
   AddProfile(program, run);
+  AddProbe(program, run);
   AddVerify(program, run);
   AddRun(program, run);
   program.add_subcommand("version", "Prints the versions of this program and of LibTorch")

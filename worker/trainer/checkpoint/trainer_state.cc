@@ -84,6 +84,7 @@ std::string TrainerStateToText(const TrainerState& state) {
       {"plan", state.plan},
       {"build", state.build},
       {"spec", ToJson(state.spec)}};
+  if (state.memory_steps_down > 0) json["memory_steps_down"] = state.memory_steps_down;
   if (std::isfinite(state.best_perplexity)) {
     json["early_stopping"] = {{"best_perplexity", state.best_perplexity},
                               {"evaluations_without_gain", state.evaluations_without_gain}};
@@ -104,6 +105,9 @@ absl::StatusOr<TrainerState> ParseTrainerState(const std::string& text) {
     LL_ASSIGN_OR_RETURN(state.rows_skipped, Count(position, "rows_skipped"));
   }
   LL_ASSIGN_OR_RETURN(state.guard, GuardOf(Member(root, "guard")));
+  if (root.contains("memory_steps_down")) {
+    LL_ASSIGN_OR_RETURN(state.memory_steps_down, Count(root, "memory_steps_down"));
+  }
   const json& loss = Member(root, "last_loss");
   if (loss.is_number()) state.last_loss = loss.get<double>();
   if (const json& stopping = Member(root, "early_stopping"); stopping.is_object()) {

@@ -26,8 +26,9 @@ struct TrainerState {
   double best_perplexity = std::numeric_limits<double>::infinity();
   int64_t evaluations_without_gain = 0;
   GuardState guard;
-  JobSpec spec;                  // resolved
-  std::string data_fingerprint;  // of the token file
+  int64_t memory_steps_down = 0;  // rungs that `spec` is below its start (guard/memory_ladder.h)
+  JobSpec spec;                   // resolved
+  std::string data_fingerprint;   // of the token file
   // Which weights the adapter was trained on; empty: random ones, or the file does not say.
   std::string base_fingerprint;
   nlohmann::json plan;   // {"data_parallel", "recompute", "threads", "isa", "precision", …}

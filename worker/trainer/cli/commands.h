@@ -23,5 +23,6 @@ void AddMerge(CLI::App& program, Command& run);    // merge: base and adapter to
 void AddVerify(CLI::App& program, Command& run);   // verify: a window run again and compared
 void AddPublish(CLI::App& program, Command& run);  // publish: a checked copy of a model folder
 void AddProfile(CLI::App& program, Command& run);  // profile flops
+void AddProbe(CLI::App& program, Command& run);    // probe: how fast this host is, for plans
 
 }  // namespace ll

@@ -103,6 +103,7 @@ void ShardedParameters::StartStep() {
   next_ = 0;
   last_row_ = false;
   in_flight_.reset();
+  broken_ = absl::OkStatus();
   if (touched_.defined()) touched_.zero_();
   if (stage_ < 2) {
     for (Parameter& parameter : parameters_) parameter.grad.zero_();
@@ -133,6 +134,7 @@ absl::Status ShardedParameters::End(size_t first, size_t last) {
 }
 
 absl::Status ShardedParameters::FinishReduction() {
+  LL_RETURN_IF_ERROR(broken_);
   std::fill(final_.begin(), final_.end(), 1);
   LL_RETURN_IF_ERROR(Advance());
   return Land();
@@ -144,8 +146,10 @@ absl::Status ShardedParameters::Advance() {
                        [this](const Piece& piece) { return final_[piece.parameter] != 0; });
   };
   while (next_ < buckets_.size() && complete(buckets_[next_])) {
-    LL_RETURN_IF_ERROR(Land());
-    LL_RETURN_IF_ERROR(Launch(next_++));
+    broken_ = Land();
+    LL_RETURN_IF_ERROR(broken_);
+    LL_RETURN_IF_ERROR(Launch(next_));
+    ++next_;
   }
   return absl::OkStatus();
 }
@@ -156,9 +160,11 @@ absl::Status ShardedParameters::Launch(size_t index) {
   for (const Piece& piece : bucket.pieces) Begin(piece.parameter, piece.parameter + 1);
   if (bucket.by_rows) {
     const Parameter& parameter = parameters_[bucket.pieces[0].parameter];
-    LL_ASSIGN_OR_RETURN(const at::Tensor sum, SumTouchedRows(world_, parameter.grad, touched_,
-                                                             bucket.parts, stage_ == 0));
-    Keep(index, sum);
+    const absl::StatusOr<at::Tensor> sum =
+        SumTouchedRows(world_, parameter.grad, touched_, bucket.parts, stage_ == 0);
+    broken_ = sum.status();
+    LL_RETURN_IF_ERROR(broken_);
+    Keep(index, *sum);
     Drop(bucket);
     return absl::OkStatus();
   }
@@ -166,9 +172,10 @@ absl::Status ShardedParameters::Launch(size_t index) {
     flat_ = Joined(GradientsOf(bucket, parameters_));
     return absl::OkStatus();
   }));
-  if (bucket.pieces.size() > 1) Drop(bucket);  // flat_ is a copy
+  LL_RETURN_IF_ERROR(reduce_.Start(world_, flat_, bucket.parts));
   in_flight_ = index;
-  return reduce_.Start(world_, flat_, bucket.parts);
+  if (bucket.pieces.size() > 1) Drop(bucket);  // flat_ is a copy
+  return absl::OkStatus();
 }
 
 absl::Status ShardedParameters::Land() {

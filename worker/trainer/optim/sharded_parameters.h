@@ -58,7 +58,9 @@ class ShardedParameters : public GradientObserver {
   // Of the last row: sends off the buckets that are complete. Collective with FinishReduction of
   // ranks that are further on.
   absl::Status End(size_t first, size_t last) override;
-  // Collective. The slices' gradients are sums over the ranks from here on.
+  // Collective. The slices' gradients are sums over the ranks from here on. May follow a backward
+  // pass that failed for lack of memory, which keeps the ranks in step: their sums are then of no
+  // use. The error of an exchange that stopped halfway is returned again.
   absl::Status FinishReduction();
   // sqrt of the sum of squares of all gradients, accumulated in fp64 over blocks of a fixed size:
   // the same bits for every number of threads and every stage. Collective.
@@ -95,7 +97,8 @@ class ShardedParameters : public GradientObserver {
   bool last_row_ = false;
   at::Tensor touched_;  // bool [V]; undefined where no embedding is exchanged by rows
   std::optional<size_t> in_flight_;
-  at::Tensor flat_;  // of the bucket in flight
+  absl::Status broken_;  // of an exchange that other ranks may still wait for
+  at::Tensor flat_;      // of the bucket in flight
   ReduceScatter reduce_;
   std::vector<int> unread_;  // by storage of gradients: pieces of it not yet in a sum
 };

@@ -1,0 +1,213 @@
+#include "worker/trainer/probe.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "absl/cleanup/cleanup.h"
+#include "base/file.h"
+#include "base/gpu_kind.h"
+#include "base/status_macros.h"
+#include "model/plan/time_plan.h"
+#include "model/shifted_attention.h"
+#include "model/torch_edge.h"
+#include "worker/trainer/device.h"
+
+namespace ll {
+namespace {
+
+constexpr int kMeasurements = 4;
+constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
+
+double MedianOf(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+// `work` is repeated for `budget`; the median of `amount` over the seconds of one time.
+double Rate(double amount, absl::Duration budget, Clock& clock, const std::function<void()>& work) {
+  work();  // fresh pages, code and workspaces
+  std::vector<double> rates;
+  const absl::Duration begin = clock.Steady();
+  while (rates.size() < static_cast<size_t>(kLeastRepeats) || clock.Steady() - begin < budget) {
+    const absl::Duration start = clock.Steady();
+    work();
+    rates.push_back(amount / std::max(1e-9, absl::ToDoubleSeconds(clock.Steady() - start)));
+  }
+  return MedianOf(std::move(rates));
+}
+
+// Reading one element waits for a GPU's queue.
+void Finish(const at::Tensor& t) {
+  if (t.is_cuda()) t.view({-1})[0].item();
+}
+
+struct Shapes {
+  int64_t tokens, hidden, intermediate, heads, kv_heads, head_dim, copy_bytes;
+};
+
+Shapes ShapesFor(bool gpu, bool small) {
+  if (small) return {256, 128, 256, 4, 2, 32, 1 << 20};
+  // A CPU trains models of the size of SmolLM2-135M, a GPU those of Llama-2-7B.
+  if (!gpu) return {4096, 576, 1536, 9, 3, 64, 256 << 20};
+  return {16384, 4096, 11008, 32, 32, 128, int64_t{1} << 30};
+}
+
+at::TensorOptions Bf16() { return at::TensorOptions(ProcessDevice()).dtype(at::kBFloat16); }
+
+double GemmFlops(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const at::Tensor x = at::randn({s.tokens, s.hidden}, Bf16());
+  const at::Tensor up = at::randn({s.intermediate, s.hidden}, Bf16());
+  const at::Tensor down = at::randn({s.hidden, s.intermediate}, Bf16());
+  at::Tensor wide = at::empty({s.tokens, s.intermediate}, Bf16()), out = at::empty_like(x);
+  const double flops = 4.0 * static_cast<double>(s.tokens * s.hidden * s.intermediate);
+  return Rate(flops, budget, clock, [&] {
+    at::mm_out(wide, x, up.t());
+    at::mm_out(out, wide, down.t());
+    Finish(out);
+  });
+}
+
+absl::StatusOr<double> AttentionFlops(const Shapes& s, absl::Duration budget, Clock& clock) {
+  LlamaConfig config;
+  config.num_hidden_layers = 1;
+  config.num_attention_heads = s.heads;
+  config.num_key_value_heads = s.kv_heads;
+  config.head_dim = s.head_dim;
+  const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, s.tokens / 4};
+  LL_ASSIGN_OR_RETURN(const AttentionPlan plan, MakeAttentionPlan(config, spec, s.tokens, {}));
+  const int64_t q = s.heads * s.head_dim, width = q + 2 * s.kv_heads * s.head_dim;
+  const at::Tensor qkv = at::randn({s.tokens, width}, Bf16());
+  const at::Tensor dout = at::randn({s.tokens, q}, Bf16());
+  at::Tensor out = at::empty_like(dout), dqkv = at::empty_like(qkv);
+  at::Tensor lse = at::empty({s.heads, s.tokens}, Bf16().dtype(at::kFloat));
+  const double flops = 3.5 * CausalAttentionFlops(config, s.tokens, "s2", s.tokens / 4);
+  return Rate(flops, budget, clock, [&] {
+    AttentionForward(plan, /*window=*/0, qkv, out, lse);
+    AttentionBackward(plan, /*window=*/0, qkv, out, lse, dout, dqkv);
+    Finish(dqkv);
+  });
+}
+
+double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const at::Tensor from = at::zeros({s.copy_bytes / 2}, Bf16());
+  at::Tensor to = at::empty_like(from);
+  return Rate(2.0 * static_cast<double>(s.copy_bytes), budget, clock, [&] {
+    to.copy_(from);
+    Finish(to);
+  });
+}
+
+// ---- loopback
+
+void LimitWaits(int fd) {
+  timeval limit = absl::ToTimeval(kSocketTimeout);
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+// Two ends of a TCP connection of this host with itself.
+absl::StatusOr<std::pair<int, int>> Connected() {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener < 0) return ErrnoStatus(errno, "socket", "loopback");
+  absl::Cleanup close_listener = [listener] { close(listener); };
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  if (bind(listener, generic, size) != 0 || listen(listener, 1) != 0 ||
+      getsockname(listener, generic, &size) != 0)
+    return ErrnoStatus(errno, "listen", "loopback");
+  const int near = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (near < 0) return ErrnoStatus(errno, "socket", "loopback");
+  LimitWaits(near);
+  if (connect(near, generic, size) != 0) {
+    const absl::Status failed = ErrnoStatus(errno, "connect", "loopback");
+    close(near);
+    return failed;
+  }
+  const int far = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+  if (far < 0) {
+    const absl::Status failed = ErrnoStatus(errno, "accept", "loopback");
+    close(near);
+    return failed;
+  }
+  LimitWaits(far);
+  return std::pair(near, far);
+}
+
+absl::StatusOr<double> LinkBandwidth(bool small, absl::Duration budget, Clock& clock) {
+  LL_ASSIGN_OR_RETURN(const auto ends, Connected());
+  const auto [near, far] = ends;
+  const size_t piece = 1 << 20, count = small ? 4 : 64;
+  // Reads until the other end is closed.
+  std::thread reader([fd = far] {
+    std::vector<char> buffer(1 << 20);
+    while (recv(fd, buffer.data(), buffer.size(), 0) > 0) {
+    }
+  });
+  const std::vector<char> bytes(piece, 1);
+  bool failed = false;
+  const double rate = Rate(static_cast<double>(piece * count), budget, clock, [&, fd = near] {
+    for (size_t i = 0; i < count && !failed; ++i) {
+      for (size_t sent = 0; sent < piece && !failed;) {
+        const ssize_t n = send(fd, bytes.data() + sent, piece - sent, MSG_NOSIGNAL);
+        failed = n <= 0;
+        if (n > 0) sent += static_cast<size_t>(n);
+      }
+    }
+  });
+  close(near);
+  reader.join();
+  close(far);
+  if (failed) return absl::UnavailableError("the loopback connection broke");
+  return rate;
+}
+
+std::string HostName() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, Clock& clock) {
+  const bool gpu = ProcessDevice().is_cuda();
+  const Shapes shapes = ShapesFor(gpu, options.small);
+  const absl::Duration start = clock.Steady(), share = options.budget / kMeasurements;
+  double gemm = 0, attention = 0, memory = 0, link = 0;
+  LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
+    gemm = GemmFlops(shapes, share, clock);
+    LL_ASSIGN_OR_RETURN(attention, AttentionFlops(shapes, share, clock));
+    memory = MemoryBandwidth(shapes, share, clock);
+    return absl::OkStatus();
+  }));
+  if (!gpu) {
+    LL_ASSIGN_OR_RETURN(link, LinkBandwidth(options.small, share, clock));
+  }
+  return nlohmann::ordered_json{
+      {"device", gpu ? GpuKind(ProcessDeviceName(), AvailableMemoryBytes()) : "cpu"},
+      {"host", HostName()},
+      {"time", absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", clock.Now(), absl::UTCTimeZone())},
+      {"build", LL_VERSION},
+      {"threads", at::get_num_threads()},
+      {"gemm_flops", gemm},
+      {"attention_flops", attention},
+      {"memory_bandwidth", memory},
+      {"link_bandwidth", link},
+      {"seconds", absl::ToDoubleSeconds(clock.Steady() - start)}};
+}
+
+}  // namespace ll
