@@ -23,7 +23,7 @@ constexpr absl::string_view kHeader =
     "one after the other. The USER opens each one with the words \"I would like to discuss the "
     "topic of\". Remember the topics and their order: at the end of the record there is a question "
     "about the first one.\n\n";
-constexpr absl::string_view kQuestion =
+constexpr absl::string_view kTopicQuestion =
     "\nThe record ends here. What is the first topic we discussed? Answer with the name of the "
     "topic only.";
 
@@ -34,7 +34,7 @@ std::string TurnText(const DialogueTurn& turn) {
 std::string PromptText(absl::Span<const std::string> turns) {
   std::string text(kHeader);
   for (const std::string& turn : turns) text += turn;
-  absl::StrAppend(&text, kQuestion);
+  absl::StrAppend(&text, kTopicQuestion);
   return text;
 }
 
