@@ -74,7 +74,7 @@ class ForecastTest(ServiceCase):
             self.assertLessEqual(when(f["finish_low"]), when(f["finish_high"]))
             self.assertGreater(when(f["finish_high"]), time.time() - 5)
             shown = self.llctl("get", job).stdout
-            self.assertRegex(shown, r"actual: +.*step .*forecast")
+            self.assertRegex(shown, r"actual +step .*forecast")
 
         done = self.await_result(job)
         f = done["forecast"]
@@ -123,7 +123,7 @@ class CalibrateTest(unittest.TestCase):
                 return json.loads(run.stdout)
 
             plan = ("plan", "--model", "7b", "--ctx", "8192", "--device", "cpu", "--device-memory", "200GB", "--gpus", "1")
-            self.assertNotIn("duration_seconds", llctl(*plan)["forecast"], "nothing has been measured")
+            self.assertEqual(llctl(*plan)["forecast"]["duration_seconds"], 0, "nothing has been measured")
             probe = subprocess.run([BIN / "ll-trainer", "probe", "--device", "cpu", "--threads", "1", "--seconds", "0.2", "--small"],
                                    capture_output=True, text=True, timeout=DEADLINE_S)
             self.assertEqual(probe.returncode, 0, probe.stderr)
