@@ -56,7 +56,7 @@ class ForecastTest(ServiceCase):
         self.assertAlmostEqual(stored["energy_joules"], stored["gpu_hours"] * 3600 * 50, delta=1e-3)
         self.assertEqual(stored["currency"], "EUR")
         # One that waits behind it has a start, and an end after that.
-        behind = self.submit(2)
+        behind = self.submit(100)  # long enough to be seen running
         self.wait_for(job, lambda j: j["state"] == "RUNNING", "its start")
         waits = self.get(behind)
         if waits["state"] == "QUEUED":
