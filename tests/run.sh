@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs the tests; the last line is "N passed, N failed". Exit status 0: all passed.
 #
-#   tests/run.sh             quick and full tests, two of the service's under AddressSanitizer, and two minutes of fuzzing
+#   tests/run.sh             quick and full tests, two of the service's under AddressSanitizer, and 12 s of fuzzing a reader
 #   tests/run.sh --quick     quick tests only
 #   tests/run.sh --nightly   also the long ones, every quick one under AddressSanitizer, what has threads under ThreadSanitizer
 #   JOBS=N                   parallel compile jobs (default: the number of cores); two tests more, since most wait for others
