@@ -118,6 +118,9 @@ class RealCoordinator : public Coordinator {
     if (server_ != nullptr) {
       health_.SetServer(nullptr);
       server_->GetHealthCheckService()->Shutdown();
+      // Before the server: no page may call into one that is gone (site.h).
+      http_.reset();
+      site_.reset();
       hub_.EndAllSessions(absl::UnavailableError("the coordinator is stopping"));
       server_->Shutdown(std::chrono::system_clock::now() + kStopPatience);
     }
@@ -138,8 +141,9 @@ class RealCoordinator : public Coordinator {
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
-    LL_ASSIGN_OR_RETURN(http_,
-                        StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_)));
+    site_ = std::make_unique<Site>(server_->InProcessChannel({}), clock_, SystemRandom());
+    LL_ASSIGN_OR_RETURN(
+        http_, StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_), *site_));
     driver_->Read([this](const absl::Status&, const Scheduler* view) {
       if (view == nullptr) return;
       telemetry_->RemoveOthers([view](const JobId& job) { return view->Find(job) != nullptr; });
@@ -282,6 +286,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<SchedulesService> schedules_;
   std::unique_ptr<WorkersService> workers_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Site> site_;
   std::unique_ptr<HttpServer> http_;
   std::string grpc_address_;
 };

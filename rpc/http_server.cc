@@ -22,24 +22,43 @@ absl::string_view ReasonOf(int status) {
   switch (status) {
     case 200:
       return "OK";
+    case 303:
+      return "See Other";
+    case 304:
+      return "Not Modified";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
     case 403:
       return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 413:
+      return "Content Too Large";
     default:
       return "Service Unavailable";
   }
 }
 
 void Write(mg_connection* connection, const HttpAnswer& answer, bool with_body) {
-  const std::string head = absl::StrCat(
+  std::string head = absl::StrCat(
       "HTTP/1.1 ", answer.status, " ", ReasonOf(answer.status), "\r\nContent-Type: ", answer.type,
-      "\r\nContent-Length: ", answer.body.size(), "\r\nX-Content-Type-Options: nosniff\r\n\r\n");
+      "\r\nContent-Length: ", answer.body.size(), "\r\nX-Content-Type-Options: nosniff\r\n");
+  for (const auto& [name, value] : answer.headers)
+    absl::StrAppend(&head, name, ": ", value, "\r\n");
+  absl::StrAppend(&head, "\r\n");
   mg_write(connection, head.data(), head.size());
   if (with_body) mg_write(connection, answer.body.data(), answer.body.size());
 }
 
 bool IsForeign(mg_connection* connection) {
-  if (mg_get_header(connection, "Origin") != nullptr) return true;
+  const char* origin = mg_get_header(connection, "Origin");
   const char* header = mg_get_header(connection, "Host");
+  if (origin != nullptr && (header == nullptr || absl::StrCat("http://", header) != origin))
+    return true;
   if (header == nullptr) return false;
   std::string host = header;
   if (host.empty() || host.front() == '[') return false;  // a numeric IPv6 address
@@ -70,14 +89,69 @@ class PageHandler : public CivetHandler {
   HttpServer::Page page_;
 };
 
+class SiteHandler : public CivetHandler {
+ public:
+  explicit SiteHandler(HttpServer::Site site) : site_(std::move(site)) {}
+  bool handleGet(CivetServer*, mg_connection* connection) override {
+    return Serve(connection, true);
+  }
+  bool handleHead(CivetServer*, mg_connection* connection) override {
+    return Serve(connection, false);
+  }
+  bool handlePost(CivetServer*, mg_connection* connection) override {
+    return Serve(connection, true);
+  }
+
+ private:
+  bool Serve(mg_connection* connection, bool with_body) {
+    if (IsForeign(connection)) {
+      Write(connection, {.status = 403, .body = "ask for this page by address\n"}, with_body);
+      return true;
+    }
+    const mg_request_info* info = mg_get_request_info(connection);
+    HttpRequest request;
+    request.method = info->request_method;
+    request.path = info->local_uri == nullptr ? "" : info->local_uri;
+    request.query = info->query_string == nullptr ? "" : info->query_string;
+    for (const char* name : HttpServer::kHeaders) {
+      if (const char* value = mg_get_header(connection, name); value != nullptr)
+        request.headers[name] = value;
+    }
+    if (request.method == "POST" && !ReadBody(connection, info->content_length, request.body)) {
+      Write(connection, {.status = 413, .body = "the request is too long\n"}, true);
+      return true;
+    }
+    Write(connection, site_(request), with_body);
+    return true;
+  }
+
+  static bool ReadBody(mg_connection* connection, long long length, std::string& body) {
+    if (length < 0 || length > HttpServer::kMaxBodyBytes) return false;
+    body.resize(static_cast<size_t>(length));
+    size_t have = 0;
+    while (have < body.size()) {
+      const int got = mg_read(connection, body.data() + have, body.size() - have);
+      if (got <= 0) return false;
+      have += static_cast<size_t>(got);
+    }
+    return true;
+  }
+
+  HttpServer::Site site_;
+};
+
 class CivetHttp : public HttpServer {
  public:
   CivetHttp(const std::vector<std::string>& options, std::string host,
-            std::map<std::string, Page> pages)
-      : host_(std::move(host)), server_(options) {
+            std::map<std::string, Page> pages, Site site)
+      : host_(std::move(host)),
+        has_site_(site != nullptr),
+        site_(std::move(site)),
+        server_(options) {
     for (auto& [path, page] : pages) {
       server_.addHandler(path, handlers_.emplace_back(std::move(page)));
     }
+    if (has_site_) server_.addHandler("**", site_);
   }
   // civetweb looks at its stop flag only when a connection comes or two seconds have passed;
   // knocking makes a stop quick.
@@ -120,22 +194,25 @@ class CivetHttp : public HttpServer {
 
   std::string host_;
   std::list<PageHandler> handlers_;
+  const bool has_site_;
+  SiteHandler site_;
   CivetServer server_;  // last: stops serving before the pages go
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
-                                                              std::map<std::string, Page> pages) {
+                                                              std::map<std::string, Page> pages,
+                                                              Site site) {
   LL_ASSIGN_OR_RETURN(HostPort parsed, ParseHostPort(address, "http"));
   const std::string host = parsed.host == "localhost" ? "127.0.0.1" : parsed.host;
   const bool v6 = host.find(':') != std::string::npos;
   const std::vector<std::string> options = {
       "listening_ports",    absl::StrCat(v6 ? "[" : "", host, v6 ? "]" : "", ":", parsed.port),
-      "num_threads",        "2",
+      "num_threads",        site == nullptr ? "2" : "8",
       "request_timeout_ms", "10000"};
   try {  // civetweb's C++ class reports a port in use by throwing
-    return std::make_unique<CivetHttp>(options, host, std::move(pages));
+    return std::make_unique<CivetHttp>(options, host, std::move(pages), std::move(site));
   } catch (const CivetException&) {
     return FieldStatus(
         absl::StatusCode::kUnavailable, "http", absl::StrCat("cannot listen at ", address),

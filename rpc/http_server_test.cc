@@ -64,6 +64,47 @@ TEST_F(HttpServerTest, RefusesForeignPages) {
   EXPECT_THAT(Get("/healthz", "Host: localhost\r\nOrigin: http://evil.example\r\n"),
               StartsWith("HTTP/1.1 403"));
   EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\n"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\nOrigin: http://localhost:7071\r\n"),
+              StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\nOrigin: http://localhost:7073\r\n"),
+              StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(Get("/healthz", "Host: localhost:7071\r\nOrigin: null\r\n"),
+              StartsWith("HTTP/1.1 403"));
+}
+
+TEST(HttpSiteTest, IsGivenEveryOtherPath) {
+  HttpRequest seen;
+  auto server =
+      HttpServer::Start("127.0.0.1:0", {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}},
+                        [&seen](const HttpRequest& request) {
+                          seen = request;
+                          return HttpAnswer{.status = 303, .headers = {{"Location", "/jobs"}}};
+                        });
+  LL_ASSERT_OK(server);
+  LL_ASSERT_OK_AND_ASSIGN(HostPort at, ParseHostPort((*server)->address(), "http"));
+  const std::string end = "Host: localhost\r\nConnection: close\r\n";
+  EXPECT_THAT(Talk(at.port, absl::StrCat("GET /healthz HTTP/1.1\r\n", end, "\r\n")),
+              HasSubstr("ok\n"));
+  EXPECT_EQ(seen.path, "");
+  const std::string answer = Talk(at.port, absl::StrCat("GET /jobs/a%20b?n=1&x=%2F HTTP/1.1\r\n",
+                                                        end, "Cookie: a=b\r\nX-Other: 1\r\n\r\n"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 303 See Other"));
+  EXPECT_THAT(answer, HasSubstr("\r\nLocation: /jobs\r\n"));
+  EXPECT_EQ(seen.method, "GET");
+  EXPECT_EQ(seen.query, "n=1&x=%2F");
+  EXPECT_EQ(seen.headers, (std::map<std::string, std::string>{{"Cookie", "a=b"}}));
+  Talk(at.port, absl::StrCat("POST /login HTTP/1.1\r\n", end, "Content-Length: 7\r\n\r\ntoken=x"));
+  EXPECT_EQ(seen.method, "POST");
+  EXPECT_EQ(seen.body, "token=x");
+  seen = {};
+  EXPECT_THAT(Talk(at.port, absl::StrCat("POST /login HTTP/1.1\r\n", end,
+                                         "Content-Length: 9000000\r\n\r\n")),
+              StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(
+      Talk(at.port,
+           absl::StrCat("GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")),
+      StartsWith("HTTP/1.1 403"));
+  EXPECT_EQ(seen.method, "");
 }
 
 TEST_F(HttpServerTest, PortInUseIsOneLine) {

@@ -34,7 +34,7 @@ std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& thi
 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      DaemonSubjects subjects) {
+                                                      DaemonSubjects subjects, Site& site) {
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [&driver] {
     if (driver.serving()) return HttpAnswer{.body = "ok\n"};
@@ -46,7 +46,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address
     return HttpAnswer{.type = "application/json",
                       .body = WorkersDiscoveryJson(*driver.cluster_view(), host)};
   };
-  return HttpServer::Start(address, std::move(pages));
+  return HttpServer::Start(address, std::move(pages),
+                           [&site](const HttpRequest& request) { return site.Serve(request); });
 }
 
 }  // namespace ll

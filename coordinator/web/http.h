@@ -1,5 +1,5 @@
 // The coordinator's HTTP pages: /metrics for Prometheus, /sd/workers that tells it where the
-// agents' are, /healthz for probes.
+// agents' are, /healthz for probes, and for people the site (site.h).
 #pragma once
 
 #include <memory>
@@ -8,16 +8,17 @@
 #include "absl/status/statusor.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
+#include "coordinator/web/site.h"
 #include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
 
 namespace ll {
 
-// Serves at "HOST:PORT" (port 0: any). Driver and metrics must outlive the server. Errors as
+// Serves at "HOST:PORT" (port 0: any). Driver, metrics and site must outlive the server. Errors as
 // HttpServer::Start.
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      DaemonSubjects subjects);
+                                                      DaemonSubjects subjects, Site& site);
 
 // Prometheus's HTTP service discovery: one target a worker of the last seven days that tells an
 // HTTP address, with the label `worker`. Agents on their host's loopback are left out unless that

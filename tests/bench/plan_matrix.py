@@ -190,7 +190,7 @@ def forecast(a, work, case, *more):
 
 def compare(a, work, cases, measured):
     worst_over = worst_under = 0.0
-    errors, times = [], []
+    errors, times, residuals = [], [], []
     print(f"{'configuration':48} {'forecast MB':>11} {'measured MB':>11} {'error':>7} {'forecast s':>10} {'measured s':>10}")
     for case in cases:
         m = measured.get(case["name"])
@@ -202,12 +202,17 @@ def compare(a, work, cases, measured):
         seconds = f.get("plan", {}).get("step_seconds", 0)
         if seconds:
             times.append(seconds / m["step_seconds"] - 1)
+            residuals.append(f"{case['name']},{seconds:.4f},{m['step_seconds']:.4f},{seconds / m['step_seconds']:.4f}\n")
         print(f"{case['name']:48} {f['bytes_per_rank'] / 1e6:11.1f} {m['peak_bytes'] / 1e6:11.1f} {error:+7.1%} "
               f"{seconds:10.3f} {m['step_seconds']:10.3f}" + (json.dumps(f["plan"]["memory"]) if a.parts else ""))
         worst_over, worst_under = max(worst_over, error), min(worst_under, error)
     if errors:
         within = sum(abs(e) <= 0.05 for e in errors)
         print(f"{len(errors)} configurations: memory within 5 %: {within}; most over {worst_over:+.1%}, most under {worst_under:+.1%}")
+    if a.residuals:
+        with open(a.residuals, "w") as f:
+            f.write("configuration,forecast_seconds,measured_seconds,ratio\n")
+            f.writelines(residuals)
     if times:
         print(f"step time within 10 %: {sum(abs(t) <= 0.1 for t in times)} of {len(times)}; "
               f"{min(times):+.1%} to {max(times):+.1%}")
@@ -245,6 +250,7 @@ def main():
     ap.add_argument("--json", help="append one JSON line a configuration; what is there already is not measured again")
     ap.add_argument("--compare", metavar="JSONL")
     ap.add_argument("--limits", action="store_true")
+    ap.add_argument("--residuals", metavar="CSV", help="write configuration, forecast and measured step seconds and their ratio there")
     ap.add_argument("--only", default="", help="configurations whose name contains this")
     ap.add_argument("--parts", action="store_true", help="print the forecast's components")
     ap.add_argument("--calibration", help="what ll-trainer probe printed")

@@ -52,9 +52,12 @@ std::vector<TraceJob> MakeTrace(const TraceOptions& options) {
     job.user = draw.Below(8);
     // Median 20 minutes, mean 1.3 hours; at most two days.
     job.run = Seconds(std::clamp(1200 * std::exp(1.6 * draw.Normal()), 60.0, 172800.0));
-    job.estimate = std::max(
-        Seconds(absl::ToDoubleSeconds(job.run) * std::exp(options.estimate_sigma * draw.Normal())),
-        absl::Seconds(1));
+    const std::vector<double>& measured = options.estimate_ratios;
+    const double ratio =
+        measured.empty()
+            ? std::exp(options.estimate_sigma * draw.Normal())
+            : measured[static_cast<size_t>(draw.Below(static_cast<int>(measured.size())))];
+    job.estimate = std::max(Seconds(absl::ToDoubleSeconds(job.run) * ratio), absl::Seconds(1));
     work += job.gpus * absl::ToDoubleSeconds(job.run);
   }
   const double mean_gap = work / (options.load * options.gpus) / options.jobs;

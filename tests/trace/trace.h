@@ -28,6 +28,8 @@ struct TraceOptions {
   int gpus = 128;
   double load = 0.85;           // GPU time asked for by GPU time there is, while jobs arrive
   double estimate_sigma = 0.2;  // of log(estimate / run)
+  // Measured values of estimate / run to draw from, in place of the sigma; empty: none.
+  std::vector<double> estimate_ratios;
 };
 
 // In order of arrival.

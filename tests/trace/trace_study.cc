@@ -1,12 +1,17 @@
 // Waiting time and utilisation of the coordinator's core beside FIFO, EASY backfill and strict
 // priority on synthetic traces; Markdown on standard output.
-//   build/bench/trace_study [SEEDS [JOBS]]      (default 10 seeds of 2,000 jobs on 128 GPUs)
+//   build/bench/trace_study [SEEDS [JOBS [RATIOS]]]   (default 10 seeds of 2,000 jobs on 128 GPUs)
+// RATIOS: a CSV file whose last column is forecast / measured step time, as plan_matrix.py
+// --residuals writes it; run-time estimates are then drawn from it too.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <map>
+#include <string>
 
+#include "base/check.h"
 #include "tests/trace/trace.h"
 
 namespace ll::trace {
@@ -46,7 +51,25 @@ void PrintCell(const std::vector<double>& values, int digits) {
   std::printf(" %.*f ± %.*f |", digits, mean, digits, HalfWidth(values, mean));
 }
 
-void Study(int seeds, int jobs) {
+// The last column, without the header line.
+std::vector<double> ReadRatios(const char* path) {
+  std::ifstream file(path);
+  std::vector<double> ratios;
+  std::string line;
+  for (std::getline(file, line); std::getline(file, line);)
+    ratios.push_back(std::stod(line.substr(line.rfind(',') + 1)));
+  LL_CHECK_MSG(!ratios.empty(), "no ratios in the file");
+  return ratios;
+}
+
+// How run times are estimated.
+struct Estimates {
+  std::string name;
+  double sigma = 0;
+  std::vector<double> ratios;
+};
+
+void Study(int seeds, int jobs, const std::vector<double>& measured) {
   const std::vector<Policy> policies = {
       {"FIFO", RunFifo},
       {"strict priority", RunStrictPriority},
@@ -60,7 +83,9 @@ void Study(int seeds, int jobs) {
       "| estimates | load | policy | mean wait, min | p95 wait, min | with a priority, min | "
       "utilisation, %% | fairness | preemptions | mean wait less EASY's, min |\n"
       "|---|---|---|---|---|---|---|---|---|---|\n");
-  for (const double sigma : {0.2, 0.5}) {
+  std::vector<Estimates> all = {{"σ = 0.2", 0.2, {}}, {"σ = 0.5", 0.5, {}}};
+  if (!measured.empty()) all.push_back({"measured", 0, measured});
+  for (const Estimates& estimates : all) {
     for (const double load : {0.7, 0.85, 1.0}) {
       std::map<std::string, std::vector<Summary>> results;
       for (int seed = 0; seed < seeds; ++seed) {
@@ -68,7 +93,8 @@ void Study(int seeds, int jobs) {
         options.seed = static_cast<uint64_t>(seed);
         options.jobs = jobs;
         options.load = load;
-        options.estimate_sigma = sigma;
+        options.estimate_sigma = estimates.sigma;
+        options.estimate_ratios = estimates.ratios;
         const std::vector<TraceJob> trace = MakeTrace(options);
         for (const Policy& policy : policies) {
           results[policy.name].push_back(
@@ -78,7 +104,7 @@ void Study(int seeds, int jobs) {
       const std::vector<double> easy = Of(results["EASY backfill"], &Summary::mean_wait, 1.0 / 60);
       for (const Policy& policy : policies) {
         const std::vector<Summary>& runs = results[policy.name];
-        std::printf("| σ = %.1f | %.2f | %s |", sigma, load, policy.name);
+        std::printf("| %s | %.2f | %s |", estimates.name.c_str(), load, policy.name);
         const std::vector<double> waits = Of(runs, &Summary::mean_wait, 1.0 / 60);
         PrintCell(waits, 1);
         PrintCell(Of(runs, &Summary::p95_wait, 1.0 / 60), 0);
@@ -102,6 +128,7 @@ void Study(int seeds, int jobs) {
 }  // namespace ll::trace
 
 int main(int argc, char** argv) {
-  ll::trace::Study(argc > 1 ? std::atoi(argv[1]) : 10, argc > 2 ? std::atoi(argv[2]) : 2000);
+  ll::trace::Study(argc > 1 ? std::atoi(argv[1]) : 10, argc > 2 ? std::atoi(argv[2]) : 2000,
+                   argc > 3 ? ll::trace::ReadRatios(argv[3]) : std::vector<double>());
   return 0;
 }

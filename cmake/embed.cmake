@@ -1,0 +1,17 @@
+# cmake -D OUT=F.cc -D "FILES=NAME=PATH;…" -D HEADER=H -P embed.cmake: a source file that defines each file's text as
+# `absl::string_view NAME` in namespace ll; at most 60,000 bytes, which a string literal may have.
+set(text "#include \"${HEADER}\"\n\nnamespace ll {\n\n")
+foreach(pair IN LISTS FILES)
+  string(REGEX MATCH "^([^=]+)=(.*)$" _ "${pair}")
+  set(name ${CMAKE_MATCH_1})
+  file(READ "${CMAKE_MATCH_2}" content)
+  if(content MATCHES "\\)ll\"")
+    message(FATAL_ERROR "${CMAKE_MATCH_2} holds the end mark of a raw string")
+  endif()
+  string(LENGTH "${content}" length)
+  if(length GREATER 60000)
+    message(FATAL_ERROR "${CMAKE_MATCH_2} is longer than 60,000 bytes")
+  endif()
+  string(APPEND text "const absl::string_view ${name} = R\"ll(${content})ll\";\n\n")
+endforeach()
+file(WRITE "${OUT}" "${text}}  // namespace ll\n")
