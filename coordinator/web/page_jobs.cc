@@ -121,7 +121,7 @@ absl::StatusOr<Page> JobListPage(const PageRequest& request) {
   out.Raw("<h1>Jobs</h1>");
   AddForm(request, out);
   out.Raw(
-      "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Job</th><th "
+      "<div class=\"scroll\"><table class=\"jobs\"><thead><tr><th scope=\"col\">Job</th><th "
       "scope=\"col\">State</th>"
       "<th scope=\"col\" class=\"num\">Step</th><th scope=\"col\" class=\"num\">Loss</th>"
       "<th scope=\"col\" class=\"num wide\">Tokens/s</th><th scope=\"col\" class=\"wide\">Kind</th>"

@@ -24,7 +24,8 @@ void AddSecurityHeaders(HttpAnswer& answer) {
                               "default-src 'none'; style-src 'self'; script-src 'self'; img-src "
                               "'self'; connect-src 'self'; "
                               "form-action 'self'; base-uri 'none'; frame-ancestors 'none'");
-  answer.headers.emplace_back("Referrer-Policy", "no-referrer");
+  // Not "no-referrer": with it browsers send forms from the origin "null".
+  answer.headers.emplace_back("Referrer-Policy", "same-origin");
   answer.headers.emplace_back("Cross-Origin-Opener-Policy", "same-origin");
 }
 

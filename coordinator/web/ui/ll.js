@@ -26,13 +26,16 @@ function replace(old, made) {
   if (focused) fresh.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
-// The rows of a table: those that stay the same are not touched.
-function replaceRows(old, made) {
+const pause = () => new Promise((go) => setTimeout(go));
+
+// The rows of a table: those that stay the same are not touched. Between pieces the reader may scroll.
+async function replaceRows(old, made) {
   const known = new Map(Array.from(old.children, (row) => [row.id, row]));
   const wanted = new Set(Array.from(made.children, (row) => row.id));
   for (const [id, row] of known) if (!wanted.has(id)) row.remove();
-  let at = old.firstElementChild;
+  let at = old.firstElementChild, count = 0;
   for (const row of Array.from(made.children)) {
+    if (++count % 100 === 0) await pause();
     const same = known.get(row.id);
     if (!same) {
       const fresh = document.importNode(row, true);
@@ -47,8 +50,11 @@ function replaceRows(old, made) {
   }
 }
 
+let busy = false;
+
 async function refresh() {
-  if (document.hidden) return;
+  if (document.hidden || busy) return;
+  busy = true;
   const stop = new AbortController();
   const timer = setTimeout(() => stop.abort(), 10000);
   try {
@@ -62,7 +68,7 @@ async function refresh() {
     for (const part of document.querySelectorAll("[data-live]")) {
       const other = made.getElementById(part.id);
       if (!other) continue;
-      if (part.tagName === "TBODY") replaceRows(part, other);
+      if (part.tagName === "TBODY") await replaceRows(part, other);
       else if (said.get(part) !== other.outerHTML) replace(part, other);
     }
     for (const part of made.querySelectorAll("main > section[data-live][id]")) {
@@ -73,16 +79,19 @@ async function refresh() {
   } catch (error) {
     news.textContent = "no contact with the coordinator; trying again";
   } finally {
+    busy = false;
     clearTimeout(timer);
   }
 }
+
+const clock = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "medium"});
 
 function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (isNaN(at)) continue;
     time.title = time.textContent;
-    time.textContent = at.toLocaleString(undefined, {dateStyle: "medium", timeStyle: "medium"});
+    time.textContent = clock.format(at);
   }
 }
 
