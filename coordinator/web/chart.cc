@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/format.h"
 
 namespace ll {
 namespace {
@@ -18,7 +19,10 @@ bool Finite(const Point& point) {
   return std::isfinite(point.first) && std::isfinite(point.second);
 }
 
-std::string Short(double value) { return absl::StrFormat("%.4g", value); }
+std::string Short(double value) {
+  if (std::fabs(value) < 1e4 || std::fabs(value) > 1e15) return absl::StrFormat("%.4g", value);
+  return HumanCount(std::llround(value));
+}
 
 // Where values lie on the picture.
 struct Scale {
@@ -46,6 +50,7 @@ void AddAxes(const Scale& x, const Scale& y, Html& out) {
     out.Raw("\" text-anchor=\"end\">").Text(Short(tick)).Raw("</text>");
   }
   for (const double tick : Ticks(x.low, x.high, 6)) {
+    if (tick != std::floor(tick)) continue;  // steps and runs are counted
     out.Raw("<text x=\"").Text(absl::StrFormat("%.1f", x(tick)));
     out.Raw("\" y=\"")
         .Number(kHeight - 8)

@@ -97,6 +97,7 @@ void AddTime(const google::protobuf::Timestamp& time, Html& out) {
 std::string Ago(const google::protobuf::Timestamp& time, absl::Time now) {
   if (time.seconds() == 0) return "";
   const absl::Duration passed = now - FromProto(time);
+  if (absl::AbsDuration(passed) < absl::Seconds(1)) return "just now";
   if (passed < absl::ZeroDuration())
     return absl::StrCat("in ", HumanDuration(absl::Trunc(-passed, absl::Seconds(1))));
   return absl::StrCat(HumanDuration(absl::Trunc(passed, absl::Seconds(1))), " ago");

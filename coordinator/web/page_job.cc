@@ -23,7 +23,8 @@ bool Ended(v1::JobState state) {
 }
 
 std::string Seconds(double seconds) {
-  return seconds <= 0 ? "" : HumanDuration(absl::Seconds(seconds));
+  if (seconds <= 0) return "";
+  return seconds < 10 ? absl::StrFormat("%.3g s", seconds) : HumanDuration(absl::Seconds(seconds));
 }
 std::string Bytes(int64_t bytes) { return bytes <= 0 ? "" : HumanBytes(bytes); }
 std::string Percent(double ratio) { return absl::StrFormat("%+.1f %%", 100 * ratio); }
@@ -95,8 +96,9 @@ std::string Money(double amount, const std::string& currency) {
 }
 
 void AddForecast(const v1::Job& job, Html& out) {
-  if (!job.has_forecast()) return;
   const v1::Forecast& f = job.forecast();
+  if (f.bytes_per_rank() == 0 && f.duration_seconds() == 0)
+    return;  // of this kind nothing is forecast
   out.Raw("<section id=\"forecast\" data-live><h2>Forecast and actual</h2><p>")
       .Text(f.explanation());
   out.Raw(

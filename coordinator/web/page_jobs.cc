@@ -77,15 +77,13 @@ void AddForm(const PageRequest& request, Html& out) {
 void AddProgress(const v1::Job& job, Html& out) {
   const v1::Progress& progress = job.progress();
   if (progress.step() == 0) return;
-  if (progress.max_steps() > 0) {
-    out.Raw("<progress max=\"")
-        .Number(progress.max_steps())
-        .Raw("\" value=\"")
-        .Number(progress.step());
-    out.Raw("\"></progress> ").Number(progress.step()).Raw("/").Number(progress.max_steps());
-  } else {
-    out.Number(progress.step());
-  }
+  out.Text(HumanCount(progress.step()));
+  if (progress.max_steps() == 0) return;
+  out.Raw("/")
+      .Text(HumanCount(progress.max_steps()))
+      .Raw("<progress max=\"")
+      .Number(progress.max_steps());
+  out.Raw("\" value=\"").Number(progress.step()).Raw("\"></progress>");
 }
 
 void AddRow(const v1::Job& job, Html& out) {
