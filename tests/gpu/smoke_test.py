@@ -43,6 +43,34 @@ with tempfile.TemporaryDirectory() as folder:
         done = run("bash", ROOT / "tests/gpu" / script, "--frobnicate")
         assert done.returncode == 2 and "--frobnicate" in done.stderr, (script, done)
 
+    # The benchmark's rows on a small model: measured, left out for time, wrong.
+    config = pathlib.Path(folder, "config.json")
+    shape = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 128,
+             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 500,
+             "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02,
+             "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2}
+
+    def bench(*more, **changes):
+        config.write_text(json.dumps({**shape, **changes}))
+        done = run("bash", ROOT / "tests/bench/gpu.sh", "--build", BUILD, "--device", "cpu", "--config", config, "--scale", 64, "--out", folder, *more)
+        return done, [json.loads(line) for line in pathlib.Path(folder, "bench.jsonl").read_text().splitlines()]
+
+    done, rows = bench("--only", "s2 8192")
+    assert done.returncode == 0 and [row["case"] for row in rows] == ["s2 8192", "s2 8192 deterministic"], done.stderr
+    assert all(row["tokens_per_second"] > 0 and row["peak_bytes"] > 0 and row["steps"] == 2 and "mfu" not in row for row in rows), rows
+    assert rows[0]["loss"] == rows[1]["loss"] and rows[0]["context_length"] == 128 and rows[0]["commit"], rows
+    done, rows = bench("--budget", 1)
+    assert done.returncode == 0 and len(rows) == 24 and not any("tokens_per_second" in row for row in rows), done.stderr
+    assert {row["left_out"] for row in rows} == {"the time is used up", "a CPU has nowhere to offload to"}, rows
+    done, rows = bench("--only", "s2 8192", max_position_embeddings=4096)
+    assert done.returncode == 1 and all("context_length" in row["error"] for row in rows), (done, rows)
+    done = run("bash", ROOT / "tests/bench/gpu.sh", "--build", BUILD, "--out", f"{folder}/none", env=without_gpu())
+    assert done.returncode == 2 and "no GPU" in done.stderr, done
+    done = run("bash", ROOT / "tests/bench/gpu.sh", "--frobnicate")
+    assert done.returncode == 2 and "--frobnicate" in done.stderr, done
+    for made in ("bench.jsonl", "config.json"):
+        pathlib.Path(folder, made).unlink()
+
     done = run("bash", ROOT / "tests/gpu/pack.sh", "--build", BUILD, "--out", f"{folder}/pack")
     if pathlib.Path(BUILD, "bin/libll_cuda.so").exists():
         assert done.returncode == 0, done.stderr
