@@ -67,16 +67,28 @@ std::unique_ptr<grpc::ClientContext> Context(absl::Duration deadline = kCallDead
 }
 
 absl::StatusOr<Subprocess> Spawn(std::vector<std::string> argv, const std::string& log,
-                                 const std::string& home) {
+                                 const std::string& home,
+                                 const std::map<std::string, std::string>& environment = {}) {
   const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   SubprocessOptions options;
   options.argv = std::move(argv);
   options.environment = {
       {"HOME", home}, {"LL_DATA_DIR", home + "/coordinator"}, {"LLCTL_TOKEN", ""}};
+  options.environment.insert(environment.begin(), environment.end());
   options.inherited_fds = {{1, fd}, {2, fd}};
   auto process = Subprocess::Start(options);
   close(fd);
   return process;
+}
+
+// A command in a mount namespace of its own, in which `folder` is a disk of this size.
+std::vector<std::string> OnDisk(std::vector<std::string> argv, const std::string& folder,
+                                int64_t bytes) {
+  const std::string script =
+      absl::StrCat("mount -t tmpfs -o size=", bytes, " none ", folder, " && exec \"$@\"");
+  argv.insert(argv.begin(), {"/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/sh",
+                             "-c", script, "sh"});
+  return argv;
 }
 
 }  // namespace
@@ -132,7 +144,7 @@ absl::StatusOr<std::string> ApiClient::Submit(const v1::JobSpec& spec,
 std::unique_ptr<ApiClient> Cluster::NewClient() const {
   ChannelConfig config;
   config.addresses = {absl::StrCat("127.0.0.1:", port_)};
-  if (const auto text = ReadFile(dir_ + "/coordinator/token"); text.ok()) {
+  if (const auto text = ReadFile(CoordinatorDir() + "/token"); text.ok()) {
     config.token = std::string(absl::StripAsciiWhitespace(*text));
   }
   auto channel = MakeChannel(config);
@@ -149,7 +161,11 @@ void Cluster::StartCoordinator(std::vector<std::string> flags) {
                                    "--data-dir",
                                    dir_ + "/coordinator"};
   argv.insert(argv.end(), flags.begin(), flags.end());
-  auto process = Spawn(argv, dir_ + "/coordinator.log", dir_);
+  if (host_.disk_bytes > 0) {
+    LL_ASSERT_OK(MakeDirs(dir_ + "/coordinator"));
+    argv = OnDisk(std::move(argv), dir_ + "/coordinator", host_.disk_bytes);
+  }
+  auto process = Spawn(argv, dir_ + "/coordinator.log", dir_, host_.environment);
   ASSERT_THAT(process, IsOk());
   coordinator_ = std::make_unique<Subprocess>(*std::move(process));
   const absl::Time deadline = absl::Now() + kServeDeadline;
@@ -186,11 +202,7 @@ std::vector<std::string> Cluster::WorkerArgv(const WorkerConfig& config) const {
                                    dir_ + "/coordinator/token"};
   argv.insert(argv.end(), config.flags.begin(), config.flags.end());
   if (config.disk_bytes > 0) {
-    // A mount of its own, seen by the worker alone and gone with it.
-    const std::string script = absl::StrCat("mount -t tmpfs -o size=", config.disk_bytes, " none ",
-                                            WorkDir(config.name), " && exec \"$@\"");
-    argv.insert(argv.begin(), {"/usr/bin/unshare", "--user", "--map-root-user", "--mount",
-                               "/bin/sh", "-c", script, "sh"});
+    argv = OnDisk(std::move(argv), WorkDir(config.name), config.disk_bytes);
   } else if (config.file_limit_bytes > 0) {
     const std::string script =
         absl::StrCat("ulimit -f ", config.file_limit_bytes / 512, " && exec \"$@\"");
@@ -242,6 +254,38 @@ int64_t Cluster::CoordinatorRss() const {
   int64_t size = 0, resident = 0;
   statm >> size >> resident;
   return resident * sysconf(_SC_PAGESIZE);
+}
+
+std::string Cluster::CoordinatorDir() const {
+  const std::string folder = dir_ + "/coordinator";
+  if (host_.disk_bytes == 0 || coordinator_ == nullptr) return folder;
+  return absl::StrCat("/proc/", coordinator_->pid(), "/root", folder);
+}
+
+std::string Cluster::Metrics() const {
+  const auto endpoints = ReadFile(CoordinatorDir() + "/endpoints.json");
+  LL_CHECK(endpoints.ok());
+  const auto address =
+      ParseHostPort(nlohmann::json::parse(*endpoints)["http"].get<std::string>(), "http");
+  LL_CHECK(address.ok());
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const timeval patience{10, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<uint16_t>(address->port));
+  const std::string request =
+      "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+  std::string answer;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0 &&
+      write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size())) {
+    char buffer[65536];
+    for (ssize_t n; (n = read(fd, buffer, sizeof buffer)) > 0;)
+      answer.append(buffer, static_cast<size_t>(n));
+  }
+  close(fd);
+  return answer;
 }
 
 v1::JobSpec Cluster::TrainSpec(int gpus, int64_t max_steps) const {

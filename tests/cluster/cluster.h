@@ -39,6 +39,13 @@ struct WorkerConfig {
   std::vector<std::string> flags;
 };
 
+// What the coordinator runs in.
+struct CoordinatorHost {
+  int64_t disk_bytes =
+      0;  // the data folder is a disk of this size, gone with the process; 0: a folder
+  std::map<std::string, std::string> environment;  // beside what every process of a cluster has
+};
+
 // One user's connection. Thread-safe as gRPC's stubs are.
 class ApiClient {
  public:
@@ -55,6 +62,9 @@ class Cluster {
   Cluster();
   ~Cluster();
 
+  // Before StartCoordinator.
+  void SetCoordinatorHost(CoordinatorHost host) { host_ = std::move(host); }
+
   // ---- processes. Each call waits until the process serves; errors are fatal to the test.
   void StartCoordinator(
       std::vector<std::string> flags = {});  // again after a kill: same port, same data
@@ -69,6 +79,10 @@ class Cluster {
   pid_t worker_pid(const std::string& name) const { return workers_.at(name).pid(); }
   // Resident bytes of the coordinator.
   int64_t CoordinatorRss() const;
+  // Its data folder as this process sees it.
+  std::string CoordinatorDir() const;
+  // Its page /metrics.
+  std::string Metrics() const;
 
   // ---- the API
   std::unique_ptr<ApiClient> NewClient() const;
@@ -114,6 +128,7 @@ class Cluster {
   std::vector<std::string> WorkerArgv(const WorkerConfig& config) const;
 
   std::string dir_, bin_, trainer_;
+  CoordinatorHost host_;
   int port_ = 0;
   SeededRandom random_;
   std::unique_ptr<Subprocess> coordinator_;
