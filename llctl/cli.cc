@@ -115,11 +115,12 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   AddGlobalFlags(app, flags);
   Action chosen;
   for (auto add :
-       {AddSubmitCommand,      AddPlanCommand,    AddListCommand,     AddGetCommand,
-        AddWatchCommand,       AddLogsCommand,    AddControlCommands, AddWhyCommand,
-        AddCheckpointsCommand, AddVerifyCommand,  AddEvalCommand,     AddChatCommand,
-        AddMergeCommand,       AddWorkersCommand, AddQueuesCommand,   AddScheduleCommand,
-        AddModelsCommand,      AddDataCommand,    AddVersionCommand,  AddCompletionCommand}) {
+       {AddSubmitCommand,    AddPlanCommand,        AddListCommand,     AddGetCommand,
+        AddWatchCommand,     AddLogsCommand,        AddControlCommands, AddWhyCommand,
+        AddDoctorCommand,    AddCheckpointsCommand, AddVerifyCommand,   AddEvalCommand,
+        AddChatCommand,      AddMergeCommand,       AddWorkersCommand,  AddQueuesCommand,
+        AddScheduleCommand,  AddModelsCommand,      AddDataCommand,     AddVersionCommand,
+        AddCompletionCommand}) {
     add(app, chosen);
   }
   app.footer(kFooter);  // last: commands inherit the footer that is set when they are added

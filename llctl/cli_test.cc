@@ -239,6 +239,7 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"pause"},
                                                           {"resume"},
                                                           {"why"},
+                                                          {"doctor"},
                                                           {"checkpoints"},
                                                           {"verify"},
                                                           {"eval"},

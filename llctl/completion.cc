@@ -40,7 +40,7 @@ _llctl() {
   local words
   words=$(_llctl_words "$path")
   case $path in
-    get | watch | logs | cancel | pause | resume | why)
+    get | watch | logs | cancel | pause | resume | why | doctor | checkpoints | verify)
       [[ $word == -* ]] || words+=" $(llctl list -o name --timeout 2 2> /dev/null)" ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$word"))

@@ -67,6 +67,7 @@ void AddLogsCommand(CLI::App& app, Action& chosen);
 void AddControlCommands(CLI::App& app, Action& chosen);  // cancel, pause, resume
 void AddCheckpointsCommand(CLI::App& app, Action& chosen);
 void AddWhyCommand(CLI::App& app, Action& chosen);
+void AddDoctorCommand(CLI::App& app, Action& chosen);
 void AddChatCommand(CLI::App& app, Action& chosen);
 void AddVerifyCommand(CLI::App& app, Action& chosen);
 void AddEvalCommand(CLI::App& app, Action& chosen);

@@ -9,7 +9,7 @@
 namespace ll {
 namespace {
 
-constexpr char kCookie[] = "ll_session";
+constexpr char kCookie[] = "ll-session";
 constexpr char kHtml[] = "text/html; charset=utf-8";
 
 // Of style and script together.

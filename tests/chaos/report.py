@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""What docs/results/chaos.jsonl holds, as the table of docs/reliability.md.
+
+  tests/chaos/report.py            # prints the table
+  tests/chaos/report.py --update   # and puts it into the page
+  tests/chaos/report.py --check    # exit code 1 where the page's is another
+"""
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECORDS, PAGE = ROOT / "docs/results/chaos.jsonl", ROOT / "docs/reliability.md"
+BEGIN, END = "<!-- measured: tests/chaos/report.py -->\n", "<!-- end -->\n"
+SUMS = {"R1": ("acknowledged", "kills", "lost", "doubled", "reused_ids"), "R19": ("operations", "kills", "anomalies"),
+        "R12": ("jumps", "expired", "relaunches"), "R10": ("refused_while_full", "kept"), "R24": ("jobs",)}
+
+
+def facts(target, notes):
+    """Sums over all runs, or the worst of them."""
+    if target in SUMS:
+        out = [f"{sum(note[key] for note in notes):,} {key.replace('_', ' ')}" for key in SUMS[target]]
+    elif target == "R2":
+        times = sorted(t for note in notes for t in note["seconds_to_serving"])
+        last = notes[-1]
+        out = [f"{last['queued']:,} queued and {last['running']:,} running: serving after {times[0]:.2f} to {times[-1]:.2f} s ({len(times)} kills), "
+               f"{last['rss_mb']} MB, no rank restarted"]
+    elif target == "R4":
+        times = sorted(t for note in notes for t in note["seconds"])
+        out = [f"{len(times)} kills of a rank: noticed after {1000 * times[len(times) // 2]:.0f} ms p50, "
+               f"{1000 * times[min(len(times) - 1, len(times) * 99 // 100)]:.0f} ms p99"]
+    elif target == "R6":
+        minutes = sum(note["minutes"] for note in notes)
+        goodput = sum(note["goodput"] * note["minutes"] for note in notes) / minutes
+        out = [f"{minutes:.0f} minutes, 8 ranks, {sum(sum(note['faults'].values()) for note in notes)} faults: goodput {100 * goodput:.1f} %"]
+    else:
+        last = notes[-1]
+        out = [f"{last['readers']} readers: {max(n['grown_mb'] for n in notes):.0f} MB more at most; others' calls p99 {last['p99_ms_alone']:.0f} ms alone, "
+               f"{last['p99_ms_beside']:.0f} ms beside them"]
+    return ", ".join(out)
+
+
+def table():
+    notes = {}
+    for line in RECORDS.read_text().splitlines():
+        note = json.loads(line)
+        if note["full"]:
+            notes.setdefault(note["target"], []).append(note)
+    lines = ["| target | runs, passed | hours | commits | newest | measured |", "|---|---|---|---|---|---|"]
+    for target in sorted(notes, key=lambda t: int(t[1:])):
+        of = notes[target]
+        hours = sum(note["test_seconds"] for note in of) / 3600
+        lines.append(f"| {target} | {len(of)}, {sum(note['passed'] for note in of)} | {hours:.2f} | {len({n['commit'] for n in of})} | {of[-1]['time'][:10]} "
+                     f"| {facts(target, of)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    made = table()
+    page = PAGE.read_text()
+    begin = page.index(BEGIN) + len(BEGIN)
+    end = page.index(END, begin)
+    if "--check" in sys.argv:
+        if page[begin:end] != made:
+            print("docs/reliability.md is stale: tests/chaos/report.py --update", file=sys.stderr)
+            return 1
+        return 0
+    if "--update" in sys.argv:
+        PAGE.write_text(page[:begin] + made + page[end:])
+    print(made, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
