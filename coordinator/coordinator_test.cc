@@ -20,7 +20,7 @@ class FullDiskStore : public Store {
     return store_->Commit(records);
   }
   absl::StatusOr<StoredState> LoadAll() override { return store_->LoadAll(); }
-  absl::StatusOr<int64_t> RaiseTerm() override { return store_->RaiseTerm(); }
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override { return store_->RaiseTerm(above); }
   std::string Description() const override { return store_->Description(); }
 
  private:

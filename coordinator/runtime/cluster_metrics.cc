@@ -218,6 +218,6 @@ void ClusterMetrics::OnCommit(absl::Duration took, bool durable) {
   if (!durable) commits_failed_.Increment();
 }
 
-void ClusterMetrics::OnServing(bool serving) { serving_.Set(serving ? 1 : 0); }
+void ClusterMetrics::OnServing(const absl::Status& status) { serving_.Set(status.ok() ? 1 : 0); }
 
 }  // namespace ll

@@ -2,6 +2,7 @@
 // coordinator that used it (a test keeps the object), and it can fail as a disk does.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -14,7 +15,9 @@ class MemStore : public Store {
  public:
   absl::Status Commit(absl::Span<const Record> records) override;
   absl::StatusOr<StoredState> LoadAll() override;
-  absl::StatusOr<int64_t> RaiseTerm() override { return ++term_; }
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above = 0) override {
+    return term_ = std::max(term_, above) + 1;
+  }
   std::string Description() const override { return "memory"; }
 
   // The next Commit writes nothing and returns `status`.

@@ -159,10 +159,11 @@ class SqliteStore : public Store {
     });
   }
 
-  absl::StatusOr<int64_t> RaiseTerm() override {
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override {
     if (!poisoned_.ok()) return poisoned_;
     LL_RETURN_IF_ERROR(InTransaction([&] {
-      return Execute(db_.get(), "UPDATE meta SET value = value + 1 WHERE key = 'term'");
+      return Execute(db_.get(), absl::StrCat("UPDATE meta SET value = max(value, ", above,
+                                             ") + 1 WHERE key = 'term'"));
     }));
     return QueryInt(db_.get(), "SELECT value FROM meta WHERE key = 'term'");
   }

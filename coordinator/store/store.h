@@ -27,9 +27,14 @@ class Store {
 
   virtual absl::StatusOr<StoredState> LoadAll() = 0;
 
-  // Raises the leader generation by one, durably, and returns it. Once at every start, before
-  // anything is sent.
-  virtual absl::StatusOr<int64_t> RaiseTerm() = 0;
+  // Raises the leader generation, durably, and returns it: the one after the stored one, or after
+  // `above` where that is higher. Called each time the store was opened, before LoadAll: what an
+  // earlier opener has under way is then either in or refused.
+  virtual absl::StatusOr<int64_t> RaiseTerm(int64_t above = 0) = 0;
+
+  // Whether what was loaded is still the newest truth, as far as can be told without I/O. An error:
+  // another coordinator may have taken over; this store writes no more.
+  virtual absl::Status Check() const { return absl::OkStatus(); }
 
   // For people: "sqlite 3.40.1".
   virtual std::string Description() const = 0;
