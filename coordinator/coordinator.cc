@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/api/admin_service.h"
+#include "coordinator/backup_metrics.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/jobs_service.h"
@@ -154,7 +155,9 @@ class RealCoordinator : public Coordinator {
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
     LL_ASSIGN_OR_RETURN(http_,
-                        StartHttp(options_.http, *driver_, metrics_, leader_registry_,
+                        StartHttp(options_.http, *driver_, metrics_,
+                                  {leader_registry_,
+                                   std::make_shared<BackupMetrics>(options_.data_dir)},
                                   DaemonSubjectsOf(options_)));
     LL_RETURN_IF_ERROR(WriteEndpoints());
     if (store_access_.leadership != nullptr) {

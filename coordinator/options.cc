@@ -17,19 +17,15 @@
 #endif
 
 namespace ll {
-namespace {
-
-std::string DefaultDataDir() {
+std::string DefaultCoordinatorDataDir() {
   if (const char* dir = std::getenv("LL_DATA_DIR"); dir != nullptr && *dir != '\0') return dir;
   const char* home = std::getenv("HOME");
   return absl::StrCat(home == nullptr ? "/tmp" : home, "/.local/share/ll");
 }
 
-}  // namespace
-
 CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code) {
   CoordinatorOptions o;
-  o.data_dir = DefaultDataDir();
+  o.data_dir = DefaultCoordinatorDataDir();
   CLI::App app{
       "The coordinator of the LongLoRA training service: durable queue, scheduler, worker "
       "registry."};

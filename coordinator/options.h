@@ -34,6 +34,9 @@ struct CoordinatorOptions {
 // (--help, --version, a wrong flag); what is to be said has then been printed.
 CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code);
 
+// ${LL_DATA_DIR:-$HOME/.local/share/ll}
+std::string DefaultCoordinatorDataDir();
+
 // What must hold before anything is opened: a bind beyond loopback needs TLS and a way to know
 // callers, HTTP stays on loopback, the store is known, times are sensible. Errors name the flag.
 absl::Status CheckOptions(const CoordinatorOptions& options);

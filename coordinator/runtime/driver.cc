@@ -64,6 +64,10 @@ void Driver::AgentEvent(Event event, std::function<void()> done) {
   if (done) done();
 }
 
+void Driver::RaiseTermAbove(int64_t above, std::function<void()> done) {
+  if (!Enqueue({DriverLoop::RaiseTermAbove{above}, nullptr, done}, /*bounded=*/false)) done();
+}
+
 void Driver::Read(Reader reader) {
   if (Enqueue({reader, nullptr, nullptr}, /*bounded=*/true)) return;
   reader(serving() ? absl::ResourceExhaustedError("too many requests wait; try again")

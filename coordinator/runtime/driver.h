@@ -42,12 +42,15 @@ class Driver : private DriverListener {
   // An agent's event; never refused while the driver runs. `done` is called once the event is
   // decided and durable, or given up; may be null.
   void AgentEvent(Event event, std::function<void()> done);
+  // Has the term raised above `above`; `done` is called then, or when that could not be done.
+  void RaiseTermAbove(int64_t above, std::function<void()> done);
   void Read(Reader reader);
   // Has the store looked after at once: whether it can be used may have changed.
   void Hurry();
 
   ClusterViewPtr cluster_view() const;
   int64_t term() const { return loop_.term(); }
+  bool restored() const { return loop_.restored(); }
   absl::Time started() const { return loop_.started(); }
   std::string store_description() const;
   // False while the store cannot be used, or another coordinator leads.

@@ -73,6 +73,7 @@ void DriverLoop::Run(std::vector<Item>& batch) {
     }
   }
 
+  if (!RaiseTerms(batch).ok()) return;
   std::vector<Decided> decided;
   for (Item& item : batch) {
     if (const Event* event = std::get_if<Event>(&item.what))
@@ -90,6 +91,7 @@ void DriverLoop::Run(std::vector<Item>& batch) {
   for (Item& item : batch) {
     if (const Reader* reader = std::get_if<Reader>(&item.what))
       (*reader)(absl::OkStatus(), &*scheduler_);
+    if (std::holds_alternative<RaiseTermAbove>(item.what)) item.done();
   }
   if (tick) {
     for (DriverListener* listener : listeners_) listener->OnTick(*scheduler_);
@@ -105,18 +107,42 @@ absl::Status DriverLoop::Commit(std::vector<Item>& batch, const std::vector<Reco
   for (DriverListener* listener : listeners_) listener->OnCommit(took, committed.ok());
   if (committed.ok()) return committed;
   LL_LOG(kError) << "commit of " << records.size() << " records failed: " << committed.message();
+  GiveUp(batch, committed);
+  return committed;
+}
+
+void DriverLoop::GiveUp(std::vector<Item>& batch, const absl::Status& why) {
   gateway_->EndAllSessions(
-      ErrorLeader(committed).empty()
+      ErrorLeader(why).empty()
           ? absl::UnavailableError("the coordinator could not write its store")
-          : committed);
+          : why);
   // A full disk leaves the store usable; after any other error it must be opened again.
-  if (committed.code() != absl::StatusCode::kResourceExhausted) store_.reset();
+  if (why.code() != absl::StatusCode::kResourceExhausted) store_.reset();
   const absl::Status rebuilt = Rebuild(true);
   if (!rebuilt.ok()) {
     LL_LOG(kError) << "the store is unusable: " << rebuilt.message();
   }
-  FailAll(batch, CommitError(committed));
-  return committed;
+  FailAll(batch, CommitError(why));
+}
+
+absl::Status DriverLoop::RaiseTerms(std::vector<Item>& batch) {
+  int64_t above = 0;
+  for (const Item& item : batch) {
+    if (const auto* raise = std::get_if<RaiseTermAbove>(&item.what))
+      above = std::max(above, raise->above);
+  }
+  if (above >= term_) {
+    const absl::StatusOr<int64_t> raised = store_->RaiseTerm(above);
+    if (!raised.ok()) {
+      LL_LOG(kError) << "raising the term above " << above << " failed: "
+                     << raised.status().message();
+      GiveUp(batch, raised.status());
+      return raised.status();
+    }
+    LL_LOG(kInfo) << "term " << *raised << ": an agent has obeyed " << above;
+    term_ = *raised;
+  }
+  return absl::OkStatus();
 }
 
 void DriverLoop::NoteRecords(const std::vector<Record>& records) {
@@ -173,6 +199,7 @@ absl::Status DriverLoop::Rebuild(bool again) {
       LL_ASSIGN_OR_RETURN(term_, store_->RaiseTerm());
     }
     LL_ASSIGN_OR_RETURN(StoredState stored, store_->LoadAll());
+    restored_ = stored.restored != absl::InfinitePast();
     LL_ASSIGN_OR_RETURN(Scheduler scheduler,
                         Scheduler::Recover(std::move(stored), options_.scheduler, Now()));
     scheduler_.emplace(std::move(scheduler));

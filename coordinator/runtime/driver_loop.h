@@ -76,10 +76,14 @@ class DriverLoop {
   // `view` is null exactly when `reply.status` says that the driver could not decide or commit.
   using Answer = std::function<void(const Reply& reply, const Scheduler* view)>;
   using Reader = std::function<void(const absl::Status& status, const Scheduler* view)>;
+  // The term is to be above `above`: an agent has obeyed that one (restored stores only).
+  struct RaiseTermAbove {
+    int64_t above = 0;
+  };
   struct Item {
-    std::variant<Event, Reader> what;
+    std::variant<Event, Reader, RaiseTermAbove> what;
     Answer answer;               // of a user's event
-    std::function<void()> done;  // of an agent's event
+    std::function<void()> done;  // of an agent's event, or of a raised term
   };
 
   DriverLoop(DriverOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
@@ -102,6 +106,8 @@ class DriverLoop {
   void Hurry() { next_tick_ = clock_.Steady(); }
   // Thread-safe.
   int64_t term() const { return term_; }
+  // The store was put back from a backup: terms above it exist.
+  bool restored() const { return restored_; }
   absl::Time started() const { return started_; }
   // Null while the store cannot be used.
   const Scheduler* scheduler() const { return scheduler_.has_value() ? &*scheduler_ : nullptr; }
@@ -113,6 +119,8 @@ class DriverLoop {
     Item* item = nullptr;  // null: the tick
   };
 
+  absl::Status RaiseTerms(std::vector<Item>& batch);
+  void GiveUp(std::vector<Item>& batch, const absl::Status& why);
   absl::Status Commit(std::vector<Item>& batch, const std::vector<Record>& records);
   void Publish(std::vector<Decided>& decided);
   // Before anything is decided or read: whether this store may still be believed.
@@ -132,6 +140,7 @@ class DriverLoop {
   std::optional<Scheduler> scheduler_;
   absl::Duration next_tick_ = absl::ZeroDuration();
   std::atomic<int64_t> term_ = 0;
+  std::atomic<bool> restored_ = false;
   absl::Time started_;
   absl::Status unusable_;  // why there is no store
 };

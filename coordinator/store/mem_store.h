@@ -1,4 +1,4 @@
-// A store in memory, for the scenarios and the simulator. Its content survives the death of the
+// A store in memory: for the scenarios, the simulator, and to work on a backup. Its content survives the death of the
 // coordinator that used it (a test keeps the object), and it can fail as a disk does.
 #pragma once
 
@@ -18,6 +18,7 @@ class MemStore : public Store {
   absl::StatusOr<int64_t> RaiseTerm(int64_t above = 0) override {
     return term_ = std::max(term_, above) + 1;
   }
+  absl::Status Replace(absl::Span<const Record> records, absl::Time restored) override;
   std::string Description() const override { return "memory"; }
 
   // The next Commit writes nothing and returns `status`.
@@ -39,6 +40,7 @@ class MemStore : public Store {
   std::map<std::string, ScheduleRecord> schedules_;
   std::map<std::string, std::map<int64_t, ScheduleRun>> schedule_runs_;
   int64_t term_ = 0;
+  absl::Time restored_ = absl::InfinitePast();
   absl::Status fail_next_;
   bool drop_next_ = false;
 };

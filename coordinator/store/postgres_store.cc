@@ -1,5 +1,6 @@
 #include "coordinator/store/postgres_store.h"
 
+#include <iterator>
 #include <map>
 #include <utility>
 #include <vector>
@@ -39,7 +40,10 @@ enum Write {
   kPutScheduleRun,
   kDeleteScheduleRun,
   kCheckLeader,
+  kSetRestored,
+  kClear,  // and the following ones
 };
+constexpr int kTables = 10;
 
 constexpr const char* kWrites[] = {
     "INSERT INTO submissions VALUES ($1, $2, $3, $4) ON CONFLICT (job_id) DO UPDATE SET spec = $2, "
@@ -69,7 +73,19 @@ constexpr const char* kWrites[] = {
     "body = $3",
     "DELETE FROM schedule_runs WHERE schedule = $1 AND number = $2",
     "SELECT check_leader($1, $2)",
+    "INSERT INTO meta VALUES ('restored', $1) ON CONFLICT (key) DO UPDATE SET value = $1",
+    "DELETE FROM jobs",
+    "DELETE FROM submissions",
+    "DELETE FROM transitions",
+    "DELETE FROM requests",
+    "DELETE FROM workers",
+    "DELETE FROM models",
+    "DELETE FROM data",
+    "DELETE FROM queues",
+    "DELETE FROM schedules",
+    "DELETE FROM schedule_runs",
 };
+static_assert(std::size(kWrites) == kClear + kTables);
 
 // Appends the statements of one record.
 struct PgWriter {
@@ -137,6 +153,11 @@ class Loader {
   explicit Loader(PgConnection& db) : db_(db) {}
 
   absl::StatusOr<StoredState> Load() {
+    LL_RETURN_IF_ERROR(ForEach("SELECT value FROM meta WHERE key = 'restored'",
+                               [&](const PgRows& rows, int i) {
+                                 state_.restored = rows.TimeNs(i, 0);
+                                 return absl::OkStatus();
+                               }));
     LL_RETURN_IF_ERROR(LoadJobs());
     LL_RETURN_IF_ERROR(LoadTransitions());
     LL_RETURN_IF_ERROR(LoadRegistries());
@@ -267,27 +288,24 @@ class PostgresStore : public Store {
       : options_(std::move(options)), db_(std::move(db)) {}
 
   absl::Status Commit(absl::Span<const Record> records) override {
-    LL_RETURN_IF_ERROR(Check());
-    if (term_ == 0) return absl::FailedPreconditionError("the term was not raised");
-    if (records.empty()) return absl::OkStatus();
+    if (records.empty()) return Check();
     std::vector<PgStatement> statements;
     for (const Record& record : records) std::visit(PgWriter{statements}, record);
-    // Last, so that nothing holds the leader's row while statements travel.
-    statements.push_back({kCheckLeader, PgParams(options_.holder, term_)});
-    bool undone = false;
-    const absl::Status status = db_->Transaction(statements, kPgPatience, &undone);
-    if (status.ok() || (undone && absl::IsResourceExhausted(status))) return status;
-    poisoned_ = absl::IsResourceExhausted(status)
-                    ? absl::UnavailableError(status.message())  // not certain to be undone
-                    : OrNotLeader(status);
-    return poisoned_;
+    return Write(std::move(statements), kPgPatience);
+  }
+
+  absl::Status Replace(absl::Span<const Record> records, absl::Time restored) override {
+    std::vector<PgStatement> statements;
+    for (int table = 0; table < kTables; ++table) statements.push_back({kClear + table, {}});
+    statements.push_back({kSetRestored, PgParams(restored)});
+    for (const Record& record : records) std::visit(PgWriter{statements}, record);
+    return Write(std::move(statements), kLoadPatience);
   }
 
   absl::StatusOr<StoredState> LoadAll() override {
     LL_RETURN_IF_ERROR(Check());
     return LoadSnapshot(*db_, nullptr);
   }
-
   absl::StatusOr<int64_t> RaiseTerm(int64_t above) override {
     LL_RETURN_IF_ERROR(Check());
     const auto raised = db_->Query(
@@ -308,6 +326,20 @@ class PostgresStore : public Store {
   }
 
  private:
+  absl::Status Write(std::vector<PgStatement> statements, absl::Duration patience) {
+    LL_RETURN_IF_ERROR(Check());
+    if (term_ == 0) return absl::FailedPreconditionError("the term was not raised");
+    // Last, so that nothing holds the leader's row while statements travel.
+    statements.push_back({kCheckLeader, PgParams(options_.holder, term_)});
+    bool undone = false;
+    const absl::Status status = db_->Transaction(statements, patience, &undone);
+    if (status.ok() || (undone && absl::IsResourceExhausted(status))) return status;
+    poisoned_ = absl::IsResourceExhausted(status)
+                    ? absl::UnavailableError(status.message())  // not certain to be undone
+                    : OrNotLeader(status);
+    return poisoned_;
+  }
+
   const PostgresOptions options_;
   std::unique_ptr<PgConnection> db_;
   int64_t term_ = 0;

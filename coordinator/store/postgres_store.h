@@ -33,10 +33,6 @@ absl::StatusOr<std::unique_ptr<Store>> OpenPostgresStore(const PostgresOptions& 
 std::unique_ptr<LeaseTable> MakePostgresLease(const PostgresOptions& options,
                                               absl::Duration length);
 
-struct StoreSnapshot {
-  StoredState state;
-  int64_t term = 0;
-};
 // Everything at one moment, beside a coordinator that goes on writing.
 absl::StatusOr<StoreSnapshot> ReadPostgres(const std::string& uri);
 

@@ -37,6 +37,9 @@ class MemPlace : public Place {
     }
     absl::StatusOr<StoredState> LoadAll() override { return store_.LoadAll(); }
     absl::StatusOr<int64_t> RaiseTerm(int64_t above) override { return store_.RaiseTerm(above); }
+    absl::Status Replace(absl::Span<const Record> records, absl::Time restored) override {
+      return store_.Replace(records, restored);
+    }
     std::string Description() const override { return store_.Description(); }
 
    private:
@@ -217,6 +220,23 @@ TEST_P(StoreConformanceTest, HoldsWhatMemoryHolds) {
   LL_ASSERT_OK_AND_ASSIGN(const StoredState got, store->LoadAll());
   EXPECT_EQ(Lines(got), Lines(want));
   EXPECT_GT(want.jobs.size(), 3u);
+}
+
+TEST_P(StoreConformanceTest, IsReplacedAsAWhole) {
+  {
+    auto store = Open();
+    for (int i = 1; i <= 3; ++i) LL_ASSERT_OK(store->Commit(SubmissionRecords(i)));
+    LL_ASSERT_OK(store->Commit({PutModel{{"old", "/m", true, "{}"}}}));
+    LL_ASSERT_OK_AND_ASSIGN(const StoredState before, store->LoadAll());
+    EXPECT_EQ(before.restored, absl::InfinitePast());
+    LL_ASSERT_OK(store->Replace(SubmissionRecords(7), absl::FromUnixSeconds(99)));
+    LL_ASSERT_OK(store->Commit(SubmissionRecords(8)));
+  }
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, Open()->LoadAll());
+  EXPECT_EQ(state.restored, absl::FromUnixSeconds(99));
+  ASSERT_EQ(state.jobs.size(), 2u);
+  EXPECT_EQ(state.requests.size(), 2u);
+  EXPECT_TRUE(state.models.empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Stores, StoreConformanceTest,

@@ -51,7 +51,7 @@ std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& thi
 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      std::shared_ptr<prometheus::Collectable> own,
+                                                      MetricsSources own,
                                                       DaemonSubjects subjects) {
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [&driver] {
@@ -59,9 +59,10 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address
     if (OfLeader::IsStandby(driver)) return HttpAnswer{.body = "standby\n"};
     return HttpAnswer{.status = 503, .body = "the store cannot be used\n"};
   };
+  own.push_back(std::make_shared<OfLeader>(driver, metrics.registry()));
+  own.push_back(std::make_shared<DaemonMetrics>(std::move(subjects)));
   pages["/metrics"] =
-      MetricsPage({std::make_shared<OfLeader>(driver, metrics.registry()), std::move(own),
-                   std::make_shared<DaemonMetrics>(std::move(subjects))});
+      MetricsPage(std::move(own));
   pages["/sd/workers"] = [&driver, host = ThisHost()] {
     return HttpAnswer{.type = "application/json",
                       .body = WorkersDiscoveryJson(*driver.cluster_view(), host)};

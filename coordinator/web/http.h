@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "coordinator/runtime/driver.h"
@@ -13,12 +14,14 @@
 
 namespace ll {
 
+using MetricsSources = std::vector<std::shared_ptr<const prometheus::Collectable>>;
+
 // Serves at "HOST:PORT" (port 0: any). A standby's /metrics shows `own` and the process alone:
 // everything else is the leader's to tell. Driver and metrics must outlive the server. Errors as
 // HttpServer::Start.
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      std::shared_ptr<prometheus::Collectable> own,
+                                                      MetricsSources own,
                                                       DaemonSubjects subjects);
 
 // Prometheus's HTTP service discovery: one target a worker of the last seven days that tells an

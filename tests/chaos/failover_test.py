@@ -2,9 +2,9 @@
 """Two coordinators on one PostgreSQL database, an agent with a stand-in trainer, and faults: kill -9, SIGSTOP, SIGTERM, the database
 away. Nothing acknowledged is lost, no rank is restarted, who was replaced writes nothing.
 
-  failover_test.py --bin DIR --trainer FAKE_TRAINER [--trials N] [--csv FILE] [--seed N] [unittest arguments]
+  failover_test.py --bin DIR --trainer FAKE_TRAINER [--trials N] [--csv FILE] [--lease SECONDS] [--seed N] [unittest arguments]
 
---trials: how often the leader is killed; the times of all of them go to --csv.
+--trials: how often the leader is killed; the times of all of them go to --csv. --lease: the leader's (the service's default is 2).
 """
 import argparse
 import csv
@@ -58,7 +58,8 @@ class Coordinator:
     def start(self):
         log = open(self.root / f"{self.name}.log", "ab")
         self.process = subprocess.Popen([ARGUMENTS.bin / "ll-coordinator", "--listen", self.grpc, "--http", self.http, "--data-dir",
-                                         self.root / self.name, "--store", self.uri, "--tokens", self.tokens],
+                                         self.root / self.name, "--store", self.uri, "--tokens", self.tokens,
+                                         "--leader-lease-seconds", str(ARGUMENTS.lease)],
                                         stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
 
@@ -187,7 +188,7 @@ class FailoverTest(unittest.TestCase):
         return sorted(pids)
 
     def steps_on_disk(self):
-        return sum(b'"event":"step"' in line for line in (self.root / "w1" / "jobs" / self.job / "e0001" / "events.jsonl").open("rb"))
+        return (self.root / "w1" / "jobs" / self.job / "e0001" / "events.jsonl").read_bytes().count(b'"event":"step"')
 
     def expect_undisturbed(self):
         """The first job's ranks are the processes they were, and train."""
@@ -319,6 +320,49 @@ class FailoverTest(unittest.TestCase):
         self.await_both()
         self.expect_undisturbed()
 
+    def store_command(self, *arguments, code=0):
+        run = subprocess.run([ARGUMENTS.bin / "ll-coordinator", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S,
+                             check=False)
+        self.assertEqual(run.returncode, code, run.stdout + run.stderr)
+        return run.stdout + run.stderr
+
+    def test_5_a_backup_is_restored_and_the_agent_is_taken_again(self):
+        self.await_both()
+        leader, backup = self.leader(), self.root / "ll.backup"
+        self.store_command("backup", "--store", self.postgres.uri, "--data-dir", self.root / leader.name, "--to", backup)
+        self.assertIn("\nll_backup_timestamp_seconds ", leader.page("/metrics"))
+        known = set(self.all_jobs())
+        self.submit("forgotten")
+        refused = self.store_command("restore", "--store", self.postgres.uri, "--from", backup, "--replace", code=1)
+        self.assertIn("stop all coordinators first", refused)
+        for coordinator in self.coordinators:
+            coordinator.process.terminate()
+            coordinator.process.wait(timeout=DEADLINE_S)
+        self.assertIn("the store is not empty",
+                      self.store_command("restore", "--store", self.postgres.uri, "--from", backup, code=1))
+        self.store_command("restore", "--store", self.postgres.uri, "--from", backup, "--replace")
+        # The same file fills the other kind of store, and comes out of it again.
+        sqlite = self.root / "sqlite"
+        self.store_command("restore", "--store", "sqlite", "--data-dir", sqlite, "--from", backup)
+        again = self.store_command("backup", "--store", "sqlite", "--data-dir", sqlite, "--to", self.root / "again.backup")
+        self.assertIn(f": {len(known)} jobs", again)
+        # The agent has meanwhile obeyed a much later term than the store knows.
+        self.agent.terminate()
+        self.agent.wait(timeout=DEADLINE_S)
+        notes = self.root / "w1" / "agent.json"
+        told = json.loads(notes.read_text())
+        told["highest_term"] += 1000
+        notes.write_text(json.dumps(told))
+        self.start_agent()
+        for coordinator in self.coordinators:
+            coordinator.start()
+        self.await_both()
+        self.assertEqual(set(self.all_jobs()), known)
+        job = await_that(lambda: (found := self.get(self.job))["state"] == "RUNNING" and found, "the first job to run again")
+        self.assertGreater(int(job["epoch"]), 100)
+        self.assertEqual(int(job.get("retries", 0)), 0)
+        self.assertGreater(int(self.postgres.query("SELECT term FROM ll.leader")[0][0]), told["highest_term"])
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
@@ -326,6 +370,7 @@ if __name__ == "__main__":
     parser.add_argument("--trainer", type=pathlib.Path, required=True)
     parser.add_argument("--trials", type=int, default=2)
     parser.add_argument("--csv")
+    parser.add_argument("--lease", type=float, default=2)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     ARGUMENTS, rest = parser.parse_known_args()
     ARGUMENTS.bin, ARGUMENTS.trainer = ARGUMENTS.bin.resolve(), ARGUMENTS.trainer.resolve()
