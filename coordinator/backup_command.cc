@@ -56,10 +56,10 @@ absl::Status MakeBackup(const Flags& flags) {
   const nlohmann::ordered_json note = {
       {"time", absl::FormatTime(absl::RFC3339_sec, backup.created, absl::UTCTimeZone())},
       {"bytes", text.size()}};
-  const absl::Status noted = MakeDirs(flags.data_dir).ok()
-                                 ? WriteFileAtomic(absl::StrCat(flags.data_dir, "/backup.json"),
-                                                   note.dump() + "\n", 0644)
-                                 : absl::OkStatus();
+  const absl::Status noted =
+      MakeDirs(flags.data_dir).ok()
+          ? WriteFileAtomic(absl::StrCat(flags.data_dir, "/backup.json"), note.dump() + "\n", 0644)
+          : absl::OkStatus();
   if (!noted.ok())
     std::cerr << "ll-coordinator: the metrics will not know: " << noted.message() << "\n";
   std::printf("%s: %d jobs, term %lld, %d bytes\n", flags.to.c_str(),
@@ -88,9 +88,10 @@ absl::Status RestoreInto(Store& store, const Backup& backup, const StoredState& 
   LL_ASSIGN_OR_RETURN(int64_t term, store.RaiseTerm(backup.snapshot.term));
   LL_ASSIGN_OR_RETURN(const StoredState there, store.LoadAll());
   if (!replace && !IsEmpty(there)) {
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "replace",
-                       absl::StrCat("the store is not empty: it holds ", there.jobs.size(), " jobs"),
-                       "take a backup of it, then give --replace");
+    return FieldStatus(
+        absl::StatusCode::kFailedPrecondition, "replace",
+        absl::StrCat("the store is not empty: it holds ", there.jobs.size(), " jobs"),
+        "take a backup of it, then give --replace");
   }
   LL_RETURN_IF_ERROR(store.Replace(RecordsOf(state), RealClock().Now()));
   std::printf("restored %d jobs of the backup of %s; term %lld\n",
@@ -139,7 +140,8 @@ std::optional<int> RunBackupCommand(int argc, char** argv) {
       "Fills a store from a backup while no coordinator runs on it. Attempts that were under way "
       "begin anew from their newest checkpoints; agents end what the backup does not know");
   restore->add_option("--from", flags.from, "A file that backup wrote")->required();
-  restore->add_flag("--replace", flags.replace, "Also where the store is not empty: all of it goes");
+  restore->add_flag("--replace", flags.replace,
+                    "Also where the store is not empty: all of it goes");
   for (CLI::App* sub : {backup, restore}) {
     sub->add_option("--data-dir", flags.data_dir, "As of ll-coordinator")->capture_default_str();
     sub->add_option("--store", flags.store, "As of ll-coordinator")->capture_default_str();

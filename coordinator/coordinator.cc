@@ -13,12 +13,12 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/api/admin_service.h"
-#include "coordinator/backup_metrics.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/reflection_guard.h"
 #include "coordinator/api/schedules_service.h"
+#include "coordinator/backup_metrics.h"
 #include "coordinator/engine/engines.h"
 #include "coordinator/runtime/cluster_metrics.h"
 #include "coordinator/runtime/driver.h"
@@ -113,8 +113,7 @@ class RealCoordinator : public Coordinator {
       return store;
     };
     driver_ = std::make_unique<Driver>(std::move(driver), clock);
-    telemetry_ = std::make_unique<Telemetry>(
-        TelemetryOptions{.dir = TelemetryDirOf(options)});
+    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = TelemetryDirOf(options)});
     follow_ = std::make_unique<FollowHub>(*telemetry_);
     run_judge_ = std::make_unique<RunJudge>(*driver_, *telemetry_, clock);
     forecasts_ = std::make_unique<ForecastRecords>(
@@ -154,11 +153,10 @@ class RealCoordinator : public Coordinator {
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
-    LL_ASSIGN_OR_RETURN(http_,
-                        StartHttp(options_.http, *driver_, metrics_,
-                                  {leader_registry_,
-                                   std::make_shared<BackupMetrics>(options_.data_dir)},
-                                  DaemonSubjectsOf(options_)));
+    LL_ASSIGN_OR_RETURN(
+        http_, StartHttp(options_.http, *driver_, metrics_,
+                         {leader_registry_, std::make_shared<BackupMetrics>(options_.data_dir)},
+                         DaemonSubjectsOf(options_)));
     LL_RETURN_IF_ERROR(WriteEndpoints());
     if (store_access_.leadership != nullptr) {
       store_access_.leadership->Start(options_.advertise.empty() ? grpc_address_
@@ -279,8 +277,7 @@ class RealCoordinator : public Coordinator {
     // Meanwhile another coordinator may have led: what is known of the files is read anew.
     void OnRecovered(const Scheduler& scheduler) override {
       telemetry->ForgetFacts();
-      telemetry->RemoveOthers(
-          [&](const JobId& job) { return scheduler.Find(job) != nullptr; });
+      telemetry->RemoveOthers([&](const JobId& job) { return scheduler.Find(job) != nullptr; });
     }
     void OnDeleted(const JobId& job) override { telemetry->Remove(job); }
     std::unique_ptr<Telemetry>& telemetry;

@@ -38,10 +38,11 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   app.add_option("--data-dir", o.data_dir,
                  "Folder of the store, telemetry and token, on a local disk")
       ->capture_default_str();
-  app.add_option("--store", o.store,
-                 "Where decisions are kept: sqlite (a file in --data-dir), or a PostgreSQL database "
-                 "that several coordinators share: postgresql://USER@HOST:PORT/DATABASE, without "
-                 "the password (a passfile holds it)")
+  app.add_option(
+         "--store", o.store,
+         "Where decisions are kept: sqlite (a file in --data-dir), or a PostgreSQL database "
+         "that several coordinators share: postgresql://USER@HOST:PORT/DATABASE, without "
+         "the password (a passfile holds it)")
       ->capture_default_str();
   app.add_option("--leader-lease-seconds", o.leader_lease_seconds,
                  "With PostgreSQL: after this long without a word of the leader another "

@@ -11,7 +11,7 @@ namespace ll {
 struct CoordinatorOptions {
   std::string listen = "127.0.0.1:7070";
   std::string http = "127.0.0.1:7071";
-  std::string data_dir;  // filled in: ${LL_DATA_DIR:-$HOME/.local/share/ll}
+  std::string data_dir;          // filled in: ${LL_DATA_DIR:-$HOME/.local/share/ll}
   std::string store = "sqlite";  // or "postgresql://…"
   std::string tls_cert, tls_key, tls_client_ca;
   std::string tokens;

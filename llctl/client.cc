@@ -87,7 +87,8 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
         absl::IsNotFound(channel.status()) || absl::IsPermissionDenied(channel.status());
     return file ? AsUsageError(channel.status()) : channel.status();
   }
-  return std::unique_ptr<Client>(new Client(*std::move(channel), std::move(config), address, options.timeout));
+  return std::unique_ptr<Client>(
+      new Client(*std::move(channel), std::move(config), address, options.timeout));
 }
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ChannelConfig config, std::string address,
@@ -125,8 +126,9 @@ absl::Status Client::Explain(const grpc::Status& grpc_status) const {
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
       if (const std::string leader = ErrorLeader(status); !leader.empty()) {
-        return FieldStatus(status.code(), "coordinator", status.message(),
-                           leader == "none" ? "" : "give --coordinator or LLCTL_COORDINATOR all addresses");
+        return FieldStatus(
+            status.code(), "coordinator", status.message(),
+            leader == "none" ? "" : "give --coordinator or LLCTL_COORDINATOR all addresses");
       }
       // Its own words, where it has answered.
       if (!grpc_status.error_details().empty()) return status;

@@ -39,9 +39,9 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text, absl::string_view
 bool IsLoopbackHost(absl::string_view host);
 
 // A lazily connecting channel: keepalive (with several addresses a host that is gone is noticed
-// within 8 s, so that its standby is asked instead), at most 64 MiB an answer, and transparent retries of
-// UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address; unreadable
-// PEM file; a token that would travel unencrypted to a host other than this one.
+// within 8 s, so that its standby is asked instead), at most 64 MiB an answer, and transparent
+// retries of UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address;
+// unreadable PEM file; a token that would travel unencrypted to a host other than this one.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config);
 
 }  // namespace ll

@@ -21,8 +21,7 @@ void Scheduler::On(const RestoredEvent& event) {
   for (auto& [sequence, owned] : std::map<int64_t, Job*>(by_sequence_)) {
     Job& job = *owned;
     if (IsTerminal(job.state)) continue;
-    job.epoch_floor =
-        std::min(std::max(job.epoch, job.epoch_floor) + kEpochGap, kMaxEpoch);
+    job.epoch_floor = std::min(std::max(job.epoch, job.epoch_floor) + kEpochGap, kMaxEpoch);
     Touch(job);
     if (!HoldsSlots(job.state)) continue;
     for (size_t i = 0; i < job.attempt->ranks.size(); ++i) {

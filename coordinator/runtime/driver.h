@@ -81,7 +81,8 @@ class Driver : private DriverListener {
   size_t waiting_requests_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   bool hurry_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Status serving_ ABSL_GUARDED_BY(mu_) = absl::UnavailableError("the coordinator is starting");
+  absl::Status serving_ ABSL_GUARDED_BY(mu_) =
+      absl::UnavailableError("the coordinator is starting");
   std::string description_ ABSL_GUARDED_BY(mu_);
   ClusterViewPtr view_ ABSL_GUARDED_BY(mu_) = std::make_shared<ClusterView>();
 };

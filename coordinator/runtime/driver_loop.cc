@@ -112,10 +112,9 @@ absl::Status DriverLoop::Commit(std::vector<Item>& batch, const std::vector<Reco
 }
 
 void DriverLoop::GiveUp(std::vector<Item>& batch, const absl::Status& why) {
-  gateway_->EndAllSessions(
-      ErrorLeader(why).empty()
-          ? absl::UnavailableError("the coordinator could not write its store")
-          : why);
+  gateway_->EndAllSessions(ErrorLeader(why).empty()
+                               ? absl::UnavailableError("the coordinator could not write its store")
+                               : why);
   // A full disk leaves the store usable; after any other error it must be opened again.
   if (why.code() != absl::StatusCode::kResourceExhausted) store_.reset();
   const absl::Status rebuilt = Rebuild(true);
@@ -134,8 +133,8 @@ absl::Status DriverLoop::RaiseTerms(std::vector<Item>& batch) {
   if (above >= term_) {
     const absl::StatusOr<int64_t> raised = store_->RaiseTerm(above);
     if (!raised.ok()) {
-      LL_LOG(kError) << "raising the term above " << above << " failed: "
-                     << raised.status().message();
+      LL_LOG(kError) << "raising the term above " << above
+                     << " failed: " << raised.status().message();
       GiveUp(batch, raised.status());
       return raised.status();
     }

@@ -119,9 +119,9 @@ absl::StatusOr<Backup> DecodeLines(const std::vector<absl::string_view>& lines) 
     if (i == 0) {
       if (line->value("format", "") != kFormat) return Damaged("it does not begin like one");
       if (line->value("version", 0) > kVersion) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            "the backup has version ", line->value("version", 0), ", this program reads up to ",
-            kVersion, ": use the newer program"));
+        return absl::FailedPreconditionError(
+            absl::StrCat("the backup has version ", line->value("version", 0),
+                         ", this program reads up to ", kVersion, ": use the newer program"));
       }
       out.snapshot.term = line->at("term").get<int64_t>();
       out.store = line->value("store", "");
@@ -237,7 +237,8 @@ absl::StatusOr<StoredState> Restored(const Backup& backup, absl::Time now) {
   const StepTime time{absl::ZeroDuration(), now};
   LL_ASSIGN_OR_RETURN(Scheduler scheduler,
                       Scheduler::Recover(std::move(state), SchedulerOptions(), time));
-  const RestoredEvent event{absl::FormatTime(absl::RFC3339_sec, backup.created, absl::UTCTimeZone())};
+  const RestoredEvent event{
+      absl::FormatTime(absl::RFC3339_sec, backup.created, absl::UTCTimeZone())};
   LL_RETURN_IF_ERROR(memory.Commit(scheduler.Step(event, time).records));
   return memory.LoadAll();
 }

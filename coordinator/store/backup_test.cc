@@ -164,8 +164,8 @@ TEST_F(BackupTest, WhatIsRestoredBeginsAnewAboveEverythingStored) {
     }
   }
   // The coordinator goes on from it, and an agent's word lifts the floor.
-  LL_ASSERT_OK_AND_ASSIGN(
-      Scheduler next, Scheduler::Recover(std::move(restored), SchedulerOptions(), time));
+  LL_ASSERT_OK_AND_ASSIGN(Scheduler next,
+                          Scheduler::Recover(std::move(restored), SchedulerOptions(), time));
   next.CheckInvariants();
   hello.gangs.push_back({JobId("job-a"), 500, {}});
   (void)next.Step(hello, time);

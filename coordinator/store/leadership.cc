@@ -22,10 +22,7 @@ absl::Status NotLeaderError(const std::string& leader) {
 
 Leadership::Leadership(LeaseOptions options, std::unique_ptr<LeaseTable> table, Clock& clock,
                        std::function<void()> on_change)
-    : table_(std::move(table)),
-      clock_(clock),
-      on_change_(std::move(on_change)),
-      lease_(options) {}
+    : table_(std::move(table)), clock_(clock), on_change_(std::move(on_change)), lease_(options) {}
 
 Leadership::~Leadership() { Stop(); }
 

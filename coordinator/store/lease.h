@@ -25,7 +25,7 @@ struct LeaseOptions {
 };
 
 struct LeaseAnswer {
-  bool mine = false;  // taken or renewed by this question
+  bool mine = false;    // taken or renewed by this question
   std::string address;  // otherwise the holder's
   absl::Duration ends_in = absl::ZeroDuration();
 };

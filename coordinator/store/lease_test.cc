@@ -5,8 +5,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/fake_clock.h"
-#include "base/leader_error.h"
 #include "base/ids.h"
+#include "base/leader_error.h"
 #include "base/status_matchers.h"
 #include "coordinator/store/leadership.h"
 
@@ -82,7 +82,7 @@ TEST(LeaseRace, NeverTwoAndNotLongNobody) {
   SeededRandom random(seed);
   struct Node {
     Lease lease{LeaseOptions{}};
-    double rate = 1;  // of its clock
+    double rate = 1;            // of its clock
     absl::Duration busy_until;  // a question is under way, or the process is stopped
     absl::Duration asked;
     std::optional<LeaseAnswer> answer;

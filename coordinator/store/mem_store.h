@@ -1,5 +1,6 @@
-// A store in memory: for the scenarios, the simulator, and to work on a backup. Its content survives the death of the
-// coordinator that used it (a test keeps the object), and it can fail as a disk does.
+// A store in memory: for the scenarios, the simulator, and to work on a backup. Its content
+// survives the death of the coordinator that used it (a test keeps the object), and it can fail as
+// a disk does.
 #pragma once
 
 #include <algorithm>

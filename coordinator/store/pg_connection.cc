@@ -132,17 +132,11 @@ absl::StatusOr<std::unique_ptr<PgConnection>> PgConnection::Open(const std::stri
                                                                  absl::Duration patience) {
   const absl::Duration deadline = Deadline(patience);
   // What stands before the URI is only a default; what follows it always holds.
-  const char* keywords[] = {"target_session_attrs",
-                            "keepalives_idle",
-                            "keepalives_interval",
-                            "keepalives_count",
-                            "tcp_user_timeout",
-                            "dbname",
-                            "application_name",
-                            "client_encoding",
-                            nullptr};
-  const char* values[] = {
-      "read-write", "5", "2", "3", "5000", uri.c_str(), application.c_str(), "UTF8", nullptr};
+  const char* keywords[] = {"target_session_attrs", "keepalives_idle",  "keepalives_interval",
+                            "keepalives_count",     "tcp_user_timeout", "dbname",
+                            "application_name",     "client_encoding",  nullptr};
+  const char* values[] = {"read-write",        "5",    "2",    "3", "5000", uri.c_str(),
+                          application.c_str(), "UTF8", nullptr};
   std::unique_ptr<PgConnection> out(
       new PgConnection(PQconnectStartParams(keywords, values, /*expand_dbname=*/1)));
   PGconn* raw = out->connection_.get();
@@ -154,8 +148,8 @@ absl::StatusOr<std::unique_ptr<PgConnection>> PgConnection::Open(const std::stri
     const absl::Duration left = deadline - RealClock().Steady();
     if (left <= absl::ZeroDuration())
       return absl::UnavailableError("PostgreSQL: cannot connect: no answer in time");
-    pollfd fd{PQsocket(raw),
-              static_cast<short>(state == PGRES_POLLING_WRITING ? POLLOUT : POLLIN), 0};
+    pollfd fd{PQsocket(raw), static_cast<short>(state == PGRES_POLLING_WRITING ? POLLOUT : POLLIN),
+              0};
     if (poll(&fd, 1, static_cast<int>(absl::ToInt64Milliseconds(left) + 1)) > 0)
       state = PQconnectPoll(raw);
   }
@@ -163,10 +157,10 @@ absl::StatusOr<std::unique_ptr<PgConnection>> PgConnection::Open(const std::stri
   // Errors only: notices would go to stderr.
   PQsetNoticeProcessor(
       raw, [](void*, const char*) {}, nullptr);
-  LL_RETURN_IF_ERROR(out->Execute(
-      "SET synchronous_commit = on; SET search_path = ll; SET lock_timeout = '2s'; "
-      "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'",
-      std::max(deadline - RealClock().Steady(), absl::Milliseconds(50))));
+  LL_RETURN_IF_ERROR(
+      out->Execute("SET synchronous_commit = on; SET search_path = ll; SET lock_timeout = '2s'; "
+                   "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s'",
+                   std::max(deadline - RealClock().Steady(), absl::Milliseconds(50))));
   return out;
 }
 

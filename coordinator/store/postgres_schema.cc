@@ -90,17 +90,18 @@ absl::Span<const Migration> PostgresMigrations() { return kMigrations; }
 absl::Status PreparePostgres(PgConnection& connection) {
   LL_ASSIGN_OR_RETURN(
       const PgRows there,
-      connection.Query("SELECT (to_regprocedure('ll.check_leader(text,bigint)') IS NOT NULL)::int::int8",
-                       PgParams(), kPgPatience));
+      connection.Query(
+          "SELECT (to_regprocedure('ll.check_leader(text,bigint)') IS NOT NULL)::int::int8",
+          PgParams(), kPgPatience));
   if (there.Int(0, 0) != 0) return absl::OkStatus();
   return connection.Execute(kPrepare, kPgPatience);
 }
 
 absl::Status MigratePostgres(PgConnection& connection, absl::Span<const Migration> migrations,
                              const std::string& holder) {
-  LL_ASSIGN_OR_RETURN(const PgRows found,
-                      connection.Query("SELECT value FROM meta WHERE key = 'schema'", PgParams(),
-                                       kPgPatience));
+  LL_ASSIGN_OR_RETURN(
+      const PgRows found,
+      connection.Query("SELECT value FROM meta WHERE key = 'schema'", PgParams(), kPgPatience));
   const int64_t version = found.size() == 1 ? found.Int(0, 0) : 0;
   const int newest = migrations.empty() ? 0 : migrations.back().version;
   if (version > newest) {

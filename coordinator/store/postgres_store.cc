@@ -153,11 +153,11 @@ class Loader {
   explicit Loader(PgConnection& db) : db_(db) {}
 
   absl::StatusOr<StoredState> Load() {
-    LL_RETURN_IF_ERROR(ForEach("SELECT value FROM meta WHERE key = 'restored'",
-                               [&](const PgRows& rows, int i) {
-                                 state_.restored = rows.TimeNs(i, 0);
-                                 return absl::OkStatus();
-                               }));
+    LL_RETURN_IF_ERROR(
+        ForEach("SELECT value FROM meta WHERE key = 'restored'", [&](const PgRows& rows, int i) {
+          state_.restored = rows.TimeNs(i, 0);
+          return absl::OkStatus();
+        }));
     LL_RETURN_IF_ERROR(LoadJobs());
     LL_RETURN_IF_ERROR(LoadTransitions());
     LL_RETURN_IF_ERROR(LoadRegistries());
@@ -200,8 +200,8 @@ class Loader {
           if (job == by_id.end()) return absl::DataLossError("a transition has no job");
           if (rows.Int(i, 1) >= job->second->transitions - static_cast<int64_t>(kMaxHistory)) {
             job->second->history.push_back({rows.TimeNs(i, 2),
-                                            static_cast<JobState>(rows.Int(i, 3)),
-                                            rows.Bytes(i, 5), rows.Int(i, 4)});
+                                            static_cast<JobState>(rows.Int(i, 3)), rows.Bytes(i, 5),
+                                            rows.Int(i, 4)});
           }
           return absl::OkStatus();
         });
@@ -221,18 +221,17 @@ class Loader {
           state_.workers.push_back(std::move(worker));
           return absl::OkStatus();
         }));
-    LL_RETURN_IF_ERROR(ForEach("SELECT name, path, verified, config_json FROM models",
-                               [&](const PgRows& rows, int i) {
-                                 state_.models.push_back({rows.Bytes(i, 0), rows.Bytes(i, 1),
-                                                          rows.Int(i, 2) != 0, rows.Bytes(i, 3)});
-                                 return absl::OkStatus();
-                               }));
-    LL_RETURN_IF_ERROR(ForEach("SELECT name, path, is_default FROM data",
-                               [&](const PgRows& rows, int i) {
-                                 state_.data.push_back(
-                                     {rows.Bytes(i, 0), rows.Bytes(i, 1), rows.Int(i, 2) != 0});
-                                 return absl::OkStatus();
-                               }));
+    LL_RETURN_IF_ERROR(ForEach(
+        "SELECT name, path, verified, config_json FROM models", [&](const PgRows& rows, int i) {
+          state_.models.push_back(
+              {rows.Bytes(i, 0), rows.Bytes(i, 1), rows.Int(i, 2) != 0, rows.Bytes(i, 3)});
+          return absl::OkStatus();
+        }));
+    LL_RETURN_IF_ERROR(
+        ForEach("SELECT name, path, is_default FROM data", [&](const PgRows& rows, int i) {
+          state_.data.push_back({rows.Bytes(i, 0), rows.Bytes(i, 1), rows.Int(i, 2) != 0});
+          return absl::OkStatus();
+        }));
     return ForEach("SELECT body FROM queues", [&](const PgRows& rows, int i) -> absl::Status {
       LL_ASSIGN_OR_RETURN(QueueRecord queue, DecodeQueue(rows.Bytes(i, 0)));
       state_.queues.push_back(std::move(queue));
@@ -241,15 +240,15 @@ class Loader {
   }
 
   absl::Status LoadSchedules() {
-    LL_RETURN_IF_ERROR(ForEach(
-        "SELECT body, spec, resolved_spec, forecast FROM schedules",
-        [&](const PgRows& rows, int i) -> absl::Status {
-          LL_ASSIGN_OR_RETURN(ScheduleRecord schedule, DecodeSchedule(rows.Bytes(i, 0)));
-          schedule.payload = std::make_shared<JobPayload>(
-              JobPayload{rows.Bytes(i, 1), rows.Bytes(i, 2), rows.Bytes(i, 3)});
-          state_.schedules.push_back(std::move(schedule));
-          return absl::OkStatus();
-        }));
+    LL_RETURN_IF_ERROR(ForEach("SELECT body, spec, resolved_spec, forecast FROM schedules",
+                               [&](const PgRows& rows, int i) -> absl::Status {
+                                 LL_ASSIGN_OR_RETURN(ScheduleRecord schedule,
+                                                     DecodeSchedule(rows.Bytes(i, 0)));
+                                 schedule.payload = std::make_shared<JobPayload>(JobPayload{
+                                     rows.Bytes(i, 1), rows.Bytes(i, 2), rows.Bytes(i, 3)});
+                                 state_.schedules.push_back(std::move(schedule));
+                                 return absl::OkStatus();
+                               }));
     return ForEach("SELECT schedule, body FROM schedule_runs",
                    [&](const PgRows& rows, int i) -> absl::Status {
                      LL_ASSIGN_OR_RETURN(ScheduleRun run, DecodeScheduleRun(rows.Bytes(i, 1)));
@@ -425,8 +424,7 @@ std::unique_ptr<LeaseTable> MakePostgresLease(const PostgresOptions& options,
 }
 
 absl::StatusOr<StoreSnapshot> ReadPostgres(const std::string& uri) {
-  LL_ASSIGN_OR_RETURN(auto db,
-                      PgConnection::Open(uri, "ll-coordinator backup", absl::Seconds(10)));
+  LL_ASSIGN_OR_RETURN(auto db, PgConnection::Open(uri, "ll-coordinator backup", absl::Seconds(10)));
   StoreSnapshot out;
   LL_ASSIGN_OR_RETURN(out.state, LoadSnapshot(*db, &out.term));
   return out;

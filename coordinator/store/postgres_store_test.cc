@@ -124,7 +124,8 @@ TEST_F(PostgresStoreTest, AServerThatDiesPoisonsTheStoreUntilItIsOpenedAgain) {
   auto store = Open("a");
   LL_ASSERT_OK(store->Commit(SubmissionRecords(1)));
   server_.Kill();
-  EXPECT_THAT(store->Commit(SubmissionRecords(2)), StatusIs(StatusCode::kUnavailable, "PostgreSQL"));
+  EXPECT_THAT(store->Commit(SubmissionRecords(2)),
+              StatusIs(StatusCode::kUnavailable, "PostgreSQL"));
   EXPECT_THAT(OpenPostgresStore(OptionsOf("a")), StatusIs(StatusCode::kUnavailable, "PostgreSQL"));
   const auto lease = MakePostgresLease(OptionsOf("a"), absl::Seconds(1));
   EXPECT_THAT(lease->Ask("a:1"), StatusIs(StatusCode::kUnavailable, "PostgreSQL"));

@@ -216,11 +216,11 @@ class SqliteStore : public Store {
 absl::StatusOr<StoredState> LoadState(sqlite3* db) {
   StoredState state;
   std::map<std::string, Job*> by_id;
-  LL_RETURN_IF_ERROR(ForEachRow(db, "SELECT value FROM meta WHERE key = 'restored'",
-                                [&](const Statement& row) {
-                                  state.restored = row.TimeNs(0);
-                                  return absl::OkStatus();
-                                }));
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT value FROM meta WHERE key = 'restored'", [&](const Statement& row) {
+        state.restored = row.TimeNs(0);
+        return absl::OkStatus();
+      }));
   LL_ASSIGN_OR_RETURN(const int64_t count, QueryInt(db, "SELECT count(*) FROM jobs"));
   state.jobs.reserve(count);
   LL_RETURN_IF_ERROR(ForEachRow(db,
@@ -415,7 +415,8 @@ absl::StatusOr<StoreSnapshot> ReadSqlite(const std::string& data_dir) {
   if (sqlite3_backup_finish(backup) != SQLITE_OK || step != SQLITE_DONE)
     return Annotate(DbStatus(memory, "backup"), path);
   StoreSnapshot out;
-  const absl::Status migrated = Migrate(memory, AllMigrations());  // of an earlier version: the copy
+  const absl::Status migrated =
+      Migrate(memory, AllMigrations());  // of an earlier version: the copy
   if (!migrated.ok()) return Annotate(migrated, path);
   LL_ASSIGN_OR_RETURN(out.state, LoadState(memory));
   LL_ASSIGN_OR_RETURN(out.term, QueryInt(memory, "SELECT value FROM meta WHERE key = 'term'"));

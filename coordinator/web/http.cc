@@ -51,8 +51,7 @@ std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& thi
 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      MetricsSources own,
-                                                      DaemonSubjects subjects) {
+                                                      MetricsSources own, DaemonSubjects subjects) {
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [&driver] {
     if (driver.serving()) return HttpAnswer{.body = "ok\n"};
@@ -61,8 +60,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address
   };
   own.push_back(std::make_shared<OfLeader>(driver, metrics.registry()));
   own.push_back(std::make_shared<DaemonMetrics>(std::move(subjects)));
-  pages["/metrics"] =
-      MetricsPage(std::move(own));
+  pages["/metrics"] = MetricsPage(std::move(own));
   pages["/sd/workers"] = [&driver, host = ThisHost()] {
     return HttpAnswer{.type = "application/json",
                       .body = WorkersDiscoveryJson(*driver.cluster_view(), host)};

@@ -21,8 +21,7 @@ using MetricsSources = std::vector<std::shared_ptr<const prometheus::Collectable
 // HttpServer::Start.
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      MetricsSources own,
-                                                      DaemonSubjects subjects);
+                                                      MetricsSources own, DaemonSubjects subjects);
 
 // Prometheus's HTTP service discovery: one target a worker of the last seven days that tells an
 // HTTP address, with the label `worker`. Agents on their host's loopback are left out unless that

@@ -98,10 +98,12 @@ void Session::HandleHello(const v1::Hello& hello) {
   if (ahead > 0) {
     return End(FieldStatus(
         absl::StatusCode::kFailedPrecondition, "term",
-        absl::StrCat("the worker has obeyed term ", hello.highest_term(),
-                     " and this coordinator is at ", api_.driver->term(),
-                     ": another coordinator gave it orders, or this one's data folder was put back"),
-        "in the latter case put it back with ll-coordinator restore, which makes it the successor"));
+        absl::StrCat(
+            "the worker has obeyed term ", hello.highest_term(), " and this coordinator is at ",
+            api_.driver->term(),
+            ": another coordinator gave it orders, or this one's data folder was put back"),
+        "in the latter case put it back with ll-coordinator restore, which makes it the "
+        "successor"));
   }
   {
     absl::MutexLock lock(&mu_);
