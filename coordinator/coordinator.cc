@@ -18,6 +18,7 @@
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/reflection_guard.h"
 #include "coordinator/api/schedules_service.h"
+#include "coordinator/backup_metrics.h"
 #include "coordinator/engine/engines.h"
 #include "coordinator/runtime/cluster_metrics.h"
 #include "coordinator/runtime/driver.h"
@@ -26,19 +27,26 @@
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
-#include "coordinator/store/sqlite_store.h"
+#include "coordinator/store_access.h"
 #include "coordinator/web/http.h"
 #include "coordinator/workers/hub.h"
 #include "coordinator/workers/session.h"
 #include "model/plan/prices.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
+#include "rpc/metric_families.h"
 #include "rpc/server.h"
 
 namespace ll {
 namespace {
 
 constexpr std::chrono::milliseconds kStopPatience{1000};
+constexpr absl::Duration kStepAside = absl::Seconds(2);
+
+std::string TelemetryDirOf(const CoordinatorOptions& options) {
+  return options.telemetry_dir.empty() ? absl::StrCat(options.data_dir, "/telemetry")
+                                       : options.telemetry_dir;
+}
 
 std::string UserName() {
   const passwd* entry = getpwuid(geteuid());
@@ -71,9 +79,9 @@ class HealthListener : public DriverListener {
     server_ = server;
     Tell();
   }
-  void OnServing(bool serving) override {
+  void OnServing(const absl::Status& status) override {
     absl::MutexLock lock(&mu_);
-    serving_ = serving;
+    serving_ = status.ok();
     Tell();
   }
 
@@ -91,20 +99,21 @@ class RealCoordinator : public Coordinator {
   RealCoordinator(const CoordinatorOptions& options, Clock& clock, WrapStore wrap_store)
       : options_(options),
         clock_(clock),
+        store_access_(MakeStoreAccess(options, clock, [this] { driver_->Hurry(); })),
         scheduler_(SchedulerOptionsOf(options)),
         hub_(scheduler_, clock),
         metrics_(clock) {
     DriverOptions driver;
     driver.scheduler = scheduler_;
-    driver.open_store = [dir = options.data_dir,
+    driver.start_without_store = store_access_.leadership != nullptr;
+    driver.open_store = [open = store_access_.open,
                          wrap_store]() -> absl::StatusOr<std::unique_ptr<Store>> {
-      LL_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, OpenSqliteStore(dir));
+      LL_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, open());
       if (wrap_store != nullptr) store = wrap_store(std::move(store));
       return store;
     };
     driver_ = std::make_unique<Driver>(std::move(driver), clock);
-    telemetry_ = std::make_unique<Telemetry>(
-        TelemetryOptions{.dir = absl::StrCat(options.data_dir, "/telemetry")});
+    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = TelemetryDirOf(options)});
     follow_ = std::make_unique<FollowHub>(*telemetry_);
     run_judge_ = std::make_unique<RunJudge>(*driver_, *telemetry_, clock);
     forecasts_ = std::make_unique<ForecastRecords>(
@@ -121,10 +130,16 @@ class RealCoordinator : public Coordinator {
       // Before the server: no page may call into one that is gone (site.h).
       http_.reset();
       site_.reset();
+      if (store_access_.leadership != nullptr) {
+        // No decision of this coordinator is under way any more: another may take over at once.
+        driver_->Stop();
+        store_access_.leadership->Stop();
+      }
       hub_.EndAllSessions(absl::UnavailableError("the coordinator is stopping"));
       server_->Shutdown(std::chrono::system_clock::now() + kStopPatience);
     }
     driver_->Stop();
+    if (store_access_.leadership != nullptr) store_access_.leadership->Stop();
   }
 
   absl::Status Start() {
@@ -137,18 +152,21 @@ class RealCoordinator : public Coordinator {
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
     LL_RETURN_IF_ERROR(forecasts_->Load());
-    LL_RETURN_IF_ERROR(MakeDirs(absl::StrCat(options_.data_dir, "/telemetry")));
+    LL_RETURN_IF_ERROR(MakeDirs(TelemetryDirOf(options_)));
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
     site_ = std::make_unique<Site>(server_->InProcessChannel({}), clock_, SystemRandom());
     LL_ASSIGN_OR_RETURN(
-        http_, StartHttp(options_.http, *driver_, metrics_, DaemonSubjectsOf(options_), *site_));
-    driver_->Read([this](const absl::Status&, const Scheduler* view) {
-      if (view == nullptr) return;
-      telemetry_->RemoveOthers([view](const JobId& job) { return view->Find(job) != nullptr; });
-    });
-    return WriteEndpoints();
+        http_, StartHttp(options_.http, *driver_, metrics_,
+                         {leader_registry_, std::make_shared<BackupMetrics>(options_.data_dir)},
+                         DaemonSubjectsOf(options_), *site_));
+    LL_RETURN_IF_ERROR(WriteEndpoints());
+    if (store_access_.leadership != nullptr) {
+      store_access_.leadership->Start(options_.advertise.empty() ? grpc_address_
+                                                                 : options_.advertise);
+    }
+    return absl::OkStatus();
   }
 
   std::string grpc_address() const override { return grpc_address_; }
@@ -168,6 +186,7 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(&job_metrics_);
     driver_->AddListener(follow_.get());
     driver_->AddListener(&health_);
+    driver_->AddListener(&leader_listener_);
     driver_->AddListener(&telemetry_remover_);
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
@@ -259,12 +278,30 @@ class RealCoordinator : public Coordinator {
   // Deletes a job's telemetry with the job.
   struct TelemetryRemover : DriverListener {
     explicit TelemetryRemover(std::unique_ptr<Telemetry>& telemetry) : telemetry(telemetry) {}
+    // Meanwhile another coordinator may have led: what is known of the files is read anew.
+    void OnRecovered(const Scheduler& scheduler) override {
+      telemetry->ForgetFacts();
+      telemetry->RemoveOthers([&](const JobId& job) { return scheduler.Find(job) != nullptr; });
+    }
     void OnDeleted(const JobId& job) override { telemetry->Remove(job); }
     std::unique_ptr<Telemetry>& telemetry;
   };
 
+  // Shows who leads. A leader that cannot make use of its lead lets another try.
+  struct LeaderListener : DriverListener {
+    explicit LeaderListener(RealCoordinator& self) : self(self) {}
+    void OnServing(const absl::Status& status) override {
+      self.leads_.Set(status.ok() ? 1 : 0);
+      if (status.ok()) return;
+      const auto& leadership = self.store_access_.leadership;
+      if (leadership != nullptr && leadership->leads()) leadership->StepAside(kStepAside);
+    }
+    RealCoordinator& self;
+  };
+
   const CoordinatorOptions options_;
   Clock& clock_;
+  const StoreAccess store_access_;
   const SchedulerOptions scheduler_;
   WorkerHub hub_;
   Engines engines_;
@@ -272,6 +309,14 @@ class RealCoordinator : public Coordinator {
   ClusterMetrics cluster_metrics_{*metrics_.registry(), clock_, LL_VERSION};
   JobMetrics job_metrics_{*metrics_.registry(), clock_};
   HealthListener health_;
+  // What a standby shows too; everything else is the leader's.
+  const std::shared_ptr<prometheus::Registry> leader_registry_ =
+      std::make_shared<prometheus::Registry>();
+  prometheus::Gauge& leads_ =
+      GaugeOf(*leader_registry_, "ll_leader",
+              "1 while this coordinator decides; of several with one database one does.")
+          .Add({});
+  LeaderListener leader_listener_{*this};
   std::unique_ptr<Telemetry> telemetry_;
   TelemetryRemover telemetry_remover_{telemetry_};
   std::unique_ptr<FollowHub> follow_;

@@ -4,6 +4,8 @@
 
 #include "absl/synchronization/notification.h"
 #include "coordinator/coordinator_case.h"
+#include "coordinator/store/backup.h"
+#include "coordinator/store/sqlite_store.h"
 
 namespace ll {
 namespace {
@@ -20,7 +22,7 @@ class FullDiskStore : public Store {
     return store_->Commit(records);
   }
   absl::StatusOr<StoredState> LoadAll() override { return store_->LoadAll(); }
-  absl::StatusOr<int64_t> RaiseTerm() override { return store_->RaiseTerm(); }
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override { return store_->RaiseTerm(above); }
   std::string Description() const override { return store_->Description(); }
 
  private:
@@ -359,6 +361,70 @@ TEST_F(CoordinatorTest, PagesStayInOrderWhileJobsArrive) {
 }
 
 // ---- several jobs at once
+
+// The store of a coordinator is put back; meanwhile agents have obeyed later terms and run a later
+// attempt.
+TEST_F(CoordinatorTest, ARestoredCoordinatorRisesAboveWhatAgentsHaveObeyed) {
+  Start();
+  auto agent = Agent("w1", 1);
+  agent->SayHello();
+  agent->TakeWelcome();
+  LL_ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(Request()));
+  const std::string id = submitted.job().job_id();
+  const v1::StartGang first = agent->TakeStart();
+  agent->ReportTraining(first);
+  AwaitState(id, v1::RUNNING);
+  const std::string data_dir = under_test_.options.data_dir;
+  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot taken, ReadSqlite(data_dir));
+  LL_ASSERT_OK_AND_ASSIGN(
+      const Backup backup,
+      DecodeBackup(EncodeBackup({taken, absl::FromUnixSeconds(1'700'000'000), "sqlite"})));
+  agent.reset();
+  under_test_.Stop();
+
+  // As it is, an older copy is refused by who has obeyed a later coordinator.
+  const auto later = [&](const std::string& incarnation) {
+    auto out = Agent("w1", 1, incarnation);
+    out->hello().set_highest_term(1000);
+    v1::HeldGang* gang = out->hello().add_gangs();
+    gang->set_job_id(id);
+    gang->set_epoch(700);
+    gang->add_ranks();
+    return out;
+  };
+  Start();
+  auto refused = later("i1");
+  refused->SayHello();
+  EXPECT_THAT(refused->End(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "ll-coordinator restore"));
+  under_test_.Stop();
+
+  {
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(data_dir));
+    LL_ASSERT_OK_AND_ASSIGN(const StoredState state, Restored(backup, absl::Now()));
+    LL_ASSERT_OK(store->RaiseTerm(backup.snapshot.term).status());
+    LL_ASSERT_OK(store->Replace(RecordsOf(state), absl::Now()));
+  }
+  Start();
+  auto back = later("i1");
+  back->SayHello();
+  const v1::CoordinatorMessage welcome =
+      back->Take([](const auto& m) { return m.has_welcome(); }, "welcome");
+  EXPECT_GT(welcome.term(), 1000);
+  ASSERT_EQ(welcome.welcome().verdicts_size(), 1);
+  EXPECT_FALSE(welcome.welcome().verdicts(0).keep());
+  // The slot is free when the rank of the later attempt has ended.
+  v1::StartGang gone;
+  gone.set_job_id(id);
+  gone.set_epoch(700);
+  gone.add_ranks();
+  back->ReportExit(gone, 0, /*ordered=*/true);
+  const v1::StartGang next = back->TakeStart();
+  EXPECT_EQ(next.job_id(), id);
+  EXPECT_GT(next.epoch(), 700);
+  LL_ASSERT_OK_AND_ASSIGN(const v1::Job job, Get(id));
+  EXPECT_EQ(job.retries(), 0) << "nobody is charged for a restore";
+}
 
 }  // namespace
 }  // namespace ll

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/log.h"
+#include "coordinator/backup_command.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/options.h"
 #include "rpc/service_notify.h"
@@ -45,6 +46,7 @@ int WaitForSignal(const sigset_t& signals, ll::Coordinator& coordinator,
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const std::optional<int> code = ll::RunBackupCommand(argc, argv)) return *code;
   bool exit_now = false;
   int exit_code = 0;
   const ll::CoordinatorOptions options =

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "coordinator/store/pg_connection.h"
+#include "coordinator/store_access.h"
 #include "rpc/channel.h"
 #include "rpc/config_file.h"
 
@@ -15,19 +17,15 @@
 #endif
 
 namespace ll {
-namespace {
-
-std::string DefaultDataDir() {
+std::string DefaultCoordinatorDataDir() {
   if (const char* dir = std::getenv("LL_DATA_DIR"); dir != nullptr && *dir != '\0') return dir;
   const char* home = std::getenv("HOME");
   return absl::StrCat(home == nullptr ? "/tmp" : home, "/.local/share/ll");
 }
 
-}  // namespace
-
 CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, int* exit_code) {
   CoordinatorOptions o;
-  o.data_dir = DefaultDataDir();
+  o.data_dir = DefaultCoordinatorDataDir();
   CLI::App app{
       "The coordinator of the LongLoRA training service: durable queue, scheduler, worker "
       "registry."};
@@ -40,7 +38,21 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   app.add_option("--data-dir", o.data_dir,
                  "Folder of the store, telemetry and token, on a local disk")
       ->capture_default_str();
-  app.add_option("--store", o.store, "Where decisions are kept: sqlite")->capture_default_str();
+  app.add_option(
+         "--store", o.store,
+         "Where decisions are kept: sqlite (a file in --data-dir), or a PostgreSQL database "
+         "that several coordinators share: postgresql://USER@HOST:PORT/DATABASE, without "
+         "the password (a passfile holds it)")
+      ->capture_default_str();
+  app.add_option("--leader-lease-seconds", o.leader_lease_seconds,
+                 "With PostgreSQL: after this long without a word of the leader another "
+                 "coordinator takes over")
+      ->capture_default_str();
+  app.add_option("--advertise", o.advertise,
+                 "With PostgreSQL: HOST:PORT at which others reach --listen; told by standbys");
+  app.add_option("--telemetry-dir", o.telemetry_dir,
+                 "Folder of logs and events, DATA_DIR/telemetry unless given; coordinators that "
+                 "share a database may share it");
   app.add_option("--tls-cert", o.tls_cert, "PEM certificate (chain) of this coordinator");
   app.add_option("--tls-key", o.tls_key, "PEM private key of --tls-cert");
   app.add_option("--tls-client-ca", o.tls_client_ca,
@@ -91,7 +103,16 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
 absl::Status CheckOptions(const CoordinatorOptions& o) {
   LL_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(o.listen, "listen"));
   LL_ASSIGN_OR_RETURN(HostPort http, ParseHostPort(o.http, "http"));
-  if (o.store != "sqlite") return MakeFieldError({"store", "sqlite", o.store});
+  if (IsPostgres(o.store)) {
+    LL_RETURN_IF_ERROR(CheckPostgresUri(o.store));
+  } else if (o.store != "sqlite") {
+    return MakeFieldError({"store", "sqlite or postgresql://…", "something else"});
+  }
+  if (!(o.leader_lease_seconds >= 0.5 && o.leader_lease_seconds <= 60)) {
+    return MakeFieldError(
+        {"leader-lease-seconds", "0.5 to 60", absl::StrCat(o.leader_lease_seconds)});
+  }
+  if (!o.advertise.empty()) LL_RETURN_IF_ERROR(ParseHostPort(o.advertise, "advertise").status());
   if (o.lease_seconds < 1 || o.lease_seconds > 3600) {
     return MakeFieldError({"lease-seconds", "1 to 3600", absl::StrCat(o.lease_seconds)});
   }

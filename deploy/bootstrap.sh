@@ -16,7 +16,7 @@ packages=(
   build-essential cmake ninja-build ccache mold git pkg-config python3-venv ca-certificates  # tools
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev         # RPC
   libspdlog-dev prometheus-cpp-dev libcivetweb-dev                                           # log, metrics, HTTP
-  libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev                  # flags, formats, store
+  libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libpq-dev libssl-dev        # flags, formats, stores
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
   zlib1g-dev libzstd-dev                                                                     # compressed data
   libcurl4-openssl-dev libpugixml-dev                                                        # object stores
@@ -29,6 +29,7 @@ test_packages=(
   clang-format clang-tidy clang-14 libclang-rt-14-dev llvm-14  # style; fuzzing, with its run-time and symbolizer
   prometheus                                                   # promtool; the tests scrape with a server of their own
   iproute2                                                     # hosts as network namespaces
+  postgresql-15                                                # the store of several coordinators; no cluster of it is used
 )
 disk_needed_gb=8  # the wheels unpack to 4.6 GB beside pip's copies
 

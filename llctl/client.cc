@@ -7,6 +7,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/format.h"
+#include "base/leader_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "nlohmann/json.hpp"
@@ -86,20 +87,54 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
         absl::IsNotFound(channel.status()) || absl::IsPermissionDenied(channel.status());
     return file ? AsUsageError(channel.status()) : channel.status();
   }
-  return std::unique_ptr<Client>(new Client(*std::move(channel), address, options.timeout));
+  return std::unique_ptr<Client>(
+      new Client(*std::move(channel), std::move(config), address, options.timeout));
 }
 
-Client::Client(std::shared_ptr<grpc::Channel> channel, std::string address, absl::Duration timeout)
-    : address_(std::move(address)),
+Client::Client(std::shared_ptr<grpc::Channel> channel, ChannelConfig config, std::string address,
+               absl::Duration timeout)
+    : config_(std::move(config)),
+      address_(std::move(address)),
+      several_(address_.find(',') != std::string::npos),
       timeout_(timeout),
       jobs_(v1::Jobs::NewStub(channel)),
       admin_(v1::Admin::NewStub(channel)),
       schedules_(v1::Schedules::NewStub(channel)) {}
 
+// Of several coordinators none serves: what one of those that can be reached says about it.
+absl::Status Client::AskEach() const {
+  absl::Status answer;
+  for (const std::string& address : config_.addresses) {
+    ChannelConfig one = config_;
+    one.addresses = {address};
+    const auto channel = MakeChannel(one);
+    if (!channel.ok()) continue;
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(1)));
+    v1::VersionResponse ignored;
+    const grpc::Status status = v1::Admin::NewStub(*channel)->Version(&context, {}, &ignored);
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE || status.error_details().empty())
+      continue;
+    answer = FromGrpcStatus(status);
+    if (ErrorLeader(answer).empty()) break;
+  }
+  return answer;
+}
+
 absl::Status Client::Explain(const grpc::Status& grpc_status) const {
   absl::Status status = FromGrpcStatus(grpc_status);
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
+      if (const std::string leader = ErrorLeader(status); !leader.empty()) {
+        return FieldStatus(
+            status.code(), "coordinator", status.message(),
+            leader == "none" ? "" : "give --coordinator or LLCTL_COORDINATOR all addresses");
+      }
+      // Its own words, where it has answered.
+      if (!grpc_status.error_details().empty()) return status;
+      if (several_) {
+        if (const absl::Status answer = AskEach(); !answer.ok()) return answer;
+      }
       return FieldStatus(
           status.code(), "coordinator",
           absl::StrCat("cannot reach ", address_, " (", LastCause(status.message()), ")"),

@@ -4,16 +4,19 @@
 
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
 #include "proto/schedules.grpc.pb.h"
+#include "rpc/channel.h"
 
 namespace ll {
 
@@ -49,21 +52,37 @@ class Client {
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                              Response*),
                                 const Request& request) {
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
-    Response response;
-    const grpc::Status status = (stub.*method)(&context, request, &response);
-    if (!status.ok()) return Explain(status);
-    return response;
+    const absl::Time began = absl::Now();
+    while (true) {
+      grpc::ClientContext context;
+      context.set_deadline(absl::ToChronoTime(began + timeout_));
+      Response response;
+      const grpc::Status status = (stub.*method)(&context, request, &response);
+      if (status.ok()) return response;
+      if (status.error_code() != grpc::StatusCode::UNAVAILABLE || absl::Now() > began + patience())
+        return Explain(status);
+      absl::SleepFor(kFailoverPause);
+    }
+  }
+  // How long UNAVAILABLE is waited out: with several coordinators one of them is about to lead.
+  absl::Duration patience() const {
+    return several_ ? std::min(timeout_, kFailoverPatience) : absl::ZeroDuration();
   }
 
   // The error as people need it: what could not be reached and what to do about it.
   absl::Status Explain(const grpc::Status& status) const;
 
  private:
-  Client(std::shared_ptr<grpc::Channel> channel, std::string address, absl::Duration timeout);
+  static constexpr absl::Duration kFailoverPatience = absl::Seconds(10);
+  static constexpr absl::Duration kFailoverPause = absl::Milliseconds(50);
 
+  Client(std::shared_ptr<grpc::Channel> channel, ChannelConfig config, std::string address,
+         absl::Duration timeout);
+  absl::Status AskEach() const;
+
+  ChannelConfig config_;
   std::string address_;
+  bool several_;
   absl::Duration timeout_;
   std::unique_ptr<v1::Jobs::Stub> jobs_;
   std::unique_ptr<v1::Admin::Stub> admin_;

@@ -41,7 +41,8 @@ class Follower {
       }
       if (seen_ && HasEnded(job_.state())) return Followed{job_, /*detached=*/false};
       if (!status.ok() && !IsPassing(status)) return status;
-      if (!status.ok() && (!seen_ || now - last_contact > kGiveUpAfter)) return status;
+      const absl::Duration patience = seen_ ? kGiveUpAfter : client_.patience();
+      if (!status.ok() && now - last_contact >= patience) return status;
       if (absl::IsUnavailable(status) && !away) {
         away = true;
         events_.OnContact(status);

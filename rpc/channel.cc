@@ -21,16 +21,20 @@ namespace {
 // Only UNAVAILABLE: the call never reached a handler or the coordinator is restarting. Submit stays
 // safe because its request id makes a second delivery harmless. The worker session is not listed;
 // agents reconnect by themselves.
-constexpr char kServiceConfig[] = R"({
-  "methodConfig": [{
+constexpr char kRetries[] = R"("methodConfig": [{
     "name": [{"service": "ll.v1.Jobs"}, {"service": "ll.v1.Admin"}, {"service": "ll.v1.Schedules"}],
     "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"]}
-  }]
-})";
+  }])";
+// A standby can be reached and refuses everything; its health says so before it is asked.
+constexpr char kFollowTheLeader[] =
+    R"("loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}, )";
 constexpr int kMaxAnswerBytes = 64 << 20;
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
+// Where another can be asked. Servers allow a ping every 5 s (server.cc).
+constexpr int kQuickKeepaliveMs = 6'000;
+constexpr int kQuickKeepaliveTimeoutMs = 2'000;
 constexpr int kConnectTimeoutMs = 5'000;
 constexpr int kMaxReconnectBackoffMs = 2'000;
 
@@ -183,17 +187,21 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& 
   LL_ASSIGN_OR_RETURN(std::string target, MakeTarget(addresses));
 
   grpc::ChannelArguments args;
-  args.SetServiceConfigJSON(kServiceConfig);
+  const bool several = addresses.size() > 1;
+  args.SetServiceConfigJSON(absl::StrCat("{", several ? kFollowTheLeader : "", kRetries, "}"));
   args.SetMaxReceiveMessageSize(kMaxAnswerBytes);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, several ? kQuickKeepaliveMs : kKeepaliveMs);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+              several ? kQuickKeepaliveTimeoutMs : kKeepaliveTimeoutMs);
+  // Otherwise an idle connection is looked at twice and never again.
+  if (several) args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   // Despite its name the time that one attempt gets; a refused one ends at once.
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxReconnectBackoffMs);
   // An HTTP proxy of the environment is for the web, not for a cluster's own traffic.
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  if (addresses.size() > 1) args.SetString(GRPC_ARG_DEFAULT_AUTHORITY, addresses[0].host);
+  if (several) args.SetString(GRPC_ARG_DEFAULT_AUTHORITY, addresses[0].host);
 
   std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
   if (!config.token.empty())

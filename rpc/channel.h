@@ -13,8 +13,9 @@
 namespace ll {
 
 struct ChannelConfig {
-  // "HOST:PORT" each; several are tried in order (a coordinator and its standbys) and, with TLS,
-  // must share a certificate name: the first one's.
+  // "HOST:PORT" each. Several are a coordinator and its standbys: the channel is connected to all
+  // and calls go to the one that says it serves (gRPC's health service), so they follow the leader
+  // by themselves. With TLS they must share a certificate name: the first one's.
   std::vector<std::string> addresses;
   // PEM files. `ca_file` switches TLS on; a client certificate needs both of the others.
   std::string ca_file, cert_file, key_file;
@@ -37,9 +38,10 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text, absl::string_view
 // 127.0.0.0/8, ::1 or "localhost".
 bool IsLoopbackHost(absl::string_view host);
 
-// A lazily connecting channel: keepalive, at most 64 MiB an answer, and transparent retries of
-// UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address; unreadable
-// PEM file; a token that would travel unencrypted to a host other than this one.
+// A lazily connecting channel: keepalive (with several addresses a host that is gone is noticed
+// within 8 s, so that its standby is asked instead), at most 64 MiB an answer, and transparent
+// retries of UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address;
+// unreadable PEM file; a token that would travel unencrypted to a host other than this one.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config);
 
 }  // namespace ll

@@ -1,7 +1,15 @@
 #include "rpc/channel.h"
 
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
 #include "base/field_error.h"
 #include "base/status_matchers.h"
+#include "proto/admin.grpc.pb.h"
 #include "rpc/server.h"
 
 namespace ll {
@@ -52,6 +60,62 @@ TEST(Channel, NeverSendsATokenUnencryptedToAnotherHost) {
 TEST(Channel, NamesAMissingPemFile) {
   const auto got = MakeChannel({.addresses = {"127.0.0.1:7070"}, .ca_file = "/nonexistent/ca.pem"});
   EXPECT_THAT(got, StatusIs(absl::StatusCode::kNotFound, "/nonexistent/ca.pem"));
+}
+
+// A coordinator as its clients see it: it answers, and tells whether it serves.
+class Standby {
+ public:
+  explicit Standby(bool serves) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::ServerBuilder builder;
+    ApplyServerLimits(builder);
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&admin_);
+    server_ = builder.BuildAndStart();
+    Serve(serves);
+  }
+  void Serve(bool serves) { server_->GetHealthCheckService()->SetServingStatus(serves); }
+  void Kill() { server_->Shutdown(std::chrono::system_clock::now()); }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+
+ private:
+  int port_ = 0;
+  v1::Admin::CallbackService admin_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+// Calls until an answer other than UNAVAILABLE comes: UNIMPLEMENTED, the bare service's.
+grpc::StatusCode Ask(const std::shared_ptr<grpc::Channel>& channel, absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
+  const auto stub = v1::Admin::NewStub(channel);
+  while (true) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    v1::VersionResponse answer;
+    const grpc::StatusCode code = stub->Version(&context, {}, &answer).error_code();
+    if (code != grpc::StatusCode::UNAVAILABLE || absl::Now() > deadline) return code;
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+}
+
+// The first address is a standby that can be reached; then it leads and the other does not; then it
+// is gone.
+TEST(Channel, FollowsTheOneThatServes) {
+  Standby a(false), b(true);
+  LL_ASSERT_OK_AND_ASSIGN(auto channel, MakeChannel({.addresses = {a.address(), b.address()}}));
+  EXPECT_EQ(Ask(channel, absl::Seconds(5)), grpc::StatusCode::UNIMPLEMENTED);
+  b.Serve(false);
+  absl::Time until = absl::Now() + absl::Seconds(5);
+  while (channel->GetState(false) == GRPC_CHANNEL_READY && absl::Now() < until)
+    absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_NE(Ask(channel, absl::Milliseconds(200)), grpc::StatusCode::UNIMPLEMENTED);
+  a.Serve(true);
+  const absl::Time changed = absl::Now();
+  EXPECT_EQ(Ask(channel, absl::Seconds(5)), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_LT(absl::Now() - changed, absl::Seconds(1));
+  a.Kill();
+  b.Serve(true);
+  EXPECT_EQ(Ask(channel, absl::Seconds(5)), grpc::StatusCode::UNIMPLEMENTED);
 }
 
 TEST(ServerTls, HalfAPairIsRefused) {

@@ -1,12 +1,14 @@
 #include "rpc/status.h"
 
 #include "base/field_error.h"
+#include "base/leader_error.h"
 #include "proto/errors.pb.h"
 
 namespace ll {
 namespace {
 constexpr char kDomain[] = "ll.v1";
 constexpr char kHintKey[] = "hint";
+constexpr char kLeaderKey[] = "leader";
 }  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
@@ -15,7 +17,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const std::string message(status.message());
   const std::string field = ErrorField(status);
   const std::string hint = ErrorHint(status);
-  if (field.empty() && hint.empty()) return grpc::Status(code, message);
+  const std::string leader = ErrorLeader(status);
+  if (field.empty() && hint.empty() && leader.empty()) return grpc::Status(code, message);
 
   google::rpc::Status rich;
   rich.set_code(static_cast<int>(status.code()));
@@ -32,6 +35,13 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     info.set_reason("SEE_HINT");
     info.set_domain(kDomain);
     (*info.mutable_metadata())[kHintKey] = hint;
+    rich.add_details()->PackFrom(info);
+  }
+  if (!leader.empty()) {
+    google::rpc::ErrorInfo info;
+    info.set_reason("NOT_LEADER");
+    info.set_domain(kDomain);
+    (*info.mutable_metadata())[kLeaderKey] = leader;
     rich.add_details()->PackFrom(info);
   }
   return grpc::Status(code, message, rich.SerializeAsString());
@@ -51,6 +61,8 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
     } else if (detail.Is<google::rpc::ErrorInfo>() && detail.UnpackTo(&info)) {
       auto hint = info.metadata().find(kHintKey);
       if (hint != info.metadata().end()) SetErrorHint(out, hint->second);
+      auto leader = info.metadata().find(kLeaderKey);
+      if (leader != info.metadata().end()) SetErrorLeader(out, leader->second);
     }
   }
   return out;

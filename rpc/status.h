@@ -2,7 +2,8 @@
 //
 // On the wire: status code and message as they are, and in the details a google.rpc.Status holding
 // a google.rpc.BadRequest with one violation (the field) and a google.rpc.ErrorInfo whose metadata
-// "hint" says what to do. Thread-safe.
+// "hint" says what to do. A coordinator that does not lead adds an ErrorInfo with the reason
+// NOT_LEADER, whose metadata "leader" says who does. Thread-safe.
 #pragma once
 
 #include <grpcpp/support/status.h>

@@ -1,6 +1,7 @@
 #include "rpc/status.h"
 
 #include "base/field_error.h"
+#include "base/leader_error.h"
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -19,6 +20,15 @@ TEST(RpcStatus, FieldAndHintSurviveTheWire) {
   EXPECT_EQ(got.message(), sent.message());
   EXPECT_EQ(ErrorField(got), "context_length");
   EXPECT_EQ(ErrorHint(got), "use --ctx 8192");
+}
+
+TEST(RpcStatus, TheLeaderSurvivesTheWire) {
+  absl::Status sent = absl::UnavailableError("this coordinator is a standby");
+  SetErrorLeader(sent, "10.0.0.2:7070");
+  const absl::Status got = FromGrpcStatus(ToGrpcStatus(sent));
+  EXPECT_EQ(got.message(), sent.message());
+  EXPECT_EQ(ErrorLeader(got), "10.0.0.2:7070");
+  EXPECT_EQ(ErrorHint(got), "");
 }
 
 TEST(RpcStatus, EveryCodeMapsToItself) {

@@ -17,7 +17,12 @@ absl::string_view StatusCodeName(absl::StatusCode code) {
 
 absl::StatusOr<Caller> CheckCaller(const ApiContext& api, const std::string& method,
                                    const grpc::CallbackServerContext& context) {
-  return api.authenticator->Check(method, context.client_metadata(), context.auth_context().get());
+  auto caller =
+      api.authenticator->Check(method, context.client_metadata(), context.auth_context().get());
+  // A standby, or a coordinator without its store, sends everybody away before anything is done.
+  if (const absl::Status serving = api.driver->Serving(); caller.ok() && !serving.ok())
+    return serving;
+  return caller;
 }
 
 }  // namespace ll

@@ -62,6 +62,18 @@ void FollowHub::OnDeleted(const JobId& job) {
   for (const auto& follower : FollowersOf(job)) follower->OnJobDeleted();
 }
 
+void FollowHub::OnServing(const absl::Status& status) {
+  if (status.ok()) return;
+  std::vector<JobId> jobs;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [job, list] : followers_) jobs.push_back(job);
+  }
+  for (const JobId& job : jobs) {
+    for (const auto& follower : FollowersOf(job)) follower->OnNotServing(status);
+  }
+}
+
 void FollowHub::OnTick(const Scheduler& scheduler) {
   std::vector<JobId> jobs;
   {

@@ -31,6 +31,8 @@ class Follower {
   // Thread-safe; must not block.
   virtual void OnJob(JobSnapshot snapshot) = 0;
   virtual void OnJobDeleted() = 0;
+  // This coordinator can no longer tell what becomes of the job.
+  virtual void OnNotServing(const absl::Status& why) = 0;
   // New telemetry, or a second has passed.
   virtual void OnWake() = 0;
 };
@@ -49,6 +51,7 @@ class FollowHub : public DriverListener {
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
   void OnDeleted(const JobId& job) override;
   void OnTick(const Scheduler& scheduler) override;
+  void OnServing(const absl::Status& status) override;
 
  private:
   std::vector<std::shared_ptr<Follower>> FollowersOf(const JobId& job);

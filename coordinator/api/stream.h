@@ -52,6 +52,7 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
     Pump();
   }
   void OnJobDeleted() override { End(absl::NotFoundError("the job's record was deleted")); }
+  void OnNotServing(const absl::Status& why) override { End(why); }
   void OnWake() override {
     bool stalled;
     {

@@ -180,6 +180,11 @@ struct ReportEvent {
       fact;
 };
 
+// The store was put back from a backup of that time (for people). Once, before anything else.
+struct RestoredEvent {
+  std::string backup;
+};
+
 // Time passes. Expected about once a second; nothing expires without it.
 struct TickEvent {};
 
@@ -187,7 +192,7 @@ using Event = std::variant<SubmitEvent, SubmitAllEvent, CancelEvent, PauseEvent,
                            AddModelEvent, AddDataEvent, WorkerDeclaredDeadEvent, SetQueueEvent,
                            CordonWorkerEvent, SetScheduleEvent, DeleteScheduleEvent,
                            PauseScheduleEvent, RunScheduleEvent, JudgeRunEvent, AgentHelloEvent,
-                           AgentGoneEvent, AgentHeardEvent, ReportEvent, TickEvent>;
+                           AgentGoneEvent, AgentHeardEvent, ReportEvent, RestoredEvent, TickEvent>;
 
 // ---- effects: orders to agents (proto/workers.proto says what an agent does with each)
 

@@ -81,6 +81,9 @@ struct StoredState {
   std::vector<QueueRecord> queues;
   std::vector<ScheduleRecord> schedules;
   std::vector<std::pair<std::string, ScheduleRun>> schedule_runs;  // by schedule, any order
+  // When it was put back from a backup; InfinitePast: never. Agents may have obeyed terms and
+  // attempts that it does not know.
+  absl::Time restored = absl::InfinitePast();
 };
 
 }  // namespace ll

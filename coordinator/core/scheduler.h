@@ -177,6 +177,10 @@ class Scheduler {
   void ReleaseIfReported(const Job& job, const Worker& worker);
   void Heard(Worker& worker);
 
+  // scheduler_restore.cc: a store that was put back
+  void On(const RestoredEvent& event);
+  void LearnEpochs(const AgentHelloEvent& event);
+
   // scheduler_health.cc: workers out of service
   void On(const CordonWorkerEvent& event);
   void DrainGangs(const Worker& worker);

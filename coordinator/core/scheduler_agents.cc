@@ -40,6 +40,11 @@ bool AllReported(const Job& job, const HeldGang& gang) {
          });
 }
 
+// An earlier attempt; or a later one that a restored store does not know and that must not count.
+bool IsSuperseded(const Job& job, int64_t epoch) {
+  return epoch < job.epoch || (epoch > job.epoch && epoch <= job.epoch_floor);
+}
+
 bool HasStray(const Worker& worker, const JobId& job, int64_t epoch) {
   for (const auto& [slot, use] : worker.uses) {
     if (use.stray && use.job == job && use.epoch == epoch) return true;
@@ -256,7 +261,8 @@ void Scheduler::SendAfterWelcome(const Worker& worker, const AgentHelloEvent& ev
   }
   for (const HeldGang& gang : event.gangs) {
     const Job* job = Find(gang.job);
-    const bool superseded = job == nullptr || !job->attempt.has_value() || job->epoch > gang.epoch;
+    const bool superseded =
+        job == nullptr || !job->attempt.has_value() || IsSuperseded(*job, gang.epoch);
     if (AllExited(gang) && (superseded || AllReported(*job, gang))) {
       SendTo(worker, ReleaseGangOrder{gang.job, gang.epoch});
     }
@@ -271,6 +277,7 @@ void Scheduler::On(const AgentHelloEvent& event) {
         absl::StrCat("worker ", event.worker.value(), " refused: ", std::string(status.message())));
     return;
   }
+  LearnEpochs(event);
   Worker& worker = RegisterWorker(event);
   std::set<std::pair<int64_t, Job*>> affected;
   for (const auto& [slot, use] : worker.uses) {
@@ -296,7 +303,7 @@ void Scheduler::On(const ReportEvent& event) {
   }
   Heard(*worker);
   auto it = jobs_.find(event.job);
-  if (it == jobs_.end() || event.epoch < it->second->epoch) {
+  if (it == jobs_.end() || IsSuperseded(*it->second, event.epoch)) {
     OnStaleReport(*worker, event);
     return;
   }

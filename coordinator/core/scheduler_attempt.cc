@@ -34,7 +34,8 @@ std::vector<const Worker*> Scheduler::WorkersOf(const Attempt& attempt,
 
 void Scheduler::StartAttempt(Job& job, const std::vector<SlotId>& slots, const std::string& note) {
   Attempt attempt;
-  attempt.epoch = ++job.epoch;
+  job.epoch = std::max(job.epoch, job.epoch_floor) + 1;
+  attempt.epoch = job.epoch;
   attempt.nonce = Sha256Hex(absl::StrCat(options_.nonce_seed, "/", job.id.value(), "/", job.epoch))
                       .substr(0, 32);
   attempt.resume_from = job.newest_checkpoint;

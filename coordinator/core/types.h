@@ -148,8 +148,11 @@ struct Job {
 
   // Persisted with every change.
   JobState state = JobState::kQueued;
-  std::string reason;              // of the newest transition
-  int64_t epoch = 0;               // attempts so far
+  std::string reason;  // of the newest transition
+  int64_t epoch = 0;   // attempts so far
+  // The next attempt's epoch is above this too: a restored store knows less than agents may have
+  // been given.
+  int64_t epoch_floor = 0;
   int retries = 0;                 // of the budget max_retries
   int stuck_attempts = 0;          // since the last new checkpoint; exponent of the back-off
   std::vector<JobId> waiting_for;  // of spec.after, not yet succeeded

@@ -237,7 +237,9 @@ class EngineConformance : public testing::TestWithParam<Kind> {
           return test.store_.Commit(records);
         }
         absl::StatusOr<StoredState> LoadAll() override { return test.store_.LoadAll(); }
-        absl::StatusOr<int64_t> RaiseTerm() override { return test.store_.RaiseTerm(); }
+        absl::StatusOr<int64_t> RaiseTerm(int64_t above) override {
+          return test.store_.RaiseTerm(above);
+        }
         std::string Description() const override { return "memory"; }
         EngineConformance& test;
       };

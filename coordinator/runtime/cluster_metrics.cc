@@ -138,7 +138,7 @@ void ClusterMetrics::Count(const Job& job, const Seen& before, const Seen& now) 
   const auto restarts = [this](const char* reason, int more) {
     if (more > 0) restarts_.Add({{"reason", reason}}).Increment(more);
   };
-  attempts_.Increment(static_cast<double>(std::max<int64_t>(0, now.epoch - before.epoch)));
+  if (now.epoch > before.epoch) attempts_.Increment();  // a restored job skips epochs
   restarts("failure", now.retries - before.retries);
   restarts("preemption", now.preemptions - before.preemptions);
   restarts("resize", now.resizes - before.resizes);
@@ -218,6 +218,6 @@ void ClusterMetrics::OnCommit(absl::Duration took, bool durable) {
   if (!durable) commits_failed_.Increment();
 }
 
-void ClusterMetrics::OnServing(bool serving) { serving_.Set(serving ? 1 : 0); }
+void ClusterMetrics::OnServing(const absl::Status& status) { serving_.Set(status.ok() ? 1 : 0); }
 
 }  // namespace ll

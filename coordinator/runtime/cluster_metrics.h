@@ -32,7 +32,7 @@ class ClusterMetrics : public DriverListener {
   void OnDeleted(const JobId& job) override;
   void OnTick(const Scheduler& scheduler) override;
   void OnCommit(absl::Duration took, bool durable) override;
-  void OnServing(bool serving) override;
+  void OnServing(const absl::Status& status) override;
 
  private:
   // Of a job, as last counted.

@@ -165,14 +165,14 @@ TEST_F(ClusterMetricsTest, AttemptsRestartsAndEndsAreCountedOnce) {
 }
 
 TEST_F(ClusterMetricsTest, TheStoresCommits) {
-  cluster_.OnServing(true);
+  cluster_.OnServing(absl::OkStatus());
   cluster_.OnCommit(absl::Milliseconds(2), true);
   cluster_.OnCommit(absl::Seconds(2), false);
   EXPECT_THAT(Text(), HasSubstr("ll_store_commit_seconds_bucket{le=\"0.003\"} 1\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_store_commit_seconds_count 2\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_store_commits_failed_total 1\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_coordinator_serving 1\n"));
-  cluster_.OnServing(false);
+  cluster_.OnServing(absl::UnavailableError("a test"));
   EXPECT_THAT(Text(), HasSubstr("ll_coordinator_serving 0\n"));
 }
 

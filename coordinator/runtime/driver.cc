@@ -64,6 +64,10 @@ void Driver::AgentEvent(Event event, std::function<void()> done) {
   if (done) done();
 }
 
+void Driver::RaiseTermAbove(int64_t above, std::function<void()> done) {
+  if (!Enqueue({DriverLoop::RaiseTermAbove{above}, nullptr, done}, /*bounded=*/false)) done();
+}
+
 void Driver::Read(Reader reader) {
   if (Enqueue({reader, nullptr, nullptr}, /*bounded=*/true)) return;
   reader(serving() ? absl::ResourceExhaustedError("too many requests wait; try again")
@@ -81,17 +85,23 @@ std::string Driver::store_description() const {
   return description_;
 }
 
-bool Driver::serving() const {
+absl::Status Driver::Serving() const {
   absl::MutexLock lock(&mu_);
-  return serving_ && !stopping_;
+  return stopping_ ? StoppedError() : serving_;
+}
+
+void Driver::Hurry() {
+  absl::MutexLock lock(&mu_);
+  hurry_ = true;
+  wake_.Signal();
 }
 
 // ---- the loop
 
-void Driver::OnServing(bool serving) {
+void Driver::OnServing(const absl::Status& status) {
   absl::MutexLock lock(&mu_);
-  serving_ = serving;
-  if (serving) description_ = loop_.store_description();
+  serving_ = status;
+  if (status.ok()) description_ = loop_.store_description();
 }
 
 void Driver::OnView(const ClusterViewPtr& view) {
@@ -107,7 +117,7 @@ void Driver::Loop() {
       absl::MutexLock lock(&mu_);
       stopping = stopping_;
       if (stopping) {
-        serving_ = false;
+        serving_ = StoppedError();
         std::move(queue_.begin(), queue_.end(), std::back_inserter(batch));
         queue_.clear();
         waiting_requests_ = 0;
@@ -127,8 +137,9 @@ std::vector<DriverLoop::Item> Driver::NextBatch() {
   // The clock may be a fake one, so it is looked at several times a tick rather than trusted as a
   // wake-up time.
   const absl::Duration poll = std::max(tick_ / 4, absl::Milliseconds(5));
-  while (queue_.empty() && !stopping_ && clock_.Steady() < loop_.next_tick())
+  while (queue_.empty() && !stopping_ && !hurry_ && clock_.Steady() < loop_.next_tick())
     wake_.WaitWithTimeout(&mu_, poll);
+  if (std::exchange(hurry_, false)) loop_.Hurry();
   while (!queue_.empty() && !stopping_ && batch.size() < max_batch_) {
     Item& item = queue_.front();
     if (item.answer || std::holds_alternative<Reader>(item.what)) --waiting_requests_;

@@ -42,20 +42,27 @@ class Driver : private DriverListener {
   // An agent's event; never refused while the driver runs. `done` is called once the event is
   // decided and durable, or given up; may be null.
   void AgentEvent(Event event, std::function<void()> done);
+  // Has the term raised above `above`; `done` is called then, or when that could not be done.
+  void RaiseTermAbove(int64_t above, std::function<void()> done);
   void Read(Reader reader);
+  // Has the store looked after at once: whether it can be used may have changed.
+  void Hurry();
 
   ClusterViewPtr cluster_view() const;
   int64_t term() const { return loop_.term(); }
+  bool restored() const { return loop_.restored(); }
   absl::Time started() const { return loop_.started(); }
   std::string store_description() const;
-  // False while the store cannot be used.
-  bool serving() const;
+  // False while the store cannot be used, or another coordinator leads.
+  bool serving() const { return Serving().ok(); }
+  // Why not; with the leader's address where another leads (base/leader_error.h).
+  absl::Status Serving() const;
 
  private:
   using Item = DriverLoop::Item;
 
   // DriverListener: what other threads ask for.
-  void OnServing(bool serving) override;
+  void OnServing(const absl::Status& status) override;
   void OnView(const ClusterViewPtr& view) override;
 
   bool Enqueue(Item item, bool bounded);
@@ -73,7 +80,9 @@ class Driver : private DriverListener {
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
   size_t waiting_requests_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  bool serving_ ABSL_GUARDED_BY(mu_) = false;
+  bool hurry_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status serving_ ABSL_GUARDED_BY(mu_) =
+      absl::UnavailableError("the coordinator is starting");
   std::string description_ ABSL_GUARDED_BY(mu_);
   ClusterViewPtr view_ ABSL_GUARDED_BY(mu_) = std::make_shared<ClusterView>();
 };

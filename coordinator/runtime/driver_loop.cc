@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/field_error.h"
+#include "base/leader_error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 
@@ -14,23 +15,37 @@ namespace ll {
 namespace {
 constexpr absl::Duration kWorkerMemory = absl::Hours(24 * 7);
 
-// What users see when a commit failed. A full disk is theirs to wait for or to report; anything
-// else is ours.
+// What users see when a commit failed. A full disk is theirs to wait for or to report; where
+// another coordinator leads they are told so; anything else is ours.
 absl::Status CommitError(const absl::Status& why) {
+  if (!ErrorLeader(why).empty()) return why;
   if (why.code() == absl::StatusCode::kResourceExhausted) {
     return Annotate(why, "the coordinator could not write its store");
   }
-  return absl::UnavailableError(
+  absl::Status status = absl::UnavailableError(
       absl::StrCat("the coordinator could not write its store: ", why.message()));
+  SetErrorField(status, "store");
+  return status;
 }
 }  // namespace
 
 absl::Status DriverLoop::Start() {
   LL_CHECK(gateway_ != nullptr);
-  LL_ASSIGN_OR_RETURN(store_, options_.open_store());
-  LL_ASSIGN_OR_RETURN(term_, store_->RaiseTerm());
   started_ = clock_.Now();
-  return Rebuild(/*again=*/false);
+  const absl::Status status = Rebuild(/*again=*/false);
+  return options_.start_without_store && absl::IsUnavailable(status) ? absl::OkStatus() : status;
+}
+
+void DriverLoop::StepDownUnlessCurrent() {
+  if (!scheduler_.has_value()) return;
+  const absl::Status current = store_->Check();
+  if (current.ok()) return;
+  LL_LOG(kWarning) << "steps down: " << current.message();
+  gateway_->EndAllSessions(current);
+  store_.reset();
+  scheduler_.reset();
+  unusable_ = current;
+  next_tick_ = clock_.Steady();  // tries again, and tells who listens, at once
 }
 
 Effects DriverLoop::StepTimed(const Event& event) {
@@ -42,20 +57,23 @@ Effects DriverLoop::StepTimed(const Event& event) {
 }
 
 void DriverLoop::Run(std::vector<Item>& batch) {
+  StepDownUnlessCurrent();
   const bool tick = clock_.Steady() >= next_tick_;
   if (tick) next_tick_ = clock_.Steady() + options_.tick;
   if (!scheduler_.has_value()) {
-    absl::Status repaired =
-        tick ? Rebuild(true) : absl::UnavailableError("the store could not be opened yet");
-    if (!repaired.ok()) {
-      if (tick) {
-        LL_LOG(kError) << "the store is still unusable: " << repaired.message();
+    const std::string before(unusable_.message());
+    if (tick) (void)Rebuild(true);
+    if (!scheduler_.has_value()) {
+      // A standby is in good order; the rest is told once for each cause.
+      if (before != unusable_.message() && ErrorLeader(unusable_).empty()) {
+        LL_LOG(kError) << "the store is still unusable: " << unusable_.message();
       }
-      FailAll(batch, CommitError(repaired));
+      FailAll(batch, CommitError(unusable_));
       return;
     }
   }
 
+  if (!RaiseTerms(batch).ok()) return;
   std::vector<Decided> decided;
   for (Item& item : batch) {
     if (const Event* event = std::get_if<Event>(&item.what))
@@ -73,6 +91,7 @@ void DriverLoop::Run(std::vector<Item>& batch) {
   for (Item& item : batch) {
     if (const Reader* reader = std::get_if<Reader>(&item.what))
       (*reader)(absl::OkStatus(), &*scheduler_);
+    if (std::holds_alternative<RaiseTermAbove>(item.what)) item.done();
   }
   if (tick) {
     for (DriverListener* listener : listeners_) listener->OnTick(*scheduler_);
@@ -88,15 +107,41 @@ absl::Status DriverLoop::Commit(std::vector<Item>& batch, const std::vector<Reco
   for (DriverListener* listener : listeners_) listener->OnCommit(took, committed.ok());
   if (committed.ok()) return committed;
   LL_LOG(kError) << "commit of " << records.size() << " records failed: " << committed.message();
-  gateway_->EndAllSessions(absl::UnavailableError("the coordinator could not write its store"));
+  GiveUp(batch, committed);
+  return committed;
+}
+
+void DriverLoop::GiveUp(std::vector<Item>& batch, const absl::Status& why) {
+  gateway_->EndAllSessions(ErrorLeader(why).empty()
+                               ? absl::UnavailableError("the coordinator could not write its store")
+                               : why);
   // A full disk leaves the store usable; after any other error it must be opened again.
-  if (committed.code() != absl::StatusCode::kResourceExhausted) store_.reset();
+  if (why.code() != absl::StatusCode::kResourceExhausted) store_.reset();
   const absl::Status rebuilt = Rebuild(true);
   if (!rebuilt.ok()) {
     LL_LOG(kError) << "the store is unusable: " << rebuilt.message();
   }
-  FailAll(batch, CommitError(committed));
-  return committed;
+  FailAll(batch, CommitError(why));
+}
+
+absl::Status DriverLoop::RaiseTerms(std::vector<Item>& batch) {
+  int64_t above = 0;
+  for (const Item& item : batch) {
+    if (const auto* raise = std::get_if<RaiseTermAbove>(&item.what))
+      above = std::max(above, raise->above);
+  }
+  if (above >= term_) {
+    const absl::StatusOr<int64_t> raised = store_->RaiseTerm(above);
+    if (!raised.ok()) {
+      LL_LOG(kError) << "raising the term above " << above
+                     << " failed: " << raised.status().message();
+      GiveUp(batch, raised.status());
+      return raised.status();
+    }
+    LL_LOG(kInfo) << "term " << *raised << ": an agent has obeyed " << above;
+    term_ = *raised;
+  }
+  return absl::OkStatus();
 }
 
 void DriverLoop::NoteRecords(const std::vector<Record>& records) {
@@ -149,8 +194,11 @@ absl::Status DriverLoop::Rebuild(bool again) {
   const auto load = [this]() -> absl::Status {
     if (store_ == nullptr) {
       LL_ASSIGN_OR_RETURN(store_, options_.open_store());
+      // Meanwhile another coordinator may have had it, and agents may have obeyed that one.
+      LL_ASSIGN_OR_RETURN(term_, store_->RaiseTerm());
     }
     LL_ASSIGN_OR_RETURN(StoredState stored, store_->LoadAll());
+    restored_ = stored.restored != absl::InfinitePast();
     LL_ASSIGN_OR_RETURN(Scheduler scheduler,
                         Scheduler::Recover(std::move(stored), options_.scheduler, Now()));
     scheduler_.emplace(std::move(scheduler));
@@ -159,9 +207,12 @@ absl::Status DriverLoop::Rebuild(bool again) {
   absl::Status status = load();
   if (!status.ok()) {
     store_.reset();  // its lock too, so that it can be opened again
-    if (again) status = load();
+    if (again && ErrorLeader(status).empty()) status = load();
+    if (!status.ok()) store_.reset();
   }
-  for (DriverListener* listener : listeners_) listener->OnServing(status.ok());
+  unusable_ = status;
+  const absl::Status told = status.ok() ? status : CommitError(status);
+  for (DriverListener* listener : listeners_) listener->OnServing(told);
   if (!status.ok()) return status;
   for (DriverListener* listener : listeners_) listener->OnRecovered(*scheduler_);
   RefreshView();

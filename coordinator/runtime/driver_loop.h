@@ -8,6 +8,7 @@
 // sessions end, so that agents come back and repeat what was not acknowledged.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -48,16 +49,19 @@ class DriverListener {
   virtual void OnCommit(absl::Duration took, bool durable) {}
   // The scheduler was built anew from the store: at the start and after a failure.
   virtual void OnRecovered(const Scheduler& scheduler) {}
-  // Whether the store can be used; told at the start and after every failure and repair.
-  virtual void OnServing(bool serving) {}
+  // Whether the store can be used, or why not; told at the start, after every failure and repair,
+  // and at each vain attempt to repair.
+  virtual void OnServing(const absl::Status& status) {}
   // Workers or registered models and data have changed.
   virtual void OnView(const ClusterViewPtr& view) {}
 };
 
 struct DriverOptions {
   SchedulerOptions scheduler;
-  // Opens the store; called again after a failure that poisoned it.
+  // Opens the store; called again after a failure that poisoned it, and after Store::Check failed.
   std::function<absl::StatusOr<std::unique_ptr<Store>>()> open_store;
+  // Start succeeds although the store is Unavailable: it is opened as soon as that can be done.
+  bool start_without_store = false;
   absl::Duration tick = absl::Seconds(1);
   // Users' requests that may wait; more are refused. Agents' events are bounded by one for each
   // session.
@@ -72,10 +76,14 @@ class DriverLoop {
   // `view` is null exactly when `reply.status` says that the driver could not decide or commit.
   using Answer = std::function<void(const Reply& reply, const Scheduler* view)>;
   using Reader = std::function<void(const absl::Status& status, const Scheduler* view)>;
+  // The term is to be above `above`: an agent has obeyed that one (restored stores only).
+  struct RaiseTermAbove {
+    int64_t above = 0;
+  };
   struct Item {
-    std::variant<Event, Reader> what;
+    std::variant<Event, Reader, RaiseTermAbove> what;
     Answer answer;               // of a user's event
-    std::function<void()> done;  // of an agent's event
+    std::function<void()> done;  // of an agent's event, or of a raised term
   };
 
   DriverLoop(DriverOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
@@ -94,7 +102,12 @@ class DriverLoop {
 
   // Steady time; Run is to be called then, with an empty batch where nothing else waits.
   absl::Duration next_tick() const { return next_tick_; }
+  // Run opens an unusable store, or looks after the one at hand, without waiting for the tick.
+  void Hurry() { next_tick_ = clock_.Steady(); }
+  // Thread-safe.
   int64_t term() const { return term_; }
+  // The store was put back from a backup: terms above it exist.
+  bool restored() const { return restored_; }
   absl::Time started() const { return started_; }
   // Null while the store cannot be used.
   const Scheduler* scheduler() const { return scheduler_.has_value() ? &*scheduler_ : nullptr; }
@@ -106,8 +119,12 @@ class DriverLoop {
     Item* item = nullptr;  // null: the tick
   };
 
+  absl::Status RaiseTerms(std::vector<Item>& batch);
+  void GiveUp(std::vector<Item>& batch, const absl::Status& why);
   absl::Status Commit(std::vector<Item>& batch, const std::vector<Record>& records);
   void Publish(std::vector<Decided>& decided);
+  // Before anything is decided or read: whether this store may still be believed.
+  void StepDownUnlessCurrent();
   // `again`: opens the store anew where the one at hand cannot be read.
   absl::Status Rebuild(bool again);
   Effects StepTimed(const Event& event);
@@ -122,8 +139,10 @@ class DriverLoop {
   std::unique_ptr<Store> store_;
   std::optional<Scheduler> scheduler_;
   absl::Duration next_tick_ = absl::ZeroDuration();
-  int64_t term_ = 0;
+  std::atomic<int64_t> term_ = 0;
+  std::atomic<bool> restored_ = false;
   absl::Time started_;
+  absl::Status unusable_;  // why there is no store
 };
 
 }  // namespace ll

@@ -32,7 +32,7 @@ class StoreOnDisk : public Store {
     return absl::Status(static_cast<absl::StatusCode>(code), "the disk says no");
   }
   absl::StatusOr<StoredState> LoadAll() override { return disk_.store.LoadAll(); }
-  absl::StatusOr<int64_t> RaiseTerm() override { return disk_.store.RaiseTerm(); }
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override { return disk_.store.RaiseTerm(above); }
   std::string Description() const override { return "test"; }
 
  private:

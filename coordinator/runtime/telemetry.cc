@@ -321,6 +321,11 @@ std::string Telemetry::Notes(const JobId& job) const {
   return FactsOf(job).notes.Text();
 }
 
+void Telemetry::ForgetFacts() {
+  absl::MutexLock lock(&mu_);
+  facts_.clear();
+}
+
 void Telemetry::Remove(const JobId& job) {
   if (!LooksLikeJobId(job.value())) return;
   absl::MutexLock lock(&mu_);

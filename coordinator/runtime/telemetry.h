@@ -110,6 +110,8 @@ class Telemetry {
   // What is out of the ordinary in the job (JobNotes::Text).
   std::string Notes(const JobId& job) const;
 
+  // Another process may have written to the files: what is known of them is read anew.
+  void ForgetFacts();
   // Deletes everything of the job.
   void Remove(const JobId& job);
   // Deletes what belongs to jobs that `keep` does not know. Once, after recovery.

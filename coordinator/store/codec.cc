@@ -230,6 +230,7 @@ std::string EncodeJob(const Job& job) {
   if (job.preemptions > 0) json["preemptions"] = job.preemptions;
   if (!job.preempted_by.empty()) json["preempted_by"] = job.preempted_by.value();
   if (job.claims) json["claims"] = true;
+  if (job.epoch_floor > 0) json["epoch_floor"] = job.epoch_floor;
   if (job.resizes > 0) json["resizes"] = job.resizes;
   if (job.resize_to > 0) json["resize_to"] = job.resize_to;
   Put(json, "submitted", job.submitted);
@@ -254,6 +255,7 @@ absl::StatusOr<Job> DecodeJob(absl::string_view text) {
     job.state = GetEnum(json, "state", JobState::kQueued);
     job.reason = Get<std::string>(json, "reason");
     job.epoch = Get<int64_t>(json, "epoch");
+    job.epoch_floor = Get<int64_t>(json, "epoch_floor");
     job.retries = Get<int>(json, "retries");
     job.stuck_attempts = Get<int>(json, "stuck_attempts");
     job.waiting_for = GetIds(json, "waiting_for");

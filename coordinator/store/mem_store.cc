@@ -42,8 +42,17 @@ absl::Status MemStore::Commit(absl::Span<const Record> records) {
   return absl::OkStatus();
 }
 
+absl::Status MemStore::Replace(absl::Span<const Record> records, absl::Time restored) {
+  const int64_t term = term_;
+  *this = MemStore();
+  term_ = term;
+  restored_ = restored;
+  return Commit(records);
+}
+
 absl::StatusOr<StoredState> MemStore::LoadAll() {
   StoredState state;
+  state.restored = restored_;
   for (const auto& [id, stored] : jobs_) {
     Job job = stored;
     auto payload = payloads_.find(id);

@@ -1,7 +1,9 @@
-// A store in memory, for the scenarios and the simulator. Its content survives the death of the
-// coordinator that used it (a test keeps the object), and it can fail as a disk does.
+// A store in memory: for the scenarios, the simulator, and to work on a backup. Its content
+// survives the death of the coordinator that used it (a test keeps the object), and it can fail as
+// a disk does.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -14,7 +16,10 @@ class MemStore : public Store {
  public:
   absl::Status Commit(absl::Span<const Record> records) override;
   absl::StatusOr<StoredState> LoadAll() override;
-  absl::StatusOr<int64_t> RaiseTerm() override { return ++term_; }
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above = 0) override {
+    return term_ = std::max(term_, above) + 1;
+  }
+  absl::Status Replace(absl::Span<const Record> records, absl::Time restored) override;
   std::string Description() const override { return "memory"; }
 
   // The next Commit writes nothing and returns `status`.
@@ -36,6 +41,7 @@ class MemStore : public Store {
   std::map<std::string, ScheduleRecord> schedules_;
   std::map<std::string, std::map<int64_t, ScheduleRun>> schedule_runs_;
   int64_t term_ = 0;
+  absl::Time restored_ = absl::InfinitePast();
   absl::Status fail_next_;
   bool drop_next_ = false;
 };

@@ -140,6 +140,8 @@ absl::Status ForEachRow(sqlite3* db, absl::string_view sql, F row) {
   }
 }
 
+absl::StatusOr<StoredState> LoadState(sqlite3* db);
+
 class SqliteStore : public Store {
  public:
   SqliteStore(Db db, Writes writes) : db_(std::move(db)), writes_(std::move(writes)) {}
@@ -159,15 +161,31 @@ class SqliteStore : public Store {
     });
   }
 
-  absl::StatusOr<int64_t> RaiseTerm() override {
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override {
     if (!poisoned_.ok()) return poisoned_;
     LL_RETURN_IF_ERROR(InTransaction([&] {
-      return Execute(db_.get(), "UPDATE meta SET value = value + 1 WHERE key = 'term'");
+      return Execute(db_.get(), absl::StrCat("UPDATE meta SET value = max(value, ", above,
+                                             ") + 1 WHERE key = 'term'"));
     }));
     return QueryInt(db_.get(), "SELECT value FROM meta WHERE key = 'term'");
   }
 
-  absl::StatusOr<StoredState> LoadAll() override;
+  absl::Status Replace(absl::Span<const Record> records, absl::Time restored) override {
+    if (!poisoned_.ok()) return poisoned_;
+    return InTransaction([&] {
+      for (const char* table : {"jobs", "submissions", "transitions", "requests", "workers",
+                                "models", "data", "queues", "schedules", "schedule_runs"}) {
+        LL_RETURN_IF_ERROR(Execute(db_.get(), absl::StrCat("DELETE FROM ", table)));
+      }
+      LL_RETURN_IF_ERROR(
+          Execute(db_.get(), absl::StrCat("INSERT OR REPLACE INTO meta VALUES ('restored', ",
+                                          absl::ToUnixNanos(restored), ")")));
+      for (const Record& record : records) LL_RETURN_IF_ERROR(std::visit(Writer{*writes_}, record));
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<StoredState> LoadAll() override { return LoadState(db_.get()); }
 
   std::string Description() const override { return absl::StrCat("sqlite ", sqlite3_libversion()); }
 
@@ -195,10 +213,14 @@ class SqliteStore : public Store {
   absl::Status poisoned_;
 };
 
-absl::StatusOr<StoredState> SqliteStore::LoadAll() {
+absl::StatusOr<StoredState> LoadState(sqlite3* db) {
   StoredState state;
   std::map<std::string, Job*> by_id;
-  sqlite3* db = db_.get();
+  LL_RETURN_IF_ERROR(
+      ForEachRow(db, "SELECT value FROM meta WHERE key = 'restored'", [&](const Statement& row) {
+        state.restored = row.TimeNs(0);
+        return absl::OkStatus();
+      }));
   LL_ASSIGN_OR_RETURN(const int64_t count, QueryInt(db, "SELECT count(*) FROM jobs"));
   state.jobs.reserve(count);
   LL_RETURN_IF_ERROR(ForEachRow(db,
@@ -371,6 +393,34 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_d
   }
   (*store)->KeepLock(lock_fd);
   return std::unique_ptr<Store>(*std::move(store));
+}
+
+absl::StatusOr<StoreSnapshot> ReadSqlite(const std::string& data_dir) {
+  const std::string path = absl::StrCat(data_dir, "/ll.db");
+  if (!FileExists(path)) return absl::NotFoundError(absl::StrCat("there is no store at ", path));
+  sqlite3* raw = nullptr;
+  const int code = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE, nullptr);
+  const Db source(raw);
+  if (code != SQLITE_OK)
+    return raw == nullptr ? absl::InternalError("out of memory") : DbStatus(raw, "open database");
+  sqlite3_busy_timeout(raw, 5000);
+  sqlite3* memory = nullptr;
+  if (sqlite3_open(":memory:", &memory) != SQLITE_OK)
+    return absl::ResourceExhaustedError("out of memory");
+  const Db copy(memory);
+  sqlite3_backup* backup = sqlite3_backup_init(memory, "main", raw, "main");
+  if (backup == nullptr) return DbStatus(memory, "backup");
+  // All pages in one step: of one moment.
+  const int step = sqlite3_backup_step(backup, -1);
+  if (sqlite3_backup_finish(backup) != SQLITE_OK || step != SQLITE_DONE)
+    return Annotate(DbStatus(memory, "backup"), path);
+  StoreSnapshot out;
+  const absl::Status migrated =
+      Migrate(memory, AllMigrations());  // of an earlier version: the copy
+  if (!migrated.ok()) return Annotate(migrated, path);
+  LL_ASSIGN_OR_RETURN(out.state, LoadState(memory));
+  LL_ASSIGN_OR_RETURN(out.term, QueryInt(memory, "SELECT value FROM meta WHERE key = 'term'"));
+  return out;
 }
 
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const SqliteDisk& disk,

@@ -20,6 +20,10 @@ namespace ll {
 // for a damaged one.
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_dir);
 
+// Everything at one moment, through SQLite's backup API, beside a coordinator that goes on writing.
+// NotFound: no store is there; FailedPrecondition: of another program or version.
+absl::StatusOr<StoreSnapshot> ReadSqlite(const std::string& data_dir);
+
 // Another disk than the system's, for the simulator.
 struct SqliteDisk {
   const char* vfs = nullptr;  // name of a registered sqlite3_vfs; null: SQLite's own

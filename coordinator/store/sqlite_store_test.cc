@@ -15,6 +15,7 @@
 #include "base/status_matchers.h"
 #include "coordinator/store/migrations.h"
 #include "coordinator/store/sqlite_util.h"
+#include "coordinator/store/store_testing.h"
 
 namespace ll {
 namespace {
@@ -31,93 +32,6 @@ class SqliteStoreTest : public testing::Test {
   std::string dir_;
 };
 
-// The records of one submitted job.
-std::vector<Record> Submission(int number, size_t payload_bytes = 100) {
-  Job job;
-  job.id = JobId(absl::StrCat("job-", number));
-  job.sequence = number;
-  job.user = "ann";
-  job.request_id = absl::StrCat("r", number);
-  job.transitions = 1;
-  job.result = std::string("\0\xff", 2);
-  const auto payload = std::make_shared<JobPayload>(
-      JobPayload{std::string(payload_bytes, '\xfe'), std::string("re\0solved", 9), ""});
-  return {
-      PutSubmission{job.id, payload},
-      PutRequest{{"ann", job.request_id, "hash", job.id, absl::FromUnixSeconds(number)}},
-      PutTransition{job.id, 0, {absl::FromUnixSeconds(number), JobState::kQueued, "submitted", 0}},
-      PutJob{job}};
-}
-
-TEST_F(SqliteStoreTest, WhatWasCommittedIsThereAfterOpeningAgain) {
-  {
-    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-    LL_ASSERT_OK(store->Commit(Submission(1)));
-    LL_ASSERT_OK(store->Commit(Submission(2)));
-    Worker worker;
-    worker.name = WorkerId("w1");
-    LL_ASSERT_OK(store->Commit(
-        {PutWorker{worker}, PutModel{{"7b", "/m", true, "{}"}}, PutData{{"d", "/d", true}}}));
-    LL_ASSERT_OK(store->Commit({DeleteJob{JobId("job-2")}, DeleteRequest{"ann", "r2"}}));
-  }
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
-  ASSERT_EQ(state.jobs.size(), 1u);
-  const Job& job = state.jobs[0];
-  EXPECT_EQ(job.id, JobId("job-1"));
-  EXPECT_EQ(job.result, std::string("\0\xff", 2));
-  EXPECT_EQ(job.payload->spec, std::string(100, '\xfe'));
-  EXPECT_EQ(job.payload->resolved_spec, std::string("re\0solved", 9));
-  ASSERT_EQ(job.history.size(), 1u);
-  EXPECT_EQ(job.history[0].reason, "submitted");
-  EXPECT_EQ(job.history[0].time, absl::FromUnixSeconds(1));
-  ASSERT_EQ(state.requests.size(), 1u);
-  EXPECT_EQ(state.requests[0].job, JobId("job-1"));
-  EXPECT_EQ(state.workers.size(), 1u);
-  ASSERT_EQ(state.models.size(), 1u);
-  EXPECT_TRUE(state.models[0].verified);
-  ASSERT_EQ(state.data.size(), 1u);
-  EXPECT_TRUE(state.data[0].is_default);
-}
-
-TEST_F(SqliteStoreTest, SchedulesAndTheirRunsAreThereAfterOpeningAgain) {
-  ScheduleRecord record;
-  record.payload = std::make_shared<JobPayload>(JobPayload{std::string("a\0b", 3), "r", "f"});
-  const auto run = [](int64_t number) {
-    ScheduleRun run;
-    run.number = number;
-    return run;
-  };
-  {
-    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-    for (const char* name : {"nightly", "weekly"}) {
-      record.name = name;
-      LL_ASSERT_OK(store->Commit(
-          {PutSchedule{record}, PutScheduleRun{name, run(1)}, PutScheduleRun{name, run(2)}}));
-    }
-    record.runs = 2;
-    LL_ASSERT_OK(store->Commit(
-        {DeleteScheduleRun{"weekly", 1}, PutSchedule{record}, DeleteSchedule{"nightly"}}));
-  }
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
-  ASSERT_EQ(state.schedules.size(), 1u);
-  EXPECT_EQ(state.schedules[0].name, "weekly");
-  EXPECT_EQ(state.schedules[0].runs, 2);
-  EXPECT_EQ(state.schedules[0].payload->spec, std::string("a\0b", 3));
-  ASSERT_EQ(state.schedule_runs.size(), 1u);
-  EXPECT_EQ(state.schedule_runs[0].first, "weekly");
-  EXPECT_EQ(state.schedule_runs[0].second.number, 2);
-}
-
-TEST_F(SqliteStoreTest, TheTermRisesWithEveryStart) {
-  for (int64_t term = 1; term <= 3; ++term) {
-    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-    LL_ASSERT_OK_AND_ASSIGN(const int64_t raised, store->RaiseTerm());
-    EXPECT_EQ(raised, term);
-  }
-}
-
 TEST_F(SqliteStoreTest, ASecondCoordinatorIsRefusedUntilTheFirstIsGone) {
   LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
   const auto second = OpenSqliteStore(dir_);
@@ -129,12 +43,12 @@ TEST_F(SqliteStoreTest, ASecondCoordinatorIsRefusedUntilTheFirstIsGone) {
 
 TEST_F(SqliteStoreTest, AFailedRecordUndoesItsWholeTransaction) {
   LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-  std::vector<Record> records = Submission(1);
-  Job clash = std::get<PutJob>(Submission(2).back()).job;
+  std::vector<Record> records = SubmissionRecords(1);
+  Job clash = std::get<PutJob>(SubmissionRecords(2).back()).job;
   clash.sequence = 1;  // taken
   records.push_back(PutJob{clash});
   EXPECT_FALSE(store->Commit(records).ok());
-  EXPECT_FALSE(store->Commit(Submission(3)).ok()) << "a store that failed must not go on";
+  EXPECT_FALSE(store->Commit(SubmissionRecords(3)).ok()) << "a store that failed must not go on";
   store.reset();
   LL_ASSERT_OK_AND_ASSIGN(store, OpenSqliteStore(dir_));
   LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
@@ -157,7 +71,7 @@ TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
       auto store = OpenSqliteStore(dir_);
       if (!store.ok()) _exit(1);
       for (int i = committed + 1;; ++i) {
-        if (!(*store)->Commit(Submission(i)).ok()) _exit(2);
+        if (!(*store)->Commit(SubmissionRecords(i)).ok()) _exit(2);
         if (write(pipe_fds[1], &i, sizeof i) != sizeof i) _exit(3);
       }
     }
@@ -190,17 +104,17 @@ TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
 // returns.
 TEST_F(SqliteStoreTest, AFullDiskRefusesAndRecovers) {
   LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-  LL_ASSERT_OK(store->Commit(Submission(1)));
+  LL_ASSERT_OK(store->Commit(SubmissionRecords(1)));
   signal(SIGXFSZ, SIG_IGN);
   rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   rlimit small = before;
   small.rlim_cur = 256 << 10;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  const absl::Status full = store->Commit(Submission(2, 2 << 20));
+  const absl::Status full = store->Commit(SubmissionRecords(2, 2 << 20));
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_THAT(full, StatusIs(StatusCode::kResourceExhausted, ""));
-  LL_EXPECT_OK(store->Commit(Submission(3)));
+  LL_EXPECT_OK(store->Commit(SubmissionRecords(3)));
   LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
   ASSERT_EQ(state.jobs.size(), 2u);
   EXPECT_EQ(state.jobs[1].id, JobId("job-3"));

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "coordinator/core/records.h"
 
@@ -27,12 +28,29 @@ class Store {
 
   virtual absl::StatusOr<StoredState> LoadAll() = 0;
 
-  // Raises the leader generation by one, durably, and returns it. Once at every start, before
-  // anything is sent.
-  virtual absl::StatusOr<int64_t> RaiseTerm() = 0;
+  // Raises the leader generation, durably, and returns it: the one after the stored one, or after
+  // `above` where that is higher. Called each time the store was opened, before LoadAll: what an
+  // earlier opener has under way is then either in or refused.
+  virtual absl::StatusOr<int64_t> RaiseTerm(int64_t above = 0) = 0;
+
+  // As Commit, but everything that was there before goes, and LoadAll tells from then on that the
+  // store was put back at `restored`. Records of a whole store in one transaction.
+  virtual absl::Status Replace(absl::Span<const Record> records, absl::Time restored) {
+    return absl::UnimplementedError("this store cannot be put back");
+  }
+
+  // Whether what was loaded is still the newest truth, as far as can be told without I/O. An error:
+  // another coordinator may have taken over; this store writes no more.
+  virtual absl::Status Check() const { return absl::OkStatus(); }
 
   // For people: "sqlite 3.40.1".
   virtual std::string Description() const = 0;
+};
+
+// Everything at one moment.
+struct StoreSnapshot {
+  StoredState state;
+  int64_t term = 0;
 };
 
 }  // namespace ll

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "base/leader_error.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
 
@@ -17,6 +18,22 @@ bool Reachable(const Worker& worker, const std::string& from_host) {
   const auto address = ParseHostPort(worker.http_address, "http");
   return address.ok() && (!IsLoopbackHost(address->host) || worker.host == from_host);
 }
+
+// `inner`, but nothing while another coordinator leads.
+class OfLeader : public prometheus::Collectable {
+ public:
+  OfLeader(const Driver& driver, std::shared_ptr<const prometheus::Collectable> inner)
+      : driver_(driver), inner_(std::move(inner)) {}
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    if (IsStandby(driver_)) return {};
+    return inner_->Collect();
+  }
+  static bool IsStandby(const Driver& driver) { return !ErrorLeader(driver.Serving()).empty(); }
+
+ private:
+  const Driver& driver_;
+  const std::shared_ptr<const prometheus::Collectable> inner_;
+};
 
 }  // namespace
 
@@ -34,14 +51,17 @@ std::string WorkersDiscoveryJson(const ClusterView& view, const std::string& thi
 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      DaemonSubjects subjects, Site& site) {
+                                                      MetricsSources own, DaemonSubjects subjects,
+                                                      Site& site) {
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [&driver] {
     if (driver.serving()) return HttpAnswer{.body = "ok\n"};
+    if (OfLeader::IsStandby(driver)) return HttpAnswer{.body = "standby\n"};
     return HttpAnswer{.status = 503, .body = "the store cannot be used\n"};
   };
-  pages["/metrics"] =
-      MetricsPage({metrics.registry(), std::make_shared<DaemonMetrics>(std::move(subjects))});
+  own.push_back(std::make_shared<OfLeader>(driver, metrics.registry()));
+  own.push_back(std::make_shared<DaemonMetrics>(std::move(subjects)));
+  pages["/metrics"] = MetricsPage(std::move(own));
   pages["/sd/workers"] = [&driver, host = ThisHost()] {
     return HttpAnswer{.type = "application/json",
                       .body = WorkersDiscoveryJson(*driver.cluster_view(), host)};

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "coordinator/runtime/driver.h"
@@ -14,11 +15,15 @@
 
 namespace ll {
 
-// Serves at "HOST:PORT" (port 0: any). Driver, metrics and site must outlive the server. Errors as
-// HttpServer::Start.
+using MetricsSources = std::vector<std::shared_ptr<const prometheus::Collectable>>;
+
+// Serves at "HOST:PORT" (port 0: any). A standby's /metrics shows `own` and the process alone:
+// everything else is the leader's to tell. Driver, metrics and site must outlive the server. Errors
+// as HttpServer::Start.
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address,
                                                       const Driver& driver, const Metrics& metrics,
-                                                      DaemonSubjects subjects, Site& site);
+                                                      MetricsSources own, DaemonSubjects subjects,
+                                                      Site& site);
 
 // Prometheus's HTTP service discovery: one target a worker of the last seven days that tells an
 // HTTP address, with the label `worker`. Agents on their host's loopback are left out unless that

@@ -11,6 +11,8 @@ namespace ll {
 namespace {
 constexpr char kMethod[] = "/ll.v1.Workers/Session";
 constexpr size_t kMaxOutbox = 4096;
+// A term is a coordinator's start: no honest agent is further ahead of a backup.
+constexpr int64_t kMaxTermsAhead = 1'000'000;
 constexpr size_t kMaxRememberedGangs = 65'536;
 constexpr absl::Duration kHelloDeadline = absl::Seconds(10);
 // Telemetry shows that the agent lives, but a busy one sends hundreds of pieces a second.
@@ -84,10 +86,24 @@ void Session::HandleHello(const v1::Hello& hello) {
         absl::StrCat("the certificate is for ", names[0], ", not for worker ", hello.worker()),
         "give the agent the --name of its certificate"));
   }
-  if (hello.highest_term() > api_.driver->term()) {
-    return End(absl::FailedPreconditionError(absl::StrCat(
-        "the worker has obeyed term ", hello.highest_term(), " and this coordinator is at ",
-        api_.driver->term(), ": its data folder is older than the worker's orders")));
+  const int64_t ahead = hello.highest_term() - api_.driver->term();
+  if (ahead > 0 && api_.driver->restored() && ahead <= kMaxTermsAhead && !raised_) {
+    // The terms between the backup and its restore: whoever gave orders under them is gone.
+    raised_ = true;
+    api_.driver->RaiseTermAbove(hello.highest_term(), [self = shared_from_this()] {
+      self->HandleHello(self->incoming_.hello());
+    });
+    return;
+  }
+  if (ahead > 0) {
+    return End(FieldStatus(
+        absl::StatusCode::kFailedPrecondition, "term",
+        absl::StrCat(
+            "the worker has obeyed term ", hello.highest_term(), " and this coordinator is at ",
+            api_.driver->term(),
+            ": another coordinator gave it orders, or this one's data folder was put back"),
+        "in the latter case put it back with ll-coordinator restore, which makes it the "
+        "successor"));
   }
   {
     absl::MutexLock lock(&mu_);

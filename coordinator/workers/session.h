@@ -67,6 +67,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   // Only touched between a read and the next one.
   v1::AgentMessage incoming_;
   absl::Duration heard_ = absl::ZeroDuration();
+  bool raised_ = false;
 
   absl::Mutex mu_;
   WorkerId worker_ ABSL_GUARDED_BY(mu_);  // empty before Hello

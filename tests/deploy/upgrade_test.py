@@ -62,6 +62,12 @@ class UpgradeTest(unittest.TestCase):
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         return json.loads(run.stdout)
 
+    def command(self, *arguments, code=0):
+        run = subprocess.run([BIN / "ll-coordinator", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S,
+                             env=self.environment, check=False)
+        self.assertEqual(run.returncode, code, run.stdout + run.stderr)
+        return run.stdout + run.stderr
+
     def write_a_store(self):
         """One with a job, a name for data and a term; the job."""
         (self.root / "tokens.bin").write_bytes(bytes(4096))
@@ -123,8 +129,12 @@ class UpgradeTest(unittest.TestCase):
     def test_a_store_put_back_after_an_upgrade(self):
         """docs/upgrade.md, Back: the copy serves, and an agent that has obeyed the newer coordinator says what it needs."""
         job = self.write_a_store()
-        before = self.root / "coordinator.before"
-        shutil.copytree(self.data_dir, before, symlinks=True)  # cp -a, mv: as the page does
+        before, copy = self.root / "before.backup", self.root / "coordinator.before"
+        self.start_coordinator()
+        self.command("backup", "--data-dir", self.data_dir, "--to", before)  # while it runs
+        self.stop("ll-coordinator")
+        self.assertEqual(before.stat().st_mode & 0o777, 0o600)
+        shutil.copytree(self.data_dir, copy, symlinks=True)
         # "The new release" raises the term, twice started; a job is submitted to it.
         self.start_coordinator()
         self.start_worker()
@@ -136,18 +146,25 @@ class UpgradeTest(unittest.TestCase):
         self.stop("ll-worker")
         self.stop("ll-coordinator")
 
+        # A mere copy: the agent remembers the higher term, and says so.
         self.data_dir.rename(self.root / "coordinator.newer")
-        shutil.copytree(before, self.data_dir, symlinks=True)
+        shutil.copytree(copy, self.data_dir, symlinks=True)
         self.start_coordinator()
-        self.assertEqual([found["job_id"] for found in self.llctl("list")], [job["job_id"]])
-        self.assertNotEqual(later["job_id"], job["job_id"])
-        # The agent remembers the higher term, and says so.
         self.start_worker()
         refused = self.processes.pop("ll-worker")
         self.addCleanup(refused.stdout.close)
         self.assertEqual(refused.wait(timeout=DEADLINE_S), 3, self.log("ll-worker"))
-        self.assertIn("its data folder is older than the worker's orders", self.log("ll-worker"))
-        (self.root / "w1/agent.json").unlink()
+        self.assertIn("put it back with ll-coordinator restore", self.log("ll-worker"))
+        self.stop("ll-coordinator")
+
+        # The backup: taken by the agent as it is.
+        refused = self.command("restore", "--data-dir", self.data_dir, "--from", before, code=1)
+        self.assertIn("the store is not empty", refused)
+        shutil.rmtree(self.data_dir)
+        self.command("restore", "--data-dir", self.data_dir, "--from", before)
+        self.start_coordinator()
+        self.assertEqual([found["job_id"] for found in self.llctl("list")], [job["job_id"]])
+        self.assertNotEqual(later["job_id"], job["job_id"])
         self.start_worker()
         self.await_worker()
 

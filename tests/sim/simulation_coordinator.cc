@@ -148,8 +148,8 @@ void Simulation::OnStep(const Scheduler& scheduler, const Effects& effects, absl
 }
 
 // The scheduler was built from the store: nothing durable is missing, nothing refused is there.
-void Simulation::OnServing(bool serving) {
-  if (!serving || storage_.dead()) return;
+void Simulation::OnServing(const absl::Status& status) {
+  if (!status.ok() || storage_.dead()) return;
   const Scheduler& recovered = *loop_->scheduler();
   recovered.CheckInvariants();
   states_.clear();

@@ -111,7 +111,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void EndAllSessions(const absl::Status& why) override;
   // DriverListener
   void OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration took) override;
-  void OnServing(bool serving) override;
+  void OnServing(const absl::Status& status) override;
   void OnTick(const Scheduler& scheduler) override;
   // Clock: the coordinator's
   absl::Time Now() override { return absl::UnixEpoch() + world_.now() + wall_offset_; }

@@ -21,9 +21,9 @@ class Storage::Watched : public Store {
     if (storage_.dead_) return absl::InternalError("the process is dead");
     return inner().LoadAll();
   }
-  absl::StatusOr<int64_t> RaiseTerm() override {
+  absl::StatusOr<int64_t> RaiseTerm(int64_t above) override {
     if (storage_.dead_) return absl::InternalError("the process is dead");
-    return inner().RaiseTerm();
+    return inner().RaiseTerm(above);
   }
   std::string Description() const override { return "simulated"; }
 

@@ -46,7 +46,8 @@ absl::Status Orders::AcceptTerm(int64_t term) {
             "the coordinator's term ", term, " is lower than ", highest_term_,
             ", which this worker has obeyed: an older coordinator is still running, or the "
             "coordinator's data directory was replaced"),
-        "in the latter case remove agent.json in this worker's work directory");
+        "in the latter case put it back with ll-coordinator restore (or remove agent.json in this "
+        "worker's work directory)");
   }
   highest_term_ = term;
   return absl::OkStatus();
