@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/log.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/options.h"
+#include "coordinator/pki_command.h"
 #include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 
@@ -44,7 +46,24 @@ int WaitForSignal(const sigset_t& signals, ll::Coordinator& coordinator,
 
 }  // namespace
 
+namespace {
+
+// What this program does besides serving; each has flags of its own.
+struct Subcommand {
+  const char* name;
+  int (*run)(int argc, char** argv);
+};
+constexpr Subcommand kSubcommands[] = {
+    {"audit", ll::RunAuditCommand},
+    {"pki", ll::RunPkiCommand},
+};
+
+}  // namespace
+
 int main(int argc, char** argv) {
+  for (const Subcommand& command : kSubcommands) {
+    if (argc > 1 && std::strcmp(argv[1], command.name) == 0) return command.run(argc - 1, argv + 1);
+  }
   bool exit_now = false;
   int exit_code = 0;
   const ll::CoordinatorOptions options =
