@@ -1,5 +1,6 @@
 // ll-coordinator: flags, one Coordinator, and waiting for a signal.
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,6 +70,10 @@ int main(int argc, char** argv) {
   const ll::CoordinatorOptions options =
       ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
   if (exit_now) return exit_code;
+
+  // A dump of this process would hold tokens and keys.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
 
   // All threads inherit the mask; this one takes the signals where it waits for them.
   sigset_t signals;

@@ -170,12 +170,11 @@ absl::StatusOr<Names> NamesOf(const CertificateSubject& subject) {
   for (const std::string& host : subject.hosts) {
     const bool address = IsAddress(host);
     if (!address && !IsDnsName(host)) {
-      return MakeFieldError(
-          {"server", "a DNS name or an address", OneLine(host.substr(0, 80))});
+      return MakeFieldError({"server", "a DNS name or an address", OneLine(host.substr(0, 80))});
     }
     if (out.common_name.empty()) out.common_name = host;
-    absl::StrAppend(&out.alternative, out.alternative.empty() ? "" : ",", address ? "IP:" : "DNS:",
-                    host);
+    absl::StrAppend(&out.alternative, out.alternative.empty() ? "" : ",",
+                    address ? "IP:" : "DNS:", host);
   }
   if (out.alternative.empty())
     return MakeFieldError({"server", "at least one DNS name or address", "none"});
@@ -252,8 +251,7 @@ absl::StatusOr<KeyPair> Issue(const KeyPair& authority, const CertificateSubject
                               absl::Time now, absl::Duration validity) {
   LL_ASSIGN_OR_RETURN(const KeyPtr key, NewKey());
   KeyPair out;
-  LL_ASSIGN_OR_RETURN(out.certificate_pem,
-                      SignFor(authority, key.get(), subject, now, validity));
+  LL_ASSIGN_OR_RETURN(out.certificate_pem, SignFor(authority, key.get(), subject, now, validity));
   LL_ASSIGN_OR_RETURN(out.key_pem, KeyPem(key.get()));
   return out;
 }
@@ -285,8 +283,8 @@ absl::StatusOr<std::string> SignCsr(const KeyPair& authority, absl::string_view 
   const bool good = key != nullptr && IsP256(key) && X509_REQ_verify(request.get(), key) == 1;
   ERR_clear_error();
   if (!good) {
-    return MakeFieldError({"csr_pem", "a certificate request with an EC P-256 key, signed by it",
-                           "something else"});
+    return MakeFieldError(
+        {"csr_pem", "a certificate request with an EC P-256 key, signed by it", "something else"});
   }
   return SignFor(authority, key, subject, now, validity);
 }
@@ -302,8 +300,7 @@ absl::Status CheckCertificateFiles(const std::string& cert_file, const std::stri
                        absl::StrCat("chmod o-rwx ", key_file));
   }
   const CertPtr certificate = ParseCertificate(cert_pem);
-  if (certificate == nullptr)
-    return MakeFieldError({cert_flag, "a certificate in PEM", cert_file});
+  if (certificate == nullptr) return MakeFieldError({cert_flag, "a certificate in PEM", cert_file});
   const KeyPtr key = ParseKey(key_pem);
   if (key == nullptr)
     return MakeFieldError({key_flag, "a private key in PEM without a passphrase", key_file});

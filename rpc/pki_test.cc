@@ -49,9 +49,8 @@ TEST(Pki, NamesThatWouldSmuggleOthersAreRefused) {
 TEST(Pki, ARequestGivesItsKeyAndNothingElse) {
   LL_ASSERT_OK_AND_ASSIGN(const KeyPair ca, MakeAuthority("test", kNow, absl::Hours(48)));
   LL_ASSERT_OK_AND_ASSIGN(const KeyPair csr, MakeCsr("whatever-it-says"));
-  LL_ASSERT_OK_AND_ASSIGN(
-      const std::string signed_pem,
-      SignCsr(ca, csr.certificate_pem, {.worker = "w7"}, kNow, absl::Hours(1)));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string signed_pem,
+                          SignCsr(ca, csr.certificate_pem, {.worker = "w7"}, kNow, absl::Hours(1)));
   char dir[] = "/tmp/ll_pki_XXXXXX";
   ASSERT_NE(mkdtemp(dir), nullptr);
   const std::string cert = std::string(dir) + "/c", key = std::string(dir) + "/k";

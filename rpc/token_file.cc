@@ -27,8 +27,7 @@ std::string LineOf(const TokenEntry& entry) {
   if (!entry.tenant.empty()) json["tenant"] = entry.tenant;
   json["scopes"] = entry.scopes;
   if (entry.expires != absl::InfiniteFuture()) {
-    json["expires"] =
-        absl::FormatTime("%Y-%m-%d%ET%H:%M:%SZ", entry.expires, absl::UTCTimeZone());
+    json["expires"] = absl::FormatTime("%Y-%m-%d%ET%H:%M:%SZ", entry.expires, absl::UTCTimeZone());
   }
   return json.dump() + "\n";
 }
@@ -75,17 +74,15 @@ absl::Status Write(const std::string& path, const std::vector<TokenEntry>& entri
 }  // namespace
 
 bool IsUserName(absl::string_view name) {
-  return !name.empty() && name.size() <= 128 &&
-         std::none_of(name.begin(), name.end(),
-                      [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); });
+  return !name.empty() && name.size() <= 128 && std::none_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_iscntrl(static_cast<unsigned char>(c));
+  });
 }
 
 bool IsTenantName(absl::string_view name) {
-  return !name.empty() && name.size() <= 64 &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' ||
-                  c == '-';
-         });
+  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+  });
 }
 
 absl::StatusOr<std::vector<TokenEntry>> ParseTokens(absl::string_view text,

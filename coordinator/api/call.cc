@@ -25,12 +25,20 @@ absl::StatusOr<Caller> CheckCaller(const ApiContext& api, const std::string& met
   return caller;
 }
 
+namespace {
+bool IsRefusal(bool caller_known, const absl::Status& status) {
+  return !caller_known || absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status);
+}
+}  // namespace
+
+bool IsAudited(const std::string& method, bool caller_known, const absl::Status& status) {
+  return IsRefusal(caller_known, status) || ChangesSomething(method);
+}
+
 void Audit(const ApiContext& api, const std::string& method, const Caller* caller,
            const std::string& object, const std::string& request_id, const std::string& peer,
            const absl::Status& status) {
-  const bool refused =
-      caller == nullptr || absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status);
-  if (!refused && !ChangesSomething(method)) return;
+  if (!IsAudited(method, caller != nullptr, status)) return;
   AuditEntry entry{.method = method,
                    .object = object,
                    .result = std::string(StatusCodeName(status.code())),
@@ -40,7 +48,7 @@ void Audit(const ApiContext& api, const std::string& method, const Caller* calle
     entry.user = caller->user;
     entry.tenant = caller->tenant;
   }
-  if (refused) {
+  if (IsRefusal(caller != nullptr, status)) {
     api.audit->Refusal(entry);
   } else {
     api.audit->Change(entry);

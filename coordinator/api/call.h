@@ -31,6 +31,9 @@ struct ApiContext {
   Tenants* tenants;
 };
 
+// Whether an ended call belongs into the audit log: every change, and every refusal.
+bool IsAudited(const std::string& method, bool caller_known, const absl::Status& status);
+
 absl::string_view StatusCodeName(absl::StatusCode code);
 
 // Checks the caller of "/ll.v1.SERVICE/METHOD". Unavailable also where the method changes something
@@ -38,8 +41,7 @@ absl::string_view StatusCodeName(absl::StatusCode code);
 absl::StatusOr<Caller> CheckCaller(const ApiContext& api, const std::string& method,
                                    const grpc::CallbackServerContext& context);
 
-// Writes an ended call into the audit log: every change, and every refusal. `caller` null: not
-// known.
+// Writes such a call down; others are left out. `caller` null: not known.
 void Audit(const ApiContext& api, const std::string& method, const Caller* caller,
            const std::string& object, const std::string& request_id, const std::string& peer,
            const absl::Status& status);
@@ -70,8 +72,10 @@ class UnaryCall {
   grpc::ServerUnaryReactor* Finish(const absl::Status& status) const {
     api_->metrics->OnRpc(method_, std::string(StatusCodeName(status.code())),
                          api_->clock->Steady() - began_);
-    Audit(*api_, method_, caller_.ok() ? &*caller_ : nullptr, about_->object, about_->request_id,
-          context_->peer(), status);
+    if (IsAudited(method_, caller_.ok(), status)) {
+      Audit(*api_, method_, caller_.ok() ? &*caller_ : nullptr, about_->object, about_->request_id,
+            context_->peer(), status);
+    }
     grpc::ServerUnaryReactor* reactor = reactor_;
     reactor->Finish(ToGrpcStatus(status));
     return reactor;
