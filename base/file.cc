@@ -79,6 +79,37 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   return bytes;
 }
 
+absl::StatusOr<std::string> ReadPlainFile(const std::string& path, int64_t max_bytes) {
+  const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+  absl::StatusOr<std::string> out = ReadPlainFd(fd, path, max_bytes);
+  close(fd);
+  return out;
+}
+
+absl::StatusOr<std::string> ReadPlainFd(int fd, const std::string& path, int64_t max_bytes) {
+  struct stat s;
+  if (fstat(fd, &s) != 0) return ErrnoStatus(errno, "cannot read", path);
+  if (!S_ISREG(s.st_mode))
+    return MakeFieldError(
+        {path, "a plain file", S_ISDIR(s.st_mode) ? "a folder" : "a device or a pipe"});
+  if (s.st_size > max_bytes) {
+    return MakeFieldError(
+        {path, absl::StrCat("at most ", max_bytes, " bytes"), absl::StrCat(s.st_size, " bytes")});
+  }
+  std::string out(static_cast<size_t>(s.st_size), '\0');
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t n = pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(errno, "cannot read", path);
+    if (n == 0) break;  // it was cut meanwhile
+    done += static_cast<size_t>(n);
+  }
+  out.resize(done);
+  return out;
+}
+
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view bytes, int mode) {
   // A random name: on a shared file system another host, or another container, may write the same
   // path at the same time with the same process number.

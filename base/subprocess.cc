@@ -22,9 +22,10 @@ extern char** environ;
 namespace ll {
 namespace {
 
-std::vector<std::string> EnvironmentWith(const std::map<std::string, std::string>& extra) {
+std::vector<std::string> EnvironmentWith(const std::map<std::string, std::string>& extra,
+                                         bool inherit) {
   std::vector<std::string> out;
-  for (char** e = environ; *e != nullptr; ++e) {
+  for (char** e = environ; inherit && *e != nullptr; ++e) {
     const std::string entry = *e;
     if (!extra.count(entry.substr(0, entry.find('=')))) out.push_back(entry);
   }
@@ -73,10 +74,16 @@ struct ChildPlan {
   bool group, die_with_parent;
   pid_t parent;
   int report_fd;
+  int sandbox_fd;            // -1: none
+  const UserIdentity* user;  // null: the parent's
 };
 
 [[noreturn]] void RunChild(ChildPlan& plan) {
   if (plan.group) setpgid(0, 0);
+  // Before the signal is asked for: a change of user takes it back.
+  if (plan.user != nullptr) {
+    if (const int error = BecomeUser(*plan.user); error != 0) Report(plan.report_fd, error);
+  }
   if (plan.die_with_parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != plan.parent) _exit(127);  // the parent died before prctl took effect
@@ -85,6 +92,9 @@ struct ChildPlan {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   for (int s : {SIGPIPE, SIGINT, SIGTERM, SIGCHLD, SIGHUP}) signal(s, SIG_DFL);
+  if (plan.sandbox_fd >= 0) {
+    if (const int error = EnterSandbox(plan.sandbox_fd); error != 0) Report(plan.report_fd, error);
+  }
   // The report pipe must not sit on a number that the child wants.
   int report = fcntl(plan.report_fd, F_DUPFD_CLOEXEC, 200);
   if (report < 0) report = plan.report_fd;
@@ -105,7 +115,7 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   if (pipe2(report, O_CLOEXEC) != 0)
     return ErrnoStatus(errno, "cannot make a pipe for", options.argv[0]);
   std::vector<std::string> argv = options.argv;
-  std::vector<std::string> env = EnvironmentWith(options.environment);
+  std::vector<std::string> env = EnvironmentWith(options.environment, options.inherit_environment);
   std::vector<char*> argv_pointers = Pointers(argv), env_pointers = Pointers(env);
   ChildPlan plan{{options.inherited_fds.begin(), options.inherited_fds.end()},
                  std::vector<int>(options.inherited_fds.size()),
@@ -115,7 +125,9 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
                  options.new_process_group,
                  options.die_with_parent,
                  getpid(),
-                 report[1]};
+                 report[1],
+                 options.sandbox == nullptr ? -1 : options.sandbox->fd(),
+                 options.user ? &*options.user : nullptr};
   const pid_t pid = fork();
   if (pid == 0) RunChild(plan);
   const int fork_error = errno;

@@ -11,12 +11,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/sandbox.h"
 
 namespace ll {
 
 struct SubprocessOptions {
   std::vector<std::string> argv;  // argv[0] is the program's path; PATH is not searched
   std::map<std::string, std::string> environment;  // added to or replacing the parent's
+  bool inherit_environment = true;                 // false: `environment` is all there is
   std::string working_directory;                   // empty: the parent's
   // Child descriptor -> parent's descriptor. Every other descriptor above 2 is closed in the child.
   std::map<int, int> inherited_fds;
@@ -24,6 +26,9 @@ struct SubprocessOptions {
   bool new_process_group = true;
   // The child gets SIGKILL when the thread that spawned it ends.
   bool die_with_parent = true;
+  const SandboxRules* sandbox =
+      nullptr;                       // what it may touch from its first instruction on; null: all
+  std::optional<UserIdentity> user;  // as whom it runs; this process is root then
 };
 
 struct ExitStatus {

@@ -12,11 +12,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "coordinator/api/access_guard.h"
 #include "coordinator/api/admin_service.h"
+#include "coordinator/api/audit.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/jobs_service.h"
-#include "coordinator/api/reflection_guard.h"
+#include "coordinator/api/join.h"
 #include "coordinator/api/schedules_service.h"
 #include "coordinator/backup_metrics.h"
 #include "coordinator/engine/engines.h"
@@ -149,6 +151,7 @@ class RealCoordinator : public Coordinator {
         auto credentials,
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
     LL_RETURN_IF_ERROR(ReadRates());
+    LL_ASSIGN_OR_RETURN(tenants_, Tenants::Open(options_.tenants, clock_));
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
     LL_RETURN_IF_ERROR(forecasts_->Load());
@@ -214,12 +217,16 @@ class RealCoordinator : public Coordinator {
       LL_ASSIGN_OR_RETURN(auth.local_token, LocalToken(options_.data_dir));
       auth.local_user = UserName();
     }
-    LL_ASSIGN_OR_RETURN(authenticator_, Authenticator::Create(std::move(auth), clock_));
+    auth.oidc = options_.oidc;
+    LL_ASSIGN_OR_RETURN(authenticator_,
+                        Authenticator::Create(std::move(auth), clock_, tenants_.get()));
+    LL_ASSIGN_OR_RETURN(audit_, AuditLog::Open({.dir = options_.data_dir}, clock_));
     return absl::OkStatus();
   }
 
   void SetUpServices(bool loopback) {
-    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_, &clock_};
+    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,
+            &clock_,       audit_.get(),     tenants_.get()};
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
     admission_.memory_factor = [this](const std::string& device, const std::string& model,
@@ -230,7 +237,7 @@ class RealCoordinator : public Coordinator {
         api_, *follow_, hub_, JobsOptions{.admission = admission_, .data_dir = options_.data_dir});
     admin_ = std::make_unique<AdminService>(api_, hub_, admission_);
     schedules_ = std::make_unique<SchedulesService>(api_, admission_);
-    workers_ = std::make_unique<WorkersService>(api_, hub_);
+    workers_ = std::make_unique<WorkersService>(api_, hub_, join_desk_);
   }
 
   absl::Status Listen(const HostPort& listen,
@@ -250,7 +257,7 @@ class RealCoordinator : public Coordinator {
     builder.RegisterService(workers_.get());
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
         interceptors;
-    interceptors.push_back(std::make_unique<ReflectionGuardFactory>(*authenticator_));
+    interceptors.push_back(std::make_unique<AccessGuardFactory>(*authenticator_));
     builder.experimental().SetInterceptorCreators(std::move(interceptors));
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port == 0) {
@@ -324,7 +331,10 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<RunJudge> run_judge_;
   std::unique_ptr<ForecastRecords> forecasts_;
   AdmissionOptions admission_;
+  std::unique_ptr<Tenants> tenants_;
   std::unique_ptr<Authenticator> authenticator_;
+  std::unique_ptr<AuditLog> audit_;
+  JoinDesk join_desk_{options_.pki_dir};
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;

@@ -1,11 +1,8 @@
 // Registries, strangers, health, limits, TLS: what surrounds the jobs.
 #include <grpcpp/generic/generic_stub.h>
 
-#include <cstdlib>
-
 #include "base/field_error.h"
-#include "base/sha256.h"
-#include "coordinator/coordinator_case.h"
+#include "coordinator/secure_case.h"
 #include "model/plan/models.h"
 
 namespace ll {
@@ -189,51 +186,7 @@ TEST_F(CoordinatorTest, APortInUseIsOneLineThatNamesTheFlag) {
   EXPECT_EQ(ErrorField(status), "listen");
 }
 
-class TlsTest : public CoordinatorTest {
- protected:
-  void SetUp() override {
-    CoordinatorTest::SetUp();
-    const std::string d = under_test_.dir() + "/";
-    Run("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout " + d +
-        "ca.key -out " + d + "ca.pem");
-    Make("server", "subjectAltName=DNS:localhost,IP:127.0.0.1");
-    Make("w1", "subjectAltName=DNS:w1");
-    under_test_.options.tls_cert = d + "server.pem";
-    under_test_.options.tls_key = d + "server.key";
-    under_test_.options.tls_client_ca = d + "ca.pem";
-    under_test_.options.tokens = d + "tokens";
-    LL_ASSERT_OK(WriteFileAtomic(
-        d + "tokens",
-        absl::StrCat("{\"token_sha256\":\"", Sha256Hex("secret"),
-                     "\",\"user\":\"ann\",\"scopes\":[\"admin\"]}\n", "{\"token_sha256\":\"",
-                     Sha256Hex("bobs"), "\",\"user\":\"bob\",\"scopes\":[\"submit\"]}\n")));
-    LL_ASSERT_OK(under_test_.Start());
-  }
-  static void Run(const std::string& command) {
-    ASSERT_EQ(std::system((command + " 2>/dev/null").c_str()), 0) << command;
-  }
-  void Make(const std::string& name, const std::string& alternative) {
-    const std::string f = under_test_.dir() + "/" + name;
-    const std::string ca = under_test_.dir() + "/ca";
-    LL_ASSERT_OK(WriteFileAtomic(f + ".ext", alternative + "\n"));
-    Run("openssl req -newkey rsa:2048 -nodes -subj /CN=" + name + " -keyout " + f + ".key -out " +
-        f + ".csr");
-    Run("openssl x509 -req -days 2 -in " + f + ".csr -CA " + ca + ".pem -CAkey " + ca +
-        ".key -CAcreateserial -extfile " + f + ".ext -out " + f + ".pem");
-  }
-  std::shared_ptr<grpc::Channel> Secure(const std::string& certificate, const std::string& token) {
-    const std::string d = under_test_.dir() + "/";
-    ChannelConfig config{
-        .addresses = {under_test_.address()}, .ca_file = d + "ca.pem", .token = token};
-    if (!certificate.empty()) {
-      config.cert_file = d + certificate + ".pem";
-      config.key_file = d + certificate + ".key";
-    }
-    auto channel = MakeChannel(config);
-    EXPECT_TRUE(channel.ok()) << channel.status();
-    return *channel;
-  }
-};
+using TlsTest = SecureTest;
 
 TEST_F(TlsTest, UsersComeWithTokensAndWorkersWithTheirOwnCertificate) {
   auto jobs = v1::Jobs::NewStub(Secure("", "secret"));
@@ -241,9 +194,9 @@ TEST_F(TlsTest, UsersComeWithTokensAndWorkersWithTheirOwnCertificate) {
   jobs = v1::Jobs::NewStub(Secure("", "wrong"));
   EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
               StatusIs(absl::StatusCode::kUnauthenticated, "not known"));
-  jobs = v1::Jobs::NewStub(Secure("w1", ""));  // a worker is not a user
+  jobs = v1::Jobs::NewStub(Secure("w1", "secret"));  // a worker is not a user, whatever it has
   EXPECT_THAT(CallOnce<v1::ListResponse>(*jobs, &v1::Jobs::Stub::List, v1::ListRequest()),
-              StatusIs(absl::StatusCode::kUnauthenticated, "token"));
+              StatusIs(absl::StatusCode::kPermissionDenied, "a worker's certificate"));
 
   ScriptedAgent worker(Secure("w1", ""), "w1", "i1");
   worker.SayHello();

@@ -1,9 +1,11 @@
 // ll-coordinator: flags, one Coordinator, and waiting for a signal.
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
@@ -11,6 +13,7 @@
 #include "coordinator/backup_command.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/options.h"
+#include "coordinator/pki_command.h"
 #include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 
@@ -45,13 +48,34 @@ int WaitForSignal(const sigset_t& signals, ll::Coordinator& coordinator,
 
 }  // namespace
 
+namespace {
+
+// What this program does besides serving; each has flags of its own.
+struct Subcommand {
+  const char* name;
+  int (*run)(int argc, char** argv);
+};
+constexpr Subcommand kSubcommands[] = {
+    {"audit", ll::RunAuditCommand},
+    {"pki", ll::RunPkiCommand},
+};
+
+}  // namespace
+
 int main(int argc, char** argv) {
   if (const std::optional<int> code = ll::RunBackupCommand(argc, argv)) return *code;
+  for (const Subcommand& command : kSubcommands) {
+    if (argc > 1 && std::strcmp(argv[1], command.name) == 0) return command.run(argc - 1, argv + 1);
+  }
   bool exit_now = false;
   int exit_code = 0;
   const ll::CoordinatorOptions options =
       ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
   if (exit_now) return exit_code;
+
+  // A dump of this process would hold tokens and keys.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
 
   // All threads inherit the mask; this one takes the signals where it waits for them.
   sigset_t signals;

@@ -17,6 +17,50 @@
 #endif
 
 namespace ll {
+namespace {
+
+// What a person types as `ll-coordinator NAME …` (main.cc).
+constexpr char kFooter[] =
+    "\nOther commands, each with --help: ll-coordinator audit, backup, pki,\nrestore.";
+
+void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
+  app.add_option("--tokens", o.tokens,
+                 "Tokens file: one JSON object a line (token_sha256, user, tenant, scopes, "
+                 "expires); llctl token writes it");
+  app.add_option("--tenants", o.tenants,
+                 "YAML file of what each tenant may have and do (docs/security.md)");
+  app.add_option("--pki-dir", o.pki_dir,
+                 "Folder of `ll-coordinator pki`; workers may then join with a token");
+  app.add_option("--oidc-keys", o.oidc.keys_file,
+                 "Public keys of an identity provider whose JSON Web Tokens are taken: a JWKS "
+                 "file, or PEM");
+  app.add_option("--oidc-issuer", o.oidc.issuer, "What such a token's iss must be");
+  app.add_option("--oidc-audience", o.oidc.audience, "What its aud must be or hold");
+  app.add_option("--oidc-user-claim", o.oidc.user_claim, "The claim that names the user")
+      ->capture_default_str();
+  app.add_option("--oidc-user-prefix", o.oidc.user_prefix, "Put before that name")
+      ->capture_default_str();
+  app.add_option("--oidc-tenant-claim", o.oidc.tenant_claim, "The claim that names the tenant")
+      ->capture_default_str();
+  app.add_option("--oidc-scope-claim", o.oidc.scope_claim,
+                 "The claim with read, submit, cancel, admin, each also as ll:read")
+      ->capture_default_str();
+}
+
+absl::Status CheckOidc(const OidcOptions& oidc) {
+  if (oidc.keys_file.empty()) {
+    if (oidc.issuer.empty() && oidc.audience.empty()) return absl::OkStatus();
+    return MakeFieldError({"oidc-keys", "a file beside --oidc-issuer and --oidc-audience", "none"});
+  }
+  if (oidc.issuer.empty())
+    return MakeFieldError({"oidc-issuer", "the tokens' issuer beside --oidc-keys", "none"});
+  if (oidc.audience.empty())
+    return MakeFieldError({"oidc-audience", "the tokens' audience beside --oidc-keys", "none"});
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 std::string DefaultCoordinatorDataDir() {
   if (const char* dir = std::getenv("LL_DATA_DIR"); dir != nullptr && *dir != '\0') return dir;
   const char* home = std::getenv("HOME");
@@ -56,9 +100,8 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   app.add_option("--tls-cert", o.tls_cert, "PEM certificate (chain) of this coordinator");
   app.add_option("--tls-key", o.tls_key, "PEM private key of --tls-cert");
   app.add_option("--tls-client-ca", o.tls_client_ca,
-                 "PEM CA; workers then need a certificate of it with their name");
-  app.add_option("--tokens", o.tokens,
-                 "Tokens file: one JSON object a line (token_sha256, user, scopes, expires)");
+                 "PEM CA; workers then need a certificate of it for ll://worker/NAME");
+  AddSecurityFlags(app, o);
   app.add_flag("--shared-job-store", o.shared_job_store,
                "All workers write to one job store, so any host can resume any checkpoint");
   app.add_option("--prices", o.prices,
@@ -88,6 +131,7 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
   AddConfigFile(app);
+  app.footer(kFooter);
   *exit_now = false;
   try {
     app.parse(argc, argv);
@@ -132,6 +176,7 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
     return MakeFieldError(
         {"max-calls-per-second", "at least 1", absl::StrCat(o.max_calls_per_second)});
   }
+  LL_RETURN_IF_ERROR(CheckOidc(o.oidc));
   if (!IsLoopbackHost(http.host)) {
     return FieldStatus(
         absl::StatusCode::kFailedPrecondition, "http",
@@ -145,10 +190,10 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
                        absl::StrCat(o.listen, " is not on loopback and needs TLS"),
                        "give --tls-cert and --tls-key, or bind 127.0.0.1");
   }
-  if (o.tokens.empty()) {
+  if (o.tokens.empty() && o.oidc.keys_file.empty()) {
     return FieldStatus(absl::StatusCode::kFailedPrecondition, "listen",
                        absl::StrCat(o.listen, " is not on loopback and needs to know its callers"),
-                       "give --tokens, or bind 127.0.0.1");
+                       "give --tokens or --oidc-keys, or bind 127.0.0.1");
   }
   return absl::OkStatus();
 }

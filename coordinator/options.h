@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "coordinator/api/jwt.h"
 
 namespace ll {
 
@@ -15,6 +16,9 @@ struct CoordinatorOptions {
   std::string store = "sqlite";  // or "postgresql://…"
   std::string tls_cert, tls_key, tls_client_ca;
   std::string tokens;
+  std::string tenants;
+  std::string pki_dir;
+  OidcOptions oidc;
   bool shared_job_store = false;
   std::string prices, currency = "USD";
   std::string calibrations;
@@ -28,6 +32,9 @@ struct CoordinatorOptions {
   std::string advertise;      // "HOST:PORT"; empty: what `listen` became
   std::string telemetry_dir;  // empty: DATA_DIR/telemetry
 };
+
+// ${LL_DATA_DIR:-$HOME/.local/share/ll}
+std::string DefaultCoordinatorDataDir();
 
 // Reads the command line. Returns true in `*exit_now` with the exit code in `*exit_code` when there
 // is nothing to run

@@ -15,7 +15,7 @@ namespace {
 constexpr char kFooter[] = R"(
 Exit codes: 0 success, 1 the job failed, 2 usage, 3 refused, 4 coordinator unavailable, 5 timeout, 6 denied,
 7 cancelled, 8 not found, 9 conflict, 130 detached by Ctrl-C.
-Environment: LLCTL_COORDINATOR, LLCTL_TOKEN, LLCTL_CA, LL_DATA_DIR, NO_COLOR.)";
+Environment: LLCTL_COORDINATOR, LLCTL_TOKEN, LLCTL_CA, LLCTL_CONTEXT, LL_DATA_DIR, NO_COLOR.)";
 
 // Spec keys are written with underscores in YAML and with dashes as flags; both work as flags.
 std::string WithDashes(const std::string& argument) {
@@ -86,6 +86,9 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
   app.add_option("--coordinator", flags.client.coordinator,
                  "Coordinator's address. Default: LLCTL_COORDINATOR, else the one of this host.")
       ->type_name("HOST:PORT[,...]");
+  app.add_option("--context", flags.client.context,
+                 "Named coordinator (llctl config). Default: LLCTL_CONTEXT, else the current one.")
+      ->type_name("NAME");
   app.add_option("-o,--output", flags.format, "Format of the data on stdout. Default: table.")
       ->transform(CLI::Transformer(formats).description(""))
       ->type_name("table|json|yaml|name");
@@ -114,13 +117,12 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   GlobalFlags flags;
   AddGlobalFlags(app, flags);
   Action chosen;
-  for (auto add :
-       {AddSubmitCommand,    AddPlanCommand,        AddListCommand,     AddGetCommand,
-        AddWatchCommand,     AddLogsCommand,        AddControlCommands, AddWhyCommand,
-        AddDoctorCommand,    AddCheckpointsCommand, AddVerifyCommand,   AddEvalCommand,
-        AddChatCommand,      AddMergeCommand,       AddWorkersCommand,  AddQueuesCommand,
-        AddScheduleCommand,  AddModelsCommand,      AddDataCommand,     AddVersionCommand,
-        AddCompletionCommand}) {
+  for (auto add : {AddSubmitCommand,   AddPlanCommand,        AddListCommand,      AddGetCommand,
+                   AddWatchCommand,    AddLogsCommand,        AddControlCommands,  AddWhyCommand,
+                   AddDoctorCommand,   AddCheckpointsCommand, AddVerifyCommand,    AddEvalCommand,
+                   AddChatCommand,     AddMergeCommand,       AddWorkersCommand,   AddQueuesCommand,
+                   AddScheduleCommand, AddModelsCommand,      AddDataCommand,      AddTokenCommand,
+                   AddLoginCommands,   AddVersionCommand,     AddCompletionCommand}) {
     add(app, chosen);
   }
   app.footer(kFooter);  // last: commands inherit the footer that is set when they are added

@@ -9,6 +9,7 @@
 #include "base/format.h"
 #include "base/leader_error.h"
 #include "base/status_macros.h"
+#include "llctl/contexts.h"
 #include "llctl/errors.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
@@ -71,15 +72,37 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
                                                        const EnvironmentReader& environment) {
   const std::string data_dir =
       options.data_dir.empty() ? DefaultDataDir(environment) : options.data_dir;
-  std::string address = options.coordinator;
+  ClientOptions chosen = options;
+  const bool elsewhere = options.context.empty() && (!options.coordinator.empty() ||
+                                                     !environment("LLCTL_COORDINATOR").empty());
+  if (!elsewhere) {  // a context's token is for the context's coordinator alone
+    LL_ASSIGN_OR_RETURN(const CoordinatorContext context,
+                        ChosenContext(options.context, environment));
+    const auto fill = [](std::string& value, const std::string& from) {
+      if (value.empty()) value = from;
+    };
+    const auto unset = [&](const char* name) {
+      return !options.context.empty() || environment(name).empty();
+    };
+    fill(chosen.coordinator, context.coordinator);
+    if (unset("LLCTL_CA")) fill(chosen.ca_file, context.ca_file);
+    if (unset("LLCTL_TOKEN")) fill(chosen.token_file, context.token_file);
+  }
+  std::string address = chosen.coordinator;
   if (address.empty()) address = environment("LLCTL_COORDINATOR");
   if (address.empty()) address = LocalAddress(data_dir);
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> addresses, ParseAddresses(address));
+  LL_ASSIGN_OR_RETURN(const std::string token,
+                      FindToken(chosen, environment, data_dir, AllLoopback(addresses)));
+  chosen.coordinator = address;
+  return CreateWithToken(chosen, environment, token);
+}
 
-  ChannelConfig config;
-  LL_ASSIGN_OR_RETURN(config.addresses, ParseAddresses(address));
+absl::StatusOr<std::unique_ptr<Client>> Client::CreateWithToken(
+    const ClientOptions& options, const EnvironmentReader& environment, const std::string& token) {
+  ChannelConfig config{.token = token};
+  LL_ASSIGN_OR_RETURN(config.addresses, ParseAddresses(options.coordinator));
   config.ca_file = options.ca_file.empty() ? environment("LLCTL_CA") : options.ca_file;
-  LL_ASSIGN_OR_RETURN(config.token,
-                      FindToken(options, environment, data_dir, AllLoopback(config.addresses)));
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = MakeChannel(config);
   if (!channel.ok()) {
     // Other faults (a name that does not resolve, a token without TLS) keep their own code.
@@ -88,7 +111,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
     return file ? AsUsageError(channel.status()) : channel.status();
   }
   return std::unique_ptr<Client>(
-      new Client(*std::move(channel), std::move(config), address, options.timeout));
+      new Client(*std::move(channel), std::move(config), options.coordinator, options.timeout));
 }
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ChannelConfig config, std::string address,

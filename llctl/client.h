@@ -24,8 +24,9 @@ namespace ll {
 using EnvironmentReader = std::function<std::string(const std::string& name)>;
 
 struct ClientOptions {
-  std::string
-      coordinator;  // HOST:PORT[,HOST:PORT…]; empty: LLCTL_COORDINATOR, else what runs on this host
+  std::string coordinator;  // HOST:PORT[,HOST:PORT…]; empty: LLCTL_COORDINATOR, else the context's,
+                            // else what runs on this host
+  std::string context;  // empty: LLCTL_CONTEXT, else the current one (contexts.h)
   std::string
       data_dir;  // the local coordinator's folder; empty: LL_DATA_DIR, else ~/.local/share/ll
   std::string token_file;  // empty: LLCTL_TOKEN, else DATA_DIR/token for a coordinator on loopback
@@ -39,6 +40,10 @@ class Client {
   // unreadable file.
   static absl::StatusOr<std::unique_ptr<Client>> Create(const ClientOptions& options,
                                                         const EnvironmentReader& environment);
+
+  // As Create, with this token.
+  static absl::StatusOr<std::unique_ptr<Client>> CreateWithToken(
+      const ClientOptions& options, const EnvironmentReader& environment, const std::string& token);
 
   v1::Jobs::Stub& jobs() { return *jobs_; }
   v1::Admin::Stub& admin() { return *admin_; }

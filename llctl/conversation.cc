@@ -15,7 +15,7 @@ constexpr absl::Duration kLook = absl::Milliseconds(100);
 // A long prompt is read before the first word comes.
 constexpr absl::Duration kSilence = absl::Minutes(30);
 
-bool HasEnded(const v1::Job& job) {
+bool JobHasEnded(const v1::Job& job) {
   return job.state() == v1::SUCCEEDED || job.state() == v1::FAILED || job.state() == v1::CANCELLED;
 }
 
@@ -44,7 +44,7 @@ Conversation::~Conversation() {
   bool ended;
   {
     absl::MutexLock lock(&mu_);
-    ended = HasEnded(job_) || !follow_status_.ok();  // following also ends with Ctrl-C
+    ended = JobHasEnded(job_) || !follow_status_.ok();  // following also ends with Ctrl-C
   }
   if (!ended) {
     v1::CancelRequest request;
@@ -89,7 +89,7 @@ absl::Status Conversation::AwaitReady(
     {
       absl::MutexLock lock(&mu_);
       if (!follow_status_.ok()) return follow_status_;
-      if (ended_ || HasEnded(job_)) return EndOf(job_);
+      if (ended_ || JobHasEnded(job_)) return EndOf(job_);
       if (job_.state() == v1::RUNNING) return absl::OkStatus();
       job = job_;
     }

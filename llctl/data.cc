@@ -16,6 +16,7 @@ struct AddOptions {
   std::string name;
   std::string path;
   bool is_default = false;
+  std::string tenant;
 };
 
 absl::StatusOr<int> RunDataAdd(const AddOptions& options, Session& session) {
@@ -27,6 +28,7 @@ absl::StatusOr<int> RunDataAdd(const AddOptions& options, Session& session) {
   request.set_name(options.name);
   request.set_path(options.path);
   request.set_is_default(options.is_default);
+  request.set_tenant(options.tenant);
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   LL_ASSIGN_OR_RETURN(v1::Data data,
                       client->Call(client->admin(), &v1::Admin::Stub::AddData, request));
@@ -53,7 +55,8 @@ absl::StatusOr<int> RunDataList(Session& session) {
   } else if (output.is_table()) {
     Table table({"DATA", "DEFAULT", "PATH"});
     for (const v1::Data& data : response.data())
-      table.Add({data.name(), data.is_default() ? "yes" : "", data.path()});
+      table.Add({data.tenant().empty() ? data.name() : data.tenant() + "/" + data.name(),
+                 data.is_default() ? "yes" : "", data.path()});
     output.PrintTable(table);
     if (response.data().empty())
       session.talk() << "llctl: no data; llctl data add NAME PATH --default\n";
@@ -119,6 +122,7 @@ void AddDataCommand(CLI::App& app, Action& chosen) {
   CLI::App* add = data->add_subcommand("add", "Give a token file on the workers a name.");
   add->add_option("NAME", options->name, "Name for `submit --data`.")->required();
   add->add_option("PATH", options->path, "The file, as the workers see it.")->required();
+  add->add_option("--tenant", options->tenant, "Whose users may name it. Default: everybody.");
   add->add_flag("--default", options->is_default, "Jobs without --data train on this one.");
   add->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunDataAdd(*options, session); };

@@ -14,6 +14,7 @@ namespace {
 struct AddOptions {
   std::string name;
   std::string path;
+  std::string tenant;
 };
 
 absl::StatusOr<int> RunModelsAdd(const AddOptions& options, Session& session) {
@@ -23,6 +24,7 @@ absl::StatusOr<int> RunModelsAdd(const AddOptions& options, Session& session) {
   v1::AddModelRequest request;
   request.set_name(options.name);
   request.set_path(options.path);
+  request.set_tenant(options.tenant);
   // Where the folder is readable from here too, the coordinator can forecast before a worker has
   // looked.
   if (absl::StatusOr<std::string> config = ReadFile(options.path + "/config.json"); config.ok()) {
@@ -55,7 +57,7 @@ absl::StatusOr<int> RunModelsList(Session& session) {
     Table table({"MODEL", "WEIGHTS", "PATH"});
     for (const v1::Model& model : response.models()) {
       const bool registered = !model.path().empty();
-      table.Add({model.name(),
+      table.Add({model.tenant().empty() ? model.name() : model.tenant() + "/" + model.name(),
                  !registered        ? "not registered"
                  : model.verified() ? "verified"
                                     : "unverified",
@@ -81,6 +83,7 @@ void AddModelsCommand(CLI::App& app, Action& chosen) {
       models->add_subcommand("add", "Give a Hugging Face folder on the workers a name.");
   add->add_option("NAME", options->name, "Name for `submit --model`.")->required();
   add->add_option("PATH", options->path, "The folder, as the workers see it.")->required();
+  add->add_option("--tenant", options->tenant, "Whose users may name it. Default: everybody.");
   add->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunModelsAdd(*options, session); };
   });

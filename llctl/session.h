@@ -41,6 +41,7 @@ class Session {
 
   // The connection, made at the first call.
   absl::StatusOr<Client*> client();
+  const ClientOptions& client_options() const { return options_; }
   Output& output() { return output_; }
   const Environment& environment() const { return environment_; }
   // For people, on stderr.
@@ -77,6 +78,8 @@ void AddQueuesCommand(CLI::App& app, Action& chosen);
 void AddScheduleCommand(CLI::App& app, Action& chosen);
 void AddModelsCommand(CLI::App& app, Action& chosen);
 void AddDataCommand(CLI::App& app, Action& chosen);
+void AddTokenCommand(CLI::App& app, Action& chosen);
+void AddLoginCommands(CLI::App& app, Action& chosen);  // login, config
 void AddVersionCommand(CLI::App& app, Action& chosen);
 void AddCompletionCommand(CLI::App& app, Action& chosen);
 

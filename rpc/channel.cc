@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_interceptor.h>
 #include <netdb.h>
@@ -14,6 +16,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "rpc/pki.h"
 
 namespace ll {
 namespace {
@@ -37,6 +40,7 @@ constexpr int kQuickKeepaliveMs = 6'000;
 constexpr int kQuickKeepaliveTimeoutMs = 2'000;
 constexpr int kConnectTimeoutMs = 5'000;
 constexpr int kMaxReconnectBackoffMs = 2'000;
+constexpr unsigned kLookAtFilesSeconds = 1;
 
 // gRPC refuses call credentials on a plaintext connection, and loopback connections are plaintext;
 // an interceptor works the same on both.
@@ -67,6 +71,16 @@ class BearerTokenFactory : public grpc::experimental::ClientInterceptorFactoryIn
   std::string value_;
 };
 
+std::shared_ptr<grpc::ChannelCredentials> WatchingCredentials(const ChannelConfig& config) {
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          config.key_file, config.cert_file, config.ca_file, kLookAtFilesSeconds));
+  options.watch_root_certs();
+  if (!config.cert_file.empty()) options.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(options);
+}
+
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
     const ChannelConfig& config) {
   if (config.cert_file.empty() != config.key_file.empty()) {
@@ -79,6 +93,12 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
           {"tls-ca", "the CA that signed the coordinator's certificate", "none", "give --tls-ca"});
     }
     return grpc::InsecureChannelCredentials();
+  }
+  if (!config.cert_file.empty())
+    LL_RETURN_IF_ERROR(CheckCertificateFiles(config.cert_file, config.key_file));
+  if (config.watch_files) {
+    LL_RETURN_IF_ERROR(CheckAuthorityFile(config.ca_file, "tls-ca"));
+    return WatchingCredentials(config);
   }
   grpc::SslCredentialsOptions ssl;
   LL_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(config.ca_file));

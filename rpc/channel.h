@@ -19,6 +19,8 @@ struct ChannelConfig {
   std::vector<std::string> addresses;
   // PEM files. `ca_file` switches TLS on; a client certificate needs both of the others.
   std::string ca_file, cert_file, key_file;
+  // Connections use what the files hold when they are made; for programs that stay.
+  bool watch_files = false;
   // Sent with every call as "authorization: Bearer TOKEN"; empty: none.
   std::string token;
 };

@@ -1,8 +1,11 @@
 #include "rpc/server.h"
 
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
+
 #include "base/field_error.h"
-#include "base/file.h"
 #include "base/status_macros.h"
+#include "rpc/pki.h"
 
 namespace ll {
 namespace {
@@ -12,6 +15,7 @@ constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinClientPingMs = 5'000;
+constexpr unsigned kLookAtFilesSeconds = 1;
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
@@ -27,19 +31,22 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     }
     return grpc::InsecureServerCredentials();
   }
+  LL_RETURN_IF_ERROR(CheckCertificateFiles(tls.cert_file, tls.key_file));
+  if (!tls.client_ca_file.empty())
+    LL_RETURN_IF_ERROR(CheckAuthorityFile(tls.client_ca_file, "tls-client-ca"));
+  // New handshakes use what the files hold now; connections that stand go on. gRPC's default is
+  // TLS 1.2 and later.
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          tls.key_file, tls.cert_file, tls.client_ca_file, kLookAtFilesSeconds));
+  options.watch_identity_key_cert_pairs();
+  if (!tls.client_ca_file.empty()) options.watch_root_certs();
   // The certificate is asked for but not demanded of everyone: users come with tokens, agents with
   // certificates. Which service wants which is decided per call.
-  grpc::SslServerCredentialsOptions ssl(tls.client_ca_file.empty()
-                                            ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                                            : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
-  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
-  LL_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile(tls.cert_file));
-  LL_ASSIGN_OR_RETURN(pair.private_key, ReadFile(tls.key_file));
-  ssl.pem_key_cert_pairs.push_back(pair);
-  if (!tls.client_ca_file.empty()) {
-    LL_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(tls.client_ca_file));
-  }
-  return grpc::SslServerCredentials(ssl);
+  options.set_cert_request_type(tls.client_ca_file.empty()
+                                    ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                                    : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
+  return grpc::experimental::TlsServerCredentials(options);
 }
 
 void ApplyServerLimits(grpc::ServerBuilder& builder) {
@@ -51,6 +58,9 @@ void ApplyServerLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kMinClientPingMs);
+  // A megabyte of gzip can hold a gigabyte: nobody here compresses, so nobody may.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   // A second server on the same port would silently take half of the connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }

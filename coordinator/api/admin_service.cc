@@ -24,9 +24,26 @@ absl::Status CheckName(const std::string& name) {
                          absl::StrCat("\"", name.substr(0, 80), "\"")});
 }
 
+// A registered name and whose it is.
+template <typename Request>
+absl::StatusOr<std::string> KeyOf(const Request& request) {
+  LL_RETURN_IF_ERROR(CheckName(request.name()));
+  if (!request.tenant().empty() && !IsTenantName(request.tenant())) {
+    return MakeFieldError({"tenant", "1 to 64 letters, digits, '.', '_' or '-'",
+                           OneLine(request.tenant().substr(0, 80))});
+  }
+  return QualifiedName(request.tenant(), request.name());
+}
+
+bool MayUse(const Access& access, const std::string& key) {
+  const std::string tenant = TenantOfName(key);
+  return tenant.empty() || access.Sees(tenant);
+}
+
 v1::Model ModelToProto(const ModelRecord& record) {
   v1::Model out;
-  out.set_name(record.name);
+  out.set_name(PlainNameOf(record.name));
+  out.set_tenant(TenantOfName(record.name));
   out.set_path(record.path);
   out.set_verified(record.verified);
   out.set_config_json(record.config_json);
@@ -35,18 +52,24 @@ v1::Model ModelToProto(const ModelRecord& record) {
 
 v1::Data DataToProto(const DataRecord& record) {
   v1::Data out;
-  out.set_name(record.name);
+  out.set_name(PlainNameOf(record.name));
+  out.set_tenant(TenantOfName(record.name));
   out.set_path(record.path);
   out.set_is_default(record.is_default);
   return out;
 }
 
+// A slot's use by a job of another tenant. Administrators see also jobs whose record is gone.
+void HideJob(const UnaryCall& call, v1::SlotUse& use) {
+  if (!call.access().all) use.clear_job_id();
+}
+
 // What can be said before a worker has looked.
 absl::StatusOr<ModelRecord> NewRecord(const v1::AddModelRequest& request,
                                       const AdmissionOptions& options) {
-  LL_RETURN_IF_ERROR(CheckName(request.name()));
+  LL_ASSIGN_OR_RETURN(const std::string key, KeyOf(request));
   LL_RETURN_IF_ERROR(CheckPath("path", request.path(), options));
-  ModelRecord record{request.name(), request.path(), /*verified=*/false, request.config_json()};
+  ModelRecord record{key, request.path(), /*verified=*/false, request.config_json()};
   LL_ASSIGN_OR_RETURN(const std::string seen, ConfigOfFolder(request.path(), options));
   if (!seen.empty()) record.config_json = seen;
   return record;
@@ -84,7 +107,11 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
   api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
     for (const auto& [name, worker] : view->workers()) {
-      *response->add_workers() = WorkerToProto(worker, view->options().lease);
+      v1::Worker& shown = *response->add_workers();
+      shown = WorkerToProto(worker, view->options().lease);
+      for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
+        if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
+      }
     }
     call.Finish(absl::OkStatus());
   });
@@ -101,6 +128,8 @@ grpc::ServerUnaryReactor* AdminService::CordonWorker(grpc::CallbackServerContext
   if (request->action() == v1::CordonWorkerRequest::UNCORDON) event.cordon = Cordon::kUncordon;
   if (request->action() == v1::CordonWorkerRequest::DRAIN) event.cordon = Cordon::kDrain;
   const WorkerId worker = event.worker;
+  call.SetObject(absl::StrCat(v1::CordonWorkerRequest::Action_Name(request->action()), " ",
+                              request->worker()));
   api_.driver->Request(
       std::move(event), [call, response, worker](const Reply& reply, const Scheduler* view) {
         if (reply.status.ok())
@@ -117,6 +146,7 @@ grpc::ServerUnaryReactor* AdminService::SetQueue(grpc::CallbackServerContext* co
   if (!call.refused().ok()) return call.Finish(call.refused());
   const v1::Queue& queue = request->queue();
   if (absl::Status bad = CheckName(queue.name()); !bad.ok()) return call.Finish(bad);
+  call.SetObject(queue.name());
   SetQueueEvent event;
   event.user = call.caller().user;
   event.queue.name = queue.name();
@@ -156,6 +186,7 @@ grpc::ServerUnaryReactor* AdminService::AddModel(grpc::CallbackServerContext* co
   if (!call.refused().ok()) return call.Finish(call.refused());
   auto record = NewRecord(*request, options_);
   if (!record.ok()) return call.Finish(record.status());
+  call.SetObject(record->name);
   workers_.Check(
       v1::CheckPath::MODEL, request->path(),
       [this, call, request, response, record = *std::move(record)](PathFindings findings) mutable {
@@ -183,7 +214,9 @@ grpc::ServerUnaryReactor* AdminService::ListModels(grpc::CallbackServerContext* 
     *response->add_models() =
         ModelToProto({name, "", false, LlamaConfigToJson(*BuiltInModel(name)).dump()});
   }
-  for (const auto& [name, record] : view->models) *response->add_models() = ModelToProto(record);
+  for (const auto& [name, record] : view->models) {
+    if (MayUse(call.access(), name)) *response->add_models() = ModelToProto(record);
+  }
   return call.Finish(absl::OkStatus());
 }
 
@@ -192,13 +225,19 @@ grpc::ServerUnaryReactor* AdminService::AddData(grpc::CallbackServerContext* con
                                                 v1::Data* response) {
   UnaryCall call(api_, "/ll.v1.Admin/AddData", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  if (absl::Status bad = CheckName(request->name()); !bad.ok()) return call.Finish(bad);
+  const absl::StatusOr<std::string> key = KeyOf(*request);
+  if (!key.ok()) return call.Finish(key.status());
+  if (request->is_default() && !request->tenant().empty()) {
+    return call.Finish(MakeFieldError(
+        {"is_default", "data that everybody may use", absl::StrCat("a tenant's, ", *key)}));
+  }
+  call.SetObject(*key);
   if (absl::Status bad = CheckPath("path", request->path(), options_); !bad.ok())
     return call.Finish(bad);
   workers_.Check(v1::CheckPath::DATA, request->path(),
-                 [this, call, request, response](PathFindings findings) {
+                 [this, call, request, response, key = *key](PathFindings findings) {
                    if (!findings.status.ok()) return (void)call.Finish(findings.status);
-                   DataRecord record{request->name(), request->path(), request->is_default()};
+                   DataRecord record{key, request->path(), request->is_default()};
                    *response = DataToProto(record);
                    api_.driver->Request(
                        AddDataEvent{std::move(record)},
@@ -212,8 +251,9 @@ grpc::ServerUnaryReactor* AdminService::ListData(grpc::CallbackServerContext* co
                                                  v1::ListDataResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListData", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  for (const auto& [name, record] : api_.driver->cluster_view()->data)
-    *response->add_data() = DataToProto(record);
+  for (const auto& [name, record] : api_.driver->cluster_view()->data) {
+    if (MayUse(call.access(), name)) *response->add_data() = DataToProto(record);
+  }
   return call.Finish(absl::OkStatus());
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <map>
 #include <set>
 
@@ -30,10 +31,27 @@ constexpr int64_t kMaxConfigBytes = 1 << 20;
 
 bool IsPath(const std::string& text) { return text.find('/') != std::string::npos; }
 
+// The record that a user means by a name: the tenant's own, else everybody's. Administrators may
+// write out "TENANT/NAME". Null: there is none that the user may use.
 template <typename Map>
-std::string Names(const Map& map) {
+const typename Map::mapped_type* FindNamed(const Map& map, const Access& access,
+                                           const std::string& name) {
+  if (!access.tenant.empty()) {
+    const auto own = map.find(QualifiedName(access.tenant, name));
+    if (own != map.end()) return &own->second;
+  }
+  const auto it = map.find(name);
+  const std::string tenant = TenantOfName(name);
+  return it != map.end() && (tenant.empty() || access.Sees(tenant)) ? &it->second : nullptr;
+}
+
+template <typename Map>
+std::string Names(const Map& map, const Access& access) {
   std::vector<std::string> names;
-  for (const auto& [name, record] : map) names.push_back(name);
+  for (const auto& [name, record] : map) {
+    const std::string tenant = TenantOfName(name);
+    if (tenant == access.tenant || tenant.empty()) names.push_back(PlainNameOf(name));
+  }
   for (const std::string& name : BuiltInModelNames()) {
     if constexpr (std::is_same_v<typename Map::mapped_type, ModelRecord>) {
       if (map.count(name) == 0) names.push_back(name);
@@ -71,16 +89,20 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
     }
     LL_RETURN_IF_ERROR(CheckPath("model_config", *spec.model_config, options));
     if (!options.paths_are_local) return choice;
-    const auto text = ReadFile(*spec.model_config);
+    const auto text = ReadPlainFile(*spec.model_config, kMaxConfigBytes);
+    if (absl::IsInvalidArgument(text.status())) {
+      return FieldStatus(absl::StatusCode::kInvalidArgument, "model_config",
+                         text.status().message());
+    }
     LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(text.ok() ? *text : "", "model_config"));
     return choice;
   }
   if (!spec.model.has_value()) return choice;  // Resolve says what is missing
   const std::string& name = *spec.model;
-  auto registered = view.models.find(name);
-  if (registered != view.models.end() && !registered->second.path.empty()) {
-    choice.path = registered->second.path;
-    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(registered->second.config_json, "model"));
+  const ModelRecord* registered = FindNamed(view.models, request.access, name);
+  if (registered != nullptr && !registered->path.empty()) {
+    choice.path = registered->path;
+    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(registered->config_json, "model"));
     return choice;
   }
   if (auto known = BuiltInModel(name)) {
@@ -94,10 +116,11 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
     return choice;
   }
   if (!IsPath(name)) {
-    return MakeFieldError(
-        {"model", absl::StrCat("a registered name (", Names(view.models), ") or a folder's path"),
-         absl::StrCat("\"", name.substr(0, 80), "\""),
-         "llctl models add NAME PATH registers a folder"});
+    return MakeFieldError({"model",
+                           absl::StrCat("a registered name (", Names(view.models, request.access),
+                                        ") or a folder's path"),
+                           absl::StrCat("\"", name.substr(0, 80), "\""),
+                           "llctl models add NAME PATH registers a folder"});
   }
   choice.path = name;
   LL_RETURN_IF_ERROR(CheckPath("model", name, options));
@@ -108,7 +131,8 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
 
 // Replaces a registered name by its path; `key` absent takes the cluster's default.
 absl::Status FindData(absl::string_view key, std::optional<std::string>& value,
-                      const ClusterView& view, const AdmissionOptions& options) {
+                      const ClusterView& view, const Access& access,
+                      const AdmissionOptions& options) {
   if (!value.has_value()) {
     for (const auto& [name, data] : view.data) {
       if (data.is_default) value = data.path;
@@ -118,14 +142,14 @@ absl::Status FindData(absl::string_view key, std::optional<std::string>& value,
                        "no data was given and the cluster has no default",
                        "give --data, or set a default with: llctl data add NAME PATH --default");
   }
-  auto registered = view.data.find(*value);
-  if (registered != view.data.end()) {
-    value = registered->second.path;
+  if (const DataRecord* registered = FindNamed(view.data, access, *value)) {
+    value = registered->path;
     return absl::OkStatus();
   }
   if (!IsPath(*value)) {
     return MakeFieldError(
-        {key, absl::StrCat("a registered name (", Names(view.data), ") or a token file's path"),
+        {key,
+         absl::StrCat("a registered name (", Names(view.data, access), ") or a token file's path"),
          absl::StrCat("\"", value->substr(0, 80), "\""),
          "llctl data add NAME PATH registers a token file"});
   }
@@ -429,6 +453,17 @@ absl::Status CheckPath(absl::string_view field, const std::string& path,
   for (absl::string_view part : absl::StrSplit(path, '/')) {
     if (part == "..") return MakeFieldError({field, "a path without \"..\"", found});
   }
+  // Where a process's own view of the host is, and what never ends.
+  for (absl::string_view folder : {"/proc", "/sys", "/dev"}) {
+    if (path == folder || absl::StartsWith(path, absl::StrCat(folder, "/")))
+      return MakeFieldError({field, absl::StrCat("a path outside ", folder), found});
+  }
+  if (path.size() >= PATH_MAX || std::any_of(path.begin(), path.end(), [](char c) {
+        return absl::ascii_iscntrl(static_cast<unsigned char>(c));
+      })) {
+    return MakeFieldError({field, "a path of at most 4095 bytes without control characters",
+                           OneLine(path.substr(0, 80))});
+  }
   struct stat st;
   if (options.paths_are_local && stat(path.c_str(), &st) != 0 &&
       (errno == ENOENT || errno == ENOTDIR)) {
@@ -454,7 +489,7 @@ absl::StatusOr<std::string> ConfigOfFolder(const std::string& path,
     return MakeFieldError(
         {"model", "a config.json of at most 1 MiB", absl::StrCat(st.st_size, " bytes")});
   }
-  const auto text = ReadFile(file);
+  const auto text = ReadPlainFile(file, kMaxConfigBytes);
   if (!text.ok() && text.status().code() == absl::StatusCode::kPermissionDenied) return "";
   return text;
 }
@@ -479,12 +514,12 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   LL_ASSIGN_OR_RETURN(ModelChoice model, FindModel(spec, view, request, options));
   const bool perplexity = kind == "eval" && spec.eval_task.value_or("perplexity") == "perplexity";
   if (kind == "train") {
-    LL_RETURN_IF_ERROR(FindData("data", spec.data, view, options));
+    LL_RETURN_IF_ERROR(FindData("data", spec.data, view, request.access, options));
   } else if (perplexity && !spec.eval_data.has_value()) {
     spec.eval_data = spec.data;
   }
   if (perplexity || spec.eval_data.has_value()) {
-    LL_RETURN_IF_ERROR(FindData("eval_data", spec.eval_data, view, options));
+    LL_RETURN_IF_ERROR(FindData("eval_data", spec.eval_data, view, request.access, options));
   }
   if (kind == "merge" && absl::StartsWith(spec.merge_out.value_or(""), "/")) {
     // The folder itself is to be made; where it goes must be there.

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "coordinator/core/access.h"
 #include "coordinator/core/types.h"
 #include "coordinator/runtime/cluster_view.h"
 #include "model/plan/config.h"
@@ -55,6 +56,7 @@ struct AdmissionRequest {
   bool dry_run = false;             // a forecast is wanted also where weights are missing
   std::optional<SourceJob> source;  // set when spec.job is
   absl::Time now;                   // the key deadline counts from here
+  Access access;                    // whose registered names it may use
 };
 
 struct Admitted {

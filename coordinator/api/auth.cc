@@ -1,5 +1,6 @@
 #include "coordinator/api/auth.h"
 
+#include <grpc/grpc_security_constants.h>
 #include <openssl/crypto.h>
 #include <sys/stat.h>
 
@@ -7,7 +8,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -15,61 +15,83 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
+#include "proto/admin.pb.h"
+#include "proto/auth.pb.h"
+#include "proto/jobs.pb.h"
+#include "proto/schedules.pb.h"
+#include "proto/workers.pb.h"
+#include "rpc/pki.h"
 
 namespace ll {
 namespace {
 
-const std::map<std::string, Scope>& ScopeTable() {
-  static const auto* table = new std::map<std::string, Scope>{
-      {"/ll.v1.Jobs/Submit", Scope::kSubmit},
-      {"/ll.v1.Jobs/SubmitAll", Scope::kSubmit},
-      {"/ll.v1.Jobs/Get", Scope::kRead},
-      {"/ll.v1.Jobs/List", Scope::kRead},
-      {"/ll.v1.Jobs/Watch", Scope::kRead},
-      {"/ll.v1.Jobs/Logs", Scope::kRead},
-      {"/ll.v1.Jobs/Cancel", Scope::kCancel},
-      {"/ll.v1.Jobs/Pause", Scope::kCancel},
-      {"/ll.v1.Jobs/Resume", Scope::kSubmit},
-      {"/ll.v1.Jobs/Why", Scope::kRead},
-      {"/ll.v1.Jobs/Checkpoints", Scope::kRead},
-      {"/ll.v1.Jobs/Say", Scope::kSubmit},
-      {"/ll.v1.Workers/Session", Scope::kWorker},
-      {"/ll.v1.Admin/ListWorkers", Scope::kRead},
-      {"/ll.v1.Admin/CordonWorker", Scope::kAdmin},
-      {"/ll.v1.Admin/SetQueue", Scope::kAdmin},
-      {"/ll.v1.Admin/ListQueues", Scope::kRead},
-      {"/ll.v1.Admin/AddModel", Scope::kAdmin},
-      {"/ll.v1.Admin/ListModels", Scope::kRead},
-      {"/ll.v1.Admin/AddData", Scope::kAdmin},
-      {"/ll.v1.Admin/ListData", Scope::kRead},
-      {"/ll.v1.Admin/Version", Scope::kRead},
-      {"/ll.v1.Schedules/Create", Scope::kSubmit},
-      {"/ll.v1.Schedules/List", Scope::kRead},
-      {"/ll.v1.Schedules/Get", Scope::kRead},
-      {"/ll.v1.Schedules/Delete", Scope::kSubmit},
-      {"/ll.v1.Schedules/Run", Scope::kSubmit},
-      {"/ll.v1.Schedules/Pause", Scope::kSubmit},
-      {"/ll.v1.Schedules/Resume", Scope::kSubmit},
-      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Scope::kRead},
-  };
+constexpr char kReflection[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+constexpr double kJoinsPerSecond = 5;  // of all: a join token cannot be guessed, nor tried often
+constexpr size_t kMaxBuckets = 100'000;
+
+using ScopeMap = absl::flat_hash_map<std::string, Scope>;
+
+absl::StatusOr<Scope> ScopeFromProto(v1::Scope scope) {
+  switch (scope) {
+    case v1::SCOPE_READ:
+      return Scope::kRead;
+    case v1::SCOPE_SUBMIT:
+      return Scope::kSubmit;
+    case v1::SCOPE_CANCEL:
+      return Scope::kCancel;
+    case v1::SCOPE_ADMIN:
+      return Scope::kAdmin;
+    case v1::SCOPE_WORKER:
+      return Scope::kWorker;
+    case v1::SCOPE_JOIN:
+      return Scope::kJoin;
+    default:
+      return absl::NotFoundError("no scope");
+  }
+}
+
+ScopeMap MakeScopeTable() {
+  ScopeMap table;
+  const google::protobuf::FileDescriptor* files[] = {
+      v1::GetRequest::descriptor()->file(), v1::AgentMessage::descriptor()->file(),
+      v1::VersionRequest::descriptor()->file(), v1::Schedule::descriptor()->file()};
+  for (const auto* file : files) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      const auto* service = file->service(s);
+      for (int m = 0; m < service->method_count(); ++m) {
+        const auto* method = service->method(m);
+        const auto scope = ScopeFromProto(method->options().GetExtension(v1::required_scope));
+        if (scope.ok())
+          table[absl::StrCat("/", service->full_name(), "/", method->name())] = *scope;
+      }
+    }
+  }
+  table[kReflection] = Scope::kRead;  // the library's own
+  return table;
+}
+
+const ScopeMap& ScopeTable() {
+  static const auto* table = new ScopeMap(MakeScopeTable());
   return *table;
 }
 
-const std::map<std::string, Scope>& ScopeNames() {
-  static const auto* names = new std::map<std::string, Scope>{{"read", Scope::kRead},
-                                                              {"submit", Scope::kSubmit},
-                                                              {"cancel", Scope::kCancel},
-                                                              {"admin", Scope::kAdmin},
-                                                              {"worker", Scope::kWorker}};
-  return *names;
-}
-
-// Stays the same as long as the file does.
-std::string FileStamp(const std::string& path) {
-  struct stat st;
-  if (stat(path.c_str(), &st) != 0) return "missing";
-  return absl::StrCat(st.st_ino, ":", st.st_size, ":", st.st_mtim.tv_sec, ":", st.st_mtim.tv_nsec);
+// As the tokens file spells it.
+absl::string_view NameOf(Scope scope) {
+  switch (scope) {
+    case Scope::kRead:
+      return "read";
+    case Scope::kSubmit:
+      return "submit";
+    case Scope::kCancel:
+      return "cancel";
+    case Scope::kAdmin:
+      return "admin";
+    case Scope::kWorker:
+      return "worker";
+    case Scope::kJoin:
+      break;
+  }
+  return "join";
 }
 
 bool SameHash(const std::string& a, const std::string& b) {
@@ -83,19 +105,54 @@ std::string BearerToken(const Authenticator::Metadata& metadata) {
   return absl::ConsumePrefix(&value, "Bearer ") ? std::string(value) : "";
 }
 
-std::vector<std::string> CertificateNames(const grpc::AuthContext* context) {
-  std::vector<std::string> names;
-  if (context == nullptr || !context->IsPeerAuthenticated()) return names;
-  for (const char* property : {"x509_common_name", "x509_subject_alternative_name"}) {
-    for (const grpc::string_ref& value : context->FindPropertyValues(property)) {
-      names.emplace_back(value.data(), value.size());
-    }
+// What a verified certificate says of its owner; all empty without one.
+struct Peer {
+  bool verified = false;
+  std::string worker, user;
+};
+
+// A certificate that names more than one of ours names nobody: it was not made here.
+Peer PeerOf(const grpc::AuthContext* context) {
+  Peer peer;
+  if (context == nullptr || !context->IsPeerAuthenticated()) return peer;
+  peer.verified = true;
+  int names = 0;
+  for (const grpc::string_ref& value : context->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
+    const absl::string_view uri(value.data(), value.size());
+    if (!absl::StartsWith(uri, "ll://")) continue;
+    ++names;
+    absl::string_view name = uri;
+    const bool is_worker = absl::ConsumePrefix(&name, kWorkerUri);
+    const bool is_user = !is_worker && absl::ConsumePrefix(&name, kUserUri);
+    if (!IsIdentityName(name)) continue;
+    if (is_worker) peer.worker = std::string(name);
+    if (is_user) peer.user = std::string(name);
   }
-  return names;
+  if (names > 1) peer.worker = peer.user = "";
+  return peer;
 }
 
-constexpr absl::Duration kLookAgain = absl::Seconds(1);
-constexpr char kTokenHint[] = "set LLCTL_TOKEN or give --token-file";
+absl::StatusOr<Caller> WorkerOf(const Peer& peer) {
+  if (!peer.verified) {
+    return FieldStatus(
+        absl::StatusCode::kUnauthenticated, "tls-cert", "workers need a client certificate",
+        "give ll-worker --tls-cert and --tls-key signed by the coordinator's client CA");
+  }
+  if (peer.worker.empty()) {
+    return FieldStatus(absl::StatusCode::kPermissionDenied, "tls-cert",
+                       "the certificate is no worker's: it does not name ll://worker/NAME",
+                       "make one with ll-coordinator pki issue --worker NAME, or ll-worker join");
+  }
+  return Caller{.user = absl::StrCat("worker ", peer.worker), .worker = peer.worker};
+}
+
+constexpr char kTokenHint[] = "llctl login stores one; or set LLCTL_TOKEN or give --token-file";
+
+absl::StatusOr<std::unique_ptr<JwtKeys>> ReadKeys(const std::string& path) {
+  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  LL_ASSIGN_OR_RETURN(JwtKeys keys, JwtKeys::Parse(text));
+  return std::make_unique<JwtKeys>(std::move(keys));
+}
 
 }  // namespace
 
@@ -106,107 +163,115 @@ absl::StatusOr<Scope> RequiredScope(const std::string& method) {
   return it->second;
 }
 
+bool ChangesSomething(const std::string& method) {
+  const auto scope = RequiredScope(method);
+  return scope.ok() && *scope != Scope::kRead && *scope != Scope::kWorker;
+}
+
+bool IsOpenToAll(const std::string& method) {
+  return method == "/grpc.health.v1.Health/Check" || method == "/grpc.health.v1.Health/Watch";
+}
+
 absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Create(AuthOptions options,
-                                                                     Clock& clock) {
-  auto out = std::unique_ptr<Authenticator>(new Authenticator(std::move(options), clock));
-  if (out->options_.tokens_file.empty()) return out;
+                                                                     Clock& clock,
+                                                                     Tenants* tenants) {
+  auto out = std::unique_ptr<Authenticator>(new Authenticator(std::move(options), clock, tenants));
+  const AuthOptions& o = out->options_;
+  if (!o.local_token.empty()) out->local_sha256_ = Sha256Hex(o.local_token);
   absl::MutexLock lock(&out->mu_);
-  out->file_stamp_ = FileStamp(out->options_.tokens_file);
-  LL_ASSIGN_OR_RETURN(out->tokens_, ReadTokens(out->options_.tokens_file));
+  if (!o.tokens_file.empty()) {
+    LL_ASSIGN_OR_RETURN(out->tokens_, ReadTokens(o.tokens_file));
+  }
+  if (!o.oidc.keys_file.empty()) {
+    LL_ASSIGN_OR_RETURN(out->keys_, ReadKeys(o.oidc.keys_file));
+  }
   return out;
 }
 
-absl::StatusOr<std::vector<Authenticator::Token>> Authenticator::ReadTokens(
-    const std::string& path) {
-  LL_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
-  std::vector<Token> tokens;
-  int number = 0;
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    ++number;
-    if (absl::StripAsciiWhitespace(line).empty()) continue;
-    const auto bad = [&](absl::string_view expected) {
-      return MakeFieldError(
-          {"tokens", expected, absl::StrCat("something else in line ", number, " of ", path)});
-    };
-    const nlohmann::json json = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
-    if (!json.is_object()) return bad("a JSON object");
-    const auto text_of = [&json](const char* key) {
-      auto it = json.find(key);
-      return it != json.end() && it->is_string() ? it->get<std::string>() : std::string();
-    };
-    Token token;
-    token.sha256 = text_of("token_sha256");
-    if (token.sha256.size() != 64 ||
-        token.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
-      return bad("token_sha256 of 64 lower-case hexadecimal digits");
-    }
-    token.caller.user = text_of("user");
-    if (token.caller.user.empty()) return bad("a user");
-    token.caller.tenant = text_of("tenant");
-    const auto scopes = json.find("scopes");
-    if (scopes == json.end() || !scopes->is_array()) return bad("scopes, a list");
-    for (const auto& scope : *scopes) {
-      auto known =
-          scope.is_string() ? ScopeNames().find(scope.get<std::string>()) : ScopeNames().end();
-      if (known == ScopeNames().end())
-        return bad("scopes out of read, submit, cancel, admin, worker");
-      token.scopes.push_back(known->second);
-      if (known->second == Scope::kAdmin) token.caller.admin = true;
-    }
-    std::string error;
-    token.expires = absl::InfiniteFuture();
-    if (json.contains("expires") &&
-        !absl::ParseTime(absl::RFC3339_full, text_of("expires"), &token.expires, &error)) {
-      return bad("expires as RFC 3339 time");
-    }
-    tokens.push_back(std::move(token));
-  }
-  return tokens;
-}
-
 void Authenticator::ReloadWhenChanged() {
-  const absl::Duration now = clock_.Steady();
-  if (options_.tokens_file.empty() || now < next_look_) return;
-  next_look_ = now + kLookAgain;
-  const std::string stamp = FileStamp(options_.tokens_file);
-  if (stamp == file_stamp_) return;
-  file_stamp_ = stamp;
-  auto tokens = ReadTokens(options_.tokens_file);
-  if (tokens.ok()) {
-    tokens_ = *std::move(tokens);
-    LL_LOG(kInfo) << "read " << tokens_.size() << " tokens from " << options_.tokens_file;
-  } else {
-    LL_LOG(kError) << "the tokens file is wrong, the former tokens stay: "
-                   << tokens.status().message();
+  if (tokens_file_.Changed()) {
+    auto tokens = ReadTokens(options_.tokens_file);
+    if (tokens.ok()) {
+      tokens_ = *std::move(tokens);
+      LL_LOG(kInfo) << "read " << tokens_.size() << " tokens from " << options_.tokens_file;
+    } else {
+      LL_LOG(kError) << "the tokens file is wrong, the former tokens stay: "
+                     << tokens.status().message();
+    }
+  }
+  if (keys_file_.Changed()) {
+    auto keys = ReadKeys(options_.oidc.keys_file);
+    if (keys.ok()) {
+      keys_ = *std::move(keys);
+      LL_LOG(kInfo) << "read " << keys_->size() << " keys from " << options_.oidc.keys_file;
+    } else {
+      LL_LOG(kError) << "the identity provider's keys are wrong, the former ones stay: "
+                     << keys.status().message();
+    }
   }
 }
 
-absl::Status Authenticator::TakeCall(const std::string& user) {
-  Bucket& bucket = buckets_[user];
+absl::Status Authenticator::TakeCall(const std::string& who, double per_second) {
+  if (buckets_.size() > kMaxBuckets) buckets_.clear();  // an identity provider's users are many
+  Bucket& bucket = buckets_[who];
   const absl::Duration now = clock_.Steady();
-  const double limit = options_.max_calls_per_second;
-  bucket.calls = std::max(0.0, bucket.calls - absl::ToDoubleSeconds(now - bucket.filled) * limit);
+  bucket.calls =
+      std::max(0.0, bucket.calls - absl::ToDoubleSeconds(now - bucket.filled) * per_second);
   bucket.filled = now;
-  if (bucket.calls + 1 > limit) {
+  if (bucket.calls + 1 > std::max(per_second, 1.0)) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("more than ", limit, " calls a second; try again"));
+        absl::StrCat("more than ", per_second, " calls a second; try again"));
   }
   bucket.calls += 1;
   return absl::OkStatus();
+}
+
+absl::StatusOr<Authenticator::Holder> Authenticator::HolderOf(const std::string& token) {
+  if (keys_ != nullptr && LooksLikeJwt(token)) {
+    LL_ASSIGN_OR_RETURN(JwtCaller caller, keys_->Verify(token, options_.oidc, clock_.Now()));
+    const bool admin = caller.scopes.count("admin") > 0;
+    return Holder{
+        {.user = std::move(caller.user), .tenant = std::move(caller.tenant), .admin = admin},
+        std::move(caller.scopes)};
+  }
+  const std::string hash = Sha256Hex(token);
+  // Every entry is compared, so that the time does not tell which one was near.
+  const TokenEntry* found = nullptr;
+  for (const TokenEntry& known : tokens_) {
+    if (SameHash(known.sha256, hash)) found = &known;
+  }
+  if (!local_sha256_.empty() && SameHash(local_sha256_, hash)) {
+    return Holder{{.user = options_.local_user, .admin = true},
+                  {std::begin(kTokenScopes), std::end(kTokenScopes)}};
+  }
+  if (found == nullptr) {
+    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token is not known here",
+                       kTokenHint);
+  }
+  if (clock_.Now() >= found->expires) {
+    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token has expired",
+                       "ask for a new one");
+  }
+  return Holder{
+      {.user = found->user, .tenant = found->tenant, .admin = found->scopes.count("admin") > 0},
+      found->scopes};
 }
 
 absl::StatusOr<Caller> Authenticator::Check(const std::string& method, const Metadata& metadata,
                                             const grpc::AuthContext* context) {
   const auto scope = RequiredScope(method);
   if (!scope.ok()) return absl::PermissionDeniedError(scope.status().message());
-  const std::vector<std::string> names = CertificateNames(context);
-  if (*scope == Scope::kWorker && options_.worker_certificates) {
-    if (names.empty()) {
-      return FieldStatus(
-          absl::StatusCode::kUnauthenticated, "tls-cert", "workers need a client certificate",
-          "give ll-worker --tls-cert and --tls-key signed by the coordinator's client CA");
-    }
-    return Caller{.user = names[0], .certificate_names = names};
+  const Peer peer = PeerOf(context);
+  if (*scope == Scope::kWorker && options_.worker_certificates) return WorkerOf(peer);
+  if (*scope == Scope::kJoin) {
+    absl::MutexLock lock(&mu_);
+    LL_RETURN_IF_ERROR(TakeCall("\njoin", kJoinsPerSecond));
+    return Caller{};
+  }
+  if (!peer.worker.empty()) {
+    return FieldStatus(absl::StatusCode::kPermissionDenied, "tls-cert",
+                       "a worker's certificate does not speak for users",
+                       "come with a user's certificate, or with none, and a token");
   }
 
   const std::string token = BearerToken(metadata);
@@ -214,36 +279,31 @@ absl::StatusOr<Caller> Authenticator::Check(const std::string& method, const Met
     return FieldStatus(absl::StatusCode::kUnauthenticated, "token",
                        "this coordinator wants a token", kTokenHint);
   }
-  const std::string hash = Sha256Hex(token);
-  absl::MutexLock lock(&mu_);
-  ReloadWhenChanged();
-  // Every entry is compared, so that the time does not tell which one was near.
-  const Token* found = nullptr;
-  for (const Token& known : tokens_) {
-    if (SameHash(known.sha256, hash)) found = &known;
+  Holder holder;
+  {
+    absl::MutexLock lock(&mu_);
+    ReloadWhenChanged();
+    LL_ASSIGN_OR_RETURN(holder, HolderOf(token));
+    const std::string name(NameOf(*scope));
+    if (holder.scopes.count(name) == 0 && holder.scopes.count("admin") == 0) {
+      return FieldStatus(
+          absl::StatusCode::kPermissionDenied, "token",
+          absl::StrCat("the token of ", holder.caller.user, " does not allow ", method));
+    }
+    if (!peer.user.empty() && peer.user != holder.caller.user) {
+      return FieldStatus(absl::StatusCode::kPermissionDenied, "tls-cert",
+                         absl::StrCat("the certificate is ", peer.user, "'s, the token is not"),
+                         "use a token of the certificate's owner");
+    }
+    LL_RETURN_IF_ERROR(TakeCall(holder.caller.user, options_.max_calls_per_second));
   }
-  const bool local =
-      !options_.local_token.empty() && SameHash(Sha256Hex(options_.local_token), hash);
-  if (found == nullptr && !local) {
-    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token is not known here",
-                       kTokenHint);
+  if (tenants_ == nullptr) return holder.caller;
+  const double of_tenant = tenants_->Of(holder.caller.tenant).calls_per_second;
+  if (of_tenant > 0) {
+    absl::MutexLock lock(&mu_);
+    LL_RETURN_IF_ERROR(TakeCall(absl::StrCat("\ntenant ", holder.caller.tenant), of_tenant));
   }
-  if (found != nullptr && clock_.Now() >= found->expires) {
-    return FieldStatus(absl::StatusCode::kUnauthenticated, "token", "the token has expired",
-                       "ask for a new one");
-  }
-  const auto has = [&](Scope s) {
-    return std::find(found->scopes.begin(), found->scopes.end(), s) != found->scopes.end();
-  };
-  if (found != nullptr && !has(*scope) && !has(Scope::kAdmin)) {
-    return FieldStatus(
-        absl::StatusCode::kPermissionDenied, "token",
-        absl::StrCat("the token of ", found->caller.user, " does not allow ", method));
-  }
-  Caller caller =
-      found != nullptr ? found->caller : Caller{.user = options_.local_user, .admin = true};
-  LL_RETURN_IF_ERROR(TakeCall(caller.user));
-  return caller;
+  return holder.caller;
 }
 
 absl::StatusOr<std::string> LocalToken(const std::string& data_dir) {

@@ -1,14 +1,18 @@
-// What every call has in common: who calls, how long it took, how it ended.
+// What every call has in common: who calls, how long it took, how it ended, and what of it is
+// written into the audit log.
 #pragma once
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "coordinator/api/audit.h"
 #include "coordinator/api/auth.h"
+#include "coordinator/api/tenants.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/telemetry.h"
@@ -23,13 +27,24 @@ struct ApiContext {
   Authenticator* authenticator;
   Metrics* metrics;
   Clock* clock;
+  AuditLog* audit;
+  Tenants* tenants;
 };
+
+// Whether an ended call belongs into the audit log: every change, and every refusal.
+bool IsAudited(const std::string& method, bool caller_known, const absl::Status& status);
 
 absl::string_view StatusCodeName(absl::StatusCode code);
 
-// Checks the caller of "/ll.v1.SERVICE/METHOD".
+// Checks the caller of "/ll.v1.SERVICE/METHOD". Unavailable also where the method changes something
+// and the audit log cannot be written.
 absl::StatusOr<Caller> CheckCaller(const ApiContext& api, const std::string& method,
                                    const grpc::CallbackServerContext& context);
+
+// Writes such a call down; others are left out. `caller` null: not known.
+void Audit(const ApiContext& api, const std::string& method, const Caller* caller,
+           const std::string& object, const std::string& request_id, const std::string& peer,
+           const absl::Status& status);
 
 // One unary call, to be finished exactly once, on any thread. Copies stand for the same call.
 class UnaryCall {
@@ -37,30 +52,46 @@ class UnaryCall {
   UnaryCall(const ApiContext& api, std::string method, grpc::CallbackServerContext* context)
       : api_(&api),
         method_(std::move(method)),
+        context_(context),
         reactor_(context->DefaultReactor()),
         caller_(CheckCaller(api, method_, *context)),
-        began_(api.clock->Steady()) {}
+        began_(api.clock->Steady()),
+        about_(std::make_shared<About>()) {}
 
   // When not OK the call is to be finished with it.
   const absl::Status& refused() const { return caller_.status(); }
   const Caller& caller() const { return *caller_; }
+  Access access() const { return caller_->access(); }
+  TenantLimits limits() const { return api_->tenants->Of(caller_->tenant); }
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+  // What the call changes, for the audit log: an id or a name.
+  void SetObject(std::string object) const { about_->object = std::move(object); }
+  void SetRequestId(std::string id) const { about_->request_id = std::move(id); }
 
   // Returns the reactor, for handlers that end at once.
   grpc::ServerUnaryReactor* Finish(const absl::Status& status) const {
     api_->metrics->OnRpc(method_, std::string(StatusCodeName(status.code())),
                          api_->clock->Steady() - began_);
+    if (IsAudited(method_, caller_.ok(), status)) {
+      Audit(*api_, method_, caller_.ok() ? &*caller_ : nullptr, about_->object, about_->request_id,
+            context_->peer(), status);
+    }
     grpc::ServerUnaryReactor* reactor = reactor_;
     reactor->Finish(ToGrpcStatus(status));
     return reactor;
   }
 
  private:
+  struct About {
+    std::string object, request_id;
+  };
   const ApiContext* api_;
   std::string method_;
+  grpc::CallbackServerContext* context_;
   grpc::ServerUnaryReactor* reactor_;
   absl::StatusOr<Caller> caller_;
   absl::Duration began_;
+  std::shared_ptr<About> about_;
 };
 
 }  // namespace ll

@@ -173,6 +173,7 @@ v1::Job JobToProto(const Job& job, const std::optional<StepFacts>& newest, JobDe
   out.set_epoch(job.epoch);
   out.set_retries(job.retries);
   out.set_user(job.user);
+  out.set_tenant(job.tenant);
   *out.mutable_submitted() = ToTimestamp(job.submitted);
   if (job.started != absl::InfinitePast()) *out.mutable_started() = ToTimestamp(job.started);
   if (job.finished != absl::InfinitePast()) *out.mutable_finished() = ToTimestamp(job.finished);

@@ -13,9 +13,9 @@ JobSnapshot SnapshotOf(const Job& job, const Telemetry& telemetry) {
   return {std::make_shared<v1::Job>(JobToProto(job, newest, JobDetail::kHistory)), job.transitions};
 }
 
-absl::Status FollowHub::Add(const Scheduler& scheduler, const JobId& id,
+absl::Status FollowHub::Add(const Scheduler& scheduler, const JobId& id, const Access& access,
                             const std::shared_ptr<Follower>& follower) {
-  const Job* job = scheduler.Find(id);
+  const Job* job = scheduler.Find(id, access);
   if (job == nullptr) {
     return FieldStatus(absl::StatusCode::kNotFound, "job_id",
                        absl::StrCat("there is no job ", id.value()), "llctl list shows the jobs");

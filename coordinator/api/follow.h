@@ -44,7 +44,7 @@ class FollowHub : public DriverListener {
 
   // On the driver's thread, so that no change falls between the first snapshot and the
   // subscription. NotFound.
-  absl::Status Add(const Scheduler& scheduler, const JobId& job,
+  absl::Status Add(const Scheduler& scheduler, const JobId& job, const Access& access,
                    const std::shared_ptr<Follower>& follower);
   void OnNews(const JobId& job);
 

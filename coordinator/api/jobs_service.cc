@@ -56,7 +56,7 @@ grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
   api_.driver->Read(
       [this, call, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()));
+        const Job* job = view->Find(JobId(request->job_id()), call.access());
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
         *response = ToProto(*job, JobDetail::kHistory, view);
         if (!request->history()) return (void)call.Finish(absl::OkStatus());
@@ -97,6 +97,7 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
     query.states.push_back(static_cast<JobState>(state));
   }
   query.labels.insert(request->labels().begin(), request->labels().end());
+  query.access = call.access();
   api_.driver->Read(
       [this, call, query, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
@@ -117,7 +118,7 @@ grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context,
   api_.driver->Read(
       [this, call, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()));
+        const Job* job = view->Find(JobId(request->job_id()), call.access());
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
         std::string sentence = view->Why(job->id).value_or(job->reason);
         if (job->state == JobState::kRunning)
@@ -137,7 +138,7 @@ grpc::ServerUnaryReactor* JobsService::Checkpoints(grpc::CallbackServerContext* 
   api_.driver->Read(
       [this, call, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()));
+        const Job* job = view->Find(JobId(request->job_id()), call.access());
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
         v1::JobSpec resolved;
         resolved.ParseFromString(job->payload->resolved_spec);
@@ -193,6 +194,7 @@ grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
                                            const v1::SayRequest* request,
                                            v1::SayResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Say", context);
+  call.SetObject(request->job_id());
   if (!call.refused().ok()) return call.Finish(call.refused());
   std::string line;
   const auto printed = google::protobuf::util::MessageToJsonString(request->message(), &line);
@@ -203,7 +205,7 @@ grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
   api_.driver->Read(
       [this, call, request, response, line](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()));
+        const Job* job = view->Find(JobId(request->job_id()), call.access());
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
         const absl::StatusOr<uint64_t> session = ListeningSession(*job, *view);
         if (!session.ok()) return (void)call.Finish(session.status());
@@ -228,9 +230,10 @@ grpc::ServerUnaryReactor* JobsService::Cancel(grpc::CallbackServerContext* conte
                                               const v1::CancelRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Cancel", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
+  call.SetObject(request->job_id());
   RequestAndAnswer(call,
                    CancelEvent{JobId(request->job_id()), call.caller().user,
-                               request->reason().substr(0, kMaxReasonBytes)},
+                               request->reason().substr(0, kMaxReasonBytes), call.access()},
                    response);
   return call.reactor();
 }
@@ -239,7 +242,9 @@ grpc::ServerUnaryReactor* JobsService::Pause(grpc::CallbackServerContext* contex
                                              const v1::PauseRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Pause", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  RequestAndAnswer(call, PauseEvent{JobId(request->job_id()), call.caller().user}, response);
+  call.SetObject(request->job_id());
+  RequestAndAnswer(call, PauseEvent{JobId(request->job_id()), call.caller().user, call.access()},
+                   response);
   return call.reactor();
 }
 
@@ -247,7 +252,9 @@ grpc::ServerUnaryReactor* JobsService::Resume(grpc::CallbackServerContext* conte
                                               const v1::ResumeRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Resume", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  RequestAndAnswer(call, ResumeEvent{JobId(request->job_id()), call.caller().user}, response);
+  call.SetObject(request->job_id());
+  RequestAndAnswer(call, ResumeEvent{JobId(request->job_id()), call.caller().user, call.access()},
+                   response);
   return call.reactor();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/field_error.h"
 
 namespace ll {
@@ -39,6 +40,15 @@ absl::Status CheckPriority(const v1::JobSpec& spec, bool admin) {
   return FieldStatus(absl::StatusCode::kPermissionDenied, "priority",
                      absl::StrCat("expected 0 to ", kMaxUserPriority, ", found ", spec.priority()),
                      "ask an administrator for others");
+}
+
+absl::Status CheckQueue(const v1::JobSpec& spec, const std::vector<std::string>& queues) {
+  if (queues.empty() || std::find(queues.begin(), queues.end(), spec.queue()) != queues.end())
+    return absl::OkStatus();
+  return FieldStatus(absl::StatusCode::kPermissionDenied, "queue",
+                     absl::StrCat("your tenant's jobs wait in ", absl::StrJoin(queues, ", "),
+                                  ", not in ", OneLine(spec.queue().substr(0, 80))),
+                     "leave it out, or name one of these");
 }
 
 absl::Status CheckSpecSize(const v1::JobSpec& spec) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -17,6 +18,9 @@ absl::Status CheckRequestId(const std::string& id, size_t max_bytes);
 
 // Users choose 0 to 100; below everybody else's and above is for administrators. PermissionDenied.
 absl::Status CheckPriority(const v1::JobSpec& spec, bool admin);
+
+// PermissionDenied where `queues` holds names and the spec's queue is none of them.
+absl::Status CheckQueue(const v1::JobSpec& spec, const std::vector<std::string>& queues);
 
 absl::Status CheckSpecSize(const v1::JobSpec& spec);
 

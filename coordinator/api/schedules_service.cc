@@ -1,5 +1,7 @@
 #include "coordinator/api/schedules_service.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/ids.h"
@@ -26,6 +28,50 @@ absl::StatusOr<ScheduleRecord> CheckCreate(const v1::Schedule& schedule) {
   return record;
 }
 
+// The scheduler's name for the schedule that a caller means. Administrators reach every tenant's as
+// "TENANT/NAME", those of no tenant as "/NAME".
+std::string KeyOf(const Caller& caller, const std::string& name) {
+  if (caller.admin && name.find('/') != std::string::npos)
+    return name.front() == '/' ? name.substr(1) : name;
+  return QualifiedName(caller.tenant, name);
+}
+
+// With the name that the caller knows it by.
+v1::Schedule ShownTo(const Caller& caller, v1::Schedule schedule) {
+  const std::string tenant = TenantOfName(schedule.name());
+  if (tenant == caller.tenant) {
+    schedule.set_name(PlainNameOf(schedule.name()));
+  } else if (tenant.empty()) {
+    schedule.set_name(absl::StrCat("/", schedule.name()));
+  }
+  return schedule;
+}
+
+// Time between two fires, the shortest of the next ones.
+absl::Duration ShortestInterval(const Cron& cron, const absl::TimeZone& zone, absl::Time now) {
+  absl::Duration shortest = absl::InfiniteDuration();
+  absl::Time at = cron.Next(now, zone);
+  for (int i = 0; i < 100 && at != absl::InfiniteFuture(); ++i) {
+    const absl::Time next = cron.Next(at, zone);
+    if (next != absl::InfiniteFuture()) shortest = std::min(shortest, next - at);
+    at = next;
+  }
+  return shortest;
+}
+
+absl::Status CheckInterval(const ScheduleRecord& record, absl::Duration least, absl::Time now) {
+  if (least <= absl::ZeroDuration()) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(const Cron cron, Cron::Parse(record.cron));
+  LL_ASSIGN_OR_RETURN(const absl::TimeZone zone, LoadZone(record.time_zone));
+  const absl::Duration shortest = ShortestInterval(cron, zone, now);
+  if (shortest >= least) return absl::OkStatus();
+  return FieldStatus(
+      absl::StatusCode::kPermissionDenied, "cron",
+      absl::StrCat("it fires after ", absl::FormatDuration(shortest),
+                   "; your tenant's schedules fire at most every ", absl::FormatDuration(least)),
+      "give a rule that fires more seldom");
+}
+
 absl::Status NoSuchSchedule(const std::string& name) {
   return FieldStatus(absl::StatusCode::kNotFound, "schedule",
                      absl::StrCat("there is no schedule ", OneLine(name.substr(0, 80))),
@@ -44,16 +90,29 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
       !denied.ok())
     return call.Finish(denied);
   if (!record.ok()) return call.Finish(record.status());
+  const TenantLimits limits = call.limits();
+  if (absl::Status bad = CheckInterval(*record, limits.schedule_interval, api_.clock->Now());
+      !bad.ok())
+    return call.Finish(bad);
   record->user = call.caller().user;
+  record->tenant = call.caller().tenant;
+  const std::string plain_name = record->name;
+  record->name = QualifiedName(record->tenant, plain_name);
+  call.SetObject(record->name);
   record->body_sha256 = Sha256Hex(SerializeDeterministic(request->schedule()));
   v1::SubmitRequest submit;
   *submit.mutable_spec() = request->schedule().spec();
   if (submit.spec().stages_size() > 0 && !submit.spec().has_name())
-    submit.mutable_spec()->set_name(record->name);
+    submit.mutable_spec()->set_name(plain_name);
   absl::StatusOr<SubmitPlan> plan = PlanOf(submit, SystemRandom());
   if (!plan.ok()) return call.Finish(plan.status());
-  for (Member& member : plan->members)
-    (*member.spec.mutable_labels())[kScheduleLabel] = record->name;
+  for (Member& member : plan->members) {
+    (*member.spec.mutable_labels())[kScheduleLabel] = plain_name;
+    if (!limits.queues.empty() && !member.spec.has_queue())
+      member.spec.set_queue(limits.queues.front());
+    if (absl::Status bad = CheckQueue(member.spec, limits.queues); !bad.ok())
+      return call.Finish(bad);
+  }
   if (plan->graph) record->graph = SerializeDeterministic(request->schedule().spec());
   const std::vector<JobId> outside = OutsideSources(plan->members);
   if (outside.empty()) {
@@ -67,7 +126,8 @@ grpc::ServerUnaryReactor* SchedulesService::Create(grpc::CallbackServerContext* 
         if (!status.ok()) return (void)call.Finish(status);
         std::map<JobId, SourceJob> sources;
         for (const JobId& id : outside) {
-          if (const Job* job = view->Find(id); job != nullptr) sources[id] = SourceOf(*job);
+          if (const Job* job = view->Find(id, call.access()); job != nullptr)
+            sources[id] = SourceOf(*job);
         }
         CreatePlanned(call, *request, std::move(record), plan, sources, response);
       });
@@ -80,7 +140,7 @@ void SchedulesService::CreatePlanned(UnaryCall call, const v1::CreateScheduleReq
                                      const std::map<JobId, SourceJob>& sources,
                                      v1::Schedule* response) {
   auto members = AdmitMembers(plan, sources, *api_.driver->cluster_view(), admission_,
-                              api_.clock->Now(), SystemRandom());
+                              api_.clock->Now(), SystemRandom(), call.access());
   if (!members.ok()) return (void)call.Finish(members.status());
   for (AdmittedMember& member : *members) {
     record.before.push_back(
@@ -90,7 +150,8 @@ void SchedulesService::CreatePlanned(UnaryCall call, const v1::CreateScheduleReq
   record.payload = std::move(record.before.back().payload);
   record.before.pop_back();
   const std::string name = record.name;
-  RequestAndAnswer(call, SetScheduleEvent{std::move(record), request.replace()}, name, response);
+  SetScheduleEvent event{std::move(record), request.replace(), call.access(), call.limits().quota};
+  RequestAndAnswer(call, std::move(event), name, response);
 }
 
 void SchedulesService::RequestAndAnswer(UnaryCall call, Event event, const std::string& name,
@@ -98,7 +159,8 @@ void SchedulesService::RequestAndAnswer(UnaryCall call, Event event, const std::
   api_.driver->Request(
       std::move(event), [call, name, response](const Reply& reply, const Scheduler* view) {
         if (reply.status.ok())
-          *response = ScheduleToProto(view->schedules().at(name), *view, ScheduleDetail::kSummary);
+          *response = ShownTo(call.caller(), ScheduleToProto(view->schedules().at(name), *view,
+                                                             ScheduleDetail::kSummary));
         call.Finish(reply.status);
       });
 }
@@ -110,8 +172,11 @@ grpc::ServerUnaryReactor* SchedulesService::List(grpc::CallbackServerContext* co
   if (!call.refused().ok()) return call.Finish(call.refused());
   api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
-    for (const auto& [name, schedule] : view->schedules())
-      *response->add_schedules() = ScheduleToProto(schedule, *view, ScheduleDetail::kSummary);
+    for (const auto& [name, schedule] : view->schedules()) {
+      if (!call.access().Sees(schedule.record.tenant)) continue;
+      *response->add_schedules() =
+          ShownTo(call.caller(), ScheduleToProto(schedule, *view, ScheduleDetail::kSummary));
+    }
     call.Finish(absl::OkStatus());
   });
   return call.reactor();
@@ -124,9 +189,10 @@ grpc::ServerUnaryReactor* SchedulesService::Get(grpc::CallbackServerContext* con
   if (!call.refused().ok()) return call.Finish(call.refused());
   api_.driver->Read([call, request, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
-    const auto found = view->schedules().find(request->name());
+    const auto found = view->schedules().find(KeyOf(call.caller(), request->name()));
     if (found == view->schedules().end()) return (void)call.Finish(NoSuchSchedule(request->name()));
-    *response = ScheduleToProto(found->second, *view, ScheduleDetail::kRuns);
+    *response =
+        ShownTo(call.caller(), ScheduleToProto(found->second, *view, ScheduleDetail::kRuns));
     call.Finish(absl::OkStatus());
   });
   return call.reactor();
@@ -138,7 +204,9 @@ grpc::ServerUnaryReactor* SchedulesService::Delete(grpc::CallbackServerContext* 
   UnaryCall call(api_, "/ll.v1.Schedules/Delete", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   response->set_name(request->name());
-  api_.driver->Request(DeleteScheduleEvent{request->name(), call.caller().user},
+  const std::string key = KeyOf(call.caller(), request->name());
+  call.SetObject(key);
+  api_.driver->Request(DeleteScheduleEvent{key, call.caller().user},
                        [call](const Reply& reply, const Scheduler*) { call.Finish(reply.status); });
   return call.reactor();
 }
@@ -153,8 +221,10 @@ grpc::ServerUnaryReactor* SchedulesService::Run(grpc::CallbackServerContext* con
         MakeFieldError({"request_id", "one, so that a repeat runs nothing", "none"}));
   if (absl::Status bad = CheckRequestId(request->request_id(), kMaxRequestIdBytes); !bad.ok())
     return call.Finish(bad);
-  RunScheduleEvent event{request->name(), NewJobId(SystemRandom()), request->request_id(),
-                         call.caller().user};
+  const std::string key = KeyOf(call.caller(), request->name());
+  call.SetObject(key);
+  call.SetRequestId(request->request_id());
+  RunScheduleEvent event{key, NewJobId(SystemRandom()), request->request_id(), call.caller().user};
   api_.driver->Request(
       std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
         if (reply.status.ok()) {
@@ -172,8 +242,9 @@ grpc::ServerUnaryReactor* SchedulesService::Pause(grpc::CallbackServerContext* c
                                                   v1::Schedule* response) {
   UnaryCall call(api_, "/ll.v1.Schedules/Pause", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  RequestAndAnswer(call, PauseScheduleEvent{request->name(), true, call.caller().user},
-                   request->name(), response);
+  const std::string key = KeyOf(call.caller(), request->name());
+  call.SetObject(key);
+  RequestAndAnswer(call, PauseScheduleEvent{key, true, call.caller().user}, key, response);
   return call.reactor();
 }
 
@@ -182,8 +253,9 @@ grpc::ServerUnaryReactor* SchedulesService::Resume(grpc::CallbackServerContext* 
                                                    v1::Schedule* response) {
   UnaryCall call(api_, "/ll.v1.Schedules/Resume", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  RequestAndAnswer(call, PauseScheduleEvent{request->name(), false, call.caller().user},
-                   request->name(), response);
+  const std::string key = KeyOf(call.caller(), request->name());
+  call.SetObject(key);
+  RequestAndAnswer(call, PauseScheduleEvent{key, false, call.caller().user}, key, response);
   return call.reactor();
 }
 

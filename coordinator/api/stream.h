@@ -34,11 +34,14 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
     stream->self_ = stream;
     const auto caller = CheckCaller(api, method, *context);
     if (!caller.ok()) {
+      Audit(api, method, nullptr, stream->job_id_.value(), "", context->peer(), caller.status());
       stream->End(caller.status());
       return stream.get();
     }
-    api.driver->Read([stream, &hub](const absl::Status& status, const Scheduler* view) {
-      const absl::Status added = status.ok() ? hub.Add(*view, stream->job_id_, stream) : status;
+    api.driver->Read([stream, &hub, access = caller->access()](const absl::Status& status,
+                                                               const Scheduler* view) {
+      const absl::Status added =
+          status.ok() ? hub.Add(*view, stream->job_id_, access, stream) : status;
       if (!added.ok()) stream->End(added);
     });
     return stream.get();

@@ -167,11 +167,9 @@ std::vector<JobId> OutsideSources(const std::vector<Member>& members) {
   return {ids.begin(), ids.end()};
 }
 
-absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
-                                                         const std::map<JobId, SourceJob>& sources,
-                                                         const ClusterView& view,
-                                                         const AdmissionOptions& options,
-                                                         absl::Time now, Random& random) {
+absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(
+    const SubmitPlan& plan, const std::map<JobId, SourceJob>& sources, const ClusterView& view,
+    const AdmissionOptions& options, absl::Time now, Random& random, const Access& access) {
   LL_ASSIGN_OR_RETURN(const std::vector<size_t> order, MemberOrder(plan.members));
   std::map<JobId, SourceJob> known = sources;
   std::map<std::string, JobId> ids;
@@ -185,6 +183,7 @@ absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
     request.spec = WithIds(member.spec, ids);
     request.dry_run = plan.dry_run;
     request.now = now;
+    request.access = access;
     if (request.spec.has_job()) {
       const auto source = known.find(JobId(request.spec.job()));
       if (source == known.end()) {

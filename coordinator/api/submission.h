@@ -48,10 +48,8 @@ struct AdmittedMember {
 };
 // Admits all of them, as submitted at `now`, in MemberOrder, each with a new id. `sources` holds
 // what exists of OutsideSources. Errors are Admit's with the member's name in front.
-absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(const SubmitPlan& plan,
-                                                         const std::map<JobId, SourceJob>& sources,
-                                                         const ClusterView& view,
-                                                         const AdmissionOptions& options,
-                                                         absl::Time now, Random& random);
+absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(
+    const SubmitPlan& plan, const std::map<JobId, SourceJob>& sources, const ClusterView& view,
+    const AdmissionOptions& options, absl::Time now, Random& random, const Access& access = {});
 
 }  // namespace ll

@@ -1,4 +1,5 @@
 // Jobs.Submit and Jobs.SubmitAll: plan, admit, ask the scheduler, answer.
+#include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/ids.h"
@@ -16,13 +17,25 @@ absl::Status CheckDisk(const JobsOptions& options, const SubmitPlan& plan) {
       "the coordinator's disk is nearly full; free space and try again");
 }
 
-std::map<JobId, SourceJob> FindSources(const std::vector<JobId>& ids, const Scheduler& view) {
+std::map<JobId, SourceJob> FindSources(const std::vector<JobId>& ids, const Scheduler& view,
+                                       const Access& access) {
   std::map<JobId, SourceJob> sources;
   for (const JobId& id : ids) {
-    const Job* job = view.Find(id);
+    const Job* job = view.Find(id, access);
     if (job != nullptr) sources[id] = SourceOf(*job);
   }
   return sources;
+}
+
+// The queue of a job that names none, where its tenant has queues of its own.
+std::shared_ptr<const SubmitPlan> WithQueues(const TenantLimits& limits,
+                                             std::shared_ptr<const SubmitPlan> plan) {
+  if (limits.queues.empty()) return plan;
+  auto changed = std::make_shared<SubmitPlan>(*plan);
+  for (Member& member : changed->members) {
+    if (!member.spec.has_queue()) member.spec.set_queue(limits.queues.front());
+  }
+  return changed;
 }
 
 // Of a dry run: what would be, without an id.
@@ -44,11 +57,14 @@ grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* conte
   absl::StatusOr<SubmitPlan> plan = PlanOf(*request, SystemRandom());
   if (!plan.ok()) return call.Finish(plan.status());
   const bool graph = plan->graph;
+  call.SetRequestId(plan->request_id);
+  if (plan->dry_run) call.SetObject("dry run");
   SubmitJobs(call, std::make_shared<const SubmitPlan>(*std::move(plan)),
              [call, response, graph](absl::StatusOr<Submitted> submitted) {
                if (!submitted.ok()) return (void)call.Finish(submitted.status());
                response->set_existed(submitted->existed);
                *response->mutable_job() = submitted->jobs.back();
+               if (!response->job().job_id().empty()) call.SetObject(response->job().job_id());
                for (v1::Job& job : submitted->jobs) {
                  if (graph) *response->add_members() = std::move(job);
                }
@@ -64,10 +80,15 @@ grpc::ServerUnaryReactor* JobsService::SubmitAll(grpc::CallbackServerContext* co
   if (!call.refused().ok()) return call.Finish(call.refused());
   absl::StatusOr<SubmitPlan> plan = PlanOf(*request);
   if (!plan.ok()) return call.Finish(plan.status());
+  call.SetRequestId(plan->request_id);
+  if (plan->dry_run) call.SetObject("dry run");
   SubmitJobs(call, std::make_shared<const SubmitPlan>(*std::move(plan)),
              [call, response](absl::StatusOr<Submitted> submitted) {
                if (!submitted.ok()) return (void)call.Finish(submitted.status());
                response->set_existed(submitted->existed);
+               const std::string& first = submitted->jobs.front().job_id();
+               if (!first.empty())
+                 call.SetObject(absl::StrCat(first, " of ", submitted->jobs.size()));
                for (v1::Job& job : submitted->jobs) *response->add_jobs() = std::move(job);
                call.Finish(absl::OkStatus());
              });
@@ -77,13 +98,16 @@ grpc::ServerUnaryReactor* JobsService::SubmitAll(grpc::CallbackServerContext* co
 void JobsService::SubmitJobs(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
                              SubmitAnswer answer) {
   if (absl::Status full = CheckDisk(options_, *plan); !full.ok()) return answer(full);
+  const TenantLimits limits = call.limits();
+  plan = WithQueues(limits, std::move(plan));
   for (const Member& member : plan->members) {
     absl::Status denied = CheckPriority(member.spec, call.caller().admin);
+    if (denied.ok()) denied = CheckQueue(member.spec, limits.queues);
     if (!denied.ok()) return answer(denied);
   }
   const auto admit = [this, call, plan, answer](const std::map<JobId, SourceJob>& sources) {
     auto members = AdmitMembers(*plan, sources, *api_.driver->cluster_view(), options_.admission,
-                                api_.clock->Now(), SystemRandom());
+                                api_.clock->Now(), SystemRandom(), call.access());
     if (!members.ok()) return AnswerRefused(call, plan, members.status(), answer);
     if (!plan->dry_run) return SubmitAdmitted(call, plan, *std::move(members), answer);
     Submitted planned;
@@ -93,9 +117,10 @@ void JobsService::SubmitJobs(const UnaryCall& call, std::shared_ptr<const Submit
   };
   const std::vector<JobId> outside = OutsideSources(plan->members);
   if (outside.empty()) return admit({});
-  api_.driver->Read([outside, admit, answer](const absl::Status& status, const Scheduler* view) {
+  api_.driver->Read([outside, admit, answer, access = call.access()](const absl::Status& status,
+                                                                     const Scheduler* view) {
     if (!status.ok()) return answer(status);
-    admit(FindSources(outside, *view));
+    admit(FindSources(outside, *view, access));
   });
 }
 
@@ -105,6 +130,8 @@ void JobsService::SubmitAdmitted(const UnaryCall& call, std::shared_ptr<const Su
   event.request_id = plan->request_id;
   event.body_sha256 = plan->body_sha256;
   event.user = call.caller().user;
+  event.access = call.access();
+  event.quota = call.limits().quota;
   std::vector<size_t> places;  // of the event's jobs among the members
   for (AdmittedMember& member : members) {
     event.jobs.push_back(
@@ -128,10 +155,11 @@ void JobsService::AnswerRefused(const UnaryCall& call, std::shared_ptr<const Sub
                                 absl::Status why, SubmitAnswer answer) {
   const auto order = MemberOrder(plan->members);
   if (plan->request_id.empty() || plan->dry_run || !order.ok()) return answer(why);
-  api_.driver->Read([this, user = call.caller().user, plan, why, places = *order, answer](
-                        const absl::Status& status, const Scheduler* view) {
+  const std::string owner = RequestOwner(call.access(), call.caller().user);
+  api_.driver->Read([this, owner, plan, why, places = *order, answer](const absl::Status& status,
+                                                                      const Scheduler* view) {
     if (!status.ok()) return answer(status);
-    const RequestRecord* known = view->FindRequest(user, plan->request_id);
+    const RequestRecord* known = view->FindRequest(owner, plan->request_id);
     if (known == nullptr || known->body_sha256 != plan->body_sha256) return answer(why);
     const std::vector<const Job*> jobs = view->JobsOf(*known, places.size());
     if (jobs.size() < places.size()) return answer(why);

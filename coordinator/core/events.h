@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "coordinator/core/access.h"
 #include "coordinator/core/records.h"
 #include "coordinator/core/schedule.h"
 #include "coordinator/core/types.h"
@@ -26,6 +27,7 @@ struct SubmitEvent {
   std::string user;
   CoreSpec spec;
   std::shared_ptr<const JobPayload> payload;
+  Access access;
 };
 // Several jobs: all are accepted, in one step, or none is.
 struct SubmitAllEvent {
@@ -33,26 +35,32 @@ struct SubmitAllEvent {
   std::string body_sha256;  // of the whole request
   std::string user;
   std::vector<Submission> jobs;  // at least one
+  Access access;                 // the jobs are its tenant's
+  TenantQuota quota;             // of that tenant
 };
 // A submit is one of a single job.
 inline SubmitAllEvent ToSubmitAll(const SubmitEvent& event) {
   return {event.request_id,
           event.body_sha256,
           event.user,
-          {Submission{event.job, event.spec, event.payload}}};
+          {Submission{event.job, event.spec, event.payload}},
+          event.access};
 }
 struct CancelEvent {
   JobId job;
   std::string user;
   std::string reason;  // may be empty
+  Access access;
 };
 struct PauseEvent {
   JobId job;
   std::string user;
+  Access access;
 };
 struct ResumeEvent {
   JobId job;
   std::string user;
+  Access access;
 };
 struct AddModelEvent {
   ModelRecord model;
@@ -87,6 +95,8 @@ struct CordonWorkerEvent {
 struct SetScheduleEvent {
   ScheduleRecord schedule;  // the scheduler's own part is ignored
   bool replace = false;
+  Access access;      // what its jobs may name
+  TenantQuota quota;  // of the schedule's tenant
 };
 // Jobs of its runs go on.
 struct DeleteScheduleEvent {
@@ -201,6 +211,7 @@ struct Verdict {
   int64_t epoch = 0;
   bool keep = false;
   int64_t report_sequence = 0;  // highest durable report of this agent
+  std::vector<int> ranks;       // of the attempt that are this agent's
 };
 // The session is accepted; an older session of the same worker is to be ended by the driver.
 struct WelcomeOrder {

@@ -63,8 +63,9 @@ inline std::vector<JobId> JobIdsOf(const ScheduleRun& run) {
 
 // Everything persisted of a schedule but its runs.
 struct ScheduleRecord {
-  std::string name;
+  std::string name;         // QualifiedName (access.h)
   std::string user;         // the jobs are this user's
+  std::string tenant;       // and this tenant's
   std::string body_sha256;  // of the request that made it
   std::string cron;
   std::string time_zone;  // IANA name

@@ -44,10 +44,10 @@ void Scheduler::Changed(const JobId& id) {
 
 // ---- cancel, pause, resume
 
-Job* Scheduler::FindOrReply(const JobId& id) {
+Job* Scheduler::FindOrReply(const JobId& id, const Access& access) {
   effects_.reply.job = id;
   auto it = jobs_.find(id);
-  if (it != jobs_.end()) return it->second.get();
+  if (it != jobs_.end() && access.Sees(it->second->tenant)) return it->second.get();
   effects_.reply.status =
       FieldStatus(absl::StatusCode::kNotFound, "job_id",
                   absl::StrCat("there is no job ", id.value()), "llctl list shows the jobs");
@@ -70,7 +70,7 @@ absl::Status Impossible(const Job& job, absl::string_view what) {
 }  // namespace
 
 void Scheduler::On(const CancelEvent& event) {
-  Job* job = FindOrReply(event.job);
+  Job* job = FindOrReply(event.job, event.access);
   if (job == nullptr) return;
   if (job->state == JobState::kCancelled || job->state == JobState::kCancelling)
     return;  // a repeat
@@ -88,7 +88,7 @@ void Scheduler::On(const CancelEvent& event) {
 }
 
 void Scheduler::On(const PauseEvent& event) {
-  Job* job = FindOrReply(event.job);
+  Job* job = FindOrReply(event.job, event.access);
   if (job == nullptr) return;
   const std::string reason = By("paused", event.user);
   switch (job->state) {
@@ -112,7 +112,7 @@ void Scheduler::On(const PauseEvent& event) {
 }
 
 void Scheduler::On(const ResumeEvent& event) {
-  Job* job = FindOrReply(event.job);
+  Job* job = FindOrReply(event.job, event.access);
   if (job == nullptr) return;
   if (job->state != JobState::kPaused) {
     effects_.reply.status = Impossible(
@@ -224,6 +224,7 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
   job.waiting_for.clear();
   SetState(job, end, std::move(reason));
   --unfinished_;
+  if (auto of = unfinished_of_.find(job.tenant); --of->second == 0) unfinished_of_.erase(of);
   deadlines_.erase({job.spec.deadline, job.sequence});
   ended_.push_back(&job);
   NoteRunEnded(job.id);
@@ -276,6 +277,15 @@ void Scheduler::ResolveDependents(const Job& ended) {
       Touch(job);
     }
   }
+}
+
+const Job* Scheduler::Find(const JobId& id, const Access& access) const {
+  const Job* job = Find(id);
+  return job != nullptr && access.Sees(job->tenant) ? job : nullptr;
+}
+
+std::string Scheduler::NameFor(const Job& reader, const Job& other) {
+  return reader.tenant == other.tenant ? other.id.value() : "a job of another tenant";
 }
 
 const Job* Scheduler::Find(const JobId& id) const {

@@ -93,6 +93,7 @@ struct ListQuery {
   int64_t before_sequence = INT64_MAX;        // exclusive; the last page's smallest
   std::vector<JobState> states;               // empty: all
   std::map<std::string, std::string> labels;  // all of them; an empty value: any
+  Access access;
 };
 
 // Not thread-safe: Step and the views belong to one thread.
@@ -114,7 +115,10 @@ class Scheduler {
 
   // ---- views; pointers are good until the next Step
   const Job* Find(const JobId& id) const;
-  // What is remembered of the user's submit with that request id; null where nothing is.
+  // Null also where `access` does not see it.
+  const Job* Find(const JobId& id, const Access& access) const;
+  // What is remembered of the submit with that request id of a user (RequestOwner); null where
+  // nothing is.
   const RequestRecord* FindRequest(const std::string& user, const std::string& request_id) const {
     auto it = requests_.find({user, request_id});
     return it == requests_.end() ? nullptr : &it->second;
@@ -147,8 +151,12 @@ class Scheduler {
   void On(const SubmitAllEvent& event);
   bool AnswerRepeat(const SubmitAllEvent& event);
   absl::Status CheckSubmit(const SubmitAllEvent& event) const;
-  absl::Status CheckDependencies(const CoreSpec& spec, const std::set<JobId>& earlier) const;
+  absl::Status CheckDependencies(const CoreSpec& spec, const std::set<JobId>& earlier,
+                                 const Access& access) const;
   void Accept(const Submission& submission, const SubmitAllEvent& event);
+
+  // The other job as the owner of `reader` may hear of it.
+  static std::string NameFor(const Job& reader, const Job& other);
 
   // scheduler.cc: users
   void On(const CancelEvent& event);
@@ -157,7 +165,7 @@ class Scheduler {
   void On(const AddModelEvent& event);
   void On(const AddDataEvent& event);
   void On(const SetQueueEvent& event);
-  Job* FindOrReply(const JobId& id);
+  Job* FindOrReply(const JobId& id, const Access& access);
 
   // scheduler_agents.cc: agents
   void On(const WorkerDeclaredDeadEvent& event);
@@ -339,6 +347,7 @@ class Scheduler {
   bool pool_stale_ = true;    // workers or their slots have changed: build it anew
   int rebuilds_ = 0;          // of the pool, since the last tick
   size_t unfinished_ = 0;
+  std::map<std::string, size_t> unfinished_of_;       // by tenant; none without jobs
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time
   absl::Duration next_pass_ = absl::ZeroDuration(), next_queue_save_ = absl::ZeroDuration();
 

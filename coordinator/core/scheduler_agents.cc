@@ -235,6 +235,9 @@ WelcomeOrder Scheduler::WelcomeFor(const AgentHelloEvent& event) const {
       verdict.keep = !attempt.over() && attempt.stop != StopKind::kKill;
       auto it = attempt.report_sequence.find(event.worker);
       if (it != attempt.report_sequence.end()) verdict.report_sequence = it->second;
+      for (size_t i = 0; i < attempt.ranks.size(); ++i) {
+        if (attempt.ranks[i].worker == event.worker) verdict.ranks.push_back(static_cast<int>(i));
+      }
     }
     welcome.verdicts.push_back(std::move(verdict));
   }

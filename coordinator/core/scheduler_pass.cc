@@ -289,7 +289,7 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   if (pass.head == nullptr) {
     BecomeHead(job, request, pass);
   } else {
-    SetWaitReason(job, absl::StrCat("waits behind ", pass.head->id.value()));
+    SetWaitReason(job, absl::StrCat("waits behind ", NameFor(job, *pass.head)));
   }
 }
 
@@ -298,14 +298,14 @@ bool Scheduler::TryStart(Job& job, const PlacementRequest& request, Pass& pass) 
   const bool fills_hole = placement.answer != Placement::Answer::kFit;
   std::string note;
   if (pass.head != nullptr)
-    note = absl::StrCat("on slots that ", pass.head->id.value(), " does not need");
+    note = absl::StrCat("on slots that ", NameFor(job, *pass.head), " does not need");
   if (fills_hole) {
     if (pass.head == nullptr || pass.reservation.start == absl::InfiniteDuration() ||
         time_.now() + Remaining(job) > pass.reservation.start)
       return false;
     placement = Place(request, pass.open);
     if (placement.answer != Placement::Answer::kFit) return false;
-    note = absl::StrCat("to end before ", pass.head->id.value(), " can start");
+    note = absl::StrCat("to end before ", NameFor(job, *pass.head), " can start");
   }
   pass.Take(placement.ranks);
   Start(job, placement.ranks, note, !fills_hole, pass);
@@ -422,7 +422,8 @@ bool Scheduler::TryPreempt(Job& job, const PlacementRequest& request, Pass& pass
     if (preemption.victims.empty()) continue;
     std::vector<std::string> names;
     for (const VictimCandidate& victim : preemption.victims) {
-      names.push_back(victim.job->id.value());
+      names.push_back(NameFor(job, *victim.job));
+      const std::string by = NameFor(*victim.job, job);
       const std::string why =
           victim.same_queue
               ? absl::StrCat(", which has priority ", job.spec.priority)
@@ -430,10 +431,9 @@ bool Scheduler::TryPreempt(Job& job, const PlacementRequest& request, Pass& pass
       if (victim.keeps.has_value()) {
         ++victim.job->preemptions;
         victim.job->preempted_by = job.id;
-        Resize(*victim.job, victim.job->spec.gpus,
-               absl::StrCat("shrinks for ", job.id.value(), why));
+        Resize(*victim.job, victim.job->spec.gpus, absl::StrCat("shrinks for ", by, why));
       } else {
-        Preempt(*victim.job, job.id, absl::StrCat("preempted by ", job.id.value(), why));
+        Preempt(*victim.job, job.id, absl::StrCat("preempted by ", by, why));
       }
     }
     pass.Take(preemption.slots);

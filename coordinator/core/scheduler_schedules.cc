@@ -125,11 +125,24 @@ void Scheduler::On(const SetScheduleEvent& event) {
   status = CheckSettings(wanted);
   if (status.ok()) status = LoadRule(made);
   // What its jobs will be refused for is refused now.
-  if (status.ok()) status = CheckSubmit(SubmitOf(made.record, "", JobId()));
+  if (status.ok()) {
+    SubmitAllEvent submit = SubmitOf(made.record, "", JobId());
+    submit.access.all = event.access.all;
+    status = CheckSubmit(submit);
+  }
   if (status.ok() && known == schedules_.by_name.end() &&
       schedules_.by_name.size() >= kMaxSchedules) {
     status = absl::ResourceExhaustedError(
         absl::StrCat("there are ", schedules_.by_name.size(), " schedules, the limit"));
+  }
+  if (status.ok() && known == schedules_.by_name.end() && event.quota.schedules > 0) {
+    const auto has = static_cast<size_t>(std::count_if(
+        schedules_.by_name.begin(), schedules_.by_name.end(),
+        [&](const auto& entry) { return entry.second.record.tenant == wanted.tenant; }));
+    if (has >= event.quota.schedules) {
+      status = absl::ResourceExhaustedError(
+          absl::StrCat("your tenant has ", has, " schedules, its limit"));
+    }
   }
   if (!status.ok()) return;
   made.record.paused = false;
@@ -181,7 +194,7 @@ void Scheduler::On(const RunScheduleEvent& event) {
   SubmitAllEvent submit =
       SubmitOf(schedule->record,
                absl::StrCat("schedule/", event.schedule, "/now/", event.request_id), event.job);
-  if (FindRequest(submit.user, submit.request_id) != nullptr) {
+  if (FindRequest(RequestOwner(submit.access, submit.user), submit.request_id) != nullptr) {
     On(submit);  // a repeat: answers with the earlier jobs
     if (!effects_.reply.jobs.empty()) effects_.reply.job = effects_.reply.jobs.back();
     return;
@@ -239,7 +252,8 @@ void Scheduler::Fire(Schedule& schedule, absl::Time time) {
   ScheduleRun run;
   run.fire_time = run.first_fire_time = time;
   SubmitAllEvent submit = SubmitOf(schedule.record, request, id);
-  if (const RequestRecord* before = FindRequest(submit.user, request); before != nullptr) {
+  if (const RequestRecord* before = FindRequest(RequestOwner(submit.access, submit.user), request);
+      before != nullptr) {
     run.reason = absl::StrCat(before->job.value(), " was submitted for this time before");
   } else {
     run.reason = ResolveOverlap(schedule, submit);
@@ -262,7 +276,9 @@ void Scheduler::Fire(Schedule& schedule, absl::Time time) {
 // The jobs of a run, the last with that id. Those in front of it get ids made from it.
 SubmitAllEvent Scheduler::SubmitOf(const ScheduleRecord& record, std::string request_id,
                                    const JobId& id) const {
-  SubmitAllEvent submit{std::move(request_id), record.body_sha256, record.user, record.before};
+  // What its jobs name was looked at when it was made.
+  SubmitAllEvent submit{std::move(request_id), record.body_sha256, record.user, record.before,
+                        Access{record.tenant, /*all=*/true}};
   std::map<JobId, JobId> made;  // in place of the schedule's own
   for (size_t i = 0; i < submit.jobs.size(); ++i)
     made[record.before[i].job] = submit.jobs[i].job = HashedId(absl::StrCat(id.value(), "/", i));

@@ -39,7 +39,7 @@ std::vector<const Job*> Scheduler::JobsOf(const RequestRecord& request, size_t c
 
 bool Scheduler::AnswerRepeat(const SubmitAllEvent& event) {
   if (event.request_id.empty()) return false;
-  auto it = requests_.find({event.user, event.request_id});
+  auto it = requests_.find({RequestOwner(event.access, event.user), event.request_id});
   if (it == requests_.end()) return false;
   const RequestRecord& earlier = it->second;
   effects_.reply.job = earlier.job;
@@ -65,14 +65,14 @@ bool Scheduler::AnswerRepeat(const SubmitAllEvent& event) {
   return true;
 }
 
-absl::Status Scheduler::CheckDependencies(const CoreSpec& spec,
-                                          const std::set<JobId>& earlier) const {
+absl::Status Scheduler::CheckDependencies(const CoreSpec& spec, const std::set<JobId>& earlier,
+                                          const Access& access) const {
   for (const JobId& id : spec.after_any) {
-    if (earlier.count(id) == 0 && Find(id) == nullptr) return NoSuchJob("after_any", id);
+    if (earlier.count(id) == 0 && Find(id, access) == nullptr) return NoSuchJob("after_any", id);
   }
   for (const JobId& id : spec.after) {
     if (earlier.count(id) > 0) continue;
-    const Job* job = Find(id);
+    const Job* job = Find(id, access);
     if (job == nullptr) return NoSuchJob("after", id);
     if (job->state == JobState::kFailed || job->state == JobState::kCancelled) {
       return FieldStatus(absl::StatusCode::kFailedPrecondition, "after",
@@ -98,6 +98,12 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
     return absl::ResourceExhaustedError(absl::StrCat("there are ", unfinished_,
                                                      " unfinished jobs, the limit is ",
                                                      options_.max_unfinished_jobs));
+  }
+  const auto of_tenant = unfinished_of_.find(event.access.tenant);
+  const size_t has = of_tenant == unfinished_of_.end() ? 0 : of_tenant->second;
+  if (event.quota.unfinished_jobs > 0 && has + event.jobs.size() > event.quota.unfinished_jobs) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "your tenant has ", has, " unfinished jobs, its limit is ", event.quota.unfinished_jobs));
   }
   std::set<JobId> earlier;
   for (const Submission& submission : event.jobs) {
@@ -127,7 +133,7 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
                                absl::StrCat("the job ", limits.reason)));
     }
     earlier.erase(submission.job);  // not its own
-    const absl::Status dependencies = CheckDependencies(spec, earlier);
+    const absl::Status dependencies = CheckDependencies(spec, earlier, event.access);
     if (!dependencies.ok()) return About(submission, event, dependencies);
     earlier.insert(submission.job);
   }
@@ -155,6 +161,7 @@ void Scheduler::Accept(const Submission& submission, const SubmitAllEvent& event
   job.sequence = next_sequence_++;
   job.request_id = event.request_id;
   job.user = event.user;
+  job.tenant = event.access.tenant;
   job.spec = submission.spec;
   job.payload = submission.payload;
   job.submitted = now_.wall;
@@ -171,13 +178,15 @@ void Scheduler::Accept(const Submission& submission, const SubmitAllEvent& event
   by_sequence_[job.sequence] = &job;
   jobs_[job.id] = std::move(owned);
   ++unfinished_;
+  ++unfinished_of_[job.tenant];
   if (job.spec.deadline != absl::InfiniteFuture())
     deadlines_.insert({job.spec.deadline, job.sequence});
   effects_.records.push_back(PutSubmission{job.id, job.payload});
   if (!event.request_id.empty() && job.id == event.jobs.front().job) {
-    RequestRecord request{event.user, event.request_id, event.body_sha256, job.id, now_.wall};
+    const std::string owner = RequestOwner(event.access, event.user);
+    RequestRecord request{owner, event.request_id, event.body_sha256, job.id, now_.wall};
     effects_.records.push_back(PutRequest{request});
-    requests_[{event.user, event.request_id}] = std::move(request);
+    requests_[{owner, event.request_id}] = std::move(request);
   }
   if (job.waiting_for.empty()) {
     EnterState(job, JobState::kQueued, "submitted");

@@ -330,7 +330,10 @@ absl::Status Scheduler::LoadJob(Job stored) {
   job.deadline = FreshDeadline(job);
   if (IsTerminal(job.state)) job.waiting_for.clear();  // stores of old kept it
   for (const JobId& id : job.waiting_for) dependents_[id].insert(job.id);
-  if (!IsTerminal(job.state)) ++unfinished_;
+  if (!IsTerminal(job.state)) {
+    ++unfinished_;
+    ++unfinished_of_[job.tenant];
+  }
   if (!IsTerminal(job.state) && job.spec.deadline != absl::InfiniteFuture())
     deadlines_.insert({job.spec.deadline, job.sequence});
   if (job.state == JobState::kQueued) {

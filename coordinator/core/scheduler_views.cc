@@ -27,7 +27,8 @@ std::vector<const Job*> Scheduler::List(const ListQuery& query) const {
     const Job* job = (--it)->second;
     const bool wanted = query.states.empty() || std::find(query.states.begin(), query.states.end(),
                                                           job->state) != query.states.end();
-    if (wanted && HasLabels(*job, query.labels)) jobs.push_back(job);
+    if (wanted && query.access.Sees(job->tenant) && HasLabels(*job, query.labels))
+      jobs.push_back(job);
   }
   return jobs;
 }
@@ -106,11 +107,13 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
 void Scheduler::CheckInvariants() const {
   size_t unfinished = 0, claims = 0, elastic = 0, active = 0, queued = 0, ranks = 0;
   std::map<const Queue*, int> held_gpus, held_jobs;
+  std::map<std::string, size_t> unfinished_of;
   for (const auto& [sequence, job] : by_sequence_) {
     LL_CHECK(job->sequence == sequence);
     CheckJob(*job);
     if (IsTerminal(job->state)) continue;
     ++unfinished;
+    ++unfinished_of[job->tenant];
     queued += job->state == JobState::kQueued;
     claims += job->claims;
     active += HoldsSlots(job->state) || job->state == JobState::kRetrying;
@@ -123,6 +126,7 @@ void Scheduler::CheckInvariants() const {
   }
   LL_CHECK(jobs_.size() == by_sequence_.size());
   LL_CHECK(unfinished_ == unfinished && fair_.waiting() == queued);
+  LL_CHECK(unfinished_of_ == unfinished_of);
   LL_CHECK(claimants_.size() == claims && elastic_.size() == elastic && active_.size() == active);
   for (const auto& [name, queue] : fair_.queues())
     LL_CHECK(queue.gpus == held_gpus[&queue] && queue.jobs == held_jobs[&queue]);

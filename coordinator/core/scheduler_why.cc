@@ -126,7 +126,7 @@ std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, c
   }
   if (fewer.ranks > 0) ways.push_back(absl::StrCat("with gpus ", fewer.ranks, " it fits now"));
   if (last != nullptr) {
-    ways.push_back(absl::StrCat("an earlier end of ", last->id.value(), ", expected in ",
+    ways.push_back(absl::StrCat("an earlier end of ", NameFor(job, *last), ", expected in ",
                                 In(last->expected_end - time_.now()), ", would help"));
   }
   return absl::StrJoin(ways, "; ");
@@ -151,7 +151,7 @@ std::string Scheduler::WhyQueued(const Job& job) const {
   } else if (limits.kind == LimitAnswer::Kind::kWait) {
     text = absl::StrCat("it ", limits.reason);
   } else if (!ahead.empty()) {
-    text = absl::StrCat("waits behind ", ahead.front()->id.value(), " in the queue");
+    text = absl::StrCat("waits behind ", NameFor(job, *ahead.front()), " in the queue");
   } else {
     text = absl::StrCat("it ", ExplainPlacement(request, pool_));
   }

@@ -142,6 +142,7 @@ struct Job {
   int64_t sequence = 0;  // submit order, unique, rising
   std::string request_id;
   std::string user;
+  std::string tenant;  // may be empty
   CoreSpec spec;
   std::shared_ptr<const JobPayload> payload;
   absl::Time submitted;
@@ -259,7 +260,7 @@ struct DataRecord {
 
 // Remembers a submit for idempotence; outlives its job's record for a while.
 struct RequestRecord {
-  std::string user;
+  std::string user;  // RequestOwner (access.h)
   std::string request_id;
   std::string body_sha256;
   JobId job;

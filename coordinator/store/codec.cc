@@ -227,6 +227,7 @@ std::string EncodeJob(const Job& job) {
                {"waiting_for", Ids(job.waiting_for)},
                {"transitions", job.transitions},
                {"failure_class", static_cast<int>(job.failure_class)}};
+  if (!job.tenant.empty()) json["tenant"] = job.tenant;
   if (job.preemptions > 0) json["preemptions"] = job.preemptions;
   if (!job.preempted_by.empty()) json["preempted_by"] = job.preempted_by.value();
   if (job.claims) json["claims"] = true;
@@ -251,6 +252,7 @@ absl::StatusOr<Job> DecodeJob(absl::string_view text) {
     job.sequence = Get<int64_t>(json, "sequence");
     job.request_id = Get<std::string>(json, "request_id");
     job.user = Get<std::string>(json, "user");
+    job.tenant = Get<std::string>(json, "tenant");
     job.spec = SpecFromJson(Get<Json>(json, "spec", Json::object()));
     job.state = GetEnum(json, "state", JobState::kQueued);
     job.reason = Get<std::string>(json, "reason");
@@ -377,6 +379,7 @@ std::string EncodeSchedule(const ScheduleRecord& schedule) {
                               {"resolved", absl::Base64Escape(payload.resolved_spec)},
                               {"forecast", absl::Base64Escape(payload.forecast)}});
   }
+  if (!schedule.tenant.empty()) json["tenant"] = schedule.tenant;
   if (!schedule.graph.empty()) json["graph"] = absl::Base64Escape(schedule.graph);
   Put(json, "start_within", schedule.start_within);
   Put(json, "created", schedule.created);
@@ -390,6 +393,7 @@ absl::StatusOr<ScheduleRecord> DecodeSchedule(absl::string_view text) {
     ScheduleRecord schedule;
     schedule.name = Get<std::string>(json, "name");
     schedule.user = Get<std::string>(json, "user");
+    schedule.tenant = Get<std::string>(json, "tenant");
     schedule.body_sha256 = Get<std::string>(json, "body_sha256");
     schedule.cron = Get<std::string>(json, "cron");
     schedule.time_zone = Get<std::string>(json, "time_zone");

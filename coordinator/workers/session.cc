@@ -1,6 +1,7 @@
 #include "coordinator/workers/session.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
@@ -13,7 +14,7 @@ constexpr char kMethod[] = "/ll.v1.Workers/Session";
 constexpr size_t kMaxOutbox = 4096;
 // A term is a coordinator's start: no honest agent is further ahead of a backup.
 constexpr int64_t kMaxTermsAhead = 1'000'000;
-constexpr size_t kMaxRememberedGangs = 65'536;
+constexpr size_t kMaxRememberedRanks = 65'536;
 constexpr absl::Duration kHelloDeadline = absl::Seconds(10);
 // Telemetry shows that the agent lives, but a busy one sends hundreds of pieces a second.
 constexpr absl::Duration kHeardAtMost = absl::Seconds(1);
@@ -24,11 +25,13 @@ Session* Session::Start(const ApiContext& api, WorkerHub& hub,
   auto session = std::shared_ptr<Session>(new Session(api, hub));
   session->self_ = session;
   session->number_ = hub.Register(session);
+  session->peer_ = context->peer();
   auto caller = CheckCaller(api, kMethod, *context);
   if (caller.ok()) {
     session->caller_ = *std::move(caller);
     session->ReadNext();
   } else {
+    Audit(api, kMethod, nullptr, "", "", session->peer_, caller.status());
     session->End(caller.status());
   }
   return session.get();
@@ -37,6 +40,26 @@ Session* Session::Start(const ApiContext& api, WorkerHub& hub,
 grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* WorkersService::Session(
     grpc::CallbackServerContext* context) {
   return ll::Session::Start(api_, hub_, context);
+}
+
+grpc::ServerUnaryReactor* WorkersService::Join(grpc::CallbackServerContext* context,
+                                               const v1::JoinRequest* request,
+                                               v1::JoinResponse* response) {
+  UnaryCall call(api_, "/ll.v1.Workers/Join", context);
+  call.SetObject(request->worker());
+  if (!call.refused().ok()) return call.Finish(call.refused());
+  api_.driver->Read(
+      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const bool known = view->workers().count(WorkerId(request->worker())) > 0;
+        // Files and signatures are not for the driver's thread; at most a few a second get here.
+        std::thread([this, call, request, response, known] {
+          auto signed_response = join_.Sign(*request, known, api_.clock->Now());
+          if (signed_response.ok()) *response = *std::move(signed_response);
+          call.Finish(signed_response.status());
+        }).detach();
+      });
+  return call.reactor();
 }
 
 // ---- in
@@ -79,12 +102,13 @@ void Session::OnReadDone(bool ok) {
 void Session::HandleHello(const v1::Hello& hello) {
   auto event = HelloFromProto(hello, number_);
   if (!event.ok()) return End(event.status());
-  const auto& names = caller_.certificate_names;
-  if (!names.empty() && std::find(names.begin(), names.end(), hello.worker()) == names.end()) {
-    return End(FieldStatus(
-        absl::StatusCode::kPermissionDenied, "name",
-        absl::StrCat("the certificate is for ", names[0], ", not for worker ", hello.worker()),
-        "give the agent the --name of its certificate"));
+  if (!caller_.worker.empty() && caller_.worker != hello.worker()) {
+    const absl::Status denied = FieldStatus(absl::StatusCode::kPermissionDenied, "name",
+                                            absl::StrCat("the certificate is for ", caller_.worker,
+                                                         ", not for worker ", hello.worker()),
+                                            "give the agent the --name of its certificate");
+    Audit(api_, kMethod, &caller_, hello.worker(), "", peer_, denied);
+    return End(denied);
   }
   const int64_t ahead = hello.highest_term() - api_.driver->term();
   if (ahead > 0 && api_.driver->restored() && ahead <= kMaxTermsAhead && !raised_) {
@@ -151,17 +175,17 @@ void Session::HandleChecked(const v1::PathChecked& checked) {
   ReadNext();
 }
 
-bool Session::MayTell(const std::string& job, int64_t epoch) {
+bool Session::MayTell(const std::string& job, int64_t epoch, int rank) {
   absl::MutexLock lock(&mu_);
-  return gangs_.count({job, epoch}) > 0;
+  return ranks_.count({job, epoch, rank}) > 0;
 }
 
 void Session::HandleTelemetry(const v1::Telemetry& telemetry) {
   const TelemetryKey key{
       JobId(telemetry.job_id()), telemetry.epoch(), telemetry.rank(),
       telemetry.stream() == v1::Telemetry::LOG ? TelemetryStream::kLog : TelemetryStream::kEvents};
-  absl::StatusOr<int64_t> end = absl::PermissionDeniedError("this worker was not given that gang");
-  if (MayTell(telemetry.job_id(), telemetry.epoch())) {
+  absl::StatusOr<int64_t> end = absl::PermissionDeniedError("this worker was not given that rank");
+  if (MayTell(telemetry.job_id(), telemetry.epoch(), telemetry.rank())) {
     end = api_.telemetry->Append(key, telemetry.offset(), telemetry.data());
   }
   if (end.ok()) {
@@ -212,12 +236,15 @@ void Session::SendOrder(const Send& send, v1::CoordinatorMessage message) {
       // The report sequence shows that the gang was this agent's, also where it is to be killed
       // now.
       for (const Verdict& verdict : welcome->verdicts) {
-        if (verdict.keep || verdict.report_sequence > 0)
-          gangs_.insert({verdict.job.value(), verdict.epoch});
+        if (!verdict.keep && verdict.report_sequence == 0) continue;
+        for (const int rank : verdict.ranks)
+          ranks_.insert({verdict.job.value(), verdict.epoch, rank});
       }
     } else if (const auto* start = std::get_if<StartGangOrder>(&send.order)) {
-      if (gangs_.size() >= kMaxRememberedGangs) gangs_.erase(gangs_.begin());
-      gangs_.insert({start->job.value(), start->epoch});
+      for (const RankPlace& place : start->ranks) {
+        if (ranks_.size() >= kMaxRememberedRanks) ranks_.erase(ranks_.begin());
+        ranks_.insert({start->job.value(), start->epoch, place.rank});
+      }
     }
   }
   Post(std::move(message));

@@ -10,11 +10,13 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "coordinator/api/call.h"
+#include "coordinator/api/join.h"
 #include "coordinator/workers/hub.h"
 #include "proto/workers.grpc.pb.h"
 
@@ -53,8 +55,8 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   void ReadNext();
   void HandleChecked(const v1::PathChecked& checked);
   void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Whether this agent was given the gang, so may tell of it.
-  bool MayTell(const std::string& job, int64_t epoch);
+  // Whether this agent was given the rank, so may tell of it.
+  bool MayTell(const std::string& job, int64_t epoch, int rank);
   void AddTelemetryOffsets(v1::Welcome* welcome);
 
   const ApiContext& api_;
@@ -63,6 +65,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   std::shared_ptr<Session> self_;  // until OnDone
   uint64_t number_ = 0;
   Caller caller_;
+  std::string peer_;
 
   // Only touched between a read and the next one.
   v1::AgentMessage incoming_;
@@ -72,7 +75,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   absl::Mutex mu_;
   WorkerId worker_ ABSL_GUARDED_BY(mu_);  // empty before Hello
   std::vector<v1::HeldGang> held_ ABSL_GUARDED_BY(mu_);
-  std::set<std::pair<std::string, int64_t>> gangs_ ABSL_GUARDED_BY(mu_);
+  std::set<std::tuple<std::string, int64_t, int>> ranks_ ABSL_GUARDED_BY(mu_);
   std::deque<v1::CoordinatorMessage> outbox_ ABSL_GUARDED_BY(mu_);
   v1::CoordinatorMessage outgoing_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
@@ -81,13 +84,18 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
 
 class WorkersService : public v1::Workers::CallbackService {
  public:
-  WorkersService(const ApiContext& api, WorkerHub& hub) : api_(api), hub_(hub) {}
+  WorkersService(const ApiContext& api, WorkerHub& hub, JoinDesk& join)
+      : api_(api), hub_(hub), join_(join) {}
+  grpc::ServerUnaryReactor* Join(grpc::CallbackServerContext* context,
+                                 const v1::JoinRequest* request,
+                                 v1::JoinResponse* response) override;
   grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* Session(
       grpc::CallbackServerContext* context) override;
 
  private:
   const ApiContext& api_;
   WorkerHub& hub_;
+  JoinDesk& join_;
 };
 
 }  // namespace ll

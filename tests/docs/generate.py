@@ -95,7 +95,7 @@ def proto(_build):
     """The sources themselves, comments included: they are the reference."""
     parts = [f"# Protocol\n{MADE}\nThe gRPC services and messages with their comments. `Jobs` and `Admin` are for users' programs (`grpcurl` finds them by "
              "reflection), `Workers` for agents. Fields are only added; numbers are never used again.\n"]
-    for name in ("jobs", "job", "schedules", "admin", "errors", "workers"):
+    for name in ("jobs", "job", "schedules", "admin", "errors", "auth", "workers"):
         text = (ROOT / "proto" / f"{name}.proto").read_text()
         head = re.match(r"((?://.*\n)*)", text)[1]
         body = re.sub(r"^(syntax|package|import|option) .*\n", "", text[len(head):], flags=re.M).strip("\n")

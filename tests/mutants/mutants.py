@@ -30,7 +30,7 @@ MUTANTS = [
      "  BeginStop(job, StopKind::kKill, job.attempt->stop_reason);\n", "  job.deadline = absl::InfiniteDuration();\n"),
     ("request ids are not durable", "scheduler_submit.cc", "    effects_.records.push_back(PutRequest{request});\n", ""),
     ("request ids are not remembered", "scheduler_submit.cc",
-     "    requests_[{event.user, event.request_id}] = std::move(request);\n", ""),
+     "    requests_[{owner, event.request_id}] = std::move(request);\n", ""),
     ("a submission is not durable", "scheduler_submit.cc", "  effects_.records.push_back(PutSubmission{job.id, job.payload});\n", ""),
     ("a transition is not durable", "scheduler.cc", "  effects_.records.push_back(PutTransition{job.id, job.transitions++, transition});\n  job.history",
      "  job.history"),

@@ -46,9 +46,11 @@ Agent::Agent(AgentOptions options, Clock& clock, Random& random, Link& link, Age
   setup_.incarnation = RandomHex(random, 16);
   setup_.trainer_threads = options_.trainer_threads;
   const bool gpu = options_.gpu_slots;
+  setup_.sandbox = options_.sandbox;
   setup_.slot_environment = [gpu](int slot) {
-    return std::map<std::string, std::string>{
-        {"CUDA_VISIBLE_DEVICES", gpu ? absl::StrCat(slot) : ""}};
+    std::map<std::string, std::string> out = TrainerEnvironment();
+    out["CUDA_VISIBLE_DEVICES"] = gpu ? absl::StrCat(slot) : "";
+    return out;
   };
   setup_.on_event = [this](const GangKey& key, int rank, const TrainerEvent& event) {
     metrics_.OnEvent(key, rank, event);

@@ -44,6 +44,7 @@ struct AgentOptions {
   std::vector<v1::Slot> slots;
   bool gpu_slots = false;  // a slot's index is a GPU's
   Roots roots;
+  std::shared_ptr<const TrainerSandbox> sandbox;  // null: trainers are not confined
   int trainer_threads = 0;
   // What ranks get to write a checkpoint when the agent itself is asked to end.
   absl::Duration shutdown_grace = absl::Seconds(60);

@@ -5,12 +5,15 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
@@ -21,6 +24,7 @@
 #include "worker/agent/agent.h"
 #include "worker/agent/connection.h"
 #include "worker/agent/gpu_metrics.h"
+#include "worker/agent/join.h"
 #include "worker/agent/options.h"
 #include "worker/agent/preflight.h"
 
@@ -181,6 +185,7 @@ std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics,
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "join") == 0) return RunJoinCommand(argc - 1, argv + 1);
   std::optional<int> exit_code;
   absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
@@ -190,11 +195,23 @@ int Main(int argc, char** argv) {
     std::fputs((options->json ? PreflightJson(checks) : PreflightTable(checks)).c_str(), stdout);
     return Passed(checks) ? 0 : 1;
   }
+  // A dump of this process would hold its token and key. Trainers inherit that.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
   const ServiceNotify notify = ServiceNotify::FromEnvironment();
   const int signal_fd = SignalFd();
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   InstallSpdlogSink("ll-worker");
   if (options->verbose) SetLogLevel(LogLevel::kDebug);
+
+  AgentOptions& agent_options = options->agent;
+  const std::string job_store = agent_options.job_store.empty()
+                                    ? absl::StrCat(agent_options.work_dir, "/jobs")
+                                    : agent_options.job_store;
+  auto sandbox = TrainerSandbox::Make(options->sandbox, agent_options.roots, job_store);
+  if (!sandbox.ok()) return PrintError(sandbox.status(), 2);
+  LL_LOG(kInfo) << (*sandbox)->description();
+  agent_options.sandbox = *sandbox;
 
   AgentMetrics metrics("0.1.0");
   auto http = HttpServer::Start(options->http, PagesOf(metrics, *options));

@@ -1,6 +1,7 @@
 #include "worker/agent/gang.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -80,7 +82,7 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Start(const GangSetup& setup, Clock&
   LL_ASSIGN_OR_RETURN(ReportJournal journal, ReportJournal::Open(notes, files));
   std::unique_ptr<Gang> gang(new Gang(setup, clock, order, std::move(journal)));
   for (auto& rank : gang->ranks_) {
-    const absl::Status status = gang->StartRank(*rank);
+    const absl::Status status = gang->StartRank(*rank, spec);
     if (!status.ok()) {
       gang->ranks_.clear();  // ends those that were started
       gang->RemoveNotes();
@@ -153,7 +155,18 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Reopen(const GangSetup& setup, Clock
   return gang;
 }
 
-absl::Status Gang::StartRank(Rank& rank) {
+absl::Status Gang::ConfineRank(RankCommand& command, const v1::JobSpec& spec) const {
+  if (setup_.sandbox == nullptr) return absl::OkStatus();
+  command.user = setup_.sandbox->user();
+  // The attempt's folder is the trainer's; what the agent itself writes there it has opened or
+  // made.
+  if (command.user && chown(out_.c_str(), command.user->uid, command.user->gid) != 0)
+    return ErrnoStatus(errno, "cannot give away", out_);
+  LL_ASSIGN_OR_RETURN(command.sandbox, setup_.sandbox->RulesFor(spec, out_));
+  return absl::OkStatus();
+}
+
+absl::Status Gang::StartRank(Rank& rank, const v1::JobSpec& spec) {
   RankCommand command;
   command.argv = {setup_.trainer,  "run",
                   "--spec",        absl::StrCat(out_, "/spec.json"),
@@ -178,6 +191,7 @@ absl::Status Gang::StartRank(Rank& rank) {
   command.log_path = rank.log_cursor.path();
   command.mark =
       absl::StrCat(setup_.incarnation, "/", key_.job_id, "/", key_.epoch, "/", rank.rank, "/");
+  LL_RETURN_IF_ERROR(ConfineRank(command, spec));
   LL_RETURN_IF_ERROR(rank.events.Open(rank.events_cursor.path()));
   LL_ASSIGN_OR_RETURN(rank.process, setup_.host->StartRank(command));
   LL_LOG(kInfo) << key_.ToString() << " rank " << rank.rank << " started on slot " << rank.slot

@@ -24,6 +24,7 @@
 #include "worker/agent/report_journal.h"
 #include "worker/agent/spool.h"
 #include "worker/agent/trainer_event.h"
+#include "worker/agent/trainer_sandbox.h"
 
 namespace ll {
 
@@ -36,8 +37,9 @@ struct GangSetup {
       state_dir;  // the agent's own notes: STATE_DIR/JOB_ID.eNNNN/{order.json,reports.jsonl}
   std::string fabric_host;  // rank 0 listens here
   std::string incarnation;
-  int trainer_threads = 0;  // 0: the trainer decides
-  // Environment of the process on a slot (CUDA_VISIBLE_DEVICES).
+  int trainer_threads = 0;                        // 0: the trainer decides
+  std::shared_ptr<const TrainerSandbox> sandbox;  // null: none
+  // Environment of the process on a slot.
   std::function<std::map<std::string, std::string>(int slot)> slot_environment;
   // Called for every event of a rank; for metrics.
   std::function<void(const GangKey&, int rank, const TrainerEvent&)> on_event;
@@ -118,7 +120,8 @@ class Gang {
   };
 
   Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJournal journal);
-  absl::Status StartRank(Rank& rank);
+  absl::Status StartRank(Rank& rank, const v1::JobSpec& spec);
+  absl::Status ConfineRank(RankCommand& command, const v1::JobSpec& spec) const;
   void HandleEvent(Rank& rank, absl::string_view line);
   void Warn(Rank& rank, const std::string& message);
   void WriteEvent(Rank& rank, absl::string_view line);

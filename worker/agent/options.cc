@@ -32,6 +32,8 @@ struct Flags {
   int cpu_slots = 0, trainer_threads = 0;
   int64_t slot_memory = 0, shutdown_grace = 60;
   std::vector<std::string> roots;
+  std::vector<std::string> trainer_read;
+  std::string trainer_sandbox = "auto", trainer_user;
   bool verbose = false, http_public = false, json = false;
 };
 
@@ -61,6 +63,17 @@ void Declare(CLI::App& app, Flags& f) {
       ->check(CLI::PositiveNumber);
   app.add_option("--trainer", f.trainer,
                  "The trainer program; default: ll-trainer beside this one");
+  app.add_option(
+         "--trainer-sandbox", f.trainer_sandbox,
+         "auto: the kernel's Landlock confines trainers to their job's files where there is "
+         "one; required: no start without; off")
+      ->check(CLI::IsMember({"auto", "required", "off"}))
+      ->capture_default_str();
+  app.add_option("--trainer-read", f.trainer_read,
+                 "Folder that confined trainers may read besides (again for more)");
+  app.add_option(
+      "--trainer-user", f.trainer_user,
+      "Account that trainers run as, of an agent that runs as root; default: the agent's");
   app.add_option("--trainer-threads", f.trainer_threads,
                  "Threads of each trainer; default: the CPUs divided by the CPU slots")
       ->check(CLI::Range(1, 4096));
@@ -94,6 +107,7 @@ void Declare(CLI::App& app, Flags& f) {
       ->capture_default_str();
   app.add_flag("-v,--verbose", f.verbose, "Log more");
   AddConfigFile(app);
+  app.footer("\nAlso, with a --help of its own: ll-worker join.");
   auto* preflight = app.add_subcommand(
       "preflight",
       "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, "
@@ -217,6 +231,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   out.channel.ca_file = flags.tls_ca;
   out.channel.cert_file = flags.tls_cert;
   out.channel.key_file = flags.tls_key;
+  out.channel.watch_files = true;
   LL_ASSIGN_OR_RETURN(out.channel.token, ReadToken(flags.token_file));
   AgentOptions& agent = out.agent;
   agent.host = HostName();
@@ -237,6 +252,12 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   absl::StatusOr<std::string> trainer = TrainerPath(flags.trainer);
   if (trainer.ok()) agent.trainer = *std::move(trainer);
   out.trainer_error = trainer.status();
+  out.sandbox.mode = flags.trainer_sandbox == "off"        ? SandboxMode::kOff
+                     : flags.trainer_sandbox == "required" ? SandboxMode::kRequired
+                                                           : SandboxMode::kAuto;
+  out.sandbox.trainer = agent.trainer;
+  out.sandbox.extra_read = flags.trainer_read;
+  out.sandbox.user = flags.trainer_user;
   agent.nvlink_domain = flags.nvlink_domain;
   agent.rack = flags.rack;
   agent.fabric_host = flags.fabric_host.empty() ? LocalAddressTowards(first) : flags.fabric_host;

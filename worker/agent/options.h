@@ -13,6 +13,7 @@ namespace ll {
 struct WorkerOptions {
   AgentOptions agent;  // without http_address, which is known once the port is
   ChannelConfig channel;
+  TrainerSandboxOptions sandbox;
   std::string http;
   bool verbose = false;
   // `ll-worker preflight`: look at the host and end. What else ends the start is then a finding:

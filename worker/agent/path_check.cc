@@ -1,10 +1,12 @@
 #include "worker/agent/path_check.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
@@ -19,36 +21,58 @@ namespace {
 constexpr int64_t kMaxJsonBytes = 64 << 20;
 constexpr char kIndex[] = "model.safetensors.index.json";
 
-// Bytes of a plain file; a FIFO or a device would hang whoever reads it.
-absl::StatusOr<int64_t> PlainFileBytes(const std::string& path) {
-  struct stat st;
-  if (stat(path.c_str(), &st) != 0) return ErrnoStatus(errno, "cannot open", path);
-  if (!S_ISREG(st.st_mode)) return MakeFieldError({"path", "a file", path});
-  if (st.st_size == 0) return MakeFieldError({"path", "a file with content", path});
-  return st.st_size;
+// An open file of the host that a job may read.
+class OpenFile {
+ public:
+  static absl::StatusOr<OpenFile> Beneath(const Roots& roots, const std::string& path) {
+    LL_ASSIGN_OR_RETURN(const int fd, OpenBeneath(roots, "path", path));
+    return OpenFile(fd, path);
+  }
+  OpenFile(OpenFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(other.path_) {}
+  OpenFile& operator=(OpenFile&&) = delete;
+  ~OpenFile() {
+    if (fd_ >= 0) close(fd_);
+  }
+  // Bytes of a plain file; a FIFO or a device would hang whoever reads it.
+  absl::StatusOr<int64_t> PlainBytes() const {
+    struct stat st;
+    if (fstat(fd_, &st) != 0) return ErrnoStatus(errno, "cannot read", path_);
+    if (!S_ISREG(st.st_mode)) return MakeFieldError({"path", "a file", path_});
+    if (st.st_size == 0) return MakeFieldError({"path", "a file with content", path_});
+    return st.st_size;
+  }
+  absl::StatusOr<std::string> Read() const { return ReadPlainFd(fd_, path_, kMaxJsonBytes); }
+
+ private:
+  OpenFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  int fd_;
+  std::string path_;
+};
+
+absl::StatusOr<int64_t> PlainFileBytes(const Roots& roots, const std::string& path) {
+  LL_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Beneath(roots, path));
+  return file.PlainBytes();
 }
 
-absl::StatusOr<nlohmann::json> ReadObject(const std::string& path) {
-  LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(path));
-  if (bytes > kMaxJsonBytes) {
-    return MakeFieldError({path, "at most 64 MiB", absl::StrCat(bytes, " bytes")});
-  }
-  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+absl::StatusOr<nlohmann::json> ReadObject(const Roots& roots, const std::string& path) {
+  LL_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Beneath(roots, path));
+  LL_RETURN_IF_ERROR(file.PlainBytes().status());
+  LL_ASSIGN_OR_RETURN(const std::string text, file.Read());
   auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return MakeFieldError({path, "a JSON object", "something else"});
   return json;
 }
 
-absl::Status CheckWeights(const std::string& folder) {
+absl::Status CheckWeights(const Roots& roots, const std::string& folder) {
   const std::string index = absl::StrCat(folder, "/", kIndex);
   if (!FileExists(index)) {
-    const auto bytes = PlainFileBytes(absl::StrCat(folder, "/model.safetensors"));
+    const auto bytes = PlainFileBytes(roots, absl::StrCat(folder, "/model.safetensors"));
     if (bytes.ok()) return absl::OkStatus();
     return MakeFieldError({"path", absl::StrCat("model.safetensors or ", kIndex),
                            absl::StrCat("neither in ", folder)},
                           absl::StatusCode::kNotFound);
   }
-  LL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadObject(index));
+  LL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadObject(roots, index));
   const auto map = json.find("weight_map");
   if (map == json.end() || !map->is_object() || map->empty())
     return MakeFieldError({index, "a weight_map", "none"});
@@ -59,25 +83,25 @@ absl::Status CheckWeights(const std::string& folder) {
     shards.insert(shard.get<std::string>());
   }
   for (const std::string& shard : shards)
-    LL_RETURN_IF_ERROR(PlainFileBytes(absl::StrCat(folder, "/", shard)).status());
+    LL_RETURN_IF_ERROR(PlainFileBytes(roots, absl::StrCat(folder, "/", shard)).status());
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> CheckModel(const std::string& folder) {
+absl::StatusOr<std::string> CheckModel(const Roots& roots, const std::string& folder) {
   if (!IsDirectory(folder)) {
     return MakeFieldError({"path", "a Hugging Face folder", absl::StrCat("no folder ", folder)},
                           absl::StatusCode::kNotFound);
   }
   LL_ASSIGN_OR_RETURN(const nlohmann::json config,
-                      ReadObject(absl::StrCat(folder, "/config.json")));
-  LL_RETURN_IF_ERROR(CheckWeights(folder));
+                      ReadObject(roots, absl::StrCat(folder, "/config.json")));
+  LL_RETURN_IF_ERROR(CheckWeights(roots, folder));
   return config.dump();
 }
 
 // A token file, a text file or a folder of them; the trainer reads what is inside.
-absl::Status CheckData(const std::string& file) {
+absl::Status CheckData(const Roots& roots, const std::string& file) {
   if (IsDirectory(file)) return absl::OkStatus();
-  LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(file));
+  LL_ASSIGN_OR_RETURN(const int64_t bytes, PlainFileBytes(roots, file));
   if (IsTextFileName(file) || bytes % 2 == 0) return absl::OkStatus();
   return MakeFieldError({"path", "a token file, of 2 or 4 bytes a token",
                          absl::StrCat(file, " of ", bytes, " bytes")});
@@ -92,11 +116,11 @@ v1::PathChecked CheckRegisteredPath(const Roots& roots, const v1::CheckPath& che
       roots.empty() ? check.path() : ResolveBeneath(roots, "path", check.path());
   absl::Status status = path.status();
   if (status.ok() && check.kind() == v1::CheckPath::MODEL) {
-    auto config = CheckModel(*path);
+    auto config = CheckModel(roots, *path);
     if (config.ok()) out.set_config_json(*std::move(config));
     status = config.status();
   } else if (status.ok()) {
-    status = CheckData(*path);
+    status = CheckData(roots, *path);
   }
   if (!status.ok()) out.set_refused(std::string(status.message()));
   return out;

@@ -195,6 +195,9 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const RankComman
     options.argv.push_back(word);
   }
   options.environment = command.environment;
+  options.inherit_environment = false;
+  options.sandbox = command.sandbox.get();
+  options.user = command.user;
   options.environment[kMarkName] = command.mark;
   options.working_directory = command.working_directory;
   options.inherited_fds = {{0, null.value},

@@ -20,10 +20,12 @@ namespace ll {
 struct RankCommand {
   // The trainer and its arguments; "--events-fd A --control-fd B" is appended.
   std::vector<std::string> argv;
-  std::map<std::string, std::string> environment;
+  std::map<std::string, std::string> environment;  // all of it
   std::string working_directory;
-  std::string log_path;  // gets standard output and standard error, appended
-  std::string mark;      // process_marker.h
+  std::string log_path;                         // gets standard output and standard error, appended
+  std::string mark;                             // process_marker.h
+  std::shared_ptr<const SandboxRules> sandbox;  // null: none
+  std::optional<UserIdentity> user;
 };
 
 class RankProcess {

@@ -1,6 +1,12 @@
 #include "worker/agent/roots.h"
 
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <cstdlib>
 #include <filesystem>
@@ -66,6 +72,57 @@ absl::StatusOr<std::string> ResolveBeneath(const Roots& roots, absl::string_view
   return MakeFieldError(
       {field, absl::StrCat("a path beneath one of this worker's roots (", known, ")"), path},
       absl::StatusCode::kPermissionDenied);
+}
+
+namespace {
+
+// Of a path that is beneath a root: that root's folder.
+std::string RootOf(const Roots& roots, const std::string& real) {
+  for (const auto& [name, folder] : roots) {
+    if (IsBeneath(real, folder)) return folder;
+  }
+  return "/";
+}
+
+// openat2 beneath `folder`, without links; -1 with errno.
+int OpenRest(int folder, const char* rest) {
+  open_how how{};
+  how.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return static_cast<int>(syscall(SYS_openat2, folder, rest, &how, sizeof how));
+}
+
+}  // namespace
+
+absl::StatusOr<int> OpenBeneath(const Roots& roots, absl::string_view field,
+                                const std::string& path) {
+  std::string real;
+  if (roots.empty()) {
+    LL_ASSIGN_OR_RETURN(real, RealPath(field, path));
+  } else {
+    LL_ASSIGN_OR_RETURN(real, ResolveBeneath(roots, field, path));
+  }
+  const std::string root = RootOf(roots, real);
+  const int folder = open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return ErrnoStatus(errno, "cannot open", root);
+  std::string rest = real.substr(root == "/" ? 0 : root.size());
+  rest.erase(0, rest.find_first_not_of('/'));
+  int fd = OpenRest(folder, rest.empty() ? "." : rest.c_str());
+  int error = errno;
+  // Before Linux 5.6: the last part at least is no link.
+  if (fd < 0 && error == ENOSYS) {
+    fd = openat(folder, rest.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+    error = errno;
+  }
+  close(folder);
+  if (fd >= 0) return fd;
+  if (error == ELOOP || error == EXDEV) {
+    return FieldStatus(absl::StatusCode::kPermissionDenied, field,
+                       absl::StrCat(path, " was changed into a link while it was looked at"));
+  }
+  absl::Status status = Annotate(ErrnoStatus(error, "cannot open", path), field);
+  SetErrorField(status, field);
+  return status;
 }
 
 namespace {

@@ -24,6 +24,13 @@ absl::Status AddRoot(absl::string_view text, Roots& roots);
 absl::StatusOr<std::string> ResolveBeneath(const Roots& roots, absl::string_view field,
                                            const std::string& path);
 
+// Opens such a file for reading without waiting for it (a FIFO has no reader's end to wait for
+// here); the caller closes it. The kernel walks from the root's folder and follows no link
+// (openat2, RESOLVE_BENEATH): a link that is put in place of a folder after the check is refused
+// (PermissionDenied). With no roots every file of the host can be opened.
+absl::StatusOr<int> OpenBeneath(const Roots& roots, absl::string_view field,
+                                const std::string& path);
+
 // Resolves every path key of the spec in place. With no roots the spec stays as it is.
 absl::Status ResolveSpecPaths(const Roots& roots, v1::JobSpec& spec);
 
