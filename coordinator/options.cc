@@ -19,7 +19,10 @@ namespace {
 
 // What a person types as `ll-coordinator NAME …` (main.cc).
 constexpr char kFooter[] =
-    "\nOther commands, each with --help: ll-coordinator audit, ll-coordinator pki.";
+    "\nSubcommands:\n"
+    "  audit                       Check the audit log\n"
+    "  pki                         Certificates and join tokens of this cluster\n"
+    "Each stands first and has a --help of its own.";
 
 void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
   app.add_option("--tokens", o.tokens,
