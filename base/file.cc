@@ -91,10 +91,11 @@ absl::StatusOr<std::string> ReadPlainFd(int fd, const std::string& path, int64_t
   struct stat s;
   if (fstat(fd, &s) != 0) return ErrnoStatus(errno, "cannot read", path);
   if (!S_ISREG(s.st_mode))
-    return MakeFieldError({path, "a plain file", S_ISDIR(s.st_mode) ? "a folder" : "a device or a pipe"});
+    return MakeFieldError(
+        {path, "a plain file", S_ISDIR(s.st_mode) ? "a folder" : "a device or a pipe"});
   if (s.st_size > max_bytes) {
-    return MakeFieldError({path, absl::StrCat("at most ", max_bytes, " bytes"),
-                           absl::StrCat(s.st_size, " bytes")});
+    return MakeFieldError(
+        {path, absl::StrCat("at most ", max_bytes, " bytes"), absl::StrCat(s.st_size, " bytes")});
   }
   std::string out(static_cast<size_t>(s.st_size), '\0');
   size_t done = 0;

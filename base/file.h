@@ -16,8 +16,8 @@ namespace ll {
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
-// Of a plain file of at most `max_bytes`; for paths that others chose: a FIFO or a device is refused (InvalidArgument) and
-// never waited for.
+// Of a plain file of at most `max_bytes`; for paths that others chose: a FIFO or a device is
+// refused (InvalidArgument) and never waited for.
 absl::StatusOr<std::string> ReadPlainFile(const std::string& path, int64_t max_bytes);
 // The same of an open file; `path` is for messages.
 absl::StatusOr<std::string> ReadPlainFd(int fd, const std::string& path, int64_t max_bytes);

@@ -52,8 +52,8 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
 }
 
 void ApplyServerLimits(grpc::ServerBuilder& builder) {
-  // What all connections hold together, headers that never end included: beyond it gRPC cancels
-  // streams and closes connections.
+  // What all connections hold together for messages and buffers: beyond it gRPC cancels streams
+  // and closes connections. Headers that never end are not in it (docs/security.md).
   builder.SetResourceQuota(grpc::ResourceQuota("ll").Resize(kMaxTransportBytes));
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);

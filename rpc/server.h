@@ -16,9 +16,9 @@ struct ServerTls {
   std::string client_ca_file;       // client certificates are asked for and checked against it
 };
 
-// Files that are replaced are used from the next handshake on (the key first, then the certificate).
-// Errors: unreadable PEM file, a key of another certificate or that everybody may read, only one of
-// certificate and key, a client CA without a certificate.
+// Files that are replaced are used from the next handshake on (the key first, then the
+// certificate). Errors: unreadable PEM file, a key of another certificate or that everybody may
+// read, only one of certificate and key, a client CA without a certificate.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const ServerTls& tls);
 
