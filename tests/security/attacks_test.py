@@ -164,6 +164,11 @@ class JoiningTest(AttackCase):
             while "w7" not in service.llctl("workers", "list").stdout:
                 self.assertLess(time.monotonic(), until)
                 time.sleep(0.1)
+            for process in (worker, service.process):  # what others on the host may look at
+                for name in ("cmdline", "environ"):
+                    seen = pathlib.Path(f"/proc/{process.pid}/{name}").read_text()
+                    for secret in (join.strip(), service.token):
+                        self.assertNotIn(secret, seen)
         finally:
             worker.terminate()
             worker.wait(DEADLINE_S)
@@ -193,6 +198,9 @@ class JoiningTest(AttackCase):
         while service.run_code("llctl", "list") != 6:
             self.assertLess(time.monotonic(), until)
             time.sleep(0.1)
+        log = (self.root / "data/audit.jsonl").read_text()
+        for secret in (join.strip(), token, service.token):
+            self.assertNotIn(secret, log)
         self.assertIn("all follow", service.run("ll-coordinator", "audit", "verify", "--data-dir", self.root / "data").stdout)
 
 
