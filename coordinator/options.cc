@@ -21,7 +21,12 @@ namespace {
 
 // What a person types as `ll-coordinator NAME …` (main.cc).
 constexpr char kFooter[] =
-    "\nOther commands, each with --help: ll-coordinator audit, backup, pki,\nrestore.";
+    "\nSubcommands:\n"
+    "  audit                       Check the audit log\n"
+    "  backup                      Copy the store to a file\n"
+    "  pki                         Certificates and join tokens of this cluster\n"
+    "  restore                     Fill a store from a backup\n"
+    "Each stands first and has a --help of its own.";
 
 void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
   app.add_option("--tokens", o.tokens,

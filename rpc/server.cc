@@ -1,5 +1,6 @@
 #include "rpc/server.h"
 
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
@@ -12,6 +13,7 @@ namespace {
 constexpr int kMaxRequestBytes = 4 << 20;
 constexpr int kMaxStreamsPerConnection = 256;
 constexpr int kMaxMetadataBytes = 16 << 10;
+constexpr size_t kMaxTransportBytes = 48 << 20;
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinClientPingMs = 5'000;
@@ -50,6 +52,9 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
 }
 
 void ApplyServerLimits(grpc::ServerBuilder& builder) {
+  // What all connections hold together for messages and buffers: beyond it gRPC cancels streams
+  // and closes connections. Headers that never end are not in it (docs/security.md).
+  builder.SetResourceQuota(grpc::ResourceQuota("ll").Resize(kMaxTransportBytes));
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);

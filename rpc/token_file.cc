@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -68,7 +69,13 @@ absl::StatusOr<TokenEntry> ParseLine(absl::string_view line) {
 absl::Status Write(const std::string& path, const std::vector<TokenEntry>& entries) {
   std::string text;
   for (const TokenEntry& entry : entries) text += LineOf(entry);
-  return WriteFileAtomic(path, text, 0600);
+  // A file that is there keeps its owner and mode: the coordinator's account reads it.
+  struct stat st;
+  const bool there = stat(path.c_str(), &st) == 0;
+  LL_RETURN_IF_ERROR(WriteFileAtomic(path, text, there ? st.st_mode & 0777 : 0600));
+  if (there && geteuid() == 0 && chown(path.c_str(), st.st_uid, st.st_gid) != 0)
+    return ErrnoStatus(errno, "cannot give back", path);
+  return absl::OkStatus();
 }
 
 }  // namespace

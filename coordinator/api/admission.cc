@@ -455,7 +455,8 @@ absl::Status CheckPath(absl::string_view field, const std::string& path,
   }
   // Where a process's own view of the host is, and what never ends.
   for (absl::string_view folder : {"/proc", "/sys", "/dev"}) {
-    if (path == folder || absl::StartsWith(path, absl::StrCat(folder, "/")))
+    const bool beneath = path == folder || absl::StartsWith(path, absl::StrCat(folder, "/"));
+    if (beneath && !absl::StartsWith(path, "/dev/shm/"))
       return MakeFieldError({field, absl::StrCat("a path outside ", folder), found});
   }
   if (path.size() >= PATH_MAX || std::any_of(path.begin(), path.end(), [](char c) {

@@ -169,9 +169,10 @@ void AuditLog::Put(const AuditEntry& entry, int64_t suppressed) {
   pending_.push_back(line + "\n");
   const bool was_well = failed_.ok();
   failed_ = Flush();
-  if (was_well && !failed_.ok())
+  if (was_well && !failed_.ok()) {
     LL_LOG(kError) << "the audit log cannot be written, so changes are refused: "
                    << failed_.message();
+  }
 }
 
 absl::Status AuditLog::Flush() {
@@ -233,9 +234,10 @@ void AuditLog::SyncOften() {
       if (copy < 0 && stopping_) return;
     }
     if (copy < 0) continue;
-    if (fdatasync(copy) != 0)
+    if (fdatasync(copy) != 0) {
       LL_LOG(kError) << "the audit log cannot be synced: "
                      << ErrnoStatus(errno, "sync", kName).message();
+    }
     close(copy);
   }
 }

@@ -94,7 +94,7 @@ class Authenticator {
         tenants_(tenants),
         tokens_file_(options_.tokens_file, clock),
         keys_file_(options_.oidc.keys_file, clock) {}
-  void ReloadWhenChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool ReloadWhenChanged(bool at_once = false) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<Holder> HolderOf(const std::string& token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status TakeCall(const std::string& who, double per_second)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

