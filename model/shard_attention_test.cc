@@ -10,6 +10,8 @@
 #include <random>
 
 #include "base/status_matchers.h"
+#include "kernels/flash_attention/flash_attention.h"
+#include "kernels/flash_attention/flash_attention_torch.h"
 #include "model/ring_attention.h"
 #include "model/testing_peers.h"
 
@@ -254,27 +256,26 @@ TEST(RingAttention, WorkIsEqual) {
   }
 }
 
-// Where shards begin at the kernels' tiles a rank computes what one rank does, bit for bit.
-TEST(ShardedAttention, ForwardIsEqualBitForBitWhereTilesAlign) {
+void ExpectForwardBits(int64_t tokens, std::initializer_list<at::ScalarType> types) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   at::manual_seed(seed);
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+  for (const at::ScalarType dtype : types) {
     for (const auto& [heads, kv_heads] :
          {std::pair<int64_t, int64_t>{4, 4}, {6, 2}, {9, 3}, {4, 1}}) {
-      constexpr int64_t kTokens = 1024, kHeadDim = 32;
+      constexpr int64_t kHeadDim = 32;
       const LlamaConfig config = Config(heads, kv_heads, kHeadDim, "llama");
-      const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, kTokens / 4};
+      const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, tokens / 4};
       LL_ASSERT_OK_AND_ASSIGN(const AttentionPlan whole,
-                              MakeAttentionPlan(config, spec, kTokens, {}));
-      const at::Tensor qkv = at::randn({kTokens, (heads + 2 * kv_heads) * kHeadDim}).to(dtype);
-      at::Tensor out = at::empty({kTokens, heads * kHeadDim}, dtype),
-                 lse = at::empty({heads, kTokens}, at::kFloat);
+                              MakeAttentionPlan(config, spec, tokens, {}));
+      const at::Tensor qkv = at::randn({tokens, (heads + 2 * kv_heads) * kHeadDim}).to(dtype);
+      at::Tensor out = at::empty({tokens, heads * kHeadDim}, dtype),
+                 lse = at::empty({heads, tokens}, at::kFloat);
       AttentionForward(whole, 0, qkv, out, lse);
       for (const int ranks : {2, 4, 8}) {
         ThreadPeers::Run(ranks, [&](ThreadPeers& peers) {
           LL_ASSERT_OK_AND_ASSIGN(const ShardPlan plan,
-                                  MakeShardPlan(config, spec, kTokens, {}, ranks, peers.rank()));
+                                  MakeShardPlan(config, spec, tokens, {}, ranks, peers.rank()));
           const int64_t begin = plan.shard.begin, n = plan.local.tokens;
           at::Tensor received = at::empty({plan.ReceivedElements()}, dtype);
           at::Tensor mine = at::empty({n, heads * kHeadDim}, dtype),
@@ -289,6 +290,18 @@ TEST(ShardedAttention, ForwardIsEqualBitForBitWhereTilesAlign) {
       }
     }
   }
+}
+
+// Where shards begin at the kernels' tiles a rank computes what one rank does, bit for bit.
+TEST(ShardedAttention, ForwardIsEqualBitForBitWhereTilesAlign) {
+  ExpectForwardBits(1024, {at::kFloat, at::kBFloat16});
+}
+
+// A query of the fp32 passes does not depend on the others of its tile.
+TEST(ShardedAttention, ForwardInFp32IsEqualBitForBitEverywhere) {
+  if (!FlashAttentionUsable(at::empty({1, 1, 1, 32}))) GTEST_SKIP() << "torch's kernel computes";
+  ExpectForwardBits(1000, {at::kFloat});
+  if (!FlashAttentionSupported(32)) ExpectForwardBits(1003, {at::kBFloat16});
 }
 
 TEST(ShardedRow, RefusesWhatCannotBeDivided) {
