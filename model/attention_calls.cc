@@ -9,7 +9,13 @@ namespace {
 
 double ScaleOf(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(3))); }
 
-void TorchForward(const FlashAttentionForwardCall& c, bool causal) {
+// Where the result is wanted in fp32, not rounded, torch's kernel must be given fp32.
+at::Tensor Widened(const at::Tensor& t, const at::Tensor& result) {
+  return result.scalar_type() == at::kFloat ? t.to(at::kFloat) : t;
+}
+
+void TorchForward(FlashAttentionForwardCall c, bool causal) {
+  for (at::Tensor* t : {&c.q, &c.k, &c.v}) *t = Widened(*t, c.out);
   const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
   const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       WithZeroQueriesInFront(c.q, keys), c.k, c.v, 0.0, causal);
@@ -17,7 +23,8 @@ void TorchForward(const FlashAttentionForwardCall& c, bool causal) {
   c.lse.copy_(lse.narrow(2, keys - queries, queries));
 }
 
-void TorchBackward(const FlashAttentionBackwardCall& c, bool causal) {
+void TorchBackward(FlashAttentionBackwardCall c, bool causal) {
+  for (at::Tensor* t : {&c.q, &c.k, &c.v, &c.out, &c.dout}) *t = Widened(*t, c.dk);
   const int64_t queries = c.q.size(2), keys = causal ? c.k.size(2) : queries;
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       WithZeroQueriesInFront(c.dout, keys), WithZeroQueriesInFront(c.q, keys), c.k, c.v,
@@ -54,7 +61,7 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
 
 void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionForwardUsable(calls[0].q))
+  if (FlashAttentionUsable(calls[0].q))
     return FlashAttentionForward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionForwardCall& c : calls)
     c.q.is_cuda() ? CudaAttentionForward(c, causal) : TorchForward(c, causal);
@@ -62,7 +69,7 @@ void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bo
 
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionBackwardUsable(calls[0].q))
+  if (FlashAttentionUsable(calls[0].q))
     return FlashAttentionBackward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionBackwardCall& c : calls)
     c.q.is_cuda() ? CudaAttentionBackward(c, causal) : TorchBackward(c, causal);

@@ -22,9 +22,10 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
 // causal masks at the top left. Their results are dropped; going back they carry no gradient.
 at::Tensor WithZeroQueriesInFront(const at::Tensor& t, int64_t rows);
 
-// Calls scaled by 1/sqrt(D), with the project's kernel where it can run and torch's
-// elsewhere. Causal: with fewer queries than keys the queries are the
-// last ones. Backward calls of one list write disjoint elements of dk and dv.
+// Calls scaled by 1/sqrt(D), with the project's kernel where it can run and torch's elsewhere;
+// types as there (flash_attention_torch.h): results of bf16 may be wanted in fp32, which are not
+// rounded on a CPU. Causal: with fewer queries than keys the queries are the last ones. Backward
+// calls of one list write disjoint elements of dk and dv.
 void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal = true);
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal = true);
 

@@ -46,7 +46,7 @@ void CachedAttention::Dense(const at::Tensor& q, int64_t window, const KvCache::
                    queries = q.transpose(0, 1).unsqueeze(0),
                    result = out.view({n_, heads_, head_dim_}).transpose(0, 1).unsqueeze(0);
   const bool banded = window > 0 && total > window;
-  if (q.is_cuda() || (!banded && FlashAttentionForwardUsable(queries))) {
+  if (q.is_cuda() || (!banded && FlashAttentionUsable(queries))) {
     const at::Tensor lse = at::empty({1, heads_, n_}, q.options().dtype(at::kFloat));
     const FlashAttentionForwardCall call{queries, k, v, result, lse};
     if (q.is_cuda()) return CudaAttentionForward(call, /*causal=*/true, banded ? window : 0);

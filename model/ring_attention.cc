@@ -40,12 +40,14 @@ std::vector<RingPlan::Block> BlocksOf(const std::vector<Segment>& mine,
   return blocks;
 }
 
-// Keys and values of a rank's tokens, packed: [2, tokens, KV heads, D].
-at::Tensor PackKv(const AttentionPlan& plan, const at::Tensor& rows) {
-  return rows.narrow(1, plan.heads * plan.head_dim, 2 * plan.kv_heads * plan.head_dim)
-      .unflatten(1, {2, plan.kv_heads, plan.head_dim})
-      .transpose(0, 1)
-      .contiguous();
+// The columns of keys and values of a row tensor.
+at::Tensor KvOf(const AttentionPlan& plan, const at::Tensor& rows) {
+  return rows.narrow(1, plan.heads * plan.head_dim, 2 * plan.kv_heads * plan.head_dim);
+}
+
+// Keys and values of a rank's tokens [N, 2K*D], packed: [2, tokens, KV heads, D].
+at::Tensor PackKv(const AttentionPlan& plan, const at::Tensor& kv_columns) {
+  return kv_columns.unflatten(1, {2, plan.kv_heads, plan.head_dim}).transpose(0, 1).contiguous();
 }
 
 // One block's views: queries [1, H, nq, D] of a row tensor, lse [1, H, nq], keys [1, K, nk, D].
@@ -82,7 +84,7 @@ struct Merged {
     at::Tensor rows = out.narrow(0, queries.begin, n), sums = lse.narrow(1, queries.begin, n);
     const at::Tensor both = at::logaddexp(sums, part_lse);
     const auto share = [&](const at::Tensor& of) { return (of - both).exp_().t().unsqueeze(2); };
-    rows.mul_(share(sums)).add_(part.to(at::kFloat) * share(part_lse));
+    rows.mul_(share(sums)).add_(part * share(part_lse));
     sums.copy_(both);
   }
 };
@@ -92,12 +94,13 @@ void AddBlocks(const RingPlan& plan, size_t holder, const at::Tensor& qkv, const
                Merged& merged) {
   std::vector<FlashAttentionForwardCall> calls;
   const AttentionPlan& p = plan.local;
+  const at::TensorOptions fp32 = merged.lse.options();
   for (const RingPlan::Block& block : plan.blocks[holder]) {
     const BlockViews views{p, block};
     const int64_t n = block.queries.end - block.queries.begin;
-    const at::Tensor part = at::empty({n, p.heads, p.head_dim}, qkv.options());
+    const at::Tensor part = at::empty({n, p.heads, p.head_dim}, fp32);
     calls.push_back({views.Queries(qkv), views.Keys(kv, 0), views.Keys(kv, 1),
-                     part.transpose(0, 1).unsqueeze(0), at::empty({1, p.heads, n}, at::kFloat)});
+                     part.transpose(0, 1).unsqueeze(0), at::empty({1, p.heads, n}, fp32)});
   }
   RunAttentionForward(calls, /*causal=*/false);
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -111,16 +114,17 @@ void AddBlocksBackward(const RingPlan& plan, size_t holder, const at::Tensor& qk
                        const at::Tensor& dout, at::Tensor& dq, at::Tensor& dkv) {
   std::vector<FlashAttentionBackwardCall> calls;
   const AttentionPlan& p = plan.local;
+  const at::TensorOptions fp32 = dkv.options();
   for (const RingPlan::Block& block : plan.blocks[holder]) {
     const BlockViews views{p, block};
     const int64_t n = block.queries.end - block.queries.begin;
     const at::Tensor dkeys =
-        at::empty({2, block.keys.end - block.keys.begin, p.kv_heads, p.head_dim}, qkv.options());
+        at::empty({2, block.keys.end - block.keys.begin, p.kv_heads, p.head_dim}, fp32);
     const auto heads_first = [](const at::Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };
     calls.push_back({views.Queries(qkv), views.Keys(kv, 0), views.Keys(kv, 1), views.Queries(out),
                      views.Lse(lse), views.Queries(dout),
-                     heads_first(at::empty({n, p.heads, p.head_dim}, qkv.options())),
-                     heads_first(dkeys[0]), heads_first(dkeys[1])});
+                     heads_first(at::empty({n, p.heads, p.head_dim}, fp32)), heads_first(dkeys[0]),
+                     heads_first(dkeys[1])});
   }
   RunAttentionBackward(calls, /*causal=*/false);
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -198,17 +202,16 @@ absl::StatusOr<RingPlan> MakeRingPlan(const LlamaConfig& config, int64_t tokens,
 absl::Status RingAttentionForward(const RingPlan& plan, RowPeers& peers, const at::Tensor& qkv,
                                   at::Tensor& out, at::Tensor& lse) {
   const int n = peers.world_size(), rank = peers.rank();
-  at::Tensor kv = PackKv(plan.local, qkv);
+  at::Tensor kv = PackKv(plan.local, KvOf(plan.local, qkv));
   Merged merged;
   for (int turn = 0; turn < n; ++turn) {
     const int holder = (rank - turn + n) % n, next = (holder + n - 1) % n;
     Turn passing(peers, kv, plan.holds[next]);
     if (turn + 1 < n) LL_RETURN_IF_ERROR(passing.Start());
     if (turn == 0) {
-      AttentionForward(plan.local, /*window=*/0, qkv, out, lse);
-      merged = {out.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)
-                    .view({-1, plan.local.heads, plan.local.head_dim}),
-                lse};
+      at::Tensor own = at::empty(out.sizes(), lse.options());
+      AttentionForward(plan.local, /*window=*/0, qkv, own, lse);
+      merged = {own.view({-1, plan.local.heads, plan.local.head_dim}), lse};
     }
     AddBlocks(plan, holder, qkv, kv, merged);
     if (turn + 1 < n) {
@@ -224,15 +227,18 @@ absl::Status RingAttentionBackward(const RingPlan& plan, RowPeers& peers, const 
                                    const at::Tensor& dout, at::Tensor& dqkv) {
   const AttentionPlan& p = plan.local;
   const int n = peers.world_size(), rank = peers.rank();
-  at::Tensor kv = PackKv(p, qkv);
-  at::Tensor dkv = at::zeros(kv.sizes(), at::kFloat),
-             dq = at::zeros({p.tokens, p.heads, p.head_dim}, at::kFloat);
+  at::Tensor kv = PackKv(p, KvOf(p, qkv));
+  at::Tensor dq = at::empty({p.tokens, p.heads, p.head_dim}, lse.options()), dkv;  // fp32
   for (int turn = 0; turn < n; ++turn) {
     const int holder = (rank - turn + n) % n, next = (holder + n - 1) % n;
     Turn passing(peers, kv, plan.holds[next]);
     if (turn + 1 < n) LL_RETURN_IF_ERROR(passing.Start());
     // The block's own gradients, with the final log-sum-exps, are the block's part of the whole.
-    if (turn == 0) AttentionBackward(p, /*window=*/0, qkv, out, lse, dout, dqkv);
+    if (turn == 0) {
+      const at::Tensor own = at::empty(KvOf(p, dqkv).sizes(), lse.options());
+      AttentionBackward(p, /*window=*/0, qkv, out, lse, dout, dq.flatten(1), own);
+      dkv = PackKv(p, own);
+    }
     AddBlocksBackward(plan, holder, qkv, kv, out, lse, dout, dq, dkv);
     if (turn + 1 < n) {
       LL_ASSIGN_OR_RETURN(kv, passing.Finish());
@@ -242,10 +248,8 @@ absl::Status RingAttentionBackward(const RingPlan& plan, RowPeers& peers, const 
     LL_RETURN_IF_ERROR(following.Start());
     LL_ASSIGN_OR_RETURN(dkv, following.Finish());
   }
-  const int64_t q_width = p.heads * p.head_dim;
-  dqkv.narrow(1, 0, q_width).add_(dq.view({p.tokens, q_width}));
-  dqkv.narrow(1, q_width, 2 * p.kv_heads * p.head_dim)
-      .add_(dkv.transpose(0, 1).reshape({p.tokens, 2 * p.kv_heads * p.head_dim}));
+  dqkv.narrow(1, 0, p.heads * p.head_dim).copy_(dq.flatten(1));
+  KvOf(p, dqkv).unflatten(1, {2, p.kv_heads, p.head_dim}).copy_(dkv.transpose(0, 1));
   return absl::OkStatus();
 }
 

@@ -10,12 +10,17 @@
 namespace ll {
 namespace {
 
-// Keys (0) and values (1) of KV heads [first, first + heads) in rows [begin, begin + count) of a
-// row tensor [N, (H + 2K) D]: [count, heads, D].
-at::Tensor OwnKv(const AttentionPlan& plan, const at::Tensor& rows, int which, int64_t begin,
+// The columns of keys and values of a row tensor [N, (H + 2K) D]: [N, 2K D].
+at::Tensor KvColumns(const AttentionPlan& plan, const at::Tensor& rows) {
+  return rows.narrow(1, plan.heads * plan.head_dim, 2 * plan.kv_heads * plan.head_dim);
+}
+
+// Keys (0) and values (1) of KV heads [first, first + heads) in rows [begin, begin + count) of
+// [N, 2K D]: [count, heads, D].
+at::Tensor OwnKv(const AttentionPlan& plan, const at::Tensor& kv, int which, int64_t begin,
                  int64_t count, int64_t first, int64_t heads) {
-  const int64_t head = plan.heads + which * plan.kv_heads + first;
-  return rows.narrow(0, begin, count)
+  const int64_t head = which * plan.kv_heads + first;
+  return kv.narrow(0, begin, count)
       .narrow(1, head * plan.head_dim, heads * plan.head_dim)
       .unflatten(1, {heads, plan.head_dim});
 }
@@ -65,10 +70,11 @@ at::Tensor KeysAndValues(const ShardPlan& plan, const ShardPlan::Reach& reach,
       at::empty({2, before + reach.queries, heads, plan.local.head_dim}, qkv.options());
   ForEachOverlap(reach, plan.receives, received, kv,
                  [](const at::Tensor& theirs, const at::Tensor& here) { here.copy_(theirs); });
+  const at::Tensor own = KvColumns(plan.local, qkv);
   for (int which = 0; which < 2; ++which) {
     kv.select(0, which)
         .narrow(0, before, reach.queries)
-        .copy_(OwnKv(plan.local, qkv, which, 0, reach.queries, reach.run.kv_begin, heads));
+        .copy_(OwnKv(plan.local, own, which, 0, reach.queries, reach.run.kv_begin, heads));
   }
   return kv;
 }
@@ -104,10 +110,10 @@ std::vector<PeerMessage> MessagesTo(const std::vector<CpTransfer>& transfers,
 
 // Adds, or writes, a reach's gradient of the shard's own keys and values.
 void StoreOwn(const ShardPlan& plan, const ShardPlan::Reach& reach, const at::Tensor& dkv,
-              at::Tensor& dqkv) {
+              const at::Tensor& to) {
   const int64_t before = plan.shard.begin - reach.begin;
   for (int which = 0; which < 2; ++which) {
-    const at::Tensor own = OwnKv(plan.local, dqkv, which, 0, reach.queries, reach.run.kv_begin,
+    const at::Tensor own = OwnKv(plan.local, to, which, 0, reach.queries, reach.run.kv_begin,
                                  reach.run.kv_end - reach.run.kv_begin);
     const at::Tensor mine = dkv.select(0, which).narrow(0, before, reach.queries);
     reach.run.add_kv ? own.add_(mine) : own.copy_(mine);
@@ -163,10 +169,11 @@ absl::Status ShardAttentionForward(const ShardPlan& plan, RowPeers& peers, const
   const AttentionPlan& local = plan.local;
   const std::vector<at::Tensor> sent = Parts(
       plan.sends, local.head_dim, at::empty({Elements(plan.sends, local.head_dim)}, qkv.options()));
+  const at::Tensor own = KvColumns(local, qkv);
   for (size_t i = 0; i < sent.size(); ++i) {
     const CpTransfer& t = plan.sends[i];
     for (int which = 0; which < 2; ++which) {
-      sent[i].select(0, which).copy_(OwnKv(local, qkv, which, t.tokens.begin - plan.shard.begin,
+      sent[i].select(0, which).copy_(OwnKv(local, own, which, t.tokens.begin - plan.shard.begin,
                                            t.tokens.end - t.tokens.begin, t.kv_begin,
                                            t.kv_end - t.kv_begin));
     }
@@ -193,10 +200,13 @@ absl::Status ShardAttentionBackward(const ShardPlan& plan, RowPeers& peers, cons
   const AttentionPlan& local = plan.local;
   const std::vector<at::Tensor> theirs = Parts(plan.receives, local.head_dim, received);
   std::vector<FlashAttentionBackwardCall> calls;
+  // fp32, as all parts of the shard's own sum are: it is rounded once, at the end.
+  const at::Tensor dkv =
+      at::empty({local.tokens, 2 * local.kv_heads * local.head_dim}, lse.options());
   std::vector<at::Tensor> dkvs;  // of each reach
   for (const ShardPlan::Reach& reach : plan.reaches) {
     const at::Tensor kv = KeysAndValues(plan, reach, qkv, theirs);
-    dkvs.push_back(at::empty_like(kv));
+    dkvs.push_back(at::empty(kv.sizes(), dkv.options()));
     const ReachQueries q = QueriesOf(plan, reach);
     calls.push_back({q.Of(qkv), AsHeads(kv, 0), AsHeads(kv, 1), q.Of(out), q.Lse(lse), q.Of(dout),
                      q.Of(dqkv), AsHeads(dkvs.back(), 0), AsHeads(dkvs.back(), 1)});
@@ -216,21 +226,23 @@ absl::Status ShardAttentionBackward(const ShardPlan& plan, RowPeers& peers, cons
   // A KV head of two runs: the first one's reach and segments write all its tokens before the
   // second one's are added.
   for (size_t i = 0; i < dkvs.size(); ++i) {
-    if (!plan.reaches[i].run.add_kv) StoreOwn(plan, plan.reaches[i], dkvs[i], dqkv);
+    if (!plan.reaches[i].run.add_kv) StoreOwn(plan, plan.reaches[i], dkvs[i], dkv);
   }
-  AttentionBackward(local, /*window=*/0, qkv, out, lse, dout, dqkv);
+  AttentionBackward(local, /*window=*/0, qkv, out, lse, dout,
+                    dqkv.narrow(1, 0, local.heads * local.head_dim), dkv);
   for (size_t i = 0; i < dkvs.size(); ++i) {
-    if (plan.reaches[i].run.add_kv) StoreOwn(plan, plan.reaches[i], dkvs[i], dqkv);
+    if (plan.reaches[i].run.add_kv) StoreOwn(plan, plan.reaches[i], dkvs[i], dkv);
   }
   LL_RETURN_IF_ERROR(peers.FinishExchange());
   for (size_t i = 0; i < got.size(); ++i) {
     const CpTransfer& t = plan.sends[i];
     for (int which = 0; which < 2; ++which) {
-      OwnKv(local, dqkv, which, t.tokens.begin - plan.shard.begin, t.tokens.end - t.tokens.begin,
+      OwnKv(local, dkv, which, t.tokens.begin - plan.shard.begin, t.tokens.end - t.tokens.begin,
             t.kv_begin, t.kv_end - t.kv_begin)
           .add_(got[i].select(0, which));
     }
   }
+  KvColumns(local, dqkv).copy_(dkv);
   return absl::OkStatus();
 }
 

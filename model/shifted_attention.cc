@@ -31,7 +31,7 @@ absl::Status CheckDocuments(int64_t tokens,
 
 // The row tensors a run works on; with `roll` they are rotated copies for shifted runs.
 struct RunTensors {
-  at::Tensor qkv, out, lse, dout, dqkv;
+  at::Tensor qkv, out, lse, dout, dq, dkv;  // dq [N, H*D], dkv [N, 2K*D]
 };
 
 // One call for each batch of a run's segments. Nothing is copied: calls read and write views of the
@@ -57,16 +57,14 @@ void AppendBackwardCalls(const AttentionPlan& plan, const HeadRun& run, const Ru
   AppendForwardCalls(plan, run, t, forward);
   const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin,
                 d = plan.head_dim;
-  const int64_t k_first = plan.heads + run.kv_begin,
-                v_first = plan.heads + plan.kv_heads + run.kv_begin;
   const std::vector<SegmentBatch> batches = BatchSegments(plan.segments[run.shifted]);
   for (size_t i = 0; i < batches.size(); ++i) {
     const FlashAttentionForwardCall& f = forward[i];
-    calls.push_back({f.q, f.k, f.v, f.out, f.lse,
-                     SegmentView(t.dout, run.q_begin, q_heads, d, batches[i]),
-                     SegmentView(t.dqkv, run.q_begin, q_heads, d, batches[i]),
-                     SegmentView(t.dqkv, k_first, kv, d, batches[i]),
-                     SegmentView(t.dqkv, v_first, kv, d, batches[i]), run.add_kv});
+    calls.push_back(
+        {f.q, f.k, f.v, f.out, f.lse, SegmentView(t.dout, run.q_begin, q_heads, d, batches[i]),
+         SegmentView(t.dq, run.q_begin, q_heads, d, batches[i]),
+         SegmentView(t.dkv, run.kv_begin, kv, d, batches[i]),
+         SegmentView(t.dkv, plan.kv_heads + run.kv_begin, kv, d, batches[i]), run.add_kv});
   }
 }
 
@@ -131,10 +129,10 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
 
 void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                       at::Tensor& out, at::Tensor& lse) {
-  const RunTensors plain{qkv, out, lse, {}, {}};
+  const RunTensors plain{qkv, out, lse, {}, {}, {}};
   RunTensors rolled;
   if (plan.roll_tokens > 0) {
-    rolled = {qkv.roll(-plan.roll_tokens, 0), at::empty_like(out), at::empty_like(lse), {}, {}};
+    rolled = {qkv.roll(-plan.roll_tokens, 0), at::empty_like(out), at::empty_like(lse), {}, {}, {}};
   }
   std::vector<FlashAttentionForwardCall> calls;
   for (const HeadRun& run : plan.runs) {
@@ -155,14 +153,23 @@ void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tenso
 void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                        const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
                        at::Tensor& dqkv) {
+  const int64_t q_width = plan.heads * plan.head_dim;
+  AttentionBackward(plan, window, qkv, out, lse, dout, dqkv.narrow(1, 0, q_width),
+                    dqkv.narrow(1, q_width, 2 * plan.kv_heads * plan.head_dim));
+}
+
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                       const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
+                       at::Tensor dq, at::Tensor dkv) {
   const int64_t r = plan.roll_tokens;
-  const RunTensors plain{qkv, out, lse, dout, dqkv};
+  const RunTensors plain{qkv, out, lse, dout, dq, dkv};
   RunTensors rolled;
   if (r > 0) {
     // Rotated and plain gradients of a KV head that both halves read are summed at the end.
-    dqkv.zero_();
-    rolled = {qkv.roll(-r, 0), out.roll(-r, 0), lse.roll(-r, 1), dout.roll(-r, 0),
-              at::zeros_like(dqkv)};
+    dq.zero_();
+    dkv.zero_();
+    rolled = {qkv.roll(-r, 0),  out.roll(-r, 0),    lse.roll(-r, 1),
+              dout.roll(-r, 0), at::zeros_like(dq), at::zeros_like(dkv)};
   }
   std::vector<FlashAttentionBackwardCall> calls, adding_calls;
   for (HeadRun run : plan.runs) {
@@ -172,7 +179,9 @@ void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tens
   }
   RunBackward(window, calls);
   RunBackward(window, adding_calls);
-  if (r > 0) dqkv.add_(rolled.dqkv.roll(r, 0));
+  if (r == 0) return;
+  dq.add_(rolled.dq.roll(r, 0));
+  dkv.add_(rolled.dkv.roll(r, 0));
 }
 
 }  // namespace ll

@@ -39,7 +39,7 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
 // scaled by 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward
 // pass. out and lse are written. With `window` > 0 a query sees, of its segment, the `window`
 // tokens that end with itself (model/sliding_window.h); segments no longer than that are not
-// affected.
+// affected. out is of qkv's type or fp32 (attention_calls.h).
 void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                       at::Tensor& out, at::Tensor& lse);
 
@@ -48,5 +48,10 @@ void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tenso
 void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                        const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
                        at::Tensor& dqkv);
+// The same, dq [N, H*D] apart from dkv [N, 2K*D]; dkv, or both, may be fp32 where qkv is bf16:
+// parts of a sum that is rounded once.
+void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
+                       const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
+                       at::Tensor dq, at::Tensor dkv);
 
 }  // namespace ll

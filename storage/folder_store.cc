@@ -117,15 +117,13 @@ class FolderStore : public ObjectStore {
     return absl::OkStatus();
   }
 
-  absl::Status SweepPartial(const std::string& prefix) override {
-    std::vector<std::string> doomed;
+  absl::Status SweepPartial(const std::function<bool(const std::string&)>& doomed) override {
+    std::vector<std::string> paths;
     LL_RETURN_IF_ERROR(Walk([&](const std::string& key, const fs::directory_entry& entry) {
-      if (absl::StartsWith(key, prefix) &&
-          absl::StartsWith(entry.path().filename().string(), kPartial)) {
-        doomed.push_back(entry.path().string());
-      }
+      if (absl::StartsWith(entry.path().filename().string(), kPartial) && doomed(key))
+        paths.push_back(entry.path().string());
     }));
-    for (const std::string& path : doomed) LL_RETURN_IF_ERROR(RemoveTree(path));
+    for (const std::string& path : paths) LL_RETURN_IF_ERROR(RemoveTree(path));
     return absl::OkStatus();
   }
 

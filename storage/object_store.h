@@ -55,9 +55,9 @@ class ObjectStore {
   virtual absl::StatusOr<std::vector<ObjectInfo>> List(const std::string& prefix) = 0;
   // OK also where there is no such object.
   virtual absl::Status Delete(const std::string& key) = 0;
-  // Gives up what killed processes left half-written below `prefix`. Only while nobody writes
-  // there.
-  virtual absl::Status SweepPartial(const std::string& prefix) = 0;
+  // Gives up what killed processes left half-written, of the keys that `doomed` is true for: that
+  // of the object, or a name of its folder's. Only while nobody writes them.
+  virtual absl::Status SweepPartial(const std::function<bool(const std::string& key)>& doomed) = 0;
   // Every call, also one that is under way, ends soon with Cancelled from here on.
   virtual void Cancel() = 0;
   // "s3://bucket/prefix" or the folder's path, for messages.

@@ -149,7 +149,8 @@ TEST_F(ObjectStoreTest, WhatAKilledWriterLeftIsSweptAndNeverListed) {
   }
   LL_ASSERT_OK_AND_ASSIGN(auto objects, store_->List(""));
   EXPECT_EQ(objects.size(), 1u);
-  LL_ASSERT_OK(store_->SweepPartial("a/"));
+  LL_ASSERT_OK(
+      store_->SweepPartial([](const std::string& key) { return key.substr(0, 2) == "a/"; }));
   EXPECT_FALSE(FileExists(folder_ + "/store/a/.partial-1"));
   EXPECT_EQ(store_->GetText("a/whole").value(), "1");
 }

@@ -1,6 +1,7 @@
 #include "storage/s3_store.h"
 
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,7 +22,6 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
-#include "storage/s3_xml.h"
 
 namespace ll {
 namespace {
@@ -117,6 +117,23 @@ absl::Status StatusOf(const HttpResponse& response) {
 void Describe(HttpRequest& request, absl::string_view body) {
   request.body = body;
   request.headers.emplace_back("x-amz-checksum-sha256", absl::Base64Escape(Sha256Bytes(body)));
+}
+
+// How most stores make an ETag of a part.
+std::string Md5Hex(absl::string_view bytes) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  // Fails where MD5 is forbidden: then no part is known again.
+  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_md5(), nullptr) != 1) return "";
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(digest), static_cast<size_t>(size)));
+}
+
+bool IsSamePart(const S3Part& there, absl::string_view bytes) {
+  if (there.size_bytes != static_cast<int64_t>(bytes.size()) || there.etag.empty()) return false;
+  if (!there.checksum_sha256.empty())
+    return there.checksum_sha256 == absl::Base64Escape(Sha256Bytes(bytes));
+  return absl::StripSuffix(absl::StripPrefix(there.etag, "\""), "\"") == Md5Hex(bytes);
 }
 
 // The store may tell what it stored.
@@ -233,8 +250,60 @@ absl::Status S3Store::PutFile(const std::string& key, const std::string& path,
   // lie there unseen and be paid for.
   const auto is_this = [full = FullKey(key)](const std::string& other) { return other == full; };
   const absl::Cleanup sweeper = [&] { AbortUploads(FullKey(key), is_this).IgnoreError(); };
+  LL_ASSIGN_OR_RETURN(const bool continued, ContinueUpload(key, fd, size, sha256));
+  if (continued) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const std::string upload, CreateUpload(key, sha256));
-  return PutParts(key, fd, size, upload);
+  return PutParts(key, fd, size, upload, {});
+}
+
+absl::StatusOr<bool> S3Store::ContinueUpload(const std::string& key, int fd, int64_t size,
+                                             const std::string& sha256) {
+  // Whatever is wrong with what was left, the file can be sent anew; only a store that does not
+  // answer is an error.
+  const auto give_up = [](const absl::Status& status) -> absl::StatusOr<bool> {
+    if (absl::IsDeadlineExceeded(status) || absl::IsCancelled(status)) return status;
+    return false;
+  };
+  const auto uploads = ListUploads(FullKey(key));
+  if (!uploads.ok()) return give_up(uploads.status());
+  std::string upload;
+  for (const auto& [full_key, id] : *uploads) {
+    if (full_key == FullKey(key)) upload = id;  // the newest
+  }
+  if (upload.empty()) return false;
+  const auto there = ListParts(key, upload);
+  if (!there.ok()) return give_up(there.status());
+  if (there->empty()) return false;
+  const int64_t step = PartBytes(size), begin = (there->front().number - 1) * step;
+  if (begin >= size) return false;
+  LL_ASSIGN_OR_RETURN(const std::string bytes, ReadPart(fd, begin, std::min(step, size - begin)));
+  if (!IsSamePart(there->front(), bytes)) return false;  // of another file under this name
+  const absl::Status put = PutParts(key, fd, size, upload, *there);
+  if (!put.ok()) return give_up(put);
+  // Its beginning may have been that of a file that goes on differently: then all is as it should
+  // be but for the hash that was given when it was begun.
+  return Holds(key, size, sha256);
+}
+
+absl::StatusOr<std::vector<S3Part>> S3Store::ListParts(const std::string& key,
+                                                       const std::string& upload) {
+  std::vector<S3Part> parts;
+  std::string marker;
+  do {
+    HttpRequest request = ObjectRequest("GET", key);
+    request.query = {{"uploadId", upload}};
+    if (!marker.empty()) request.query.emplace_back("part-number-marker", marker);
+    LL_ASSIGN_OR_RETURN(const HttpResponse response,
+                        Send(std::move(request), "list the parts of " + key));
+    LL_ASSIGN_OR_RETURN(S3PartsPage page, ParseParts(response.body));
+    parts.insert(parts.end(), page.parts.begin(), page.parts.end());
+    marker = page.parts.empty() ? "" : page.next_marker;
+  } while (!marker.empty() && parts.size() < kMostParts);
+  return parts;
+}
+
+int64_t S3Store::PartBytes(int64_t size) const {
+  return std::max(options_.part_bytes, (size + kMostParts - 1) / kMostParts);
 }
 
 absl::StatusOr<std::string> S3Store::CreateUpload(const std::string& key,
@@ -247,12 +316,18 @@ absl::StatusOr<std::string> S3Store::CreateUpload(const std::string& key,
 }
 
 absl::Status S3Store::PutParts(const std::string& key, int fd, int64_t size,
-                               const std::string& upload) {
-  const int64_t step = std::max(options_.part_bytes, (size + kMostParts - 1) / kMostParts);
+                               const std::string& upload, const std::vector<S3Part>& there) {
+  const int64_t step = PartBytes(size);
   std::vector<Part> parts(static_cast<size_t>((size + step - 1) / step));
   const auto send = [&](int64_t i) -> absl::Status {
     LL_ASSIGN_OR_RETURN(const std::string bytes,
                         ReadPart(fd, i * step, std::min(step, size - i * step)));
+    const auto known = std::find_if(there.begin(), there.end(),
+                                    [i](const S3Part& part) { return part.number == i + 1; });
+    if (known != there.end() && IsSamePart(*known, bytes)) {
+      parts[i] = {known->etag, absl::Base64Escape(Sha256Bytes(bytes))};
+      return absl::OkStatus();
+    }
     LL_ASSIGN_OR_RETURN(parts[i], PutPart(key, upload, static_cast<int>(i + 1), bytes));
     return absl::OkStatus();
   };
@@ -383,16 +458,23 @@ absl::Status S3Store::Delete(const std::string& key) {
   return Send(ObjectRequest("DELETE", key), "delete " + key).status();
 }
 
-absl::Status S3Store::SweepPartial(const std::string& prefix) {
-  return AbortUploads(FullKey(prefix), [](const std::string&) { return true; });
+absl::Status S3Store::SweepPartial(const std::function<bool(const std::string&)>& doomed) {
+  const std::string root = options_.prefix.empty() ? "" : absl::StrCat(options_.prefix, "/");
+  return AbortUploads(
+      root, [&](const std::string& full_key) { return doomed(full_key.substr(root.size())); });
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> S3Store::ListUploads(
+    const std::string& full_prefix) {
+  HttpRequest request = BucketRequest();
+  request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
+  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
+  return ParseUploads(response.body);
 }
 
 absl::Status S3Store::AbortUploads(const std::string& full_prefix,
                                    const std::function<bool(const std::string&)>& chosen) {
-  HttpRequest request = BucketRequest();
-  request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
-  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
-  LL_ASSIGN_OR_RETURN(const auto uploads, ParseUploads(response.body));
+  LL_ASSIGN_OR_RETURN(const auto uploads, ListUploads(full_prefix));
   for (const auto& [key, upload] : uploads) {
     if (absl::StartsWith(key, full_prefix) && chosen(key))
       LL_RETURN_IF_ERROR(AbortUpload(key, upload));

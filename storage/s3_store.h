@@ -4,7 +4,8 @@
 // for objects, as x-amz-checksum-sha256, which the store checks and keeps), and is tried again with
 // growing, jittered pauses after 408, 429, 5xx and cut connections, until a deadline. Objects above
 // `multipart_bytes` go in parts, several at once; a part that fails is sent again alone, and an
-// upload that fails is aborted.
+// upload that fails is aborted. One that a killed process left is continued: parts that are there
+// and are the file's are not sent again.
 #pragma once
 
 #include <atomic>
@@ -17,6 +18,7 @@
 #include "storage/http.h"
 #include "storage/object_store.h"
 #include "storage/s3_config.h"
+#include "storage/s3_xml.h"
 
 namespace ll {
 
@@ -45,7 +47,7 @@ class S3Store : public ObjectStore {
                              const std::string& sha256) override;
   absl::StatusOr<std::vector<ObjectInfo>> List(const std::string& prefix) override;
   absl::Status Delete(const std::string& key) override;
-  absl::Status SweepPartial(const std::string& prefix) override;
+  absl::Status SweepPartial(const std::function<bool(const std::string&)>& doomed) override;
   void Cancel() override { cancelled_ = true; }
   const std::string& uri() const override { return uri_; }
 
@@ -63,12 +65,23 @@ class S3Store : public ObjectStore {
   absl::Status Pause(absl::Duration pause);
   absl::StatusOr<HttpResponse> Send(HttpRequest request, const std::string& what);
   absl::StatusOr<std::string> CreateUpload(const std::string& key, const std::string& sha256);
-  absl::Status PutParts(const std::string& key, int fd, int64_t size, const std::string& upload);
+  // `there`: parts that the upload may have already; those that are the file's are left alone.
+  absl::Status PutParts(const std::string& key, int fd, int64_t size, const std::string& upload,
+                        const std::vector<S3Part>& there);
+  // Completes an upload that a killed process left of this very file. False: there is none, and
+  // nothing of one stays.
+  absl::StatusOr<bool> ContinueUpload(const std::string& key, int fd, int64_t size,
+                                      const std::string& sha256);
+  absl::StatusOr<std::vector<S3Part>> ListParts(const std::string& key, const std::string& upload);
+  int64_t PartBytes(int64_t size) const;  // of a file's parts but the last
   absl::StatusOr<Part> PutPart(const std::string& key, const std::string& upload, int number,
                                absl::string_view bytes);
   absl::Status CompleteUpload(const std::string& key, const std::string& upload,
                               const std::vector<Part>& parts);
-  // Those of the keys with that prefix that are chosen.
+  // Full key and id of unfinished uploads, oldest first as far as the store says.
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ListUploads(
+      const std::string& full_prefix);
+  // Those of the full keys with that prefix that are chosen.
   absl::Status AbortUploads(const std::string& full_prefix,
                             const std::function<bool(const std::string&)>& chosen);
   absl::Status AbortUpload(const std::string& full_key, const std::string& upload);

@@ -194,6 +194,73 @@ TEST_F(S3StoreTest, AnUploadThatFailsIsAborted) {
   EXPECT_EQ(Count("u2"), 0);  // another file's
 }
 
+constexpr char kMd5OfTenXs[] = "336311a016184326ddbdd61edd4eeb52";
+
+// What a killed process left of this file, in its second part's place something else.
+TEST_F(S3StoreTest, AnUploadThatWasLeftIsContinued) {
+  for (const bool same_beginning : {true, false}) {
+    bool completed = false;
+    LL_ASSERT_OK(PutInParts([&](const HttpRequest& request, int) {
+      const std::string query = CanonicalQuery(request);
+      if (request.method == "GET" && absl::StrContains(query, "uploads=")) {
+        return completed ? Reply(200, "<ListMultipartUploadsResult/>")
+                         : Reply(200,
+                                 "<ListMultipartUploadsResult><Upload><Key>p/k</Key><UploadId>u0"
+                                 "</UploadId></Upload></ListMultipartUploadsResult>");
+      }
+      if (request.method == "GET") {
+        return Reply(200, absl::StrCat("<ListPartsResult><Part><PartNumber>1</PartNumber>"
+                                       "<Size>10</Size><ETag>\"",
+                                       same_beginning ? kMd5OfTenXs : "other",
+                                       "\"</ETag></Part><Part><PartNumber>2</PartNumber>"
+                                       "<Size>10</Size><ETag>\"other\"</ETag></Part>"
+                                       "</ListPartsResult>"));
+      }
+      if (request.method == "HEAD") {
+        return Reply(
+            200, "",
+            {{"content-length", "25"}, {"x-amz-meta-sha256", Sha256Hex(std::string(25, 'x'))}});
+      }
+      completed |= request.method == "POST" && absl::StrContains(query, "uploadId");
+      return Reply(0);
+    }));
+    EXPECT_EQ(Count("partNumber=1&uploadId=u0"), 0);  // it was there
+    EXPECT_EQ(Count("partNumber=2&uploadId=u0"), same_beginning);
+    EXPECT_EQ(Count("partNumber=3&uploadId=u0"), same_beginning);
+    EXPECT_EQ(Count("POST /bucket/p/k?uploadId=u0"), same_beginning);
+    EXPECT_EQ(Count("POST /bucket/p/k?uploads="), !same_beginning);
+    EXPECT_EQ(Count("partNumber=1&uploadId=u1"), !same_beginning);
+  }
+}
+
+// A store that keeps parts but cannot list them, or whose object turns out to be another file's.
+TEST_F(S3StoreTest, WhatCannotBeContinuedIsSentAnew) {
+  for (const bool lists : {false, true}) {
+    LL_ASSERT_OK(PutInParts([&](const HttpRequest& request, int) {
+      if (request.method == "GET" && absl::StrContains(CanonicalQuery(request), "uploads=")) {
+        return Reply(200,
+                     "<ListMultipartUploadsResult><Upload><Key>p/k</Key><UploadId>u0"
+                     "</UploadId></Upload></ListMultipartUploadsResult>");
+      }
+      if (request.method == "GET") {
+        return lists ? Reply(200, absl::StrCat("<ListPartsResult><Part><PartNumber>1</PartNumber>"
+                                               "<Size>10</Size><ETag>\"",
+                                               kMd5OfTenXs, "\"</ETag></Part></ListPartsResult>"))
+                     : Reply(403);
+      }
+      if (request.method == "HEAD") {
+        return Reply(200, "", {{"content-length", "25"}, {"x-amz-meta-sha256", "other"}});
+      }
+      return Reply(0);
+    }));
+    EXPECT_EQ(Count("POST /bucket/p/k?uploadId=u0"), lists);
+    EXPECT_EQ(Count("POST /bucket/p/k?uploadId=u1"), 1);
+    for (const int part : {1, 2, 3})
+      EXPECT_EQ(Count(absl::StrCat("partNumber=", part, "&uploadId=u1")), 1);
+    EXPECT_EQ(Count("DELETE /bucket/p/k?uploadId=u0"), 1);
+  }
+}
+
 TEST_F(S3StoreTest, AnErrorInsideOf200IsAnError) {
   LL_ASSERT_OK(PutInParts([](const HttpRequest& request, int times) {
     const bool completes = request.method == "POST" && CanonicalQuery(request) == "uploadId=u1";

@@ -80,6 +80,30 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseUploads(
   return uploads;
 }
 
+absl::StatusOr<S3PartsPage> ParseParts(const std::string& xml) {
+  pugi::xml_document document;
+  auto root = Root(document, xml, "ListPartsResult");
+  if (!root.ok()) root = Root(document, xml, "ListPartsResponse");  // as some stores call it
+  if (!root.ok()) return root.status();
+  S3PartsPage page;
+  for (const pugi::xml_node& entry : root->children("Part")) {
+    S3Part part;
+    if (!absl::SimpleAtoi(entry.child_value("PartNumber"), &part.number) || part.number < 1 ||
+        !absl::SimpleAtoi(entry.child_value("Size"), &part.size_bytes) || part.size_bytes < 0) {
+      return absl::UnavailableError("a part without number or size");
+    }
+    part.etag = entry.child_value("ETag");
+    part.checksum_sha256 = entry.child_value("ChecksumSHA256");
+    page.parts.push_back(std::move(part));
+  }
+  if (absl::string_view(root->child_value("IsTruncated")) == "true") {
+    page.next_marker = root->child_value("NextPartNumberMarker");
+    if (page.next_marker.empty())
+      return absl::UnavailableError("a cut list of parts without NextPartNumberMarker");
+  }
+  return page;
+}
+
 absl::StatusOr<std::string> ParseUploadId(const std::string& xml) {
   pugi::xml_document document;
   const auto root = Root(document, xml, "InitiateMultipartUploadResult");

@@ -21,6 +21,18 @@ absl::StatusOr<S3Page> ParseListing(const std::string& xml);
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseUploads(
     const std::string& xml);
 
+// What an unfinished upload has already.
+struct S3Part {
+  int number = 0;  // from 1
+  int64_t size_bytes = 0;
+  std::string etag, checksum_sha256;  // as the store tells them; the checksum may be empty
+};
+struct S3PartsPage {
+  std::vector<S3Part> parts;
+  std::string next_marker;  // empty: the last page
+};
+absl::StatusOr<S3PartsPage> ParseParts(const std::string& xml);
+
 absl::StatusOr<std::string> ParseUploadId(const std::string& xml);
 
 // What an <Error> document says; empty code where the text is none.

@@ -422,6 +422,7 @@ void FillCore(const JobSpec& spec, absl::Time now, CoreSpec& core) {
   if (spec.max_gpus.value_or(0) > core.gpus) {
     core.max_gpus = static_cast<int>(*spec.max_gpus);
     core.batch_rows = static_cast<int>(spec.global_batch_size.value_or(0));
+    core.row_ranks = static_cast<int>(spec.context_parallel.value_or(1));
   }
   core.copies_checkpoints = spec.checkpoint_uri.has_value();
   core.priority = static_cast<int>(spec.priority.value_or(0));

@@ -10,8 +10,11 @@ namespace {
 
 constexpr double kLeastGain = 1.25;
 
-// Of the busiest rank.
-int RowsOfARank(const CoreSpec& spec, int ranks) { return (spec.batch_rows + ranks - 1) / ranks; }
+// Of the busiest group of ranks that share rows.
+int RowsOfAGroup(const CoreSpec& spec, int ranks) {
+  const int groups = ranks / spec.row_ranks;
+  return (spec.batch_rows + groups - 1) / groups;
+}
 
 }  // namespace
 
@@ -24,14 +27,16 @@ std::string DescribeSize(const Job& job) {
 }
 
 double Speedup(const CoreSpec& spec, int ranks) {
-  if (spec.batch_rows <= 0) return static_cast<double>(ranks) / spec.gpus;
-  return static_cast<double>(RowsOfARank(spec, spec.gpus)) / RowsOfARank(spec, ranks);
+  if (spec.batch_rows <= 0) return static_cast<double>(WholeGroups(spec, ranks)) / spec.gpus;
+  return static_cast<double>(RowsOfAGroup(spec, spec.gpus)) / RowsOfAGroup(spec, ranks);
 }
 
+int WholeGroups(const CoreSpec& spec, int ranks) { return ranks - ranks % spec.row_ranks; }
+
 int UsefulSize(const CoreSpec& spec, int ranks) {
-  if (spec.batch_rows <= 0) return ranks;
-  const int rows = RowsOfARank(spec, ranks);
-  return std::max(spec.gpus, (spec.batch_rows + rows - 1) / rows);
+  if (spec.batch_rows <= 0) return WholeGroups(spec, ranks);
+  const int rows = RowsOfAGroup(spec, ranks);
+  return std::max(spec.gpus, (spec.batch_rows + rows - 1) / rows * spec.row_ranks);
 }
 
 bool WorthGrowing(const CoreSpec& spec, int from, int to, absl::Duration remaining,

@@ -2,7 +2,8 @@
 // a running gang should stop and start again at a larger one. Pure functions.
 //
 // The rows of an optimizer step are fixed for the job's life and rank r of n takes rows r, r + n,
-// …, so a step takes as long as the busiest rank's ⌈rows / n⌉ rows.
+// …, so a step takes as long as the busiest rank's ⌈rows / n⌉ rows; where ranks share a row, groups
+// of them take rows so, and there is no part of a group.
 #pragma once
 
 #include "absl/time/time.h"
@@ -29,6 +30,8 @@ std::string DescribeSize(const Job& job);
 
 // How many times as fast as with spec.gpus a gang of `ranks` trains.
 double Speedup(const CoreSpec& spec, int ranks);
+// `ranks` ≥ spec.gpus less those that are no whole group.
+int WholeGroups(const CoreSpec& spec, int ranks);
 // The smallest size of at least spec.gpus that is as fast as `ranks` ≥ spec.gpus.
 int UsefulSize(const CoreSpec& spec, int ranks);
 

@@ -47,6 +47,23 @@ TEST(Elastic, ASizeIsUsefulWhereASmallerOneIsSlower) {
   }
 }
 
+TEST(Elastic, RanksThatShareARowComeTogether) {
+  for (int rows = 0; rows <= 20; ++rows) {
+    CoreSpec spec = Spec(4, 32, rows);
+    spec.row_ranks = 4;
+    EXPECT_EQ(WholeGroups(spec, 11), 8);
+    for (int ranks = 4; ranks <= 32; ++ranks) {
+      const int useful = UsefulSize(spec, ranks);
+      EXPECT_EQ(useful % 4, 0) << rows << " rows, " << ranks;
+      EXPECT_TRUE(useful >= 4 && useful <= ranks);
+      EXPECT_EQ(Speedup(spec, useful), Speedup(spec, ranks));
+      if (useful > 4) {
+        EXPECT_LT(Speedup(spec, useful - 4), Speedup(spec, useful));
+      }
+    }
+  }
+}
+
 TEST(WorthGrowing, AQuarterFasterAndMoreThanARestart) {
   const ElasticOptions options{absl::Minutes(1), absl::Minutes(30), absl::Minutes(2)};
   const auto worth = [&](int from, int to, absl::Duration remaining,

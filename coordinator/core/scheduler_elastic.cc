@@ -24,8 +24,8 @@ bool Scheduler::ServeResized(Job& job, Pass& pass) {
   const int room = RoomWithoutBorrowing(*line.queue, line.claimed_gpus);
   const int most = std::min(job.resize_to, RanksOf(job));
   PlacementRequest request = RequestOf(job);
-  request.ranks =
-      LargestFit(request, pass.open, job.spec.gpus, std::max(job.spec.gpus, std::min(most, room)));
+  request.ranks = WholeGroups(job.spec, LargestFit(request, pass.open, job.spec.gpus,
+                                                   std::max(job.spec.gpus, std::min(most, room))));
   if (request.ranks == 0) return false;
   std::vector<SlotId> slots = Place(request, pass.open).ranks;
   pass.Take(slots);

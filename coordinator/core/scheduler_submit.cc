@@ -119,6 +119,14 @@ absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
                    MakeFieldError({"max_gpus", absl::StrCat("at least gpus, ", spec.gpus),
                                    absl::StrCat(spec.max_gpus)}));
     }
+    if (spec.row_ranks < 1 || spec.gpus % spec.row_ranks != 0 ||
+        spec.max_gpus % spec.row_ranks != 0) {
+      return About(
+          submission, event,
+          MakeFieldError({"gpus",
+                          absl::StrCat("multiples of context_parallel (", spec.row_ranks, ")"),
+                          absl::StrCat(spec.gpus, "-", spec.max_gpus)}));
+    }
     const Queue* queue = fair_.Find(QueueNameOf(spec));
     if (queue == nullptr) {
       return About(submission, event,

@@ -166,6 +166,7 @@ void Scheduler::CheckJob(const Job& job) const {
 // it shows that no two, of whatever jobs, share one.
 size_t Scheduler::CheckGang(const Job& job) const {
   LL_CHECK(RanksOf(job) >= job.spec.gpus && RanksOf(job) <= MaxGpus(job.spec));
+  LL_CHECK(RanksOf(job) % job.spec.row_ranks == 0);
   size_t running = 0;
   for (size_t i = 0; i < job.attempt->ranks.size(); ++i) {
     const Rank& rank = job.attempt->ranks[i];

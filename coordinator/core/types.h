@@ -46,6 +46,7 @@ struct CoreSpec {
   absl::Time deadline = absl::InfiniteFuture();
   int max_gpus = 0;    // elastic: the most ranks, > gpus; else 0
   int batch_rows = 0;  // elastic: rows of an optimizer step (elastic.h); 0: not known
+  int row_ranks = 1;   // elastic: ranks that share a row; any size is a multiple of it
   // Its checkpoints are copied to where any host can fetch them (spec key checkpoint_uri).
   bool copies_checkpoints = false;
 };

@@ -1,5 +1,6 @@
 #include "coordinator/store/codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -78,6 +79,7 @@ Json ToJson(const CoreSpec& spec) {
   if (!spec.labels.empty()) json["labels"] = spec.labels;
   if (spec.max_gpus > 0) json["max_gpus"] = spec.max_gpus;
   if (spec.batch_rows > 0) json["batch_rows"] = spec.batch_rows;
+  if (spec.row_ranks > 1) json["row_ranks"] = spec.row_ranks;
   if (spec.copies_checkpoints) json["copies_checkpoints"] = true;
   return json;
 }
@@ -106,6 +108,7 @@ CoreSpec SpecFromJson(const Json& json) {
   spec.labels = Get<std::map<std::string, std::string>>(json, "labels");
   spec.max_gpus = Get<int>(json, "max_gpus");
   spec.batch_rows = Get<int>(json, "batch_rows");
+  spec.row_ranks = std::max(1, Get<int>(json, "row_ranks"));
   spec.copies_checkpoints = Get<bool>(json, "copies_checkpoints");
   return spec;
 }

@@ -274,9 +274,16 @@ static inline __m512i ToBFloat16(__m512 low, __m512 high) {
 static inline void StoreBFloat16(BFloat16* to, __m512 x, __mmask16 mask) {
   _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
 }
+// The same for either type of a result.
+static inline void StoreRow(BFloat16* to, __m512 x, __mmask16 mask) { StoreBFloat16(to, x, mask); }
+static inline void StoreRow(float* to, __m512 x, __mmask16 mask) {
+  _mm512_mask_storeu_ps(to, mask, x);
+}
 static inline __m512 LoadBFloat16(const BFloat16* from, __mmask16 mask) {
   return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16);
 }
+static inline __m512 LoadRow(const BFloat16* from) { return LoadBFloat16(from, 0xffff); }
+static inline __m512 LoadRow(const float* from) { return _mm512_loadu_ps(from); }
 
 // Lanes (queries first_query .. + 15) that may see key `key`: query + offset >= key, key < keys.
 static inline __mmask16 Visible(int64_t key, int64_t keys, int64_t first_query, int64_t offset) {
@@ -287,7 +294,8 @@ static inline __mmask16 Visible(int64_t key, int64_t keys, int64_t first_query, 
 // Writes rows of a [queries, columns] matrix from its transpose in C tiles: tiles[i] for i = 0, 1
 // holds 16 columns x 16 queries in StripQuery order. Multiplies by factor first. Queries >=
 // `queries` are left out.
-static inline void StoreTransposed(const float* tiles, __m512 factor0, __m512 factor1, BFloat16* to,
+template <typename T>
+static inline void StoreTransposed(const float* tiles, __m512 factor0, __m512 factor1, T* to,
                                    int64_t stride, int64_t queries, int64_t columns) {
   const __mmask16 mask = static_cast<__mmask16>(LowBits(MinOf(columns, 16)));
   for (int i = 0; i < 2; ++i) {
@@ -299,7 +307,7 @@ static inline void StoreTransposed(const float* tiles, __m512 factor0, __m512 fa
     Transpose(x);
     for (int n = 0; n < 16; ++n) {
       const int64_t query = StripQuery(i, n);
-      if (query < queries) StoreBFloat16(to + query * stride, (__m512)x[n], mask);
+      if (query < queries) StoreRow(to + query * stride, (__m512)x[n], mask);
     }
   }
 }

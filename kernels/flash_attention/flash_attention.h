@@ -49,21 +49,25 @@ struct FlashAttentionShape {
   bool causal = true;
 };
 
-// lse: [B, H, Nq] with token_stride between queries.
+// lse: [B, H, Nq] with token_stride between queries. Where out_fp32 has data, it is written, not
+// rounded, instead of out: what is merged with other results is rounded once, at the end.
 struct FlashAttentionForwardParams {
   FlashAttentionShape shape;
   AttentionView<const BFloat16> q, k, v;
   AttentionView<BFloat16> out;
   AttentionView<float> lse;
+  AttentionView<float> out_fp32;
 };
 
 // dq, dk and dv are overwritten; with accumulate_dkv dk and dv are added to (read as bf16, added in
-// fp32, rounded once). dk and dv hold the sum over the query heads of their KV head.
+// fp32, rounded once). dk and dv hold the sum over the query heads of their KV head. fp32 views
+// that have data are used instead; of dk and dv both or none, and both where dq's has.
 struct FlashAttentionBackwardParams {
   FlashAttentionShape shape;
   AttentionView<const BFloat16> q, k, v, out, dout;
   AttentionView<const float> lse;
   AttentionView<BFloat16> dq, dk, dv;
+  AttentionView<float> dq_fp32, dk_fp32, dv_fp32;
   bool accumulate_dkv = false;
 };
 

@@ -1,6 +1,6 @@
-// The AMX kernels against attention in fp64, with torch's bf16 kernel as the measure of what error
-// is fair; layouts, bounds and determinism. On a CPU without AMX only the fallback's contract is
-// left to test.
+// Forward and backward on bf16 tensors against attention in fp64, with torch's bf16 kernel as the
+// measure of what error is fair; layouts, bounds and determinism. The AMX kernels where the CPU has
+// AMX, else the fp32 ones; those every instruction set runs (LL_CPU_ISA).
 #include "kernels/flash_attention/flash_attention_torch.h"
 
 #include <ATen/Parallel.h>
@@ -40,12 +40,12 @@ at::Generator Generator(uint64_t seed) {
 }
 
 Inputs Random(int64_t batch, int64_t heads, int64_t kv_heads, int64_t nq, int64_t nk, int64_t dim,
-              bool causal, double spread = 1) {
+              bool causal, double spread = 1, at::ScalarType type = at::kBFloat16) {
   at::Generator g = Generator(kSeed + nq * 131 + nk * 17 + dim);
   const auto make = [&](int64_t h, int64_t n) {
     return at::randn({batch, h, n, dim}, g, at::TensorOptions().dtype(at::kFloat))
         .mul(spread)
-        .to(at::kBFloat16);
+        .to(type);
   };
   return {make(heads, nq), make(kv_heads, nk),         make(kv_heads, nk),
           make(heads, nq), 1 / std::sqrt(double(dim)), causal};
@@ -144,18 +144,10 @@ void ExpectSameBits(const Gradients& a, const Gradients& b) {
   EXPECT_TRUE(a.dv.equal(b.dv));
 }
 
-#define RETURN_WITHOUT_AMX()                                                             \
-  if (!FlashAttentionSupported(64)) {                                                    \
-    EXPECT_FALSE(FlashAttentionBackwardUsable(at::zeros({1, 1, 1, 64}, at::kBFloat16))); \
-    std::printf("no AMX here: only the refusal was tested\n");                           \
-    return;                                                                              \
-  }
-
 TEST(FlashAttentionTest, SupportsExactlyItsHeadDims) {
   EXPECT_EQ(FlashAttentionSupported(64), CpuHasAmx() && __builtin_cpu_supports("avx512bf16"));
   for (const int64_t bad : {0, 8, 24, 65, 144, 256})
     EXPECT_FALSE(FlashAttentionSupported(bad)) << bad;
-  EXPECT_FALSE(FlashAttentionBackwardUsable(at::zeros({1, 1, 1, 64}, at::kFloat)));
 }
 
 // {batch, heads, kv heads, queries, keys, head dim, causal}
@@ -163,7 +155,6 @@ using Shape = std::tuple<int, int, int, int, int, int, bool>;
 class FlashAttentionShapeTest : public testing::TestWithParam<Shape> {};
 
 TEST_P(FlashAttentionShapeTest, MatchesFp64AsWellAsTorchDoes) {
-  RETURN_WITHOUT_AMX();
   const auto [b, h, kv, nq, nk, d, causal] = GetParam();
   const Inputs in = Random(b, h, kv, nq, nk, d, causal);
   ExpectAllClose(in, Attend(in));
@@ -194,8 +185,46 @@ INSTANTIATE_TEST_SUITE_P(NotCausal, FlashAttentionShapeTest,
                                          Shape{1, 2, 2, 33, 300, 96, false},
                                          Shape{1, 2, 1, 1, 1, 64, false}));
 
+// fp32 throughout: {batch, heads, kv heads, queries, keys, head dim, causal} as above.
+class FlashAttentionFp32Test : public testing::TestWithParam<Shape> {};
+TEST_P(FlashAttentionFp32Test, MatchesFp64AsWellAsTorchDoes) {
+  const auto [b, h, kv, nq, nk, d, causal] = GetParam();
+  const Inputs in = Random(b, h, kv, nq, nk, d, causal, 1, at::kFloat);
+  ExpectAllClose(in, Attend(in));
+}
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, FlashAttentionFp32Test,
+    testing::Values(Shape{1, 1, 1, 1, 1, 64, true}, Shape{1, 2, 1, 33, 33, 64, true},
+                    Shape{2, 3, 1, 301, 301, 16, true}, Shape{1, 6, 2, 300, 300, 80, true},
+                    Shape{1, 2, 1, 200, 200, 256, true}, Shape{1, 4, 2, 100, 333, 64, true},
+                    Shape{1, 2, 1, 40, 41, 64, true}, Shape{1, 2, 2, 33, 300, 96, false},
+                    Shape{1, 40, 1, 70, 70, 64, true}, Shape{1, 3, 1, 600, 600, 64, true}));
+
+// What is merged with other results is rounded afterwards: rounded here it is the rounded result.
+TEST(FlashAttentionTest, GivesResultsBeforeTheyAreRounded) {
+  const Inputs in = Random(2, 6, 2, 150, 170, 48, true);
+  const Gradients rounded = Attend(in);
+  const auto wide = [](const at::Tensor& like) {
+    return at::full(like.sizes(), std::nan(""), at::kFloat);
+  };
+  const at::Tensor out = wide(in.q), lse = wide(rounded.lse), dq = wide(in.q), dk = wide(in.k),
+                   dv = wide(in.v);
+  FlashAttentionForward({{in.q, in.k, in.v, out, lse}}, in.scale, true);
+  FlashAttentionBackward({{in.q, in.k, in.v, rounded.out, lse, in.dout, dq, dk, dv}}, in.scale,
+                         true);
+  ExpectSameBits(rounded, {out.to(at::kBFloat16), lse, dq.to(at::kBFloat16), dk.to(at::kBFloat16),
+                           dv.to(at::kBFloat16)});
+  EXPECT_FALSE(out.equal(rounded.out.to(at::kFloat)));
+  // Keys' and values' alone, added to what is there.
+  const at::Tensor narrow_dq = at::empty_like(in.q), dk2 = dk.clone(), dv2 = dv.clone();
+  FlashAttentionBackward({{in.q, in.k, in.v, rounded.out, lse, in.dout, narrow_dq, dk2, dv2, true}},
+                         in.scale, true);
+  EXPECT_TRUE(narrow_dq.equal(rounded.dq));
+  EXPECT_TRUE(dk2.equal(dk.add(dk)));
+  EXPECT_TRUE(dv2.equal(dv.add(dv)));
+}
+
 TEST(FlashAttentionTest, TakesScoresOfAnySizeWithoutNan) {
-  RETURN_WITHOUT_AMX();
   for (const double spread : {12.0, 1e4}) {
     const Inputs in = Random(1, 2, 1, 150, 150, 64, true, spread);
     const Gradients r = Attend(in), torch = Torch(in), reference = Reference(in);
@@ -214,7 +243,6 @@ TEST(FlashAttentionTest, TakesScoresOfAnySizeWithoutNan) {
 // a batch of two with stride N - G/2, and the whole shifted groups overlap nothing but share their
 // row with them.
 TEST(FlashAttentionTest, WorksOnViewsOfOneRowAndWritesNothingElse) {
-  RETURN_WITHOUT_AMX();
   constexpr int64_t kTokens = 264, kGroup = 66, kHeads = 3, kDim = 64, kWidth = (kHeads + 2) * kDim;
   at::Generator g = Generator(kSeed);
   const at::Tensor row = at::randn({kTokens, kWidth}, g, at::TensorOptions()).to(at::kBFloat16);
@@ -269,7 +297,6 @@ TEST(FlashAttentionTest, WorksOnViewsOfOneRowAndWritesNothingElse) {
 }
 
 TEST(FlashAttentionTest, TouchesNoMemoryOutsideItsViews) {
-  RETURN_WITHOUT_AMX();
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{45, 48}, {33, 64}, {1, 16}}) {
     for (const bool at_end : {true, false}) {
       constexpr size_t kPage = 4096;
@@ -304,7 +331,6 @@ TEST(FlashAttentionTest, TouchesNoMemoryOutsideItsViews) {
 }
 
 TEST(FlashAttentionTest, AddsToKeyAndValueGradientsWhenAsked) {
-  RETURN_WITHOUT_AMX();
   const Inputs in = Random(1, 2, 1, 70, 70, 64, true);
   const Gradients once = Attend(in);
   Gradients twice = once;
@@ -319,7 +345,6 @@ TEST(FlashAttentionTest, AddsToKeyAndValueGradientsWhenAsked) {
 }
 
 TEST(FlashAttentionTest, IsTheSameBitForBitAgainAndForEveryNumberOfThreads) {
-  RETURN_WITHOUT_AMX();
   const Inputs in = Random(3, 6, 2, 700, 700, 64, true);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);

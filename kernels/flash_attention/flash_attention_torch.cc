@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "kernels/flash_attention/flash_attention.h"
+#include "kernels/flash_attention/flash_backward_fp32.h"
 #include "kernels/flash_attention/flash_forward_fp32.h"
 
 namespace ll {
@@ -20,7 +21,7 @@ template <typename T>
 AttentionView<T> ViewOf(const at::Tensor& t, at::IntArrayRef sizes, at::ScalarType type) {
   LL_CHECK(t.device().is_cpu() && t.scalar_type() == type && t.sizes() == sizes);
   LL_CHECK(sizes.size() == 3 || t.stride(3) == 1);
-  return {reinterpret_cast<T*>(t.data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
+  return {static_cast<T*>(t.data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 FlashAttentionShape ShapeOf(const at::Tensor& q, const at::Tensor& k, double scale, bool causal) {
@@ -90,17 +91,37 @@ void RunTasks(const std::vector<Params>& items, int64_t (*tasks)(const FlashAtte
   });
 }
 
+DType TypeOf(const at::Tensor& t) {
+  LL_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kBFloat16);
+  return t.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
+}
+
+// bf16 comes of bf16 alone: what was wider going in is not rounded coming out.
+void CheckResultType(const at::Tensor& in, const at::Tensor& result) {
+  LL_CHECK(TypeOf(result) == DType::kFloat32 || TypeOf(in) == DType::kBFloat16);
+}
+
+void CheckGradientTypes(const FlashAttentionBackwardCall& c) {
+  CheckResultType(c.q, c.dq);
+  CheckResultType(c.dq, c.dk);
+  LL_CHECK(TypeOf(c.dk) == TypeOf(c.dv));
+}
+
 void ForwardInFp32(at::ArrayRef<FlashAttentionForwardCall> calls, double scale, bool causal) {
   std::vector<FlashForwardFp32Params> items;
   for (const FlashAttentionForwardCall& c : calls) {
     const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);
-    LL_CHECK(FlashForwardFp32Takes(shape.head_dim));
+    LL_CHECK(FlashFp32Takes(shape.head_dim));
+    CheckResultType(c.q, c.out);
     const Sizes sizes(shape);
+    const at::ScalarType in = c.q.scalar_type();
     items.push_back({.shape = shape,
-                     .q = ViewOf<const float>(c.q, sizes.q, at::kFloat),
-                     .k = ViewOf<const float>(c.k, sizes.k, at::kFloat),
-                     .v = ViewOf<const float>(c.v, sizes.k, at::kFloat),
-                     .out = ViewOf<float>(c.out, sizes.q, at::kFloat),
+                     .in_type = TypeOf(c.q),
+                     .out_type = TypeOf(c.out),
+                     .q = ViewOf<const void>(c.q, sizes.q, in),
+                     .k = ViewOf<const void>(c.k, sizes.k, in),
+                     .v = ViewOf<const void>(c.v, sizes.k, in),
+                     .out = ViewOf<void>(c.out, sizes.q, c.out.scalar_type()),
                      .lse = ViewOf<float>(c.lse, sizes.lse, at::kFloat)});
   }
   RunTasks(items, FlashForwardFp32Tasks, FlashForwardFp32ScratchBytes,
@@ -110,24 +131,64 @@ void ForwardInFp32(at::ArrayRef<FlashAttentionForwardCall> calls, double scale, 
            });
 }
 
-}  // namespace
-
-bool FlashAttentionForwardUsable(const at::Tensor& q) {
-  if (FlashAttentionBackwardUsable(q)) return true;
-  // Without AVX-512 torch's kernel is the faster one (docs/performance.md).
-  return CpuIsa() == Isa::kAvx512 && q.device().is_cpu() && q.scalar_type() == at::kFloat &&
-         q.dim() > 0 && FlashForwardFp32Takes(q.size(-1));
+void BackwardInFp32(at::ArrayRef<FlashAttentionBackwardCall> calls, double scale, bool causal) {
+  std::vector<FlashBackwardFp32Params> items;
+  for (const FlashAttentionBackwardCall& c : calls) {
+    const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);
+    LL_CHECK(FlashFp32Takes(shape.head_dim));
+    CheckGradientTypes(c);
+    const Sizes sizes(shape);
+    const at::ScalarType in = c.q.scalar_type(), dkv = c.dk.scalar_type();
+    items.push_back({.shape = shape,
+                     .in_type = TypeOf(c.q),
+                     .dq_type = TypeOf(c.dq),
+                     .dkv_type = TypeOf(c.dk),
+                     .q = ViewOf<const void>(c.q, sizes.q, in),
+                     .k = ViewOf<const void>(c.k, sizes.k, in),
+                     .v = ViewOf<const void>(c.v, sizes.k, in),
+                     .out = ViewOf<const void>(c.out, sizes.q, in),
+                     .dout = ViewOf<const void>(c.dout, sizes.q, in),
+                     .lse = ViewOf<const float>(c.lse, sizes.lse, at::kFloat),
+                     .dq = ViewOf<void>(c.dq, sizes.q, c.dq.scalar_type()),
+                     .dk = ViewOf<void>(c.dk, sizes.k, dkv),
+                     .dv = ViewOf<void>(c.dv, sizes.k, dkv),
+                     .accumulate_dkv = c.accumulate_dkv});
+  }
+  RunTasks(items, FlashBackwardFp32Tasks, FlashBackwardFp32ScratchBytes,
+           [](FlashBackwardFp32Params p, int64_t task, void* scratch) {
+             p.scratch = scratch;
+             FlashBackwardFp32(p, task, task + 1);
+           });
 }
 
-bool FlashAttentionBackwardUsable(const at::Tensor& q) {
-  return q.device().is_cpu() && q.scalar_type() == at::kBFloat16 && q.dim() > 0 &&
-         FlashAttentionSupported(q.size(-1));
+// Whether the AMX kernels take it.
+bool TilesTake(const at::Tensor& q) {
+  return q.scalar_type() == at::kBFloat16 && FlashAttentionSupported(q.size(-1));
+}
+
+// Where bf16 is wanted, and where fp32.
+template <typename Wide, typename Narrow>
+void SetResult(const at::Tensor& t, at::IntArrayRef sizes, Wide& wide, Narrow& narrow) {
+  if (t.scalar_type() == at::kFloat) {
+    wide = ViewOf<float>(t, sizes, at::kFloat);
+  } else {
+    narrow = ViewOf<BFloat16>(t, sizes, at::kBFloat16);
+  }
+}
+
+}  // namespace
+
+bool FlashAttentionUsable(const at::Tensor& q) {
+  if (!q.device().is_cpu() || q.dim() == 0) return false;
+  if (TilesTake(q)) return true;
+  // Without wide vectors nobody has compared them (docs/performance.md).
+  return CpuIsa() != Isa::kGeneric && FlashFp32Takes(q.size(-1)) &&
+         (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16);
 }
 
 void FlashAttentionForward(at::ArrayRef<FlashAttentionForwardCall> calls, double scale,
                            bool causal) {
-  if (!calls.empty() && calls[0].q.scalar_type() == at::kFloat)
-    return ForwardInFp32(calls, scale, causal);
+  if (!calls.empty() && !TilesTake(calls[0].q)) return ForwardInFp32(calls, scale, causal);
   std::vector<FlashAttentionForwardParams> items;
   for (const FlashAttentionForwardCall& c : calls) {
     const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);
@@ -136,8 +197,8 @@ void FlashAttentionForward(at::ArrayRef<FlashAttentionForwardCall> calls, double
                      .q = ViewOf<const BFloat16>(c.q, sizes.q, at::kBFloat16),
                      .k = ViewOf<const BFloat16>(c.k, sizes.k, at::kBFloat16),
                      .v = ViewOf<const BFloat16>(c.v, sizes.k, at::kBFloat16),
-                     .out = ViewOf<BFloat16>(c.out, sizes.q, at::kBFloat16),
                      .lse = ViewOf<float>(c.lse, sizes.lse, at::kFloat)});
+    SetResult(c.out, sizes.q, items.back().out_fp32, items.back().out);
   }
   RunTasks(items, FlashAttentionForwardTasks, FlashAttentionForwardScratchBytes,
            FlashAttentionForwardTask);
@@ -145,6 +206,7 @@ void FlashAttentionForward(at::ArrayRef<FlashAttentionForwardCall> calls, double
 
 void FlashAttentionBackward(at::ArrayRef<FlashAttentionBackwardCall> calls, double scale,
                             bool causal) {
+  if (!calls.empty() && !TilesTake(calls[0].q)) return BackwardInFp32(calls, scale, causal);
   std::vector<FlashAttentionBackwardParams> items;
   for (const FlashAttentionBackwardCall& c : calls) {
     const FlashAttentionShape shape = ShapeOf(c.q, c.k, scale, causal);
@@ -156,10 +218,12 @@ void FlashAttentionBackward(at::ArrayRef<FlashAttentionBackwardCall> calls, doub
                      .out = ViewOf<const BFloat16>(c.out, sizes.q, at::kBFloat16),
                      .dout = ViewOf<const BFloat16>(c.dout, sizes.q, at::kBFloat16),
                      .lse = ViewOf<const float>(c.lse, sizes.lse, at::kFloat),
-                     .dq = ViewOf<BFloat16>(c.dq, sizes.q, at::kBFloat16),
-                     .dk = ViewOf<BFloat16>(c.dk, sizes.k, at::kBFloat16),
-                     .dv = ViewOf<BFloat16>(c.dv, sizes.k, at::kBFloat16),
                      .accumulate_dkv = c.accumulate_dkv});
+    FlashAttentionBackwardParams& p = items.back();
+    CheckGradientTypes(c);
+    SetResult(c.dq, sizes.q, p.dq_fp32, p.dq);
+    SetResult(c.dk, sizes.k, p.dk_fp32, p.dk);
+    SetResult(c.dv, sizes.k, p.dv_fp32, p.dv);
   }
   RunTasks(items, FlashAttentionBackwardTasks, FlashAttentionBackwardScratchBytes,
            FlashAttentionBackwardTask);

@@ -185,11 +185,17 @@ void RunBlock(const Head& head, int64_t first_key, int64_t groups, int64_t first
   }
 }
 
+// The gradients in the type that is wanted.
+template <typename Dq, typename Dkv>
+struct Results {
+  const AttentionView<Dq>& dq;
+  const AttentionView<Dkv>&dk, &dv;
+};
+
 // One query head's tensors.
 struct QueryHead {
   const BFloat16 *q, *out, *dout;
   const float* lse;
-  BFloat16* dq;
 };
 
 // lse and delta of a block's queries. Queries past the end get lse = infinity, hence P = 0.
@@ -211,7 +217,9 @@ void LoadRowTerms(const FlashAttentionBackwardParams& p, const QueryHead& h, int
   }
 }
 
-void RunQueryHead(const FlashAttentionBackwardParams& p, const Head& head, const QueryHead& h) {
+template <typename T>
+void RunQueryHead(const FlashAttentionBackwardParams& p, const Head& head, const QueryHead& h,
+                  T* dq, int64_t dq_stride) {
   const Layout& l = *head.l;
   const Scratch& x = *head.x;
   const FlashAttentionShape& shape = p.shape;
@@ -238,35 +246,31 @@ void RunQueryHead(const FlashAttentionBackwardParams& p, const Head& head, const
     for (int64_t i = 0; i < strips; ++i) {
       for (int64_t t = 0; t * kTileRows < shape.head_dim; ++t) {
         StoreTransposed(x.dq + (i * l.dim_tiles + t) * 512, scale, scale,
-                        h.dq + (query + i * kStrip) * p.dq.token_stride + t * kTileRows,
-                        p.dq.token_stride, queries - i * kStrip, kTileRows);
+                        dq + (query + i * kStrip) * dq_stride + t * kTileRows, dq_stride,
+                        queries - i * kStrip, kTileRows);
       }
     }
   }
 }
 
 // Writes [keys, head_dim] from C tiles times factor, or adds them to what is there.
+template <typename T>
 void StoreKeys(const Layout& l, const float* acc, float factor, const FlashAttentionShape& shape,
-               BFloat16* to, int64_t stride, bool add) {
+               T* to, int64_t stride, bool add) {
   for (int64_t key = 0; key < shape.k_tokens; ++key) {
     for (int64_t c = 0; c < shape.head_dim; c += 16) {
       const float* from = acc + (key / 16 * l.dim_tiles + c / 16) * 256 + key % 16 * 16;
       __m512 value = _mm512_mul_ps(_mm512_load_ps(from), _mm512_set1_ps(factor));
-      BFloat16* at = to + key * stride + c;
-      if (add) value = _mm512_add_ps(value, LoadBFloat16(at, 0xffff));
-      StoreBFloat16(at, value, 0xffff);
+      T* at = to + key * stride + c;
+      if (add) value = _mm512_add_ps(value, LoadRow(at));
+      StoreRow(at, value, 0xffff);
     }
   }
 }
 
-}  // namespace
-
-size_t FlashBackwardAmxScratchBytes(const FlashAttentionShape& shape) {
-  Scratch unused;
-  return Layout(shape).Divide(nullptr, unused);
-}
-
-void FlashBackwardAmx(const FlashAttentionBackwardParams& p, int64_t task, void* scratch) {
+template <typename Dq, typename Dkv>
+void RunTask(const FlashAttentionBackwardParams& p, const Results<Dq, Dkv>& r, int64_t task,
+             void* scratch) {
   const FlashAttentionShape& shape = p.shape;
   const int64_t b = task / shape.kv_heads, kv = task % shape.kv_heads,
                 group = shape.heads / shape.kv_heads;
@@ -289,14 +293,31 @@ void FlashBackwardAmx(const FlashAttentionBackwardParams& p, int64_t task, void*
                  {p.q.data + b * p.q.batch_stride + h * p.q.head_stride,
                   p.out.data + b * p.out.batch_stride + h * p.out.head_stride,
                   p.dout.data + b * p.dout.batch_stride + h * p.dout.head_stride,
-                  p.lse.data + b * p.lse.batch_stride + h * p.lse.head_stride,
-                  p.dq.data + b * p.dq.batch_stride + h * p.dq.head_stride});
+                  p.lse.data + b * p.lse.batch_stride + h * p.lse.head_stride},
+                 r.dq.data + b * r.dq.batch_stride + h * r.dq.head_stride, r.dq.token_stride);
   }
   ReleaseTiles();
-  StoreKeys(l, x.dk, shape.scale, shape, p.dk.data + b * p.dk.batch_stride + kv * p.dk.head_stride,
-            p.dk.token_stride, p.accumulate_dkv);
-  StoreKeys(l, x.dv, 1.0f, shape, p.dv.data + b * p.dv.batch_stride + kv * p.dv.head_stride,
-            p.dv.token_stride, p.accumulate_dkv);
+  StoreKeys(l, x.dk, shape.scale, shape, r.dk.data + b * r.dk.batch_stride + kv * r.dk.head_stride,
+            r.dk.token_stride, p.accumulate_dkv);
+  StoreKeys(l, x.dv, 1.0f, shape, r.dv.data + b * r.dv.batch_stride + kv * r.dv.head_stride,
+            r.dv.token_stride, p.accumulate_dkv);
+}
+
+}  // namespace
+
+size_t FlashBackwardAmxScratchBytes(const FlashAttentionShape& shape) {
+  Scratch unused;
+  return Layout(shape).Divide(nullptr, unused);
+}
+
+void FlashBackwardAmx(const FlashAttentionBackwardParams& p, int64_t task, void* scratch) {
+  if (p.dq_fp32.data != nullptr) {
+    RunTask(p, Results<float, float>{p.dq_fp32, p.dk_fp32, p.dv_fp32}, task, scratch);
+  } else if (p.dk_fp32.data != nullptr) {
+    RunTask(p, Results<BFloat16, float>{p.dq, p.dk_fp32, p.dv_fp32}, task, scratch);
+  } else {
+    RunTask(p, Results<BFloat16, BFloat16>{p.dq, p.dk, p.dv}, task, scratch);
+  }
 }
 
 }  // namespace ll

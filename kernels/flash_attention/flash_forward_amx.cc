@@ -168,9 +168,9 @@ StripState RunStrip(const Layout& l, const Scratch& x, const FlashAttentionShape
   return state;
 }
 
+template <typename T>
 void WriteStrip(const Scratch& x, const FlashAttentionShape& shape, const StripState& state,
-                int64_t queries, BFloat16* out, int64_t out_stride, float* lse,
-                int64_t lse_stride) {
+                int64_t queries, T* out, int64_t out_stride, float* lse, int64_t lse_stride) {
   alignas(64) float log_sum[kStrip];
   Lanes inverse;
   for (int t = 0; t < 2; ++t) {
@@ -187,15 +187,10 @@ void WriteStrip(const Scratch& x, const FlashAttentionShape& shape, const StripS
   }
 }
 
-}  // namespace
-
-bool FlashAttentionAmxBuilt() { return true; }
-
-size_t FlashForwardAmxScratchBytes(const FlashAttentionShape& shape) {
-  return Layout(shape).Bytes();
-}
-
-void FlashForwardAmx(const FlashAttentionForwardParams& p, int64_t task, void* scratch) {
+// `result`: of the two views of the result the one that is wanted.
+template <typename T>
+void RunTask(const FlashAttentionForwardParams& p, const AttentionView<T>& result, int64_t task,
+             void* scratch) {
   const FlashAttentionShape& shape = p.shape;
   // The last queries see the most keys: their tasks come first, so that no long one is left for the
   // end.
@@ -218,7 +213,7 @@ void FlashForwardAmx(const FlashAttentionForwardParams& p, int64_t task, void* s
   ConfigureTiles();
   for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
     const BFloat16* q = p.q.data + b * p.q.batch_stride + h * p.q.head_stride;
-    BFloat16* out = p.out.data + b * p.out.batch_stride + h * p.out.head_stride;
+    T* out = result.data + b * result.batch_stride + h * result.head_stride;
     float* lse = p.lse.data + b * p.lse.batch_stride + h * p.lse.head_stride;
     for (int64_t query = begin; query < end; query += kStrip) {
       const int64_t queries = MinOf(kStrip, end - query);
@@ -228,11 +223,24 @@ void FlashForwardAmx(const FlashAttentionForwardParams& p, int64_t task, void* s
                    shape.head_dim);
       const int64_t last_key = shape.causal ? query + queries + offset : keys;
       const StripState state = RunStrip(l, x, shape, query, last_key, offset);
-      WriteStrip(x, shape, state, queries, out + query * p.out.token_stride, p.out.token_stride,
+      WriteStrip(x, shape, state, queries, out + query * result.token_stride, result.token_stride,
                  lse + query * p.lse.token_stride, p.lse.token_stride);
     }
   }
   ReleaseTiles();
+}
+
+}  // namespace
+
+bool FlashAttentionAmxBuilt() { return true; }
+
+size_t FlashForwardAmxScratchBytes(const FlashAttentionShape& shape) {
+  return Layout(shape).Bytes();
+}
+
+void FlashForwardAmx(const FlashAttentionForwardParams& p, int64_t task, void* scratch) {
+  p.out_fp32.data != nullptr ? RunTask(p, p.out_fp32, task, scratch)
+                             : RunTask(p, p.out, task, scratch);
 }
 
 }  // namespace ll

@@ -1,24 +1,26 @@
-// The forward pass of flash_attention.h in fp32, for every CPU. Unlike the AMX kernel it rounds
-// nothing to bf16. Tasks, determinism, causal alignment and lse are those of flash_attention.h.
+// The forward pass of flash_attention.h in fp32, for every CPU: unlike the AMX kernel it rounds
+// nothing to bf16 on the way. Keys, values and queries may be bf16, which are widened as they are
+// read, and so may the result, which is rounded once. Tasks, determinism, causal alignment and lse
+// are those of flash_attention.h.
 #pragma once
 
 #include "kernels/common/dispatch.h"
 #include "kernels/flash_attention/flash_attention.h"
+#include "kernels/flash_attention/fp32_shape.h"
 
 namespace ll {
 
 struct FlashForwardFp32Params {
   FlashAttentionShape shape;
-  AttentionView<const float> q, k, v;
-  AttentionView<float> out;  // must not overlap with itself or an input
+  // Of q, k and v; of out, which is bf16 only where they are.
+  DType in_type = DType::kFloat32, out_type = DType::kFloat32;
+  AttentionView<const void> q, k, v;
+  AttentionView<void> out;   // must not overlap with itself or an input
   AttentionView<float> lse;  // [B, H, Nq] with token_stride between queries
   // FlashForwardFp32ScratchBytes, 64-byte aligned, contents irrelevant; used by one thread at a
   // time.
   void* scratch = nullptr;
 };
-
-constexpr int64_t kFp32Strip = 32;  // queries that go through the keys together
-constexpr int64_t kFp32KeyBlock = 128;
 
 // Queries of one task, a multiple of kFp32Strip: with the heads of its KV head so many that copying
 // a block of keys and values costs little, and so few that their state stays in a core's cache.
@@ -39,11 +41,6 @@ constexpr size_t FlashForwardFp32ScratchBytes(const FlashAttentionShape& s) {
   const int64_t strips = Fp32TaskQueries(s) / kFp32Strip * (s.heads / s.kv_heads);
   return sizeof(float) * (kFp32KeyBlock * (2 * s.head_dim + kFp32Strip) +
                           strips * kFp32Strip * (2 * s.head_dim + 2));
-}
-
-// The head dims the kernel takes.
-constexpr bool FlashForwardFp32Takes(int64_t head_dim) {
-  return head_dim >= 16 && head_dim <= 256 && head_dim % 16 == 0;
 }
 
 // Items are tasks.

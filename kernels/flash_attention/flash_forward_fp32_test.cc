@@ -92,13 +92,17 @@ void ExpectAllClose(const Inputs& in, const Outputs& ours) {
 }
 
 TEST(FlashForwardFp32Test, IsUsedExactlyWhereItIsFaster) {
-  const auto usable = [](int64_t dim) {
-    return FlashAttentionForwardUsable(at::zeros({1, 1, 1, dim}, at::kFloat));
-  };
-  for (const int64_t dim : {16, 64, 80, 128, 256})
-    EXPECT_EQ(usable(dim), CpuIsa() == Isa::kAvx512) << dim;
-  for (const int64_t bad : {0, 8, 24, 65, 272}) EXPECT_FALSE(usable(bad)) << bad;
-  EXPECT_FALSE(FlashAttentionBackwardUsable(at::zeros({1, 1, 1, 64}, at::kFloat)));
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const auto usable = [&](int64_t dim) {
+      return FlashAttentionUsable(at::zeros({1, 1, 1, dim}, type));
+    };
+    for (const int64_t dim : {16, 64, 80, 128, 256}) {
+      const bool tiles = type == at::kBFloat16 && FlashAttentionSupported(dim);
+      EXPECT_EQ(usable(dim), tiles || CpuIsa() != Isa::kGeneric) << dim;
+    }
+    for (const int64_t bad : {0, 8, 24, 65, 272}) EXPECT_FALSE(usable(bad)) << bad;
+  }
+  EXPECT_FALSE(FlashAttentionUsable(at::zeros({1, 1, 1, 64}, at::kDouble)));
 }
 
 // {batch, heads, kv heads, queries, keys, head dim, causal}
@@ -251,7 +255,7 @@ TEST(FlashForwardFp32Test, IsTheSameBitForBitAgainAndForEveryNumberOfThreads) {
   at::set_num_threads(threads);
 }
 
-// fp32 has no backward pass here: torch's takes this forward's out and lse for its own.
+// Torch's backward pass takes this forward's out and lse for its own.
 TEST(FlashForwardFp32Test, TorchsBackwardTakesItsResults) {
   const Inputs in = Random(1, 4, 4, 300, 300, 64, true);
   const Outputs ours = Attend(in);

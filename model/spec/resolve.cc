@@ -179,14 +179,17 @@ absl::Status CheckElastic(const JobSpec& spec) {
   const std::string kind = spec.kind.value_or("train");
   if (kind != "train")
     return MakeFieldError({"gpus", absl::StrCat("one number, because kind is ", kind), found});
-  if (spec.global_batch_size.value_or(most) < most) {
-    return MakeFieldError({"gpus",
-                           absl::StrCat("at most ", *spec.global_batch_size,
-                                        " ranks, one for each row of global_batch_size"),
-                           found, "give a larger global_batch_size, or a smaller range"});
+  const int64_t row_ranks = spec.context_parallel.value_or(1);
+  if (fewest % row_ranks != 0 || most % row_ranks != 0) {
+    return MakeFieldError(
+        {"gpus", absl::StrCat("multiples of context_parallel (", row_ranks, ")"), found});
   }
-  if (spec.context_parallel.value_or(1) > 1) {
-    return MakeFieldError({"gpus", "one number, because context_parallel is given", found});
+  if (spec.global_batch_size.value_or(most) < most / row_ranks) {
+    return MakeFieldError({"gpus",
+                           absl::StrCat("at most ", *spec.global_batch_size * row_ranks, " ranks, ",
+                                        row_ranks == 1 ? "one" : absl::StrCat(row_ranks),
+                                        " for each row of global_batch_size"),
+                           found, "give a larger global_batch_size, or a smaller range"});
   }
   return absl::OkStatus();
 }

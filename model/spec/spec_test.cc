@@ -461,6 +461,16 @@ TEST(ElasticTest, TheBatchFollowsFromTheFewestRanks) {
               StatusIs(kInvalid, "gpus: expected at most 8 ranks, one for each row"));
 }
 
+TEST(ElasticTest, RanksThatShareARowComeTogether) {
+  const std::string spec = "model: m\nctx: 8\ncontext_parallel: 2\nglobal_batch_size: 4\ngpus: ";
+  LL_EXPECT_OK(Resolve(Parse(spec + "2-8\n")));
+  EXPECT_THAT(Resolve(Parse(spec + "2-7\n")),
+              StatusIs(kInvalid, "gpus: expected multiples of context_parallel (2), found 2-7"));
+  EXPECT_THAT(Resolve(Parse(spec + "3-8\n")), StatusIs(kInvalid, "of context_parallel (2)"));
+  EXPECT_THAT(Resolve(Parse(spec + "2-10\n")),
+              StatusIs(kInvalid, "at most 8 ranks, 2 for each row"));
+}
+
 TEST(ResolveTest, OneProcessAnswersAndOneMerges) {
   for (const char* kind : {"merge", "generate"}) {
     const std::string spec = absl::StrCat("model: m\nctx: 4096\nkind: ", kind, "\ngpus: ");

@@ -4,8 +4,8 @@
   tests/bench/checkpoint_cost.py --model DIR [--ctx 1024] [--every 50] [--steps 101] [--rounds 3] [--threads N] [--trainer PATH]
 
 Prints, by round, the wall seconds from the first step's end to the last one's without and with checkpoints, their ratio, and the longest
-gap between a step that saves and its follower beyond the median step (what a snapshot holds up). Rounds alternate both sides, so that a
-slow minute hits both; `cpu_share` well below 1 means that something else had the cores: repeat such a run.
+gap between a step that saves and its follower beyond the median step (what a snapshot holds up). Rounds alternate both sides, and which
+comes first, so that a slow minute hits both; `cpu_share` well below 1 means that something else had the cores: repeat such a run.
 """
 import argparse
 import datetime
@@ -70,8 +70,9 @@ def main():
             f.write(struct.pack(f"<{4 * a.ctx}H", *(rng.randrange(3, vocabulary) for _ in range(4 * a.ctx))))
         ratios = []
         for r in range(a.rounds):
-            plain = run(a, work, 1_000_000, f"plain-{r}")
-            saving = run(a, work, a.every, f"saving-{r}")
+            sides = {"plain": 1_000_000, "saving": a.every}
+            done = {name: run(a, work, sides[name], f"{name}-{r}") for name in (list(sides) if r % 2 == 0 else list(sides)[::-1])}
+            plain, saving = done["plain"], done["saving"]
             ratios.append(saving["seconds"] / plain["seconds"])
             print(f"round {r + 1}: without {plain['seconds']:.2f} s, with {saving['seconds']:.2f} s, ratio {ratios[-1]:.4f}; a step "
                   f"{plain['step']:.3f} s, held up by a snapshot {saving['held_up']:.3f} s; {saving['bytes'] / 1e6:.0f} MB written in "

@@ -3,9 +3,10 @@
 
   tests/bench/context_parallel.py --model SMOLLM2_DIR [--ctx 8192] [--ranks 2] [--steps 3] [--rounds 1] [--trainer PATH]
 
-Prints tokens/s of both sides, the share of the ideal (N ranks: N times one rank's) and the bytes a layer sends. Rounds alternate one
-rank and all, so that a slow minute hits both; figures are medians over rounds of the median step after the first. `cpu_share`
-well below 1 means that something else had the cores: such a run says so and should be repeated.
+Prints tokens/s of both sides, the share of the ideal (N ranks: N times one rank's), the bytes a layer sends, and where rank 0's time goes by
+phase (`exchange`: of forward and backward, waiting for others' keys and values; `wait`: for the slowest rank at the sums; `reduce`: the sums).
+Rounds alternate one rank and all, and which comes first, so that a slow minute hits both; figures are medians over rounds of the median step
+after the first. `cpu_share` well below 1 means that something else had the cores: such a run says so and should be repeated.
 """
 import argparse
 import json
@@ -20,6 +21,9 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+PHASES = ("data", "forward", "head", "backward", "exchange", "wait", "reduce", "optimizer")
 
 
 def write_inputs(a, work):
@@ -78,7 +82,8 @@ def run_gang(a, work, data, ranks, cores):
         os.close(control)
     steps = [e for e in events if e["event"] == "step"]
     chosen = steps[1:] or steps
-    return {"seconds": statistics.median(e["step_seconds"] for e in chosen), "loss": steps[0]["loss"], "wall": wall,
+    phases = {p: statistics.median(e.get(f"{p}_seconds", 0) for e in chosen) for p in PHASES}
+    return {"seconds": statistics.median(e["step_seconds"] for e in chosen), "loss": steps[0]["loss"], "wall": wall, "phases": phases,
             "cpu": usage.children_user + usage.children_system, "peak_bytes": steps[-1]["peak_bytes"]}
 
 
@@ -107,8 +112,9 @@ def main():
     one, many, shares, before = [], [], [], os.times()
     with tempfile.TemporaryDirectory(prefix="ll-cp-bench-") as work:
         data = write_inputs(a, work)
-        for _ in range(a.rounds):
-            for ranks, results in ((1, one), (a.ranks, many)):
+        sides = [(1, one), (a.ranks, many)]
+        for i in range(a.rounds):
+            for ranks, results in sides if i % 2 == 0 else sides[::-1]:
                 used = os.times()
                 r = run_gang(a, work, data, ranks, cores)
                 spent = r["cpu"] - used.children_user - used.children_system
@@ -116,6 +122,10 @@ def main():
                 results.append(r)
                 print(json.dumps({"ranks": ranks, "cpu_share": round(shares[-1], 2), **{k: r[k] for k in ("seconds", "loss", "peak_bytes")}}),
                       flush=True)
+    print("| phase of rank 0, s | 1 rank | " + f"{a.ranks} ranks | ideal |\n|---|---|---|---|")
+    for phase in PHASES:
+        p1, pn = (statistics.median(r["phases"][phase] for r in side) for side in (one, many))
+        print(f"| {phase} | {p1:.3f} | {pn:.3f} | {p1 / a.ranks:.3f} |")
     t1, tn = (statistics.median(r["seconds"] for r in side) for side in (one, many))
     print(f"{a.ctx} tokens, 1 rank: {a.ctx / t1:.1f} tok/s; {a.ranks} ranks: {a.ctx / tn:.1f} tok/s; "
           f"{t1 / tn / a.ranks:.1%} of ideal; at most {bytes_a_layer(a)} bytes a layer, rank and direction")

@@ -14,6 +14,9 @@ void FuzzOne(absl::string_view input) {
     CheckRefusal(page.status());
   }
   ParseUploads(xml).status().IgnoreError();
+  const auto parts = ParseParts(xml);
+  for (size_t i = 0; parts.ok() && i < parts->parts.size(); ++i)
+    LL_CHECK(parts->parts[i].number > 0 && parts->parts[i].size_bytes >= 0);
   const auto id = ParseUploadId(xml);
   LL_CHECK(!id.ok() || !id->empty());
   LL_CHECK(ParseError(xml).message.find('\n') == std::string::npos);

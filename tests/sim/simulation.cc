@@ -52,6 +52,7 @@ Simulation::Simulation(const SimOptions& options)
     if (world_.Chance(0.25)) {
       request.spec.max_gpus = request.spec.gpus * (2 + static_cast<int>(world_.random.Below(2)));
       if (world_.Chance(0.5)) request.spec.batch_rows = request.spec.max_gpus;
+      if (i % 2 == 0) request.spec.row_ranks = request.spec.gpus;
     }
     request.spec.max_retries = 5;
     request.spec.max_headless = kMaxHeadless;
@@ -75,7 +76,8 @@ Simulation::Simulation(const SimOptions& options)
     request.any = world_.Chance(0.3);
     request.starts_from_it = !request.any && world_.Chance(0.5);
     // The host that holds the checkpoint may have one slot only.
-    if (request.starts_from_it && !shared_job_store_) request.spec.gpus = 1;
+    if (request.starts_from_it && !shared_job_store_)
+      request.spec.gpus = request.spec.row_ranks = 1;
     if (world_.Chance(0.2)) request.may_take = world_.Between(absl::Minutes(1), absl::Minutes(40));
     requests_.push_back(std::move(request));
   }

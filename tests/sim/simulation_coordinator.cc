@@ -324,13 +324,15 @@ void Simulation::CheckPromise(const Job& started) {
   }
 }
 
-// A gang does not flap: it grows only when its size has been the same for a while.
+// A gang does not flap: it grows only when its size has been the same for a while. Both changes are
+// seen when they are committed, and the first one's commit may have taken longer.
 void Simulation::NoteResize(const Job& durable) {
   auto [known, first] = resizes_.try_emplace(durable.id, 0, -absl::InfiniteDuration());
   auto& [count, when] = known->second;
   if (durable.resizes == count) return;
   const bool grows = durable.resize_to > RanksOf(durable);
-  if (grows && world_.now() - when < kResizeInterval)
+  constexpr absl::Duration kLongestCommit = absl::Seconds(5);
+  if (grows && world_.now() - when < kResizeInterval - kLongestCommit)
     world_.Violation(absl::StrCat(durable.id.value(), " grows ",
                                   absl::FormatDuration(world_.now() - when), " after a change"));
   known->second = {durable.resizes, world_.now()};

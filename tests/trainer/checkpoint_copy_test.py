@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "storage"))
 
@@ -131,6 +133,49 @@ class CopyTest(StoreTest):
         manifest = json.loads(self.s3.client().get_object(Bucket="checkpoints", Key=f"{self.prefix}/step-000008/MANIFEST.json")["Body"].read())
         self.assertEqual(self.keys(), sorted(f"step-000008/{n}" for n in [*manifest["files"], "MANIFEST.json", "COMPLETE"]))
         self.assertEqual(self.s3.uploads(), [])
+
+    def test_a_killed_upload_is_continued_and_other_leavings_go(self):
+        """The optimizer's file goes in parts; the trainer dies among them. The next attempt sends what is missing, and aborts what nobody will continue."""
+        wide = self.make_model("wide", vocab_size=36000)
+        spec = self.write_spec(model=wide, checkpoint_uri=self.uri, max_steps=2)
+        stuck = threading.Event()
+
+        def faults(line):
+            if "partNumber=2" in line:
+                stuck.set()
+                return "hang"
+            return None
+
+        with stand_in.Proxy(self.s3.port, faults) as proxy:
+            gang = Gang(spec, self.path("e0001"), 1, environments=[self.s3.environment(proxy.url)])
+            self.assertTrue(stuck.wait(harness.DEADLINE_S))
+            deadline = time.monotonic() + harness.DEADLINE_S
+            name = "optimizer-00-of-01.safetensors"
+            key = f"{self.prefix}/e0001/step-000002/{name}"
+            listed = []
+            while not listed and time.monotonic() < deadline:  # the first part has arrived
+                left = [u for u in self.s3.uploads() if u["Key"] == key]
+                listed = left and self.s3.client().list_parts(Bucket="checkpoints", Key=key, UploadId=left[0]["UploadId"]).get("Parts", [])
+                time.sleep(0.02)
+            gang.ranks[0].kill()
+            gang.wait()
+        self.assertIn(1, [part["PartNumber"] for part in listed])
+        abandoned = f"{self.prefix}/e0001/step-000001/{name}"
+        self.s3.client().create_multipart_upload(Bucket="checkpoints", Key=abandoned)
+        newer = f"{self.prefix}/e0003/step-000001/{name}"
+        self.s3.client().create_multipart_upload(Bucket="checkpoints", Key=newer)
+        more = self.write_spec("more.yaml", model=wide, checkpoint_uri=self.uri, max_steps=3)
+        with stand_in.Proxy(self.s3.port, lambda line: None) as proxy:
+            gang = Gang(more, self.path("e0002"), 1, ("--resume-from", self.path("e0001", "checkpoints", "step-000002")),
+                        environments=[self.s3.environment(proxy.url)], epoch=2)
+            self.assertEqual(gang.wait(), [0], gang.stderr)
+        sent = [line for line in proxy.lines if line.startswith("PUT") and f"step-000002/{name}" in line]
+        self.assertTrue(any("partNumber=2" in line for line in sent), sent)
+        self.assertFalse(any("partNumber=1&" in line for line in sent), sent)
+        self.assertEqual({e["uri"].rsplit("/", 2)[1] for e in gang.events[0] if e["event"] == "checkpoint_copied"}, {"e0001", "e0002"})
+        body = self.s3.client().get_object(Bucket="checkpoints", Key=key)["Body"].read()
+        self.assertEqual(body, read(self.path("e0001", "checkpoints", "step-000002", name), mode="rb"))
+        self.assertEqual([u["Key"] for u in self.s3.uploads() if u["Key"].startswith(self.prefix)], [newer])  # not ours to touch
 
     def test_attempts_of_a_job_have_folders_of_their_own(self):
         spec = self.write_spec(checkpoint_uri=self.uri, max_steps=4, save_total_limit=1)

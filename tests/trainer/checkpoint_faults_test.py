@@ -1,4 +1,5 @@
 """Damaged checkpoints are found, whichever file and however; a disk that fails costs a checkpoint, not the training."""
+import ctypes
 import errno
 import json
 import os
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import unittest
 
 import harness
 from harness import DEADLINE_S, TrainerTest, events_of, losses, read, train
@@ -131,6 +134,108 @@ class DiskTest(TrainerTest):
                      env=dict(os.environ, LD_PRELOAD=FAULTS, LL_TEST_FAULTS=plan))
         self.assertEqual(done.returncode, 30, done.stderr)
         self.assertIn(os.strerror(errno.ENOSPC), done.stderr)
+
+
+class RealDiskTest(TrainerTest):
+    """Real file systems (tmpfs), in a mount namespace of this test's own: a full one, and one that is remounted read-only."""
+
+    LIBC = ctypes.CDLL(None, use_errno=True)
+    CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 0x20000, 1, 32, 0x4000, 1 << 18
+
+    @classmethod
+    def mount(cls, source, target, kind, flags, options=None):
+        encode = lambda text: text.encode() if text is not None else None  # noqa: E731
+        if cls.LIBC.mount(encode(source), encode(target), encode(kind), flags, encode(options)) != 0:
+            raise OSError(ctypes.get_errno(), f"mount {target}: {os.strerror(ctypes.get_errno())}")
+
+    @classmethod
+    def setUpClass(cls):
+        if cls.LIBC.unshare(cls.CLONE_NEWNS) != 0:
+            raise unittest.SkipTest(f"this user may not make a mount namespace: {os.strerror(ctypes.get_errno())}")
+        cls.mount("none", "/", None, cls.MS_REC | cls.MS_PRIVATE)
+
+    def tmpfs(self, path, size_bytes):
+        os.makedirs(path)
+        self.mount("tmpfs", path, "tmpfs", 0, f"size={size_bytes}")
+        self.addCleanup(self.LIBC.umount2, path.encode(), 2)  # 2: detach
+
+    def train_with_trouble(self, out, begin, end):
+        """Trains for ever, calls `begin` after the first checkpoint and `end` after two that failed, and stops after the next good one."""
+        spec = self.write_spec(max_steps=1000000, save_steps=3, save_total_limit=1)
+        process = subprocess.Popen([harness.TRAINER, "train", "--spec", spec, "--out", out, "--threads", "1"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(DEADLINE_S, process.kill)
+        watchdog.start()
+        events, state = [], "good"
+        for line in process.stdout:
+            events.append(json.loads(line))
+            failed = sum(e.get("about") == "checkpoint" for e in events)
+            if state == "good" and events[-1]["event"] == "checkpoint":
+                begin()
+                state = "bad"
+            elif state == "bad" and failed >= 2:
+                end()
+                state, mended = "mended", len(events)
+            elif state == "mended" and any(e["event"] == "checkpoint" for e in events[mended:]):
+                process.terminate()
+                state = "stopping"
+        process.stdout.close()
+        stderr = process.stderr.read()
+        process.stderr.close()
+        code = process.wait()
+        watchdog.cancel()
+        self.assertEqual((code, state), (10, "stopping"), stderr)
+        steps = [e["step"] for e in events if e["event"] == "step"]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))  # none lost, none twice
+        self.assertEqual(os.listdir(os.path.join(out, "checkpoints")), [f"step-{steps[-1]:06d}"])  # nothing half is left
+        return events, [e["message"] for e in events if e.get("about") == "checkpoint"]
+
+    def test_a_full_disk(self):
+        store = self.path("store")
+        self.tmpfs(store, 4 << 20)
+        ballast = os.path.join(store, "ballast")
+
+        def fill():
+            with open(ballast, "wb", buffering=0) as f:
+                try:
+                    while True:
+                        f.write(bytes(1 << 12))
+                except OSError as error:
+                    self.assertEqual(error.errno, errno.ENOSPC)
+
+        out = os.path.join(store, "job")
+        events, warnings = self.train_with_trouble(out, fill, lambda: os.remove(ballast))
+        self.assertIn(os.strerror(errno.ENOSPC), warnings[0])
+        # events.jsonl lay on the full disk: it misses events of that time, but no line of a later one is spoilt.
+        written = []
+        for line in read(out, "events.jsonl").splitlines():
+            try:
+                written.append(json.loads(line))
+            except ValueError:  # cut by the full disk
+                pass
+        mended = [e["step"] for e in events if e["event"] == "checkpoint"][1]
+        later = [e for e in events if e["event"] == "step" and e["step"] > mended]
+        self.assertEqual([e for e in written if e["event"] == "step" and e["step"] > mended], later)
+        # And the checkpoint that was written afterwards is good.
+        done = train(self.write_spec("more.yaml", max_steps=later[-1]["step"] + 2), out)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(min(losses(events_of(done.stdout))), later[-1]["step"] + 1)
+
+    def test_a_file_system_that_becomes_read_only(self):
+        checkpoints = self.path("job", "checkpoints")
+        self.tmpfs(checkpoints, 16 << 20)
+
+        def remount(flags):
+            deadline = time.monotonic() + DEADLINE_S
+            while True:
+                try:
+                    return self.mount("tmpfs", checkpoints, "tmpfs", self.MS_REMOUNT | flags)
+                except OSError as error:  # busy: the next checkpoint is being written
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        raise
+
+        _, warnings = self.train_with_trouble(self.path("job"), lambda: remount(self.MS_RDONLY), lambda: remount(0))
+        self.assertIn(os.strerror(errno.EROFS), warnings[0])
 
 
 if __name__ == "__main__":

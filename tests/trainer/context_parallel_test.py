@@ -1,4 +1,6 @@
 """Ranks that share rows: losses are those of one rank, whatever the split, also across a resume."""
+import os
+import random
 import time
 
 import harness
@@ -66,6 +68,36 @@ class ContextParallelTest(TrainerTest):
         for r in (0, 1, 3):
             self.assertRegex(gang.stderr[r], r"rank 2: is lost .*(exchange|all-reduce|(reduce-scatter|all-gather)( of rows)?) \d+ of "
                              r"(context 0|world) in phase (data|forward|backward|reduce|optimizer)")
+
+    def test_any_legal_plan_equals_one_rank(self):
+        """Random models, rows and plans: data x context x zero_stage x shard_base x attention. LL_PLANS: how many models (1)."""
+        rng = random.Random(harness.SEED)
+        for model in range(int(os.environ.get("LL_PLANS", "1"))):
+            kv_heads = rng.choice((1, 2, 3))
+            heads = kv_heads * rng.choice((1, 2, 3))
+            precision = rng.choice(("fp32", "fp32", "bf16"))
+            length = rng.randrange(24, 161)
+            changes = dict(
+                model=self.make_model(f"model-{model}", num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=16, hidden_size=48,
+                                      tie_word_embeddings=rng.random() < 0.5),
+                precision=precision, context_length=length, original_context_length=length, global_batch_size=rng.choice((1, 2, 3)), max_steps=3,
+                save_steps=0, warmup_steps=0, learning_rate=0.001, group_ratio=rng.choice((0.25, 0.25, 0.5, 0.4)),
+                attention=rng.choice(("s2", "s2", "full", "short")), method=rng.choice(("longlora", "lora", "longlora", "qlora")),
+                recompute=rng.choice(("none", "selective", "full")), lora_dropout=rng.choice((0, 0.1)),
+                document_boundaries=rng.random() < 0.5)
+            self.make_tokens("data.bin", 4000, documents=[[0, 700], [700, 733], [733, 4000]])
+            one, _ = self.gang(f"{model}-one", 1, 1, **changes)
+            for plan in range(2):
+                world = rng.choice((2, 3, 4))
+                context = rng.choice([c for c in (1, 2, 3, 4) if world % c == 0])
+                shard = dict(zero_stage=rng.choice((0, 1, 2)), shard_base=rng.random() < 0.4)
+                label = f"{world} ranks, context_parallel {context}, {shard}, {changes}"
+                with self.subTest(label):
+                    many, _ = self.gang(f"{model}-{plan}", world, context, **shard, **changes)
+                    loss, norm = (2e-5, 2e-3) if precision == "fp32" else (1e-2, 0.1)
+                    self.assert_close(one, many, loss, norm)
+                    # Before the first update weights are equal, and so is the gradient but for rounding.
+                    self.assertLess(abs(one[1][1] - many[1][1]) / one[1][1], 1e-5 if precision == "fp32" else 1e-2)
 
     def test_refusals_name_the_key(self):
         for changes, text in ((dict(context_parallel=2, wrap="roll"), "roll"), (dict(context_parallel=2), "context_parallel")):

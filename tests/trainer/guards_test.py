@@ -169,6 +169,19 @@ class GuardsTest(TrainerTest):
                              [(g["step"], g["action"], g.get("to_step")) for g in guards(one)])
             self.assertAlmostEqual(losses(two)[STEPS][0], losses(one)[STEPS][0], delta=1e-4)
 
+    def test_divided_state_and_gradients_change_nothing(self):
+        """zero_stage 2: what is skipped and gone back to lies in parts on the ranks."""
+        self.tokens({22: RARE, 24: POISON})
+        runs = []
+        for stage in (0, 2):
+            spec = self.spec(on_nan="skip", on_loss_spike="rollback", zero_stage=stage, max_steps=26, save_steps=7, name=f"{stage}.json")
+            gang = Gang(spec, self.path(f"stage-{stage}"), 2)
+            self.assertEqual(gang.wait(), [0, 0], gang.stderr)
+            runs.append((comparable(guards(gang.events[0])), losses(gang.events[0]), self.state(f"stage-{stage}", 26)["guard"],
+                         self.weights(f"stage-{stage}", 26)["adapter_model.safetensors"]))
+        self.assertEqual([(g["kind"], g["action"]) for g in runs[0][0]], [("loss_spike", "rollback"), ("nan", "skip")])
+        self.assertEqual(runs[1], runs[0])
+
 
 if __name__ == "__main__":
     harness.main()

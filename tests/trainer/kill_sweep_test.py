@@ -23,6 +23,7 @@ from harness import Gang, TrainerTest, losses, train
 KILL_AT = REPORT = None
 WHOLE = False
 STEPS, SAVE = 4, 2
+PATIENCE_S = 8 * int(os.environ.get("LL_PATIENCE", "1"))  # until a rank that lost the other one has ended; more where others have the cores
 # A pattern of functions in the call stack -> the phase, the first that is found counting.
 PHASES = (("GradNorm", "clip"), ("AdamWOptimizer::Step", "optimizer"), ("AdamWOptimizer::AdamWOptimizer", "load"), ("Snapshot", "snapshot"),
           ("OptimizerTensors", "snapshot"), ("WriteSafetensors", "snapshot"), ("StartStep", "step"),
@@ -270,7 +271,7 @@ class KillSweepTest(TrainerTest):
             for rank in (0, 1):
                 if gang.ranks[rank].poll() == -signal.SIGKILL and gang.ranks[1 - rank].poll() is None:
                     try:
-                        gang.ranks[1 - rank].wait(8)
+                        gang.ranks[1 - rank].wait(PATIENCE_S)
                     except subprocess.TimeoutExpired:
                         met = [e for e in gang.events[1 - rank] if e["event"] == "phase" and e["phase"] not in ("rendezvous", "pack")]
                         self.assertEqual(met, [], "the other rank waits for a dead one")

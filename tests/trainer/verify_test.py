@@ -100,17 +100,32 @@ class VerifyTest(TrainerTest):
         self.assertTrue(self.result(self.verify(6))["verified"])  # from step 4, where it changed
         self.assertIn("learning_rate", self.verify(8, "--steps", 4, code=20).stderr)
 
+    def first_tensor(self, out):
+        body = read(self.path(out, "checkpoints", "step-000008", "optimizer-01-of-02.safetensors"), mode="rb")
+        header = json.loads(body[8:8 + int.from_bytes(body[:8], "little")])
+        return sorted(name for name in header if name != "__metadata__")[0]
+
     def test_several_ranks(self):
-        spec = self.write_spec("two.yaml")
-        gang = Gang(spec, self.path("two"), 2)
-        self.assertEqual(gang.wait(), [0, 0], gang.stderr)
         verify = self.path("verify.json")
+        for name, plan in (("shared", dict(context_parallel=2, zero_stage=2, shard_base=True)), ("two", {})):
+            gang = Gang(self.write_spec(name + ".yaml", **plan), self.path(name), 2)
+            self.assertEqual(gang.wait(), [0, 0], gang.stderr)
+            with open(verify, "w") as f:
+                json.dump({"kind": "verify", "adapter": self.path(name, "checkpoints", "step-000008"), "max_steps": 4, "gpus": 2}, f)
+            gang = Gang(verify, self.path(name + "-again"), 2)
+            self.assertEqual(gang.wait(), [0, 0], gang.stderr)
+            result = [e["result"] for e in gang.events[0] if e["event"] == "done"][0]
+            self.assertEqual((result["verified"], result["from_step"]), (True, 4))
+        # What a rank keeps of the divided state is compared too.
+        change(os.path.join(self.path("shared", "checkpoints", "step-000008"), "optimizer-01-of-02.safetensors"), self.first_tensor("shared"))
+        seal(self.path("shared", "checkpoints", "step-000008"))
+        with open(verify, "w") as f:
+            json.dump({"kind": "verify", "adapter": self.path("shared", "checkpoints", "step-000008"), "max_steps": 4, "gpus": 2}, f)
+        gang = Gang(verify, self.path("shared-changed"), 2)
+        self.assertIn(30, gang.wait(), gang.stderr)
+        self.assertIn("elements that differ", "".join(gang.stderr))
         with open(verify, "w") as f:
             json.dump({"kind": "verify", "adapter": self.path("two", "checkpoints", "step-000008"), "max_steps": 4, "gpus": 2}, f)
-        gang = Gang(verify, self.path("v2"), 2)
-        self.assertEqual(gang.wait(), [0, 0], gang.stderr)
-        result = [e["result"] for e in gang.events[0] if e["event"] == "done"][0]
-        self.assertEqual((result["verified"], result["from_step"]), (True, 4))
         alone = Gang(verify, self.path("v1"), 1)
         self.assertEqual(alone.wait(), [20])
         self.assertIn("data_parallel was 2 and is 1", alone.stderr[0])

@@ -35,13 +35,19 @@ EventSink::EventSink(Clock& clock, int rank, int fd) : clock_(clock), rank_(rank
 
 absl::StatusOr<std::unique_ptr<EventSink>> EventSink::WithFile(Clock& clock, int rank, int fd,
                                                                const std::string& path) {
-  LL_ASSIGN_OR_RETURN(AppendOnlyFile file, AppendOnlyFile::Open(path));
-  // A line that a kill or a full disk cut short must not spoil the first one of this run.
-  if (!EndsALine(path)) LL_RETURN_IF_ERROR(file.Append("\n"));
   auto sink = std::make_unique<EventSink>(clock, rank, fd);
   absl::MutexLock lock(&sink->mu_);
-  sink->file_ = std::make_unique<AppendOnlyFile>(std::move(file));
+  sink->path_ = path;
+  LL_RETURN_IF_ERROR(sink->OpenFile());
   return sink;
+}
+
+absl::Status EventSink::OpenFile() {
+  LL_ASSIGN_OR_RETURN(AppendOnlyFile file, AppendOnlyFile::Open(path_));
+  // A line that a kill or a full disk cut short must not spoil the next one.
+  if (!EndsALine(path_)) LL_RETURN_IF_ERROR(file.Append("\n"));
+  file_ = std::make_unique<AppendOnlyFile>(std::move(file));
+  return absl::OkStatus();
 }
 
 void EventSink::Emit(absl::string_view name, const nlohmann::ordered_json& fields) {
@@ -54,7 +60,10 @@ void EventSink::Emit(absl::string_view name, const nlohmann::ordered_json& field
       event.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   absl::MutexLock lock(&mu_);
   WriteLine(fd_, line);
-  if (file_ != nullptr) file_->Append(line).IgnoreError();
+  if (path_.empty()) return;
+  // A disk that is full now may not be so at the next event.
+  if (file_ == nullptr) OpenFile().IgnoreError();
+  if (file_ != nullptr && !file_->Append(line).ok()) file_.reset();
 }
 
 void EventSink::Phase(absl::string_view phase, nlohmann::ordered_json fields) {

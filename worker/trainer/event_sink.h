@@ -37,11 +37,14 @@ class EventSink {
   void Error(const absl::Status& status);
 
  private:
+  absl::Status OpenFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   Clock& clock_;
   const int rank_;
   const int fd_;
   absl::Mutex mu_;
-  std::unique_ptr<AppendOnlyFile> file_ ABSL_GUARDED_BY(mu_);
+  std::string path_ ABSL_GUARDED_BY(mu_);                      // empty: no file
+  std::unique_ptr<AppendOnlyFile> file_ ABSL_GUARDED_BY(mu_);  // null after a write that failed
 };
 
 // The object every error is reported as: {"class", "field", "message", "hint"}.

@@ -20,6 +20,7 @@
 #include "model/plan/time_plan.h"
 #include "worker/trainer/checkpoint/copies.h"
 #include "worker/trainer/checkpoint/peft.h"
+#include "worker/trainer/checkpoint/remote.h"
 #include "worker/trainer/checkpoint/sharded_checkpoint.h"
 #include "worker/trainer/checkpoint/state.h"
 #include "worker/trainer/checkpoint/trainer_state.h"
@@ -229,9 +230,17 @@ absl::Status Loop::OpenCheckpoints() {
             copier_->Offer(written.sealed->path, written.step);
         },
         [this] { return copier_ != nullptr ? copier_->InUse() : std::set<int64_t>(); });
-    // A run that was killed may not have come to copy its newest.
+    // A run that was killed may not have come to copy its newest, or not to the end of it; of an
+    // earlier attempt it belongs among that one's copies, where the half of it is.
     if (copier_ != nullptr && checkpoint_step_ >= 0)
       copier_->Offer(root + "/" + CheckpointName(checkpoint_step_), checkpoint_step_);
+    const auto earlier = EpochOfCheckpoint(options_.resume_from);
+    if (copier_ != nullptr && earlier && *earlier < options_.epoch &&
+        CheckpointStep(std::filesystem::path(options_.resume_from).filename().string()) ==
+            state_.step &&
+        FileExists(absl::StrCat(options_.resume_from, "/", kCompleteFile))) {
+      copier_->Offer(options_.resume_from, state_.step, *earlier);
+    }
   }
   if (parameters_->zero_stage() == 0) return absl::OkStatus();
   parts_ = std::make_unique<ShardedCheckpoint>(root, comm_, events_, writer_.get());

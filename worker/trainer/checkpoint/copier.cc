@@ -27,11 +27,12 @@ CheckpointCopier::~CheckpointCopier() {
   thread_.join();
 }
 
-void CheckpointCopier::Offer(const std::string& folder, int64_t step) {
+void CheckpointCopier::Offer(const std::string& folder, int64_t step,
+                             std::optional<int64_t> epoch) {
   std::optional<Wish> dropped;
   {
     const absl::MutexLock lock(&mu_);
-    dropped = std::exchange(waiting_, Wish{folder, step});
+    dropped = std::exchange(waiting_, Wish{folder, step, epoch.value_or(epoch_)});
   }
   if (!dropped) return;
   CopyReport report;
@@ -79,11 +80,16 @@ CopyReport CheckpointCopier::Copy(const Wish& wish) {
   const absl::Duration start = clock_.Steady();
   CopyReport report;
   report.step = wish.step;
-  const auto copied = CopyCheckpoint(*store_, wish.folder, epoch_, wish.step);
+  const std::string prefix = RemoteCheckpointPrefix(wish.epoch, wish.step);
+  // An upload that a killed process left of this very checkpoint is continued; of the others nobody
+  // will, and they would be paid for.
+  if (!swept_) SweepHalfSent(*store_, epoch_, prefix).IgnoreError();
+  swept_ = true;
+  const auto copied = CopyCheckpoint(*store_, wish.folder, wish.epoch, wish.step);
   report.status = copied.status();
   if (copied.ok()) {
     report.bytes = copied->bytes;
-    report.uri = absl::StrCat(store_->uri(), "/", RemoteCheckpointPrefix(epoch_, wish.step));
+    report.uri = absl::StrCat(store_->uri(), "/", prefix);
     // The copy stands; an old one that cannot be removed is not worth failing it.
     auto removed = PruneRemoteCheckpoints(*store_, epoch_, retention_);
     if (removed.ok()) report.removed = *std::move(removed);

@@ -39,8 +39,9 @@ class CheckpointCopier {
   ~CheckpointCopier();  // cancels what is in flight
 
   // Copies the sealed checkpoint `folder` as soon as the one before is done; one that waits is
-  // dropped for it.
-  void Offer(const std::string& folder, int64_t step) ABSL_LOCKS_EXCLUDED(mu_);
+  // dropped for it. `epoch`: the attempt that wrote it, where it was not this one.
+  void Offer(const std::string& folder, int64_t step, std::optional<int64_t> epoch = std::nullopt)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Waits until nothing is in flight or waits. DeadlineExceeded: it takes longer; it is cancelled,
   // and what was not copied is reported.
   absl::Status Finish(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
@@ -50,7 +51,7 @@ class CheckpointCopier {
  private:
   struct Wish {
     std::string folder;
-    int64_t step = 0;
+    int64_t step = 0, epoch = 0;
   };
   void Loop() ABSL_LOCKS_EXCLUDED(mu_);
   CopyReport Copy(const Wish& wish);
@@ -63,6 +64,7 @@ class CheckpointCopier {
   mutable absl::Mutex mu_;
   std::optional<Wish> waiting_ ABSL_GUARDED_BY(mu_), running_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
+  bool swept_ = false;  // what killed writers left; the thread's alone
   std::thread thread_;
 };
 

@@ -18,6 +18,14 @@
 namespace ll {
 namespace {
 
+// Of "e0001".
+std::optional<int64_t> EpochOfName(absl::string_view name) {
+  int64_t epoch = 0;
+  if (!absl::ConsumePrefix(&name, "e") || !absl::SimpleAtoi(name, &epoch) || epoch <= 0)
+    return std::nullopt;
+  return epoch;
+}
+
 // Epoch, step and file of a key; nullopt for what is no checkpoint's.
 struct PlacedFile {
   int64_t epoch = 0, step = 0;
@@ -28,11 +36,9 @@ std::optional<PlacedFile> PlaceOf(const std::string& key) {
   if (parts.size() != 2 && parts.size() != 3) return std::nullopt;
   PlacedFile place;
   if (parts.size() == 3) {
-    absl::string_view epoch = parts[0];
-    if (!absl::ConsumePrefix(&epoch, "e") || !absl::SimpleAtoi(epoch, &place.epoch) ||
-        place.epoch <= 0) {
-      return std::nullopt;
-    }
+    const auto epoch = EpochOfName(parts[0]);
+    if (!epoch) return std::nullopt;
+    place.epoch = *epoch;
   }
   const auto step = CheckpointStep(parts[parts.size() - 2]);
   if (!step) return std::nullopt;
@@ -95,6 +101,12 @@ absl::Status Fetch(ObjectStore& store, const RemoteCheckpoint& checkpoint,
 std::string RemoteCheckpointPrefix(int64_t epoch, int64_t step) {
   const std::string name = CheckpointName(step);
   return epoch == 0 ? name : absl::StrCat(absl::StrFormat("e%04d", epoch), "/", name);
+}
+
+std::optional<int64_t> EpochOfCheckpoint(const std::string& folder) {
+  const std::vector<std::string> parts = absl::StrSplit(folder, '/');
+  if (parts.size() < 3 || parts[parts.size() - 2] != "checkpoints") return std::nullopt;
+  return EpochOfName(parts[parts.size() - 3]);
 }
 
 absl::StatusOr<std::vector<RemoteCheckpoint>> ListRemoteCheckpoints(ObjectStore& store) {
@@ -168,6 +180,13 @@ absl::StatusOr<std::vector<std::string>> PruneRemoteCheckpoints(ObjectStore& sto
     removed.push_back(checkpoint.prefix);
   }
   return removed;
+}
+
+absl::Status SweepHalfSent(ObjectStore& store, int64_t epoch, const std::string& keep) {
+  return store.SweepPartial([&](const std::string& key) {
+    const auto place = PlaceOf(key);
+    return place && place->epoch <= epoch && place->prefix != keep;
+  });
 }
 
 absl::StatusOr<FetchedCheckpoint> FetchNewestCheckpoint(ObjectStore& store, const std::string& root,

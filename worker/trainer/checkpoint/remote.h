@@ -31,6 +31,10 @@ struct RemoteCheckpoint {
 // "e0001/step-000100", or "step-000100" of epoch 0.
 std::string RemoteCheckpointPrefix(int64_t epoch, int64_t step);
 
+// The attempt that wrote the local checkpoint folder "…/e0001/checkpoints/step-000100"; nullopt
+// where the path says none.
+std::optional<int64_t> EpochOfCheckpoint(const std::string& folder);
+
 // All below the store's root, oldest first.
 absl::StatusOr<std::vector<RemoteCheckpoint>> ListRemoteCheckpoints(ObjectStore& store);
 
@@ -49,6 +53,10 @@ absl::StatusOr<CopiedCheckpoint> CopyCheckpoint(ObjectStore& store, const std::s
 // that went.
 absl::StatusOr<std::vector<std::string>> PruneRemoteCheckpoints(ObjectStore& store, int64_t epoch,
                                                                 const Retention& retention);
+
+// Gives up what killed writers left half-sent of checkpoints of `epoch` and earlier ones, but of
+// `keep`, a prefix: the copy that is to be continued.
+absl::Status SweepHalfSent(ObjectStore& store, int64_t epoch, const std::string& keep);
 
 struct FetchedCheckpoint {
   std::string path;  // the local folder; empty: there is none

@@ -52,8 +52,8 @@ class MortalStore : public ObjectStore {
     LL_RETURN_IF_ERROR(Live());
     return store_->Delete(key);
   }
-  absl::Status SweepPartial(const std::string& prefix) override {
-    return store_->SweepPartial(prefix);
+  absl::Status SweepPartial(const std::function<bool(const std::string&)>& doomed) override {
+    return store_->SweepPartial(doomed);
   }
   void Cancel() override { store_->Cancel(); }
   const std::string& uri() const override { return store_->uri(); }

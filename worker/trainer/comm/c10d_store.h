@@ -1,5 +1,6 @@
-// What the transports over c10d share: the store behind RendezvousStore, and the running of one
-// operation. Inline because libll_cuda.so needs it too.
+// What the transports over c10d share: the store behind RendezvousStore, and everything of an
+// operation but the moving of bytes, so that the same job has the same list of operations, sequence
+// numbers and bytes on each of them. Inline because libll_cuda.so needs it too.
 #pragma once
 
 #include <exception>
@@ -12,6 +13,7 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/clock.h"
 #include "worker/trainer/comm/comm.h"
 
@@ -101,5 +103,57 @@ inline int64_t BytesOf(const std::vector<PeerMessage>& messages) {
   for (const PeerMessage& m : messages) bytes += static_cast<int64_t>(m.tensor.nbytes());
   return bytes;
 }
+
+// A group over c10d; a transport says how bytes move. Its functions may throw.
+class LoggedComm : public Comm {
+ public:
+  LoggedComm(const CommOptions& options, const std::string& group)
+      : options_(options), log_(group, options.watch) {}
+
+  int rank() const final { return options_.rank; }
+  int world_size() const final { return options_.world_size; }
+  void EnterPhase(const char* phase) final { log_.EnterPhase(phase); }
+  CommCounters counters() const final { return log_.counters(); }
+
+  absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) final {
+    log_.Count(BytesOf(tensors), BytesOf(tensors));
+    return log_.Wait("all-reduce", [&] {
+      for (const at::Tensor& tensor : tensors) Sum(tensor);
+    });
+  }
+  absl::Status Broadcast(at::Tensor tensor) final {
+    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
+    log_.Count(rank() == 0 ? bytes : 0, rank() == 0 ? 0 : bytes);
+    return log_.Wait("broadcast", [&] { TakeRankZeros(tensor); });
+  }
+  absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
+                               std::vector<PeerMessage> receives) final {
+    LL_CHECK(exchange_ == nullptr);
+    exchange_ = operation;
+    const int64_t number = log_.Count(BytesOf(sends), BytesOf(receives));
+    absl::Status status = C10dTry(operation, [&] { StartMessages(number, sends, receives); });
+    if (!status.ok()) exchange_ = nullptr;
+    return status;
+  }
+  absl::Status FinishExchange() final {
+    const char* operation = std::exchange(exchange_, nullptr);
+    return log_.Wait(operation != nullptr ? operation : "exchange", [&] { FinishMessages(); });
+  }
+
+ protected:
+  virtual void Sum(const at::Tensor& tensor) = 0;
+  virtual void TakeRankZeros(const at::Tensor& tensor) = 0;
+  // Starts exchange `number` of the group. The tensors must be held until FinishMessages.
+  virtual void StartMessages(int64_t number, const std::vector<PeerMessage>& sends,
+                             const std::vector<PeerMessage>& receives) = 0;
+  // Waits for them; called also where starting them failed.
+  virtual void FinishMessages() = 0;
+  const CommOptions& options() const { return options_; }
+
+ private:
+  const CommOptions options_;
+  OperationLog log_;
+  const char* exchange_ = nullptr;  // what the one under way is called
+};
 
 }  // namespace ll

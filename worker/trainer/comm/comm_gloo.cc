@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 
@@ -47,91 +48,62 @@ absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options,
   return group;
 }
 
-class GlooComm : public Comm {
+class GlooComm : public LoggedComm {
  public:
   GlooComm(Store store, Group group, const CommOptions& options, const std::string& name)
-      : store_(std::move(store)),
-        group_(std::move(group)),
-        options_(options),
-        log_(name, options.watch) {}
-
-  int rank() const override { return options_.rank; }
-  int world_size() const override { return options_.world_size; }
-  void EnterPhase(const char* phase) override { log_.EnterPhase(phase); }
-  CommCounters counters() const override { return log_.counters(); }
-
-  absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) override {
-    log_.Count(BytesOf(tensors), BytesOf(tensors));
-    return log_.Wait("all-reduce", [&] {
-      for (const at::Tensor& tensor : tensors) {
-        std::vector<at::Tensor> one = {tensor};
-        group_->allreduce(one)->wait();
-      }
-    });
-  }
-
-  absl::Status Broadcast(at::Tensor tensor) override {
-    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
-    log_.Count(rank() == 0 ? bytes : 0, rank() == 0 ? 0 : bytes);
-    return log_.Wait("broadcast", [&] {
-      std::vector<at::Tensor> one = {tensor};
-      group_->broadcast(one)->wait();
-    });
-  }
-
-  absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
-                               std::vector<PeerMessage> receives) override {
-    exchange_ = operation;
-    LL_CHECK(pending_.empty());
-    const int64_t number = log_.Count(BytesOf(sends), BytesOf(receives));
-    return C10dTry(operation, [&] {
-      std::map<int, int64_t> sent, received;
-      const auto tag = [&](int64_t& message) {
-        LL_CHECK(message < kMessagesPerExchange);
-        return static_cast<int>(number % kExchanges * kMessagesPerExchange + message++);
-      };
-      for (PeerMessage& m : receives) {
-        std::vector<at::Tensor> one = {m.tensor};
-        pending_.push_back(group_->recv(one, m.peer, tag(received[m.peer])));
-        held_.push_back(std::move(m.tensor));
-      }
-      for (PeerMessage& m : sends) {
-        std::vector<at::Tensor> one = {m.tensor};
-        pending_.push_back(group_->send(one, m.peer, tag(sent[m.peer])));
-        held_.push_back(std::move(m.tensor));
-      }
-    });
-  }
-
-  absl::Status FinishExchange() override {
-    const auto pending = std::move(pending_);
-    pending_.clear();
-    const absl::Status status = log_.Wait(exchange_, [&] {
-      for (const auto& work : pending) work->wait();
-    });
-    held_.clear();
-    return status;
-  }
+      : LoggedComm(options, name), store_(std::move(store)), group_(std::move(group)) {}
 
   absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
                                               const std::vector<int>& ranks) override {
     const auto self = std::find(ranks.begin(), ranks.end(), rank());
     LL_CHECK(self != ranks.end());
-    if (ranks.size() == 1) return MakeSingleComm(options_.watch);
-    CommOptions options = options_;
-    options.rank = static_cast<int>(self - ranks.begin());
-    options.world_size = static_cast<int>(ranks.size());
+    if (ranks.size() == 1) return MakeSingleComm(options().watch);
+    CommOptions split = options();
+    split.rank = static_cast<int>(self - ranks.begin());
+    split.world_size = static_cast<int>(ranks.size());
     Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
-    LL_ASSIGN_OR_RETURN(Group group, Connect(store, options, name));
-    return std::make_unique<GlooComm>(std::move(store), std::move(group), options, name);
+    LL_ASSIGN_OR_RETURN(Group group, Connect(store, split, name));
+    return std::make_unique<GlooComm>(std::move(store), std::move(group), split, name);
+  }
+
+ protected:
+  void Sum(const at::Tensor& tensor) override {
+    std::vector<at::Tensor> one = {tensor};
+    group_->allreduce(one)->wait();
+  }
+  void TakeRankZeros(const at::Tensor& tensor) override {
+    std::vector<at::Tensor> one = {tensor};
+    group_->broadcast(one)->wait();
+  }
+  void StartMessages(int64_t number, const std::vector<PeerMessage>& sends,
+                     const std::vector<PeerMessage>& receives) override {
+    std::map<int, int64_t> sent, received;
+    const auto tag = [&](int64_t& message) {
+      LL_CHECK(message < kMessagesPerExchange);
+      return static_cast<int>(number % kExchanges * kMessagesPerExchange + message++);
+    };
+    for (const PeerMessage& m : receives) {
+      std::vector<at::Tensor> one = {m.tensor};
+      held_.push_back(m.tensor);
+      pending_.push_back(group_->recv(one, m.peer, tag(received[m.peer])));
+    }
+    for (const PeerMessage& m : sends) {
+      std::vector<at::Tensor> one = {m.tensor};
+      held_.push_back(m.tensor);
+      pending_.push_back(group_->send(one, m.peer, tag(sent[m.peer])));
+    }
+  }
+  void FinishMessages() override {
+    const auto pending = std::move(pending_);
+    pending_.clear();
+    const std::vector<at::Tensor> held = std::move(held_);
+    held_.clear();
+    for (const auto& work : pending) work->wait();
   }
 
  private:
   const Store store_;  // outlives the group
   const Group group_;
-  const CommOptions options_;
-  OperationLog log_;
-  const char* exchange_ = "exchange";                    // what the one under way is called
   std::vector<c10::intrusive_ptr<c10d::Work>> pending_;  // of the exchange under way
   std::vector<at::Tensor> held_;                         // its tensors
 };

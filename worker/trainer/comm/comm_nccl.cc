@@ -29,82 +29,58 @@ absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options, at
   return group;
 }
 
-class NcclComm : public Comm {
+class NcclComm : public LoggedComm {
  public:
   NcclComm(Store store, Group group, const CommOptions& options, at::Device device,
            const std::string& name)
-      : store_(std::move(store)),
+      : LoggedComm(options, name),
+        store_(std::move(store)),
         group_(std::move(group)),
-        options_(options),
-        device_(device),
-        log_(name, options.watch) {}
-
-  int rank() const override { return options_.rank; }
-  int world_size() const override { return options_.world_size; }
-  void EnterPhase(const char* phase) override { log_.EnterPhase(phase); }
-  CommCounters counters() const override { return log_.counters(); }
-
-  absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) override {
-    log_.Count(BytesOf(tensors), BytesOf(tensors));
-    return log_.Wait("all-reduce", [&] {
-      for (const at::Tensor& tensor : tensors) {
-        OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->allreduce(one)->wait(); });
-      }
-    });
-  }
-
-  absl::Status Broadcast(at::Tensor tensor) override {
-    const int64_t bytes = static_cast<int64_t>(tensor.nbytes());
-    log_.Count(rank() == 0 ? bytes : 0, rank() == 0 ? 0 : bytes);
-    return log_.Wait("broadcast", [&] {
-      OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->broadcast(one)->wait(); });
-    });
-  }
-
-  // ncclSend and ncclRecv in one NCCL group on its own stream: they run beside what is computed.
-  absl::Status StartExchangeAs(const char* operation, std::vector<PeerMessage> sends,
-                               std::vector<PeerMessage> receives) override {
-    exchange_ = operation;
-    LL_CHECK(pending_ == nullptr);
-    log_.Count(BytesOf(sends), BytesOf(receives));
-    if (sends.empty() && receives.empty()) return absl::OkStatus();
-    return C10dTry(operation, [&] {
-      const c10::cuda::CUDAGuard guard(device_);
-      group_->startCoalescing();
-      for (PeerMessage& m : receives) {
-        std::vector<at::Tensor> one = {m.tensor};
-        group_->recv(one, m.peer, 0);
-        held_.push_back(std::move(m.tensor));
-      }
-      for (PeerMessage& m : sends) {
-        std::vector<at::Tensor> one = {m.tensor};
-        group_->send(one, m.peer, 0);
-        held_.push_back(std::move(m.tensor));
-      }
-      pending_ = group_->endCoalescing();
-    });
-  }
-
-  absl::Status FinishExchange() override {
-    const c10::intrusive_ptr<c10d::Work> pending = std::move(pending_);
-    pending_.reset();
-    const absl::Status status = log_.Wait(exchange_, [&] {
-      if (pending != nullptr) pending->wait();
-    });
-    held_.clear();
-    return status;
-  }
+        device_(device) {}
 
   absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
                                               const std::vector<int>& ranks) override {
     const auto self = std::find(ranks.begin(), ranks.end(), rank());
     LL_CHECK(self != ranks.end());
-    CommOptions options = options_;
-    options.rank = static_cast<int>(self - ranks.begin());
-    options.world_size = static_cast<int>(ranks.size());
+    CommOptions split = options();
+    split.rank = static_cast<int>(self - ranks.begin());
+    split.world_size = static_cast<int>(ranks.size());
     Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
-    LL_ASSIGN_OR_RETURN(Group group, Connect(store, options, device_));
-    return std::make_unique<NcclComm>(std::move(store), std::move(group), options, device_, name);
+    LL_ASSIGN_OR_RETURN(Group group, Connect(store, split, device_));
+    return std::make_unique<NcclComm>(std::move(store), std::move(group), split, device_, name);
+  }
+
+ protected:
+  void Sum(const at::Tensor& tensor) override {
+    OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->allreduce(one)->wait(); });
+  }
+  void TakeRankZeros(const at::Tensor& tensor) override {
+    OnDevice(tensor, [this](std::vector<at::Tensor>& one) { group_->broadcast(one)->wait(); });
+  }
+  // ncclSend and ncclRecv in one NCCL group on its own stream: they run beside what is computed.
+  void StartMessages(int64_t, const std::vector<PeerMessage>& sends,
+                     const std::vector<PeerMessage>& receives) override {
+    if (sends.empty() && receives.empty()) return;
+    const c10::cuda::CUDAGuard guard(device_);
+    group_->startCoalescing();
+    for (const PeerMessage& m : receives) {
+      std::vector<at::Tensor> one = {m.tensor};
+      held_.push_back(m.tensor);
+      group_->recv(one, m.peer, 0);
+    }
+    for (const PeerMessage& m : sends) {
+      std::vector<at::Tensor> one = {m.tensor};
+      held_.push_back(m.tensor);
+      group_->send(one, m.peer, 0);
+    }
+    pending_ = group_->endCoalescing();
+  }
+  void FinishMessages() override {
+    const c10::intrusive_ptr<c10d::Work> pending = std::move(pending_);
+    pending_.reset();
+    const std::vector<at::Tensor> held = std::move(held_);
+    held_.clear();
+    if (pending != nullptr) pending->wait();
   }
 
  private:
@@ -119,10 +95,7 @@ class NcclComm : public Comm {
 
   const Store store_;  // outlives the group
   const Group group_;
-  const CommOptions options_;
   const at::Device device_;
-  OperationLog log_;
-  const char* exchange_ = "exchange";       // what the one under way is called
   c10::intrusive_ptr<c10d::Work> pending_;  // the exchange under way
   std::vector<at::Tensor> held_;            // its tensors
 };

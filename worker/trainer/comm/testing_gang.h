@@ -22,9 +22,12 @@ inline CommOptions GangOptions(int rank, int world_size) {
   return options;
 }
 
-// Runs `body` as every rank of a gang, each on a thread of its own.
-template <typename Body>
-void RunGang(int world_size, Body body) {
+// Runs `body` as every rank of a gang, each on a thread of its own; `watch_of` gives a rank's
+// watch.
+template <typename Body, typename WatchOf = std::shared_ptr<PeerWatch> (*)(int)>
+void RunGang(
+    int world_size, Body body,
+    WatchOf watch_of = [](int) { return std::shared_ptr<PeerWatch>(); }) {
   std::string address;
   LL_ASSERT_OK_AND_ASSIGN(auto store0,
                           RendezvousStore::Listen(GangOptions(0, world_size), &address));
@@ -37,8 +40,9 @@ void RunGang(int world_size, Body body) {
         LL_ASSERT_OK_AND_ASSIGN(store,
                                 RendezvousStore::Connect(GangOptions(rank, world_size), address));
       }
-      LL_ASSERT_OK_AND_ASSIGN(const auto comm,
-                              MakeGlooComm(std::move(store), GangOptions(rank, world_size)));
+      CommOptions options = GangOptions(rank, world_size);
+      options.watch = watch_of(rank);
+      LL_ASSERT_OK_AND_ASSIGN(const auto comm, MakeGlooComm(std::move(store), options));
       body(*comm);
     });
   }
