@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "coordinator/backup_command.h"
 #include "coordinator/store/pg_connection.h"
 #include "coordinator/store_access.h"
 #include "rpc/channel.h"
@@ -88,9 +89,12 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
   AddConfigFile(app);
+  NameBackupCommands(app);
   *exit_now = false;
   try {
     app.parse(argc, argv);
+    if (!app.get_subcommands().empty())
+      throw CLI::ArgumentMismatch(app.get_subcommands()[0]->get_name() + ": comes before all flags");
   } catch (const CLI::ParseError& error) {
     *exit_now = true;
     *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
