@@ -124,6 +124,15 @@ int Fail(const absl::Status& status) {
 
 }  // namespace
 
+void NameBackupCommands(CLI::App& app) {
+  app.add_subcommand("backup",
+                     "Write everything in the store to a file, beside a coordinator that runs");
+  app.add_subcommand(
+      "restore",
+      "Fill a store from a backup while no coordinator runs on it. Attempts that were under way "
+      "begin anew from their newest checkpoints; agents end what the backup does not know");
+}
+
 std::optional<int> RunBackupCommand(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command != "backup" && command != "restore") return std::nullopt;
@@ -132,13 +141,10 @@ std::optional<int> RunBackupCommand(int argc, char** argv) {
   CLI::App app{"Copies a coordinator's store, and puts the copy back."};
   app.name("ll-coordinator");
   app.require_subcommand(1);
-  CLI::App* backup = app.add_subcommand(
-      "backup", "Writes everything in the store to a file, beside a coordinator that runs");
+  NameBackupCommands(app);
+  CLI::App* backup = app.get_subcommand("backup");
   backup->add_option("--to", flags.to, "The file; replaced once the backup is whole")->required();
-  CLI::App* restore = app.add_subcommand(
-      "restore",
-      "Fills a store from a backup while no coordinator runs on it. Attempts that were under way "
-      "begin anew from their newest checkpoints; agents end what the backup does not know");
+  CLI::App* restore = app.get_subcommand("restore");
   restore->add_option("--from", flags.from, "A file that backup wrote")->required();
   restore->add_flag("--replace", flags.replace,
                     "Also where the store is not empty: all of it goes");

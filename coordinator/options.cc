@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "coordinator/backup_command.h"
 #include "coordinator/store/pg_connection.h"
 #include "coordinator/store_access.h"
 #include "rpc/channel.h"
@@ -18,15 +19,6 @@
 
 namespace ll {
 namespace {
-
-// What a person types as `ll-coordinator NAME …` (main.cc).
-constexpr char kFooter[] =
-    "\nSubcommands:\n"
-    "  audit                       Check the audit log\n"
-    "  backup                      Copy the store to a file\n"
-    "  pki                         Certificates and join tokens of this cluster\n"
-    "  restore                     Fill a store from a backup\n"
-    "Each stands first and has a --help of its own.";
 
 void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
   app.add_option("--tokens", o.tokens,
@@ -136,10 +128,16 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
   AddConfigFile(app);
-  app.footer(kFooter);
+  // Run before this command line is parsed (main.cc); named here for --help.
+  NameBackupCommands(app);
+  app.add_subcommand("audit", "Check the audit log");
+  app.add_subcommand("pki", "Certificates and join tokens of this cluster");
   *exit_now = false;
   try {
     app.parse(argc, argv);
+    if (!app.get_subcommands().empty())
+      throw CLI::ArgumentMismatch(app.get_subcommands()[0]->get_name() +
+                                  ": comes before all flags");
   } catch (const CLI::ParseError& error) {
     *exit_now = true;
     *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;

@@ -147,7 +147,7 @@ class UpgradeTest(unittest.TestCase):
         self.stop("ll-coordinator")
 
         # A mere copy: the agent remembers the higher term, and says so.
-        self.data_dir.rename(self.root / "coordinator.newer")
+        self.data_dir.rename(self.root / "coordinator.newer")  # mv, as the page does
         shutil.copytree(copy, self.data_dir, symlinks=True)
         self.start_coordinator()
         self.start_worker()
