@@ -155,6 +155,13 @@ TEST_F(AccessTest, NamesThatAreNotOursAreNobodys) {
   EXPECT_EQ(agent.End().code(), absl::StatusCode::kUnavailable);  // none for clients: no handshake
 }
 
+TEST_F(AccessTest, ACertificateThatHasEndedOpensNothing) {
+  MakePair("late", {.worker = "w1"}, absl::Now() - absl::Hours(30));  // good for 24 hours
+  ScriptedAgent agent(Secure("late", ""), "w1", "i1");
+  agent.SayHello();
+  EXPECT_EQ(agent.End().code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(AccessTest, AuthoritiesAndCertificatesChangeUnderAStream) {
   ScriptedAgent agent(Secure("w1", ""), "w1", "i1");
   agent.AddSlots(1);

@@ -10,7 +10,8 @@
 
 namespace ll {
 namespace {
-constexpr int kMaxRequestBytes = 4 << 20;
+// A million empty members or labels fit into it, which take some 56 MB once they are read.
+constexpr int kMaxRequestBytes = 2 << 20;
 constexpr int kMaxStreamsPerConnection = 256;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr size_t kMaxTransportBytes = 48 << 20;

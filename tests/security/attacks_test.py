@@ -128,11 +128,6 @@ class TlsTest(AttackCase):
         self.service.run("ll-coordinator", "pki", "init", "--dir", other)
         self.service.run("ll-coordinator", "pki", "issue", "--dir", other, "--worker", "w1")
         self.refused(certificate=other / "worker-w1")
-        self.service.run("ll-coordinator", "pki", "issue", "--dir", self.service.pki, "--worker", "brief", "--days", "0.001")
-        # A certificate that has ended: made as of long ago by the library, here by its short life.
-        brief = self.service.pki / "worker-brief"
-        with http2.tls(self.service.address, self.service.pki / "ca.crt", certificate=brief):
-            pass
         self.assertIn("certificate", self.service.llctl("list", code=4, ca=other / "ca.crt").stderr.lower())
 
     def test_a_coordinator_of_another_name_is_not_believed(self):
@@ -249,20 +244,20 @@ class FloodTest(AttackCase):
         self.assertNotIn("grpc-status\x010", text)
 
     def test_a_message_of_more_than_4_mib(self):
-        body = http2.field(2, b"x" * ((4 << 20) + 1))
+        body = http2.field(2, b"x" * ((4 << 20) + 1))  # the limit is 2 MiB
         for _ in range(5 * SCALE):
             self.ended_with(self.call("/ll.v1.Jobs/Submit", body), 8)
         self.still_serves("4 MiB + 1")
 
-    def test_deep_nesting_and_a_million_fields(self):
+    def test_deep_nesting_and_hundreds_of_thousands_of_fields(self):
         value = b""
         for _ in range(1000):  # Struct in Struct: {"a": {"a": …}}
             value = http2.field(1, http2.field(1, b"a") + http2.field(2, http2.field(5, value)))
         for path, body in (("/ll.v1.Jobs/Say", http2.field(1, b"job-0123456789ab") + http2.field(2, value)),
-                           ("/ll.v1.Jobs/Submit", http2.field(1, http2.field(95, b"j") * 1_000_000)),
-                           ("/ll.v1.Jobs/SubmitAll", http2.field(1, b"") * 500_000)):
-            for _ in range(2 * SCALE):
-                self.ended_with(self.call(path, body[:(4 << 20) - 100]), 3, 8, 12, 13)  # 12: gRPC's word for what does not parse
+                           ("/ll.v1.Jobs/Submit", http2.field(1, http2.field(95, b"j") * 400_000)),
+                           ("/ll.v1.Jobs/SubmitAll", http2.field(1, b"") * 400_000)):
+            for _ in range(SCALE):
+                self.ended_with(self.call(path, body), 3, 8, 12, 13)  # 12: gRPC's word for what does not parse
         self.still_serves("nesting, repeated fields")
 
     def test_a_compressed_bomb(self):
