@@ -163,7 +163,8 @@ class CopyTest(StoreTest):
         abandoned = f"{self.prefix}/e0001/step-000001/{name}"
         self.s3.client().create_multipart_upload(Bucket="checkpoints", Key=abandoned)
         newer = f"{self.prefix}/e0003/step-000001/{name}"
-        self.s3.client().create_multipart_upload(Bucket="checkpoints", Key=newer)
+        theirs = self.s3.client().create_multipart_upload(Bucket="checkpoints", Key=newer)["UploadId"]
+        self.addCleanup(self.s3.client().abort_multipart_upload, Bucket="checkpoints", Key=newer, UploadId=theirs)
         more = self.write_spec("more.yaml", model=wide, checkpoint_uri=self.uri, max_steps=3)
         with stand_in.Proxy(self.s3.port, lambda line: None) as proxy:
             gang = Gang(more, self.path("e0002"), 1, ("--resume-from", self.path("e0001", "checkpoints", "step-000002")),
