@@ -94,7 +94,8 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   try {
     app.parse(argc, argv);
     if (!app.get_subcommands().empty())
-      throw CLI::ArgumentMismatch(app.get_subcommands()[0]->get_name() + ": comes before all flags");
+      throw CLI::ArgumentMismatch(app.get_subcommands()[0]->get_name() +
+                                  ": comes before all flags");
   } catch (const CLI::ParseError& error) {
     *exit_now = true;
     *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
