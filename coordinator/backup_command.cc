@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<Store>> OpenTarget(const Flags& flags,
                                                   std::unique_ptr<LeaseTable>& lease) {
   if (!IsPostgres(flags.store)) return OpenSqliteStore(flags.data_dir);
   const PostgresOptions options{.uri = flags.store, .holder = RandomHex(SystemRandom(), 16)};
-  lease = MakePostgresLease(options, absl::Minutes(10));
+  lease = MakePostgresLease(options, absl::Minutes(2));  // longer than Replace may take
   LL_ASSIGN_OR_RETURN(const LeaseAnswer answer, lease->Ask("ll-coordinator restore"));
   if (!answer.mine) {
     return FieldStatus(absl::StatusCode::kUnavailable, "store",
