@@ -200,8 +200,9 @@ absl::Status AuditLog::Writable() {
   if (failed_.ok()) return failed_;
   failed_ = Flush();
   if (failed_.ok()) return failed_;
-  return FieldStatus(absl::StatusCode::kUnavailable, "audit",
-                     "changes are refused while the audit log cannot be written",
+  const bool full = absl::IsResourceExhausted(failed_);
+  return FieldStatus(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
+                     "audit", "changes are refused while the audit log cannot be written",
                      "an administrator has to make room on the coordinator's disk");
 }
 

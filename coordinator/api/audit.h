@@ -45,7 +45,8 @@ class AuditLog {
   static absl::StatusOr<std::unique_ptr<AuditLog>> Open(Options options, Clock& clock);
   ~AuditLog();
 
-  // Whether changes may be made: Unavailable while what has happened cannot be written down.
+  // Whether changes may be made: Unavailable, or ResourceExhausted where the disk is full, while
+  // what has happened cannot be written down.
   absl::Status Writable();
   void Change(const AuditEntry& entry);
   void Refusal(const AuditEntry& entry);

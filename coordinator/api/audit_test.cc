@@ -126,7 +126,8 @@ TEST_F(AuditTest, WhileItCannotBeWrittenChangesAreRefused) {
   auto log = Open();
   LL_EXPECT_OK(log->Writable());
   log->Change(Entry("job-1"));
-  EXPECT_THAT(log->Writable(), StatusIs(absl::StatusCode::kUnavailable, "changes are refused"));
+  EXPECT_THAT(log->Writable(),
+              StatusIs(absl::StatusCode::kResourceExhausted, "changes are refused"));
   for (int i = 0; i < 5000; ++i) log->Change(Entry("job-2"));  // keeps a bounded number of lines
 }
 

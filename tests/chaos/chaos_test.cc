@@ -71,6 +71,24 @@ class ChaosTest : public testing::Test {
     return kills;
   }
 
+  // ll_jobs without the zeros.
+  std::map<std::string, int64_t> CountedByState() {
+    std::map<std::string, int64_t> counted;
+    for (const absl::string_view line : absl::StrSplit(cluster_.Metrics(), '\n')) {
+      constexpr absl::string_view kPrefix = "ll_jobs{state=\"";
+      if (line.substr(0, kPrefix.size()) != kPrefix) continue;
+      const std::pair<std::string, std::string> parts =
+          absl::StrSplit(line.substr(kPrefix.size()), absl::MaxSplits("\"} ", 1));
+      double value = 0;
+      if (!absl::SimpleAtod(parts.second, &value)) {
+        ADD_FAILURE() << line;
+      } else if (value > 0) {
+        counted[absl::AsciiStrToUpper(parts.first)] = static_cast<int64_t>(value);
+      }
+    }
+    return counted;
+  }
+
   Cluster cluster_;
 };
 
@@ -130,18 +148,14 @@ TEST_F(ChaosTest, AcknowledgedSubmissionsSurviveKills) {
               {"reused_ids", reused},
               {"listed", listed.size()}});
 
-  // What the metrics count is what the store holds.
+  // What the metrics count is what the store holds; gauges follow once a second.
   std::map<std::string, int64_t> states, counted;
   for (const v1::Job& job : cluster_.ListAll()) ++states[v1::JobState_Name(job.state())];
-  for (const absl::string_view line : absl::StrSplit(cluster_.Metrics(), '\n')) {
-    constexpr absl::string_view kPrefix = "ll_jobs{state=\"";
-    if (line.substr(0, kPrefix.size()) != kPrefix) continue;
-    const std::pair<std::string, std::string> parts =
-        absl::StrSplit(line.substr(kPrefix.size()), absl::MaxSplits("\"} ", 1));
-    double value = 0;
-    ASSERT_TRUE(absl::SimpleAtod(parts.second, &value));
-    if (value > 0) counted[absl::AsciiStrToUpper(parts.first)] = static_cast<int64_t>(value);
-  }
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  do {
+    absl::SleepFor(absl::Milliseconds(100));
+    counted = CountedByState();
+  } while (counted != states && absl::Now() < deadline);
   EXPECT_EQ(counted, states);
   Note("R24",
        {{"jobs", listed.size()}, {"states_compared", states.size()}, {"equal", counted == states}});

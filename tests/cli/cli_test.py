@@ -214,9 +214,12 @@ class CliTest(unittest.TestCase):
             time.sleep(0.1)
             text = get("/metrics")[1]
         self.assertRegex(text, r'(?m)^ll_jobs\{state="QUEUED"\} [1-9]')
-        with self.assertRaises(urllib.error.HTTPError) as refused:
-            get("/jobs")
-        self.assertEqual(refused.exception.code, 404)
+        self.assertIn("<h1>Log in</h1>", get("/jobs")[1])  # the web page, without a token
+        token = (self.data_dir / "token").read_text().strip()
+        for path, header, code in (("/nothing", f"Bearer {token}", 404), ("/jobs", "Bearer no", 401)):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(f"http://{endpoints['http']}{path}", headers={"Authorization": header}), timeout=10)
+            self.assertEqual(refused.exception.code, code)
 
     def test_a_port_in_use_is_one_line(self):
         run = subprocess.run([BIN / "ll-coordinator", "--listen", self.coordinator.address, "--http", "127.0.0.1:0",

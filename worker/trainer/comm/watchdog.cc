@@ -132,6 +132,7 @@ absl::Status Watchdog::Explain(absl::Status error) {
   const auto lost = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !lost_.ok(); };
   mu_.AwaitWithTimeout(absl::Condition(&lost), kWord);
   explained_ = true;
+  if (failed_.ok()) failed_ = error;
   if (!lost_.ok()) return lost_;
   if (behind_ && behind_->rank != rank_) {
     return absl::Status(error.code(),
@@ -302,6 +303,7 @@ void Watchdog::Leave() {
 
 void Watchdog::Run() {
   absl::Duration next_tick = Now() + kTick, act_at = absl::InfiniteDuration();
+  bool ends = false;
   while (true) {
     Poll(std::max(absl::ZeroDuration(), next_tick - Now()));
     Introduce();
@@ -313,9 +315,12 @@ void Watchdog::Run() {
     {
       absl::MutexLock lock(&mu_);
       if (ending_) break;
-      if (lost_.ok() || explained_) continue;
-      lost = lost_;
-      if (act_at == absl::InfiniteDuration()) {
+      if (lost_.ok() && !explained_) continue;
+      lost = lost_.ok() ? failed_ : lost_;
+      if (explained_ && !ends) {
+        ends = true;
+        act_at = Now() + options_.patience_ending;
+      } else if (act_at == absl::InfiniteDuration()) {
         act_at = Now() + (mine_.waiting ? options_.patience_waiting : options_.patience_computing);
       }
     }

@@ -29,12 +29,14 @@ namespace ll {
 
 struct WatchdogOptions {
   absl::Duration silence = absl::Seconds(10);  // without a word from a rank until it counts as lost
-  // Runs on the watch's thread once a rank is lost and this one has not failed by itself: it waits
-  // in an operation that nobody will finish (`patience_waiting`), or computes on
-  // (`patience_computing`).
+  // Runs on the watch's thread once a rank is lost and this one goes on: it waits in an operation
+  // that nobody will finish (`patience_waiting`), computes on (`patience_computing`), or has failed
+  // by itself and is still there (`patience_ending`, from the failure on: a checkpoint may still be
+  // on its way to the disk, but what else is left may wait for the lost rank as well).
   std::function<void(const absl::Status& lost)> on_lost;
   absl::Duration patience_waiting = absl::Seconds(1);
   absl::Duration patience_computing = absl::Seconds(5);
+  absl::Duration patience_ending = absl::Seconds(30);
 };
 
 class Watchdog : public PeerWatch {
@@ -115,6 +117,7 @@ class Watchdog : public PeerWatch {
   std::string failure_ ABSL_GUARDED_BY(mu_);     // this rank's own
   absl::Status lost_ ABSL_GUARDED_BY(mu_);       // OK until a rank is lost
   bool explained_ ABSL_GUARDED_BY(mu_) = false;  // this rank fails by itself
+  absl::Status failed_ ABSL_GUARDED_BY(mu_);     // of its first operation that failed
   std::thread thread_;
 };
 

@@ -31,6 +31,7 @@ struct Gang {
       }
       WatchdogOptions options;
       options.patience_waiting = options.patience_computing = absl::ZeroDuration();
+      options.patience_ending = absl::Milliseconds(500);
       options.on_lost = [this, rank](const absl::Status& status) {
         absl::MutexLock lock(&mu);
         lost[rank] = status;
@@ -93,6 +94,10 @@ TEST(Watchdog, AFailedOperationIsExplained) {
   // Nobody is lost: rank 2, which did not get there, is furthest behind.
   EXPECT_THAT(gang.watches[1]->Explain(absl::UnavailableError("timed out")),
               StatusIs(absl::StatusCode::kUnavailable, "timed out; furthest behind: rank 2"));
+  // A rank that has failed and does not end is ended; the others go on.
+  EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "timed out"));
+  absl::MutexLock lock(&gang.mu);
+  EXPECT_TRUE(gang.lost[0].ok()) << gang.lost[0];
 }
 
 }  // namespace
