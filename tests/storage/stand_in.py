@@ -18,14 +18,34 @@ def free_port():
         return s.getsockname()[1]
 
 
+# S3 decides a conditional write at one moment; moto looks and then writes, with other requests in between.
+SERVER = """
+import io, sys, threading
+from moto import server
+
+lock, serve = threading.Lock(), server.run_simple
+
+def one_at_a_time(app):
+    def call(environ, start):
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return app(environ, start)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        with lock:
+            return list(app(environ, start))
+    return call
+
+server.run_simple = lambda host, port, app, **more: serve(host, port, one_at_a_time(app), **more)
+server.main(sys.argv[1:])
+"""
+
+
 class S3:
     """A server with the bucket `checkpoints`; `with S3() as s3`."""
 
     def __enter__(self):
         self.port = free_port()
-        code = "from moto.server import main; import sys; main(sys.argv[1:])"
         environment = dict(os.environ, MOTO_S3_DEFAULT_KEY_BUFFER_SIZE="100000000")
-        self.process = subprocess.Popen([sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(self.port)],
+        self.process = subprocess.Popen([sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(self.port)],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         self.url = f"http://127.0.0.1:{self.port}"
         deadline = time.monotonic() + DEADLINE_S
