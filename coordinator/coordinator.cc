@@ -36,6 +36,7 @@
 #include "model/plan/prices.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
+#include "rpc/connection_guard.h"
 #include "rpc/metric_families.h"
 #include "rpc/server.h"
 
@@ -250,6 +251,8 @@ class RealCoordinator : public Coordinator {
                                  ? listen.host
                                  : absl::StrCat("[", listen.host, "]");
     int port = 0;
+    if (!options_.tls_cert.empty())
+      credentials->SetAuthMetadataProcessor(connection_guard_->Processor());
     builder.AddListeningPort(absl::StrCat(host, ":", listen.port), credentials, &port);
     builder.RegisterService(jobs_.get());
     builder.RegisterService(admin_.get());
@@ -257,6 +260,7 @@ class RealCoordinator : public Coordinator {
     builder.RegisterService(workers_.get());
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
         interceptors;
+    interceptors.push_back(connection_guard_->Factory());
     interceptors.push_back(std::make_unique<AccessGuardFactory>(*authenticator_));
     builder.experimental().SetInterceptorCreators(std::move(interceptors));
     server_ = builder.BuildAndStart();
@@ -267,6 +271,7 @@ class RealCoordinator : public Coordinator {
                          "give another --listen");
     }
     grpc_address_ = absl::StrCat(host, ":", port);
+    connection_guard_->Watch(port);
     health_.SetServer(server_.get());
     return absl::OkStatus();
   }
@@ -340,6 +345,12 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<AdminService> admin_;
   std::unique_ptr<SchedulesService> schedules_;
   std::unique_ptr<WorkersService> workers_;
+  // Before the server, whose calls it counts until the last.
+  std::unique_ptr<ConnectionGuard> connection_guard_ =
+      ConnectionGuard::Create([this](const std::string& peer) {
+        metrics_.OnHungUp();
+        LL_LOG(kWarning) << "hung up " << peer << ": it gave up calls or sent headers in masses";
+      });
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Site> site_;
   std::unique_ptr<HttpServer> http_;

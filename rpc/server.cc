@@ -15,6 +15,9 @@ constexpr int kMaxRequestBytes = 2 << 20;
 constexpr int kMaxStreamsPerConnection = 256;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr size_t kMaxTransportBytes = 48 << 20;
+// What is read at once, and so how many streams at most begin before the connection guard sees the
+// first of them. gRPC's default are 4 MiB.
+constexpr int kMaxReadBytes = 16 << 10;
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinClientPingMs = 5'000;
@@ -59,6 +62,7 @@ void ApplyServerLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, kMaxReadBytes);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);

@@ -71,6 +71,11 @@ Metrics::Metrics(Clock& clock)
                               "last, by kind (duration, memory).")),
       rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total",
                               "Finished calls by method and status code.")),
+      connections_hung_up_(
+          CounterOf(*registry_, "ll_rpc_connections_hung_up_total",
+                    "Connections ended because they were misused: calls given up by the thousand, "
+                    "headers without end.")
+              .Add({})),
       rpc_seconds_(
           HistogramOf(*registry_, "ll_rpc_seconds", "Duration of unary calls by method.")) {}
 

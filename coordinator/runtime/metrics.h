@@ -37,6 +37,9 @@ class Metrics : public DriverListener {
   // nothing.
   void OnRpc(const std::string& method, const std::string& code, absl::Duration took);
 
+  // The server hung up a connection that was misused (rpc/connection_guard.h).
+  void OnHungUp() { connections_hung_up_.Increment(); }
+
   // A training has ended: measured / forecast - 1; nullopt where that is not known.
   void OnForecast(std::optional<double> duration_error, std::optional<double> memory_error);
 
@@ -85,6 +88,7 @@ class Metrics : public DriverListener {
       &schedule_verdict_, &schedule_success_time_;
   GaugeFamily& forecast_error_;
   prometheus::Family<prometheus::Counter>& rpc_requests_;
+  prometheus::Counter& connections_hung_up_;
   prometheus::Family<prometheus::Histogram>& rpc_seconds_;
 
   absl::Mutex mu_;

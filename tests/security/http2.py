@@ -34,6 +34,16 @@ def header_block(fields):
     return b"".join(b"\x00" + text(name) + text(value) for name, value in fields)
 
 
+def indexing_block(fields):
+    """The same, and the other side's table remembers each field (RFC 7541, 6.2.1) ..."""
+    return b"".join(b"\x40" + text(name) + text(value) for name, value in fields)
+
+
+def indexed_block(count):
+    """... so that a byte each says the last `count` of them again (6.1)."""
+    return bytes(0x80 | 61 + count - i for i in range(count))
+
+
 def request_fields(path, token=None, more=()):
     fields = [(":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "localhost"), ("te", "trailers"),
               ("content-type", "application/grpc")]

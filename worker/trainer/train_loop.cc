@@ -47,19 +47,21 @@ constexpr absl::Duration kTimesEvery = absl::Seconds(5);
 
 // ---- what a checkpoint holds
 
-// With `copy` false tensors are no copies at all: training has ended, nothing changes them any
+// Without `buffers` tensors are no copies at all: training has ended, nothing changes them any
 // more.
 CheckpointContents Describe(const Training& training, Llama& model, const TrainerState& state,
-                            bool copy) {
+                            SnapshotBuffers* buffers) {
   CheckpointContents contents;
   contents.step = state.step;
+  contents.hurry = buffers == nullptr;
   const bool tied = training.config.tie_word_embeddings;
   if (*training.spec.method == "full") {
     NamedTensors weights;
     for (const Parameter& parameter : model.parameters()) {
-      weights.emplace_back(parameter.name, parameter.compute.is_cuda() ? parameter.compute.cpu()
-                                           : copy                      ? parameter.compute.clone()
-                                                                       : parameter.compute);
+      const at::Tensor& weight = parameter.compute;
+      weights.emplace_back(parameter.name, buffers != nullptr ? buffers->Copy(weight)
+                                           : weight.is_cuda() ? weight.cpu()
+                                                              : weight);
     }
     contents.copied_files = training.tokenizer_files;
     contents.tensor_files.emplace_back("model.safetensors", std::move(weights));
@@ -78,9 +80,9 @@ CheckpointContents Describe(const Training& training, Llama& model, const Traine
 // Of a job whose rank 0 updates everything: it writes everything. The snapshot shares one copy of
 // each master between the optimizer's file and the adapter's.
 CheckpointContents Snapshot(const Training& training, Llama& model, AdamWOptimizer& optimizer,
-                            const TrainerState& state, bool copy) {
-  CheckpointContents contents = Describe(training, model, state, copy);
-  NamedTensors tensors = OptimizerTensors(model.parameters(), optimizer, copy);
+                            const TrainerState& state, SnapshotBuffers* buffers) {
+  CheckpointContents contents = Describe(training, model, state, buffers);
+  NamedTensors tensors = OptimizerTensors(model.parameters(), optimizer, buffers);
   if (*training.spec.method != "full") {
     NamedTensors masters;
     for (size_t i = 0; i < model.parameters().size(); ++i)
@@ -94,8 +96,8 @@ CheckpointContents Snapshot(const Training& training, Llama& model, AdamWOptimiz
 
 // Of a job whose ranks write their parts: what rank 0 adds. The adapter is made of the parts.
 CheckpointContents BesidesParts(const Training& training, Llama& model, const TrainerState& state,
-                                bool copy) {
-  CheckpointContents contents = Describe(training, model, state, copy);
+                                SnapshotBuffers* buffers) {
+  CheckpointContents contents = Describe(training, model, state, buffers);
   contents.has_parts = true;
   if (*training.spec.method == "full") return contents;
   std::vector<std::pair<std::string, std::vector<int64_t>>> shapes;
@@ -168,6 +170,7 @@ class Loop {
   std::unique_ptr<AdamWOptimizer> optimizer_;
   std::unique_ptr<CheckpointCopier> copier_;  // rank 0 only, with a checkpoint_uri
   std::unique_ptr<CheckpointWriter> writer_;  // rank 0 only; hands what it wrote to the copier
+  SnapshotBuffers snapshot_buffers_;
   std::unique_ptr<ShardedCheckpoint> parts_;  // where ranks hold parts of the optimizer's state
   TrainerState state_;
   std::optional<MemoryLadder> ladder_;
@@ -516,17 +519,20 @@ absl::Status Loop::Checkpoint(bool final) {
   checkpoint_step_ = state_.step;
   if (comm_.rank() == 0) events_.Phase("checkpoint", {{"step", state_.step}});
   const absl::Duration start = RealClock().Steady();
+  // Not held in memory twice over: the snapshot before is on disk when the next is taken.
+  if (writer_ != nullptr) writer_->Wait().IgnoreError();
+  snapshot_buffers_.Begin();
+  SnapshotBuffers* const buffers = final ? nullptr : &snapshot_buffers_;
   if (parts_ != nullptr) {
     comm_.EnterPhase("checkpoint");
-    NamedTensors mine = OptimizerTensors(model_->parameters(), *optimizer_, /*copy=*/!final);
+    NamedTensors mine = OptimizerTensors(model_->parameters(), *optimizer_, buffers);
     CheckpointContents rest;
-    if (comm_.rank() == 0) rest = BesidesParts(training_, *model_, state_, /*copy=*/!final);
+    if (comm_.rank() == 0) rest = BesidesParts(training_, *model_, state_, buffers);
     rest.step = state_.step;
+    rest.hurry = final;
     LL_RETURN_IF_ERROR(parts_->Start(std::move(mine), std::move(rest)));
   } else if (writer_ != nullptr) {
-    // Not held in memory twice over: the snapshot before is on disk when the next is taken.
-    writer_->Wait().IgnoreError();
-    writer_->Start(Snapshot(training_, *model_, *optimizer_, state_, /*copy=*/!final));
+    writer_->Start(Snapshot(training_, *model_, *optimizer_, state_, buffers));
   }
   checkpoint_seconds_ += absl::ToDoubleSeconds(RealClock().Steady() - start);
   return absl::OkStatus();

@@ -179,7 +179,7 @@ absl::StatusOr<VerifyCounts> CompareWithCheckpoint(const std::string& checkpoint
                                                    AdamWOptimizer& optimizer) {
   VerifyCounts counts;
   LL_ASSIGN_OR_RETURN(const Files files, OpenFiles(checkpoint));
-  NamedTensors mine = OptimizerTensors(model.parameters(), optimizer, /*copy=*/false);
+  NamedTensors mine = OptimizerTensors(model.parameters(), optimizer, /*buffers=*/nullptr);
   if (full) {
     for (const Parameter& parameter : model.parameters())
       mine.emplace_back(parameter.name, parameter.compute);

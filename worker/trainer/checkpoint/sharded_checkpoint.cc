@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/background.h"
 #include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -63,7 +64,8 @@ absl::Status ShardedCheckpoint::Start(NamedTensors mine, CheckpointContents rest
   pending_ = true;
   done_ = false;
   const std::string folder = WritingFolder(root_, rest_.step);
-  thread_ = std::thread([this, folder, mine = std::move(mine)] {
+  thread_ = std::thread([this, folder, hurry = rest_.hurry, mine = std::move(mine)] {
+    if (!hurry) StayInBackground();
     written_ = MakeDirs(folder);
     if (written_.ok()) {
       written_ = WriteSafetensors(

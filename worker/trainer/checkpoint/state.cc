@@ -96,8 +96,18 @@ absl::Status SavedTensors::Read(const std::string& name, int64_t begin, at::Tens
 
 }  // namespace
 
+at::Tensor SnapshotBuffers::Copy(const at::Tensor& tensor) {
+  if (next_ == buffers_.size()) buffers_.emplace_back();
+  at::Tensor& buffer = buffers_[next_++];
+  const bool usable = buffer.defined() && buffer.storage().use_count() == 1 &&
+                      buffer.sizes() == tensor.sizes() && buffer.dtype() == tensor.dtype();
+  if (!usable) buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
+  buffer.copy_(tensor);
+  return buffer;
+}
+
 NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOptimizer& optimizer,
-                              bool copy) {
+                              SnapshotBuffers* buffers) {
   NamedTensors tensors;
   for (size_t i = 0; i < optimizer.slices().size(); ++i) {
     const Slice& slice = optimizer.slices()[i];
@@ -109,7 +119,9 @@ NamedTensors OptimizerTensors(const std::vector<Parameter>& parameters, AdamWOpt
     const auto add = [&](const char* kind, const at::Tensor& flat) {
       const at::Tensor t = whole ? flat.view(compute.sizes()) : flat;
       // The writer reads host memory.
-      tensors.emplace_back(absl::StrCat(kind, name), t.is_cuda() ? t.cpu() : copy ? t.clone() : t);
+      tensors.emplace_back(absl::StrCat(kind, name), buffers != nullptr ? buffers->Copy(t)
+                                                     : t.is_cuda()      ? t.cpu()
+                                                                        : t);
     };
     add("master.", slice.master);
     add("exp_avg.", optimizer.exp_avg()[i]);

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "base/background.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -27,6 +28,7 @@ absl::Status CheckpointWriter::Wait() {
 void CheckpointWriter::Start(CheckpointContents contents) {
   Wait().IgnoreError();
   thread_ = std::thread([this, contents = std::move(contents)] {
+    if (!contents.hurry) StayInBackground();
     const absl::Duration start = RealClock().Steady();
     WrittenCheckpoint written;
     written.step = contents.step;

@@ -22,6 +22,9 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // Everything a checkpoint holds. The tensors are the snapshot: nobody writes them any more.
 struct CheckpointContents {
   int64_t step = 0;
+  // Training has ended and waits for it. Otherwise it is written in the background
+  // (base/background.h) of a training that goes on.
+  bool hurry = false;
   std::vector<std::pair<std::string, NamedTensors>> tensor_files;  // file name, tensors
   std::vector<std::pair<std::string, std::string>> text_files;     // file name, content
   std::vector<std::string> copied_files;  // paths of small files to put beside them
