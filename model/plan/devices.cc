@@ -94,14 +94,25 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
   out.build = TextOf(object, "build");
   if (out.device.empty())
     return MakeFieldError({"device", "the kind of device that was measured", "nothing"});
-  const std::pair<const char*, double*> rates[] = {{"gemm_flops", &out.gemm},
-                                                   {"attention_flops", &out.attention},
-                                                   {"memory_bandwidth", &out.memory_bandwidth},
-                                                   {"link_bandwidth", &out.link_bandwidth}};
-  for (const auto& [key, value] : rates) {
+  struct Rate {
+    const char* key;
+    double* value;
+    bool may_be_zero;
+  };
+  const Rate rates[] = {
+      {"gemm_flops", &out.gemm, false},
+      {"attention_flops", &out.attention, false},
+      {"memory_bandwidth", &out.memory_bandwidth, false},
+      {"link_bandwidth", &out.link_bandwidth, true},  // nothing to exchange with
+      // Probes of older builds do not have these.
+      {"gemm_fp32_flops", &out.gemm_fp32, true},
+      {"attention_fp32_flops", &out.attention_fp32, true},
+      {"elementwise_bandwidth", &out.elementwise_bandwidth, true},
+      {"expansion_bandwidth", &out.expansion_bandwidth, true},
+  };
+  for (const auto& [key, value, may_be_zero] : rates) {
     *value = NumberOf(object, key);
-    const bool link = value == &out.link_bandwidth;  // 0: nothing to exchange with
-    if (!std::isfinite(*value) || *value < 0 || (*value == 0 && !link)) {
+    if (!std::isfinite(*value) || *value < 0 || (*value == 0 && !may_be_zero)) {
       return MakeFieldError(
           {key, "a positive number", object.contains(key) ? JsonExcerpt(object[key]) : "nothing"});
     }
@@ -128,6 +139,10 @@ DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {
   rates.gemm = calibration.gemm;
   rates.attention = calibration.attention;
   rates.memory_bandwidth = calibration.memory_bandwidth;
+  rates.gemm_fp32 = calibration.gemm_fp32;
+  rates.attention_fp32 = calibration.attention_fp32;
+  rates.elementwise_bandwidth = calibration.elementwise_bandwidth;
+  rates.expansion_bandwidth = calibration.expansion_bandwidth;
   if (calibration.link_bandwidth > 0) rates.link_bandwidth = calibration.link_bandwidth;
   rates.measured = true;
   rates.nominal = false;

@@ -35,13 +35,18 @@ double LayerPairs(int64_t heads, int64_t tokens, const std::string& kind, int64_
 
 // ---- one optimizer step
 
-// bf16 bytes that a token and layer moves through memory in a forward pass where every elementwise
-// kernel reads and writes: 22 times the hidden size (norms, rotation, SwiGLU, residuals; 180 KB for
-// 7B). Backward counts twice.
-constexpr double kElementwise = 22;
+// A product with LoRA's thin matrices takes about as long as one of so many more ranks: tiles of
+// matrix units are filled with nothing (measured on a CPU with AMX: 0.33 of the rate of wide ones
+// at rank 8, 0.8 at 64).
+constexpr double kThinRanks = 16;
 // Share of its computing time that a layer's transfers to host memory cost even when they hide
 // (Unsloth measured 1.9 %).
 constexpr double kOffloadShare = 0.02;
+
+// fp32 takes twice the bytes and reaches less than half the rate, where no probe knows better.
+constexpr double kSlowerInFp32 = 2.2;
+
+double OrElse(double measured, double derived) { return measured > 0 ? measured : derived; }
 
 // One row, all its tokens on one device, in seconds.
 struct RowWork {
@@ -68,7 +73,8 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
   const auto body = static_cast<double>(LinearParameterCount(c));
   const auto lora = static_cast<double>(LoraParameterCount(c, s));
   const bool full_tuning = s.method == "full";
-  double gemm = n * ((full_tuning ? 6 : 4) * body + 6 * lora);
+  const double thin = lora > 0 ? 1 + kThinRanks / static_cast<double>(s.lora_rank.value_or(8)) : 1;
+  double gemm = n * ((full_tuning ? 6 : 4) * body + 6 * lora * thin);
   gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
 
   const int64_t group =
@@ -80,20 +86,26 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
     attention += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
   if (full_share > 0) attention += CausalAttentionFlops(c, tokens, "full", group) * full_share;
 
-  // fp32 takes twice the bytes and reaches less than half the rate (measured on CPUs: 175 of 390).
-  const double slower = s.precision.value_or("auto") == "fp32" ? 2.2 : 1;
+  const bool fp32 = s.precision.value_or("auto") == "fp32";
+  const double gemm_rate = fp32 ? OrElse(rates.gemm_fp32, rates.gemm / kSlowerInFp32) : rates.gemm;
+  const double attention_rate =
+      fp32 ? OrElse(rates.attention_fp32, rates.attention / kSlowerInFp32) : rates.attention;
   RowWork work;
-  work.gemm = slower * gemm / rates.gemm;
-  work.attention = slower * 3.5 * attention / rates.attention;
-  work.recompute = slower * (RecomputedGemm(c, recompute, n, body, lora) / rates.gemm +
-                             (recompute == "full" ? attention / rates.attention : 0));
+  work.gemm = gemm / gemm_rate;
+  work.attention = 3.5 * attention / attention_rate;
+  work.recompute = RecomputedGemm(c, recompute, n, body, lora * thin) / gemm_rate +
+                   (recompute == "full" ? attention / attention_rate : 0);
   const double passes = recompute == "none" ? 3 : 4;
   const auto layers = static_cast<double>(c.num_hidden_layers);
-  work.elementwise = (slower > 1 ? 2 : 1) * kElementwise * 2 * static_cast<double>(c.hidden_size) *
-                     n * layers * passes / rates.memory_bandwidth;
-  // NF4: half a byte is read and two are written for every use of a weight.
-  if (s.QuantizesBase())
-    work.expansion = (recompute == "full" ? 3 : 2) * 2.5 * body / rates.memory_bandwidth;
+  // The loss reads the logits twice and writes their gradients over them.
+  const double logits = 3 * 2 * n * static_cast<double>(c.vocab_size);
+  work.elementwise = (fp32 ? 2 : 1) *
+                     (ElementwiseBytes(c.hidden_size) * n * layers * passes + logits) /
+                     OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth);
+  if (s.QuantizesBase()) {
+    work.expansion = (recompute == "full" ? 3 : 2) * kExpansionBytes * body /
+                     OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
+  }
   return work;
 }
 
@@ -153,6 +165,9 @@ double OffloadSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates&
 }
 
 }  // namespace
+
+// 22 times the hidden size: 180 KB for 7B.
+double ElementwiseBytes(int64_t hidden_size) { return 22 * 2 * static_cast<double>(hidden_size); }
 
 FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_tokens) {
   const double n = static_cast<double>(tokens), d = static_cast<double>(c.hidden_size);

@@ -30,6 +30,13 @@ FlopCount ForwardFlops(const LlamaConfig& config, int64_t tokens, int64_t group_
 double CausalAttentionFlops(const LlamaConfig& config, int64_t tokens, const std::string& kind,
                             int64_t group_tokens);
 
+// What the kernels that work element by element (norms, rotation, SwiGLU, residuals) read and write
+// for a token and layer in a forward pass, in bf16; backward counts twice. A probe's
+// elementwise_bandwidth is by this count. And what the expansion of a weight from NF4 does: half a
+// byte read, two written.
+double ElementwiseBytes(int64_t hidden_size);
+inline constexpr double kExpansionBytes = 2.5;
+
 // Where the devices of a job are: `per_host` of them share a host's links, others the network.
 struct Links {
   int64_t per_host = 8;

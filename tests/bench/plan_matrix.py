@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Holds the planner to what training really takes: peak memory and step time, forecast beside measured, on this CPU.
 
-  tests/bench/plan_matrix.py --json OUT.jsonl                 # measures the matrix, then compares
-  tests/bench/plan_matrix.py --compare OUT.jsonl              # compares again, after a change of the forecast
+  tests/bench/plan_matrix.py --json OUT.jsonl --probe DIR     # measures the matrix, then compares
+  tests/bench/plan_matrix.py --compare OUT.jsonl --probe DIR  # compares again, after a change of the forecast
   tests/bench/plan_matrix.py --limits                         # runs each in a slot that just holds it, and in one that does not
 
-Every configuration of model shape x context x method x ranks x recompute runs a few steps of `ll-trainer` on random
-tokens; measured is the largest rank's peak resident set (as the kernel counts it at exit) and the median step after the
-first. The forecast is what `llctl plan --device cpu -o json` says. Step times mean something on an idle machine only;
---calibration gives the planner a probe of this machine (`ll-trainer probe`).
+Every configuration of model shape x context x method x ranks x recompute runs some seconds of steps of `ll-trainer` on
+random tokens; measured is the largest rank's peak resident set (as the kernel counts it at exit) and the median step after
+the first. The forecast is what `llctl plan --device cpu -o json` says. Step times mean something on an idle machine only;
+--probe FOLDER gives the planner a probe of this machine (`ll-trainer probe`), which is taken first if it is not there yet:
+one for each number of ranks, with as many probes at once and a rank's threads each, as slots of a host would be.
 
 --limits needs root and the memory controller of control groups (version 1): a run in the smallest slot that admission takes must
 end well, and one in a slot of 90 % of the forecast, which admission refuses, must be killed when it is forced (there the
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import threading
 
+MEASURED_SECONDS, MOST_STEPS = 4, 24  # of a configuration
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMON = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02, "torch_dtype": "bfloat16",
           "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 2048}
@@ -168,8 +170,24 @@ def run_ranks(a, work, case, spec, limit=None):
     return [codes[i] for i in sorted(codes)], [peaks[i] for i in sorted(peaks)], events
 
 
+def probe_of(a, ranks):
+    path = os.path.join(a.probe, f"ranks-{ranks}.json")
+    if not os.path.exists(path):
+        os.makedirs(a.probe, exist_ok=True)
+        command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks))]
+        probes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ranks)]
+        told = [p.communicate(timeout=300)[0] for p in probes]
+        if any(p.returncode for p in probes):
+            sys.exit("ll-trainer probe failed")
+        with open(path, "w") as f:
+            f.write(told[0])
+    return path
+
+
 def measure(a, work, case):
-    codes, peaks, events = run_ranks(a, work, case, write_spec(a, work, case))
+    step = forecast(a, work, case)[0]["forecast"].get("plan", {}).get("step_seconds", 0) or 1
+    steps = min(MOST_STEPS, max(case["spec"]["max_steps"], round(MEASURED_SECONDS / step)))
+    codes, peaks, events = run_ranks(a, work, case, write_spec(a, work, case, max_steps=steps))
     if any(codes):
         told = [e.get("message", "") for e in events if e["event"] == "error"]
         sys.exit(f"{case['name']}: ll-trainer ended with {codes}: {told}")
@@ -180,8 +198,8 @@ def measure(a, work, case):
 def forecast(a, work, case, *more):
     spec = write_spec(a, work, case)
     args = [a.llctl, "plan", "--device", "cpu", "-f", spec, "-o", "json", *more]
-    if a.calibration:
-        args += ["--calibration", a.calibration]
+    if a.probe:
+        args += ["--calibration", probe_of(a, case["ranks"])]
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode not in (0, 3):
         sys.exit(f"{case['name']}: llctl plan ended with {done.returncode}: {done.stderr}")
@@ -253,7 +271,7 @@ def main():
     ap.add_argument("--residuals", metavar="CSV", help="write configuration, forecast and measured step seconds and their ratio there")
     ap.add_argument("--only", default="", help="configurations whose name contains this")
     ap.add_argument("--parts", action="store_true", help="print the forecast's components")
-    ap.add_argument("--calibration", help="what ll-trainer probe printed")
+    ap.add_argument("--probe", metavar="FOLDER", help="what ll-trainer probe prints on this machine is kept there")
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--trainer", default=os.path.join(ROOT, "build", "bin", "ll-trainer"))
     ap.add_argument("--llctl", default=os.path.join(ROOT, "build", "bin", "llctl"))

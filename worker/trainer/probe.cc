@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/gpu_kind.h"
 #include "base/status_macros.h"
+#include "kernels/ops.h"
 #include "model/plan/time_plan.h"
 #include "model/shifted_attention.h"
 #include "model/torch_edge.h"
@@ -25,7 +26,7 @@
 namespace ll {
 namespace {
 
-constexpr int kMeasurements = 4;
+constexpr int kMeasurements = 8;
 constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
 
 double MedianOf(std::vector<double> values) {
@@ -63,13 +64,14 @@ Shapes ShapesFor(bool gpu, bool small) {
   return {16384, 4096, 11008, 32, 32, 128, int64_t{1} << 30};
 }
 
-at::TensorOptions Bf16() { return at::TensorOptions(ProcessDevice()).dtype(at::kBFloat16); }
+at::TensorOptions Of(at::ScalarType type) { return at::TensorOptions(ProcessDevice()).dtype(type); }
+at::TensorOptions Bf16() { return Of(at::kBFloat16); }
 
-double GemmFlops(const Shapes& s, absl::Duration budget, Clock& clock) {
-  const at::Tensor x = at::randn({s.tokens, s.hidden}, Bf16());
-  const at::Tensor up = at::randn({s.intermediate, s.hidden}, Bf16());
-  const at::Tensor down = at::randn({s.hidden, s.intermediate}, Bf16());
-  at::Tensor wide = at::empty({s.tokens, s.intermediate}, Bf16()), out = at::empty_like(x);
+double GemmFlops(const Shapes& s, at::ScalarType type, absl::Duration budget, Clock& clock) {
+  const at::Tensor x = at::randn({s.tokens, s.hidden}, Of(type));
+  const at::Tensor up = at::randn({s.intermediate, s.hidden}, Of(type));
+  const at::Tensor down = at::randn({s.hidden, s.intermediate}, Of(type));
+  at::Tensor wide = at::empty({s.tokens, s.intermediate}, Of(type)), out = at::empty_like(x);
   const double flops = 4.0 * static_cast<double>(s.tokens * s.hidden * s.intermediate);
   return Rate(flops, budget, clock, [&] {
     at::mm_out(wide, x, up.t());
@@ -78,7 +80,8 @@ double GemmFlops(const Shapes& s, absl::Duration budget, Clock& clock) {
   });
 }
 
-absl::StatusOr<double> AttentionFlops(const Shapes& s, absl::Duration budget, Clock& clock) {
+absl::StatusOr<double> AttentionFlops(const Shapes& s, at::ScalarType type, absl::Duration budget,
+                                      Clock& clock) {
   LlamaConfig config;
   config.num_hidden_layers = 1;
   config.num_attention_heads = s.heads;
@@ -87,10 +90,10 @@ absl::StatusOr<double> AttentionFlops(const Shapes& s, absl::Duration budget, Cl
   const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, s.tokens / 4};
   LL_ASSIGN_OR_RETURN(const AttentionPlan plan, MakeAttentionPlan(config, spec, s.tokens, {}));
   const int64_t q = s.heads * s.head_dim, width = q + 2 * s.kv_heads * s.head_dim;
-  const at::Tensor qkv = at::randn({s.tokens, width}, Bf16());
-  const at::Tensor dout = at::randn({s.tokens, q}, Bf16());
+  const at::Tensor qkv = at::randn({s.tokens, width}, Of(type));
+  const at::Tensor dout = at::randn({s.tokens, q}, Of(type));
   at::Tensor out = at::empty_like(dout), dqkv = at::empty_like(qkv);
-  at::Tensor lse = at::empty({s.heads, s.tokens}, Bf16().dtype(at::kFloat));
+  at::Tensor lse = at::empty({s.heads, s.tokens}, Of(at::kFloat));
   const double flops = 3.5 * CausalAttentionFlops(config, s.tokens, "s2", s.tokens / 4);
   return Rate(flops, budget, clock, [&] {
     AttentionForward(plan, /*window=*/0, qkv, out, lse);
@@ -105,6 +108,46 @@ double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
   return Rate(2.0 * static_cast<double>(s.copy_bytes), budget, clock, [&] {
     to.copy_(from);
     Finish(to);
+  });
+}
+
+// A layer's elementwise kernels, forward and backward.
+double ElementwiseBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim, rotated = s.heads + s.kv_heads;
+  const at::Tensor weight = at::ones({s.hidden}, Of(at::kFloat));
+  const at::Tensor x = at::randn({s.tokens, s.hidden}, Bf16());
+  const at::Tensor angles = at::rand({s.tokens, s.head_dim / 2}, Of(at::kFloat));
+  const at::Tensor cos = angles.cos(), sin = angles.sin();
+  const at::Tensor dout = at::randn({s.tokens, s.intermediate}, Bf16());
+  at::Tensor y = at::empty_like(x), dx = at::zeros_like(x), act = at::empty_like(dout);
+  at::Tensor rstd = at::empty({s.tokens}, Of(at::kFloat)), dw = at::zeros_like(weight);
+  at::Tensor qkv = at::randn({s.tokens, width}, Bf16());
+  const at::Tensor fresh = at::randn({s.tokens, 2 * s.intermediate}, Bf16());
+  at::Tensor gate_up = fresh.clone();
+  int times = 0;
+  const double bytes = 3 * ElementwiseBytes(s.hidden) * static_cast<double>(s.tokens);
+  return Rate(bytes, budget, clock, [&] {
+    // SwiGLU's gradient of its own gradient and so on would fade away. The median does not see it.
+    if (++times % 8 == 0) gate_up.copy_(fresh);
+    for (int norm = 0; norm < 2; ++norm) {
+      RmsNormForward(x, weight, 1e-5, y, rstd);
+      y.add_(x);
+      RmsNormBackward(y, x, weight, rstd, dx, dw);
+    }
+    for (const bool backward : {false, true}) RopeInPlace(qkv, rotated, cos, sin, backward);
+    SwigluForward(gate_up, act);
+    SwigluBackward(gate_up, dout);
+    Finish(gate_up);
+  });
+}
+
+double ExpansionBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const Nf4Tensor quantised =
+      QuantizeNf4(at::randn({2 * s.intermediate, s.hidden}, Of(at::kFloat)));
+  at::Tensor w = at::empty({2 * s.intermediate, s.hidden}, Bf16());
+  return Rate(kExpansionBytes * static_cast<double>(w.numel()), budget, clock, [&] {
+    DequantizeNf4(quantised, w);
+    Finish(w);
   });
 }
 
@@ -188,10 +231,15 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
   const Shapes shapes = ShapesFor(gpu, options.small);
   const absl::Duration start = clock.Steady(), share = options.budget / kMeasurements;
   double gemm = 0, attention = 0, memory = 0, link = 0;
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise = 0, expansion = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
-    gemm = GemmFlops(shapes, share, clock);
-    LL_ASSIGN_OR_RETURN(attention, AttentionFlops(shapes, share, clock));
+    gemm = GemmFlops(shapes, at::kBFloat16, share, clock);
+    gemm_fp32 = GemmFlops(shapes, at::kFloat, share, clock);
+    LL_ASSIGN_OR_RETURN(attention, AttentionFlops(shapes, at::kBFloat16, share, clock));
+    LL_ASSIGN_OR_RETURN(attention_fp32, AttentionFlops(shapes, at::kFloat, share, clock));
     memory = MemoryBandwidth(shapes, share, clock);
+    elementwise = ElementwiseBandwidth(shapes, share, clock);
+    expansion = ExpansionBandwidth(shapes, share, clock);
     return absl::OkStatus();
   }));
   if (!gpu) {
@@ -205,7 +253,11 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
       {"threads", at::get_num_threads()},
       {"gemm_flops", gemm},
       {"attention_flops", attention},
+      {"gemm_fp32_flops", gemm_fp32},
+      {"attention_fp32_flops", attention_fp32},
       {"memory_bandwidth", memory},
+      {"elementwise_bandwidth", elementwise},
+      {"expansion_bandwidth", expansion},
       {"link_bandwidth", link},
       {"seconds", absl::ToDoubleSeconds(clock.Steady() - start)}};
 }
