@@ -32,6 +32,7 @@
 #include "coordinator/store_access.h"
 #include "coordinator/web/http.h"
 #include "coordinator/workers/hub.h"
+#include "coordinator/workers/measured_rates.h"
 #include "coordinator/workers/session.h"
 #include "model/plan/prices.h"
 #include "nlohmann/json.hpp"
@@ -227,7 +228,8 @@ class RealCoordinator : public Coordinator {
 
   void SetUpServices(bool loopback) {
     api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,
-            &clock_,       audit_.get(),     tenants_.get()};
+            &clock_,       audit_.get(),     tenants_.get(),       &measured_rates_};
+    admission_.measured = [this](const std::string& kind) { return measured_rates_.Of(kind); };
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
     admission_.memory_factor = [this](const std::string& device, const std::string& model,
@@ -340,6 +342,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<Authenticator> authenticator_;
   std::unique_ptr<AuditLog> audit_;
   JoinDesk join_desk_{options_.pki_dir};
+  MeasuredRates measured_rates_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;

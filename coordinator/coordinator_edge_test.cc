@@ -71,6 +71,38 @@ TEST_F(CoordinatorTest, NothingIsSaidToStrangers) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
 }
 
+TEST_F(CoordinatorTest, WorkersTellHowFastTheyAre) {
+  Start();
+  const auto calibration = [](const std::string& gemm) {
+    return absl::StrCat(R"({"device":"cpu","host":"h","time":"2026-11-22T12:00:00Z","build":"1",)",
+                        R"("gemm_flops":)", gemm,
+                        R"(,"attention_flops":1e11,"memory_bandwidth":1e10,"link_bandwidth":1e9})");
+  };
+  v1::SubmitRequest request = Request();
+  request.set_dry_run(true);
+  const auto seconds = [&] {
+    const auto told = Submit(request);
+    return told.ok() ? told->job().forecast().duration_seconds() : -1;
+  };
+  const auto hello = [&](ScriptedAgent& agent, const std::string& text) {
+    agent.hello().set_calibration(text);
+    agent.SayHello();
+    agent.TakeWelcome();
+  };
+  auto unmeasured = Agent("w1", 1), fast = Agent("w2", 1), slow = Agent("w3", 1),
+       odd = Agent("w4", 1);
+  hello(*unmeasured, "");
+  EXPECT_EQ(seconds(), 0);  // a CPU's speed is not known from its kind
+  hello(*fast, calibration("8e11"));
+  const double quick = seconds();
+  EXPECT_GT(quick, 0);
+  hello(*slow, calibration("1e11"));  // a gang may be placed there
+  EXPECT_GT(seconds(), 1.2 * quick);
+  const double slowest = seconds();
+  hello(*odd, calibration("-1"));
+  EXPECT_EQ(seconds(), slowest);
+}
+
 TEST_F(CoordinatorTest, WhatIsRegisteredIsCheckedOnEveryWorker) {
   Start();
   auto w1 = Agent("w1", 1), w2 = Agent("w2", 1);

@@ -7,12 +7,12 @@
 #include "absl/strings/str_format.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
-#include "llctl/calibrate.h"
 #include "llctl/errors.h"
 #include "llctl/plan_local.h"
 #include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
 #include "llctl/residuals.h"
+#include "model/plan/calibrate.h"
 
 namespace ll {
 

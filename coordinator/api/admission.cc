@@ -276,9 +276,13 @@ std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved
   std::vector<Cluster> clusters = SlotsByKind(view, *resolved.gpus);
   for (Cluster& cluster : clusters) {
     const std::string& kind = cluster.device.kind;
-    const auto measured = options.calibrations.find(kind);
-    if (measured != options.calibrations.end())
-      cluster.rates = WithCalibration(cluster.rates, measured->second);
+    const auto given = options.calibrations.find(kind);
+    if (given != options.calibrations.end())
+      cluster.rates = WithCalibration(cluster.rates, given->second);
+    if (options.measured != nullptr) {
+      if (const auto measured = options.measured(kind))
+        cluster.rates = WithCalibration(cluster.rates, *measured);
+    }
     if (options.memory_factor != nullptr) {
       cluster.memory_factor =
           options.memory_factor(kind, resolved.model.value_or(""), resolved.method.value_or(""));

@@ -36,6 +36,8 @@ struct AdmissionOptions {
   Prices prices;
   // Rates measured on such hosts, in place of the catalogue's; by kind of device.
   std::map<std::string, Calibration> calibrations;
+  // The same by the workers themselves, which goes before; null: they told nothing. Thread-safe.
+  std::function<std::optional<Calibration>(const std::string& kind)> measured;
   // How many times its forecast the memory of trainings like it was (device, model, method); null:
   // nothing is known. Thread-safe.
   std::function<double(const std::string&, const std::string&, const std::string&)> memory_factor;

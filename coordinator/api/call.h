@@ -20,6 +20,8 @@
 
 namespace ll {
 
+class MeasuredRates;
+
 // What the services work with; everything outlives the gRPC server.
 struct ApiContext {
   Driver* driver;
@@ -29,6 +31,7 @@ struct ApiContext {
   Clock* clock;
   AuditLog* audit;
   Tenants* tenants;
+  MeasuredRates* measured;  // may be null
 };
 
 // Whether an ended call belongs into the audit log: every change, and every refusal.

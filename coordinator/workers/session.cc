@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/log.h"
+#include "coordinator/workers/measured_rates.h"
 #include "coordinator/workers/messages.h"
 
 namespace ll {
@@ -129,6 +130,7 @@ void Session::HandleHello(const v1::Hello& hello) {
         "in the latter case put it back with ll-coordinator restore, which makes it the "
         "successor"));
   }
+  if (api_.measured != nullptr) api_.measured->Heard(hello.worker(), hello.calibration());
   {
     absl::MutexLock lock(&mu_);
     worker_ = event->worker;

@@ -159,6 +159,7 @@ void Agent::SendHello() {
   hello.set_fabric_host(options_.fabric_host);
   hello.set_nvlink_domain(options_.nvlink_domain);
   hello.set_rack(options_.rack);
+  hello.set_calibration(options_.calibration);
   for (const v1::Slot& slot : options_.slots) *hello.add_slots() = slot;
   for (const auto& [key, gang] : gangs_) {
     if (!gang->released()) *hello.add_gangs() = gang->Describe();

@@ -41,6 +41,7 @@ struct AgentOptions {
   std::string trainer;    // absolute
   std::string fabric_host = "127.0.0.1";
   std::string nvlink_domain, rack;  // where the host stands; may be empty
+  std::string calibration;          // what a probe of its slots printed; empty: not measured
   std::vector<v1::Slot> slots;
   bool gpu_slots = false;  // a slot's index is a GPU's
   Roots roots;

@@ -17,6 +17,7 @@
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "model/plan/calibrate.h"
 #include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
 #include "rpc/service_notify.h"
@@ -70,6 +71,25 @@ int GiveUpCode(const absl::Status& status, absl::Duration tried) {
     default:
       return 0;
   }
+}
+
+// What plans are made with on this host. A host that cannot be measured works all the same.
+std::string MeasureSlots(const WorkerOptions& options) {
+  if (options.probe_days == 0) return "";
+  CalibrateOptions calibrate;
+  calibrate.trainer = options.agent.trainer;
+  calibrate.device = options.agent.slots[0].kind() == "cpu" ? "cpu" : "cuda";
+  calibrate.threads = options.agent.trainer_threads;
+  calibrate.max_age = absl::Hours(24 * options.probe_days);
+  const auto measured =
+      Calibrate(calibrate, absl::StrCat(options.agent.work_dir, "/probes"), RealClock().Now());
+  if (!measured.ok()) {
+    LL_LOG(kWarning) << "slots not measured: " << measured.status().message();
+    return "";
+  }
+  LL_LOG(kInfo) << "slots measured on " << measured->calibration.time
+                << (measured->reason.empty() ? "" : ", now, because ") << measured->reason;
+  return measured->text;
 }
 
 // Logs the first of a row of equal failures, and every hundredth.
@@ -213,6 +233,7 @@ int Main(int argc, char** argv) {
   LL_LOG(kInfo) << (*sandbox)->description();
   agent_options.sandbox = *sandbox;
 
+  agent_options.calibration = MeasureSlots(*options);
   AgentMetrics metrics("0.1.0");
   auto http = HttpServer::Start(options->http, PagesOf(metrics, *options));
   if (!http.ok()) return PrintError(http.status(), 1);

@@ -29,7 +29,7 @@ struct Flags {
   std::string coordinator = "127.0.0.1:7070", http = "127.0.0.1:7072", work_dir, name, gpus,
               trainer, token_file;
   std::string tls_ca, tls_cert, tls_key, job_store, fabric_host, nvlink_domain, rack;
-  int cpu_slots = 0, trainer_threads = 0;
+  int cpu_slots = 0, trainer_threads = 0, probe_days = 0;
   int64_t slot_memory = 0, shutdown_grace = 60;
   std::vector<std::string> roots;
   std::vector<std::string> trainer_read;
@@ -77,6 +77,12 @@ void Declare(CLI::App& app, Flags& f) {
   app.add_option("--trainer-threads", f.trainer_threads,
                  "Threads of each trainer; default: the CPUs divided by the CPU slots")
       ->check(CLI::Range(1, 4096));
+  app.add_option(
+         "--probe-days", f.probe_days,
+         "Measure this host's slots for plans when that is longer ago than N days (`ll-trainer "
+         "probe`, about 15 s before the first job; kept in WORK_DIR/probes); 0: never")
+      ->check(CLI::Range(0, 3650))
+      ->capture_default_str();
   app.add_option(
       "--root", f.roots,
       "NAME=DIR: jobs may read models and data beneath DIR (again for more). Required "
@@ -258,6 +264,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
                      : flags.trainer_sandbox == "required" ? SandboxMode::kRequired
                                                            : SandboxMode::kAuto;
   out.sandbox.trainer = agent.trainer;
+  out.probe_days = flags.probe_days;
   out.sandbox.extra_read = flags.trainer_read;
   out.sandbox.user = flags.trainer_user;
   agent.nvlink_domain = flags.nvlink_domain;

@@ -14,6 +14,7 @@ struct WorkerOptions {
   AgentOptions agent;  // without http_address, which is known once the port is
   ChannelConfig channel;
   TrainerSandboxOptions sandbox;
+  int probe_days = 0;  // the slots are measured where that is longer ago; 0: never
   std::string http;
   bool verbose = false;
   // `ll-worker preflight`: look at the host and end. What else ends the start is then a finding:

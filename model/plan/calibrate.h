@@ -1,19 +1,19 @@
-// Measurements of this host that plans are made with: made by `ll-trainer probe`, kept in the
-// user's cache folder, one file a kind of device and host, and made again when they are stale.
+// Measurements of this host that plans are made with: made by `ll-trainer probe`, kept in a folder
+// (a user's cache, an agent's), one file a kind of device and host, and made again when stale.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "llctl/client.h"
 #include "model/plan/devices.h"
 
 namespace ll {
 
 // $XDG_CACHE_HOME/ll/probes, else $HOME/.cache/ll/probes.
-std::string ProbeFolder(const EnvironmentReader& environment);
+std::string ProbeFolder(const std::function<std::string(const std::string&)>& environment);
 // This machine's name and this program's version, as a probe writes them.
 std::string ThisHost();
 std::string ThisBuild();
@@ -38,6 +38,7 @@ struct CalibrateOptions {
 
 struct CalibrateResult {
   Calibration calibration;
+  std::string text;    // as the probe printed it
   std::string path;    // where it is kept
   std::string reason;  // why it was measured now; "": it was kept
 };

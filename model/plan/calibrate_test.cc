@@ -1,4 +1,4 @@
-#include "llctl/calibrate.h"
+#include "model/plan/calibrate.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -127,7 +127,7 @@ TEST_F(CalibrateTest, PlansTakeOtherHostsGpusButNotTheirCpu) {
 
 TEST(ProbeFolderTest, IsInTheUsersCache) {
   std::map<std::string, std::string> variables = {{"HOME", "/u"}};
-  const EnvironmentReader read = [&](const std::string& name) { return variables[name]; };
+  const auto read = [&](const std::string& name) { return variables[name]; };
   EXPECT_EQ(ProbeFolder(read), "/u/.cache/ll/probes");
   variables["XDG_CACHE_HOME"] = "/c";
   EXPECT_EQ(ProbeFolder(read), "/c/ll/probes");

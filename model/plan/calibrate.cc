@@ -1,4 +1,4 @@
-#include "llctl/calibrate.h"
+#include "model/plan/calibrate.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -113,14 +113,14 @@ absl::StatusOr<std::optional<CalibrateResult>> Kept(const CalibrateOptions& opti
     const auto found = text.ok() ? ParseCalibration(*text) : text.status();
     // One that cannot be read is measured again.
     if (!found.ok() || found->host != ThisHost() || !IsOf(*found, options.device)) continue;
-    if (!newest || newest->calibration.time < found->time) newest = {*found, path, ""};
+    if (!newest || newest->calibration.time < found->time) newest = {*found, *text, path, ""};
   }
   return newest;
 }
 
 }  // namespace
 
-std::string ProbeFolder(const EnvironmentReader& environment) {
+std::string ProbeFolder(const std::function<std::string(const std::string&)>& environment) {
   const std::string cache = environment("XDG_CACHE_HOME");
   return absl::StrCat(cache.empty() ? absl::StrCat(environment("HOME"), "/.cache") : cache,
                       "/ll/probes");
@@ -179,7 +179,7 @@ absl::StatusOr<CalibrateResult> Calibrate(const CalibrateOptions& options,
   auto measured = ParseCalibration(text);
   if (!measured.ok()) return Annotate(measured.status(), "ll-trainer probe");
   LL_RETURN_IF_ERROR(MakeDirs(folder));
-  CalibrateResult result{*measured, absl::StrCat(folder, "/", FileNameOf(*measured)), reason};
+  CalibrateResult result{*measured, text, absl::StrCat(folder, "/", FileNameOf(*measured)), reason};
   LL_RETURN_IF_ERROR(WriteFileAtomic(result.path, text));
   return result;
 }
