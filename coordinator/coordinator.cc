@@ -226,7 +226,7 @@ class RealCoordinator : public Coordinator {
 
   void SetUpServices(bool loopback) {
     api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,
-            &clock_,       audit_.get(),     tenants_.get()};
+            &clock_,       audit_.get(),     tenants_.get(),       &worker_loads_};
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
     admission_.memory_factor = [this](const std::string& device, const std::string& model,
@@ -335,6 +335,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<Authenticator> authenticator_;
   std::unique_ptr<AuditLog> audit_;
   JoinDesk join_desk_{options_.pki_dir};
+  WorkerLoads worker_loads_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;
