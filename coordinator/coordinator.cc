@@ -228,7 +228,8 @@ class RealCoordinator : public Coordinator {
 
   void SetUpServices(bool loopback) {
     api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,
-            &clock_,       audit_.get(),     tenants_.get(),       &measured_rates_};
+            &clock_,       audit_.get(),     tenants_.get(),       &measured_rates_,
+            &worker_loads_};
     admission_.measured = [this](const std::string& kind) { return measured_rates_.Of(kind); };
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
@@ -343,6 +344,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<AuditLog> audit_;
   JoinDesk join_desk_{options_.pki_dir};
   MeasuredRates measured_rates_;
+  WorkerLoads worker_loads_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;

@@ -20,6 +20,7 @@ packages=(
   libsentencepiece-dev libpcre2-dev libicu-dev                                               # tokenizers
   zlib1g-dev libzstd-dev                                                                     # compressed data
   libcurl4-openssl-dev libpugixml-dev                                                        # object stores
+  libfreetype-dev libpng-dev fonts-dejavu-core                                               # pictures of curves
   tzdata                                                                                     # schedules
   libgloo-dev                                                                                # headers for c10d's Gloo
   libgtest-dev libgmock-dev libbenchmark-dev                                                 # unit tests
@@ -28,6 +29,7 @@ packages=(
 test_packages=(
   clang-format clang-tidy clang-14 libclang-rt-14-dev llvm-14  # style; fuzzing, with its run-time and symbolizer
   prometheus                                                   # promtool; the tests scrape with a server of their own
+  zsh fish                                                     # whose completion is tested, beside bash's
   iproute2                                                     # hosts as network namespaces
   postgresql-15                                                # the store of several coordinators; no cluster of it is used
 )

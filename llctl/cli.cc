@@ -5,17 +5,12 @@
 
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
+#include "llctl/command_line.h"
 #include "llctl/errors.h"
-#include "llctl/help_format.h"
 #include "model/spec/spec_fields.h"
 
 namespace ll {
 namespace {
-
-constexpr char kFooter[] = R"(
-Exit codes: 0 success, 1 the job failed, 2 usage, 3 refused, 4 coordinator unavailable, 5 timeout, 6 denied,
-7 cancelled, 8 not found, 9 conflict, 130 detached by Ctrl-C.
-Environment: LLCTL_COORDINATOR, LLCTL_TOKEN, LLCTL_CA, LLCTL_CONTEXT, LL_DATA_DIR, NO_COLOR.)";
 
 // Spec keys are written with underscores in YAML and with dashes as flags; both work as flags.
 std::string WithDashes(const std::string& argument) {
@@ -71,62 +66,11 @@ absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
   return FieldStatus(absl::StatusCode::kInvalidArgument, "", message, help);
 }
 
-struct GlobalFlags {
-  ClientOptions client;
-  OutputFormat format = OutputFormat::kTable;
-  double timeout_seconds = 30;
-};
-
-void AddGlobalFlags(CLI::App& app, GlobalFlags& flags) {
-  const std::vector<std::pair<std::string, OutputFormat>> formats = {
-      {"table", OutputFormat::kTable},
-      {"json", OutputFormat::kJson},
-      {"yaml", OutputFormat::kYaml},
-      {"name", OutputFormat::kName}};
-  app.add_option("--coordinator", flags.client.coordinator,
-                 "Coordinator's address. Default: LLCTL_COORDINATOR, else the one of this host.")
-      ->type_name("HOST:PORT[,...]");
-  app.add_option("--context", flags.client.context,
-                 "Named coordinator (llctl config). Default: LLCTL_CONTEXT, else the current one.")
-      ->type_name("NAME");
-  app.add_option("-o,--output", flags.format, "Format of the data on stdout. Default: table.")
-      ->transform(CLI::Transformer(formats).description(""))
-      ->type_name("table|json|yaml|name");
-  app.add_option("--timeout", flags.timeout_seconds, "Seconds to wait for an answer. Default: 30.")
-      ->check(CLI::PositiveNumber.description(""))
-      ->type_name("SECONDS");
-  app.add_option("--token-file", flags.client.token_file,
-                 "File with the token. Default: LLCTL_TOKEN, else the local coordinator's.")
-      ->type_name("FILE");
-  app.add_option("--ca", flags.client.ca_file,
-                 "CA of the coordinator's certificate (PEM). Default: LLCTL_CA.")
-      ->type_name("FILE");
-  app.add_option("--data-dir", flags.client.data_dir,
-                 "Local coordinator's data folder. Default: LL_DATA_DIR, else ~/.local/share/ll.")
-      ->type_name("DIR");
-}
-
 }  // namespace
 
 int RunLlctl(const std::vector<std::string>& arguments, const Environment& environment) {
-  CLI::App app("Long-context fine-tuning jobs: submit, follow, control.", "llctl");
-  app.require_subcommand(1);
-  app.fallthrough();  // global flags may stand behind the command
-  app.formatter(std::make_shared<HelpFormat>());
-  app.get_formatter()->column_width(34);
-  GlobalFlags flags;
-  AddGlobalFlags(app, flags);
-  Action chosen;
-  for (auto add : {AddSubmitCommand,   AddPlanCommand,        AddListCommand,      AddGetCommand,
-                   AddWatchCommand,    AddLogsCommand,        AddControlCommands,  AddWhyCommand,
-                   AddDoctorCommand,   AddCheckpointsCommand, AddVerifyCommand,    AddEvalCommand,
-                   AddChatCommand,     AddMergeCommand,       AddWorkersCommand,   AddQueuesCommand,
-                   AddScheduleCommand, AddModelsCommand,      AddDataCommand,      AddTokenCommand,
-                   AddLoginCommands,   AddVersionCommand,     AddCompletionCommand}) {
-    add(app, chosen);
-  }
-  app.footer(kFooter);  // last: commands inherit the footer that is set when they are added
-
+  CommandLine line;
+  CLI::App& app = line.app;
   std::vector<std::string> reversed;  // the order CLI11 wants
   for (const std::string& argument : arguments) reversed.push_back(WithDashes(argument));
   std::reverse(reversed.begin(), reversed.end());
@@ -140,12 +84,12 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
     return kExitUsage;
   }
 
-  flags.client.timeout = absl::Seconds(flags.timeout_seconds);
-  Session session(environment, flags.client, flags.format);
-  const absl::StatusOr<int> result = chosen(session);
+  line.client.timeout = absl::Seconds(line.timeout_seconds);
+  Session session(environment, line.client, line.format);
+  const absl::StatusOr<int> result = line.chosen(session);
   environment.out.flush();
   if (result.ok()) return *result;
-  PrintError(result.status(), flags.format == OutputFormat::kJson, environment.err);
+  PrintError(result.status(), line.format == OutputFormat::kJson, environment.err);
   return ExitCodeOf(result.status());
 }
 

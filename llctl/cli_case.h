@@ -48,6 +48,7 @@ class CliTest : public ::testing::Test {
         .err = err,
         .out_is_terminal = terminal,
         .columns = 80,
+        .rows = 24,
         .clock = RealClock(),
         .random = random_,
         .interrupt = interrupt_,

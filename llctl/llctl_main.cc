@@ -9,10 +9,10 @@
 
 namespace {
 
-int TerminalColumns() {
+ll::TerminalSize SizeOfTerminal() {
   winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return 0;
-  return size.ws_col;
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return {};
+  return {size.ws_col, size.ws_row};
 }
 
 }  // namespace
@@ -31,10 +31,12 @@ int main(int argc, char** argv) {
       .out = std::cout,
       .err = std::cerr,
       .out_is_terminal = isatty(STDOUT_FILENO) != 0,
-      .columns = TerminalColumns(),
+      .columns = SizeOfTerminal().columns,
+      .rows = SizeOfTerminal().rows,
       .clock = ll::RealClock(),
       .random = ll::SystemRandom(),
       .interrupt = interrupt,
+      .resized = SizeOfTerminal,
   };
   return ll::RunLlctl({argv + 1, argv + argc}, environment);
 }

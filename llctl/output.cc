@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -10,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "base/format.h"
 #include "llctl/proto_json.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -24,23 +26,6 @@ const char* StateColor(absl::string_view state) {
   if (state == "CANCELLED" || state == "CANCELLING") return "\033[90m";
   if (state == "RETRYING" || state == "PAUSED" || state == "PREEMPTING") return "\033[33m";
   return nullptr;
-}
-
-// Characters, not bytes: continuation bytes of UTF-8 take no column.
-size_t Columns(absl::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-}
-
-std::string CutToColumns(const std::string& text, size_t columns) {
-  if (Columns(text) <= columns) return text;
-  if (columns <= 1) return std::string(columns, '.');
-  std::string out;
-  size_t used = 0;
-  for (char c : text) {
-    if ((c & 0xC0) != 0x80 && ++used > columns - 1) break;
-    out.push_back(c);
-  }
-  return out + "…";
 }
 
 void EmitYaml(YAML::Emitter& out, const nlohmann::ordered_json& value) {
@@ -75,10 +60,18 @@ std::string JsonToYaml(const nlohmann::ordered_json& value) {
   return absl::StrCat(out.c_str(), "\n");
 }
 
+std::vector<std::string> Table::Lines(int width, bool color) const {
+  std::ostringstream out;
+  Print(out, width, color);
+  std::vector<std::string> lines = absl::StrSplit(out.str(), '\n');
+  lines.pop_back();  // behind the last newline
+  return lines;
+}
+
 void Table::Print(std::ostream& out, int width, bool color) const {
   std::vector<size_t> widths(rows_[0].size(), 0);
   for (const auto& row : rows_) {
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Columns(row[i]));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], TextColumns(row[i]));
   }
   for (size_t r = 0; r < rows_.size(); ++r) {
     std::string line;
@@ -89,8 +82,8 @@ void Table::Print(std::ostream& out, int width, bool color) const {
       if (last && width > 0) {
         cell = CutToColumns(cell, static_cast<size_t>(width) > used ? width - used : 1);
       }
-      const size_t padding = last ? 0 : widths[i] - Columns(cell) + 2;
-      used += Columns(cell) + padding;
+      const size_t padding = last ? 0 : widths[i] - TextColumns(cell) + 2;
+      used += TextColumns(cell) + padding;
       const char* paint = !color ? nullptr : r == 0 ? kBold : StateColor(cell);
       absl::StrAppend(&line, paint ? paint : "", cell, paint ? kPlain : "",
                       std::string(padding, ' '));
@@ -126,9 +119,11 @@ void Output::PrintFields(const std::vector<std::pair<std::string, std::string>>&
   out_.flush();
 }
 
-std::string Output::State(v1::JobState state) const {
+std::string Output::State(v1::JobState state) const { return StateText(state, color_); }
+
+std::string StateText(v1::JobState state, bool color) {
   const std::string name = v1::JobState_Name(state);
-  const char* paint = color_ ? StateColor(name) : nullptr;
+  const char* paint = color ? StateColor(name) : nullptr;
   return paint ? absl::StrCat(paint, name, kPlain) : name;
 }
 

@@ -25,6 +25,8 @@ class Table {
   void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
   // `width` 0: no limit. With `color`, the header is bold and job states have their colour.
   void Print(std::ostream& out, int width, bool color) const;
+  std::vector<std::string> Lines(int width, bool color) const;
+  size_t rows() const { return rows_.size() - 1; }
 
  private:
   std::vector<std::vector<std::string>> rows_;
@@ -38,6 +40,7 @@ class Output {
   OutputFormat format() const { return format_; }
   bool is_table() const { return format_ == OutputFormat::kTable; }
   bool terminal() const { return terminal_; }
+  bool color() const { return color_; }
   std::ostream& stream() { return out_; }
 
   // One object or array as JSON or YAML. Tables and names are the caller's.
@@ -56,6 +59,9 @@ class Output {
   bool color_;
   int width_;
 };
+
+// The state's name, in its colour where there is to be one.
+std::string StateText(v1::JobState state, bool color);
 
 // Texts of a job for tables. Empty where the value is not known.
 std::string StepText(const v1::Progress& progress);  // "12/100"

@@ -240,9 +240,6 @@ void AddPlanCommand(CLI::App& app, Action& chosen) {
   command->add_option("--currency", options->local.currency, "Of --prices.")->capture_default_str();
   AddCalibrationFlags(*command, *options);
   options->flags.AddTo(*command);
-  command->footer(
-      "\nWithout a coordinator: llctl plan --model 70b --ctx 32768 --device H100 --gpus 8\n"
-      "On every known device, where no coordinator answers: llctl plan --model 7b --ctx 32768");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunPlan(*options, session); };
   });

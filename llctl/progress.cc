@@ -8,20 +8,11 @@
 #include "base/format.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/live_picture.h"
 #include "llctl/proto_json.h"
 
 namespace ll {
 namespace {
-
-constexpr int kBarColumns = 20;
-
-std::string Bar(const v1::Progress& progress) {
-  if (progress.max_steps() <= 0) return "";
-  const double share =
-      std::clamp(static_cast<double>(progress.step()) / progress.max_steps(), 0.0, 1.0);
-  const int filled = static_cast<int>(share * kBarColumns);
-  return absl::StrCat("[", std::string(filled, '#'), std::string(kBarColumns - filled, '.'), "] ");
-}
 
 std::string StepLine(const v1::Progress& progress) {
   std::string line = absl::StrCat("step ", StepText(progress), "  loss ", LossText(progress));
@@ -51,22 +42,15 @@ ProgressPrinter::ProgressPrinter(Session& session, bool quiet)
       style_(quiet || session.output().format() == OutputFormat::kName ? Style::kQuiet
              : !session.output().is_table()                            ? Style::kJsonLines
              : session.output().terminal()                             ? Style::kLive
-                                                                       : Style::kPlain) {}
-
-ProgressPrinter::~ProgressPrinter() {
-  if (live_shown_) session_.output().stream() << std::endl;
+                                                                       : Style::kPlain) {
+  if (style_ == Style::kLive) picture_ = std::make_unique<LivePicture>(session);
 }
+
+ProgressPrinter::~ProgressPrinter() = default;
 
 void ProgressPrinter::Line(const std::string& text) {
-  std::ostream& out = session_.output().stream();
-  if (live_shown_) out << "\r\033[K";
-  live_shown_ = false;
-  out << text << std::endl;
-}
-
-void ProgressPrinter::Live(const std::string& text) {
-  session_.output().stream() << "\r\033[K" << text << std::flush;
-  live_shown_ = true;
+  if (picture_ != nullptr) return picture_->PrintAbove(text);
+  session_.output().stream() << text << std::endl;
 }
 
 void ProgressPrinter::OnJob(const v1::Job& job) {
@@ -74,6 +58,7 @@ void ProgressPrinter::OnJob(const v1::Job& job) {
   if (style_ == Style::kJsonLines)
     return session_.output().PrintJsonLine({{"job", ProtoToJson(job)}});
   if (style_ == Style::kQuiet) return;
+  if (picture_ != nullptr) return picture_->TakeJob(job);
   Line(JobLine(job, session_.output()));
 }
 
@@ -81,16 +66,14 @@ void ProgressPrinter::OnStep(const v1::StepRecord& step) {
   if (style_ == Style::kJsonLines)
     return session_.output().PrintJsonLine({{"step", ProtoToJson(step)}});
   if (style_ == Style::kQuiet) return;
-  progress_.set_step(step.step());
-  progress_.set_max_steps(max_steps_);
-  progress_.set_loss(step.loss());
-  progress_.set_tokens_per_second(step.tokens_per_second());
-  progress_.set_step_seconds(step.step_seconds());
-  if (style_ == Style::kLive) {
-    Live(Bar(progress_) + StepLine(progress_));
-  } else {
-    Line(StepLine(progress_));
-  }
+  if (picture_ != nullptr) return picture_->TakeStep(step);
+  v1::Progress progress;
+  progress.set_step(step.step());
+  progress.set_max_steps(max_steps_);
+  progress.set_loss(step.loss());
+  progress.set_tokens_per_second(step.tokens_per_second());
+  progress.set_step_seconds(step.step_seconds());
+  Line(StepLine(progress));
 }
 
 void ProgressPrinter::OnEvent(const google::protobuf::Struct& event) {
@@ -101,7 +84,11 @@ void ProgressPrinter::OnEvent(const google::protobuf::Struct& event) {
 }
 
 void ProgressPrinter::OnContact(const absl::Status& status) {
-  if (live_shown_) Line("");
+  if (picture_ != nullptr) {
+    // stderr is the same terminal: a line there would stand in the picture.
+    return picture_->SetTrouble(
+        status.ok() ? "" : absl::StrCat(std::string(status.message()), "; trying again"));
+  }
   session_.talk() << (status.ok() ? std::string("llctl: the coordinator is back")
                                   : absl::StrCat("llctl: ", std::string(status.message()),
                                                  "; trying again"))
@@ -110,6 +97,8 @@ void ProgressPrinter::OnContact(const absl::Status& status) {
 
 absl::StatusOr<int> WatchJob(Session& session, const std::string& job_id, int64_t from_step) {
   Followed followed;
+  // Before the picture's thread exists.
+  session.environment().interrupt.Arm();
   {
     ProgressPrinter printer(session);
     LL_ASSIGN_OR_RETURN(followed, FollowJob(session, job_id, from_step, printer));

@@ -1,13 +1,16 @@
-// A followed job on the screen: a live line on a terminal, plain lines elsewhere, JSON lines with
-// -o json.
+// A followed job on the screen: a live picture on a terminal, plain lines elsewhere, JSON lines
+// with -o json.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "llctl/follow.h"
 #include "llctl/session.h"
 
 namespace ll {
+
+class LivePicture;
 
 class ProgressPrinter : public JobEvents {
  public:
@@ -22,13 +25,11 @@ class ProgressPrinter : public JobEvents {
  private:
   enum class Style { kQuiet, kLive, kPlain, kJsonLines };
   void Line(const std::string& text);  // a line that stays
-  void Live(const std::string& text);  // the line that the next one replaces
 
   Session& session_;
   Style style_;
-  v1::Progress progress_;  // newest step, for the ETA
   int64_t max_steps_ = 0;
-  bool live_shown_ = false;
+  std::unique_ptr<LivePicture> picture_;  // of kLive
 };
 
 // What `watch` and `submit --watch` do: follows, prints, returns the job's exit code or

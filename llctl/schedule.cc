@@ -262,9 +262,6 @@ void AddCreate(CLI::App& schedule, Action& chosen) {
   create->add_flag("--replace", options->replace,
                    "Replace the schedule of that name; verdicts begin with a new baseline.");
   options->spec.AddTo(*create);
-  create->footer(
-      "\nExample: llctl schedule create nightly --cron \"0 2 * * *\" --tz Europe/Berlin -f "
-      "nightly.yaml");
   create->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunCreate(*options, session); };
   });

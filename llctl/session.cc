@@ -1,6 +1,7 @@
 #include "llctl/session.h"
 
 #include "base/status_macros.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 
@@ -11,6 +12,16 @@ Session::Session(const Environment& environment, const ClientOptions& options, O
               environment.out_is_terminal && environment.variable("NO_COLOR").empty() &&
                   environment.variable("TERM") != "dumb",
               environment.columns) {}
+
+TerminalSize Session::terminal_size() const {
+  if (environment_.resized != nullptr) return environment_.resized();
+  return {environment_.columns, environment_.rows};
+}
+
+bool Session::utf8() const {
+  return IsUtf8Locale(environment_.variable("LC_ALL"), environment_.variable("LC_CTYPE"),
+                      environment_.variable("LANG"));
+}
 
 absl::StatusOr<Client*> Session::client() {
   if (client_ == nullptr) {

@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "llctl/client.h"
 #include "llctl/interrupt.h"
+#include "llctl/live_screen.h"
 #include "llctl/output.h"
 
 namespace CLI {
@@ -27,11 +28,14 @@ struct Environment {
   std::ostream& err;
   bool out_is_terminal = false;
   int columns = 0;  // of the terminal
+  int rows = 0;
   Clock& clock;
   Random& random;
   Interrupt& interrupt;
   // Where a conversation's lines come from; null: standard input.
   std::istream* in = nullptr;
+  // The terminal's size as it is now; null: it stays `columns` by `rows`.
+  std::function<TerminalSize()> resized = nullptr;
 };
 
 // One run of llctl after its command line was read.
@@ -47,6 +51,9 @@ class Session {
   // For people, on stderr.
   std::ostream& talk() { return environment_.err; }
   absl::Time now() { return environment_.clock.Now(); }
+  TerminalSize terminal_size() const;
+  // Whether the terminal shows more than ASCII (terminal_text.h).
+  bool utf8() const;
 
  private:
   const Environment& environment_;
@@ -73,6 +80,9 @@ void AddChatCommand(CLI::App& app, Action& chosen);
 void AddVerifyCommand(CLI::App& app, Action& chosen);
 void AddEvalCommand(CLI::App& app, Action& chosen);
 void AddMergeCommand(CLI::App& app, Action& chosen);
+void AddDescribeCommand(CLI::App& app, Action& chosen);
+void AddTopCommand(CLI::App& app, Action& chosen);
+void AddPlotCommand(CLI::App& app, Action& chosen);
 void AddWorkersCommand(CLI::App& app, Action& chosen);
 void AddQueuesCommand(CLI::App& app, Action& chosen);
 void AddScheduleCommand(CLI::App& app, Action& chosen);
@@ -82,5 +92,6 @@ void AddTokenCommand(CLI::App& app, Action& chosen);
 void AddLoginCommands(CLI::App& app, Action& chosen);  // login, config
 void AddVersionCommand(CLI::App& app, Action& chosen);
 void AddCompletionCommand(CLI::App& app, Action& chosen);
+void AddManCommand(CLI::App& app, Action& chosen);
 
 }  // namespace ll

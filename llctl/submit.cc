@@ -152,10 +152,6 @@ void AddSubmitCommand(CLI::App& app, Action& chosen) {
   command->add_flag("--dry-run", options->dry_run, "Only validate and forecast, as `llctl plan`.");
   command->add_flag("--watch", options->watch,
                     "Follow the job to its end; its outcome is the exit code.");
-  command->footer(
-      "\nExample: llctl submit --model 7b --ctx 32768 --data books --steps 1000 --watch\n"
-      "In stages: llctl submit --model 7b --ctx 32768 --stages 8192,16384,32768 --gate "
-      "\"passkey>=0.9,ppl<=9\"");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunSubmit(*options, session); };
   });

@@ -104,11 +104,15 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
                                                     v1::ListWorkersResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListWorkers", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
+  api_.driver->Read([this, call, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
     for (const auto& [name, worker] : view->workers()) {
       v1::Worker& shown = *response->add_workers();
       shown = WorkerToProto(worker, view->options().lease);
+      if (shown.connected() && api_.loads != nullptr) {
+        for (v1::SlotLoad& load : api_.loads->Of(shown.worker()))
+          *shown.add_loads() = std::move(load);
+      }
       for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
         if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
       }

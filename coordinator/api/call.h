@@ -13,6 +13,7 @@
 #include "coordinator/api/audit.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/tenants.h"
+#include "coordinator/api/worker_loads.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/telemetry.h"
@@ -31,7 +32,8 @@ struct ApiContext {
   Clock* clock;
   AuditLog* audit;
   Tenants* tenants;
-  MeasuredRates* measured;  // may be null
+  MeasuredRates* measured = nullptr;
+  WorkerLoads* loads = nullptr;
 };
 
 // Whether an ended call belongs into the audit log: every change, and every refusal.

@@ -119,6 +119,8 @@ void FillProgress(const Job& job, const StepFacts& newest, v1::Progress* out) {
   out->set_peak_bytes(newest.peak_bytes);
   if (newest.mfu.has_value()) out->set_mfu(*newest.mfu);
   *out->mutable_time() = ToTimestamp(newest.time);
+  for (const auto& [phase, seconds] : newest.phases)
+    (*out->mutable_phases()->mutable_fields())[phase].set_number_value(seconds);
 }
 
 void FillCheckpoint(const Checkpoint& checkpoint, v1::Checkpoint* out) {

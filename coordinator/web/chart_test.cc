@@ -1,42 +1,11 @@
 #include "coordinator/web/chart.h"
 
-#include <cmath>
-#include <limits>
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace ll {
 namespace {
-using ::testing::Contains;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-TEST(ChartTest, ThinningKeepsEveryPeak) {
-  std::vector<std::pair<double, double>> points;
-  for (int i = 0; i < 100'000; ++i) points.emplace_back(i, 2.0 + std::sin(i * 1e-3));
-  points[31'415].second = 50;
-  points[77'777].second = -50;
-  points[500].second = std::numeric_limits<double>::quiet_NaN();
-  const auto thin = Thin(points, 300);
-  EXPECT_LE(thin.size(), 1204u);
-  EXPECT_THAT(thin, Contains(std::pair(31'415.0, 50.0)));
-  EXPECT_THAT(thin, Contains(std::pair(77'777.0, -50.0)));
-  EXPECT_EQ(thin.front(), points.front());
-  EXPECT_EQ(thin.back(), points.back());
-  for (size_t i = 1; i < thin.size(); ++i) EXPECT_LT(thin[i - 1].first, thin[i].first);
-}
-
-TEST(ChartTest, FewPointsStay) {
-  EXPECT_THAT(Thin({{1, 2}, {2, std::nan("")}, {3, 4}}, 300),
-              ElementsAre(std::pair(1.0, 2.0), std::pair(3.0, 4.0)));
-}
-
-TEST(ChartTest, TicksAreRound) {
-  EXPECT_THAT(Ticks(0, 10, 5), ElementsAre(0, 2, 4, 6, 8, 10));
-  EXPECT_THAT(Ticks(0.9, 3.1, 4), ElementsAre(1, 2, 3));
-  EXPECT_THAT(Ticks(5, 5, 4), ElementsAre(5));
-}
 
 TEST(ChartTest, DrawsAndDescribes) {
   Html out;

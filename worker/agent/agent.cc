@@ -344,6 +344,10 @@ void Agent::SendHeartbeat(absl::Duration now) {
   message.mutable_heartbeat()->set_sequence(++heartbeat_sequence_);
   double load = 0;
   if (getloadavg(&load, 1) == 1) message.mutable_heartbeat()->set_load_average(load);
+  if (options_.slot_loads != nullptr) {
+    for (v1::SlotLoad& slot : options_.slot_loads())
+      *message.mutable_heartbeat()->add_loads() = std::move(slot);
+  }
   link_.Send(std::move(message));
 }
 

@@ -49,6 +49,8 @@ struct AgentOptions {
   int trainer_threads = 0;
   // What ranks get to write a checkpoint when the agent itself is asked to end.
   absl::Duration shutdown_grace = absl::Seconds(60);
+  // How busy the slots are, for heartbeats; must not wait. Null: that is not known.
+  std::function<std::vector<v1::SlotLoad>()> slot_loads;
 };
 
 class Agent {

@@ -176,7 +176,7 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const Serv
 }
 
 // Null where there are no GPUs to read, or nothing to read them with.
-std::shared_ptr<const prometheus::Collectable> GpuMetricsOf(const AgentOptions& options) {
+std::shared_ptr<const GpuMetrics> GpuMetricsOf(const AgentOptions& options) {
   if (!options.gpu_slots) return nullptr;
   std::vector<int> indices;
   for (const v1::Slot& slot : options.slots) indices.push_back(slot.index());
@@ -188,16 +188,29 @@ std::shared_ptr<const prometheus::Collectable> GpuMetricsOf(const AgentOptions& 
   return std::make_shared<GpuMetrics>(*std::move(reader));
 }
 
-// `metrics` outlives the pages.
-std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics,
-                                                const WorkerOptions& options) {
+std::vector<v1::SlotLoad> SlotLoads(const GpuMetrics& gpus) {
+  std::vector<v1::SlotLoad> loads;
+  for (const GpuSample& sample : gpus.Newest()) {
+    v1::SlotLoad& load = loads.emplace_back();
+    load.set_slot(sample.index);
+    if (sample.utilization.has_value()) load.set_utilization(*sample.utilization);
+    load.set_memory_used_bytes(static_cast<int64_t>(sample.memory_used_bytes.value_or(0)));
+    load.set_power_watts(sample.power_watts.value_or(0));
+    load.set_temperature_celsius(sample.temperature_celsius.value_or(0));
+  }
+  return loads;
+}
+
+// `metrics` outlives the pages. `gpus` may be null.
+std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics, const WorkerOptions& options,
+                                                std::shared_ptr<const GpuMetrics> gpus) {
   const DaemonSubjects subjects{
       .disks = {{"work_dir", options.agent.work_dir}, {"job_store", options.agent.job_store}},
       .certificates = {{"tls_cert", options.channel.cert_file},
                        {"tls_ca", options.channel.ca_file}}};
   std::vector<std::shared_ptr<const prometheus::Collectable>> sources = {
       {std::shared_ptr<void>(), &metrics.registry()}, std::make_shared<DaemonMetrics>(subjects)};
-  if (auto gpus = GpuMetricsOf(options.agent)) sources.push_back(std::move(gpus));
+  if (gpus != nullptr) sources.push_back(std::move(gpus));
   std::map<std::string, HttpServer::Page> pages;
   pages["/healthz"] = [] { return HttpAnswer{.body = "ok\n"}; };
   pages["/metrics"] = MetricsPage(std::move(sources));
@@ -235,7 +248,9 @@ int Main(int argc, char** argv) {
 
   agent_options.calibration = MeasureSlots(*options);
   AgentMetrics metrics("0.1.0");
-  auto http = HttpServer::Start(options->http, PagesOf(metrics, *options));
+  const std::shared_ptr<const GpuMetrics> gpus = GpuMetricsOf(agent_options);
+  if (gpus != nullptr) agent_options.slot_loads = [gpus] { return SlotLoads(*gpus); };
+  auto http = HttpServer::Start(options->http, PagesOf(metrics, *options, gpus));
   if (!http.ok()) return PrintError(http.status(), 1);
   options->agent.http_address = (*http)->address();
   auto channel = MakeChannel(options->channel);

@@ -216,13 +216,15 @@ GpuMetrics::~GpuMetrics() {
   }
 }
 
+std::vector<GpuSample> GpuMetrics::Newest() const {
+  absl::MutexLock lock(&shared_->mu);
+  if (absl::Now() - shared_->sampled > shared_->stale) return {};
+  return shared_->samples;
+}
+
 std::vector<MetricFamily> GpuMetrics::Collect() const {
-  std::vector<GpuSample> samples;
-  {
-    absl::MutexLock lock(&shared_->mu);
-    if (absl::Now() - shared_->sampled > shared_->stale) return {};
-    samples = shared_->samples;
-  }
+  const std::vector<GpuSample> samples = Newest();
+  if (samples.empty()) return {};
   std::vector<MetricFamily> all = {
       Family(samples, "ll_gpu_utilization_ratio",
              "Share of the newest second or so in which a kernel ran.",

@@ -52,6 +52,8 @@ class GpuMetrics : public prometheus::Collectable {
   // Waits at most a second for a read that is under way; then it is left to itself.
   ~GpuMetrics() override;
   std::vector<prometheus::MetricFamily> Collect() const override;
+  // Empty where the newest is older than `stale`.
+  std::vector<GpuSample> Newest() const;
 
  private:
   struct Shared;

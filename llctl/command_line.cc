@@ -1,0 +1,77 @@
+#include "llctl/command_line.h"
+
+#include "absl/strings/str_cat.h"
+#include "llctl/examples.h"
+#include "llctl/help_format.h"
+
+namespace ll {
+namespace {
+
+constexpr char kLlctlFooter[] = R"(
+Exit codes: 0 success, 1 the job failed, 2 usage, 3 refused, 4 coordinator unavailable, 5 timeout, 6 denied,
+7 cancelled, 8 not found, 9 conflict, 130 detached by Ctrl-C.
+Environment: LLCTL_COORDINATOR, LLCTL_TOKEN, LLCTL_CA, LLCTL_CONTEXT, LL_DATA_DIR, NO_COLOR.)";
+
+}  // namespace
+
+CommandLine::CommandLine()
+    : app("Long-context fine-tuning jobs: submit, follow, control.", "llctl") {
+  app.require_subcommand(1);
+  app.fallthrough();  // global flags may stand behind the command
+  app.formatter(std::make_shared<HelpFormat>());
+  app.get_formatter()->column_width(34);
+  AddGlobalFlags();
+  for (auto add :
+       {AddSubmitCommand,   AddPlanCommand,       AddListCommand,   AddTopCommand,
+        AddGetCommand,      AddDescribeCommand,   AddWatchCommand,  AddLogsCommand,
+        AddControlCommands, AddWhyCommand,        AddDoctorCommand, AddCheckpointsCommand,
+        AddPlotCommand,     AddVerifyCommand,     AddEvalCommand,   AddChatCommand,
+        AddMergeCommand,    AddWorkersCommand,    AddQueuesCommand, AddScheduleCommand,
+        AddModelsCommand,   AddDataCommand,       AddTokenCommand,  AddLoginCommands,
+        AddVersionCommand,  AddCompletionCommand, AddManCommand}) {
+    add(app, chosen);
+  }
+  app.footer(kLlctlFooter);  // last: commands inherit the footer that is set when they are added
+  AddExamples(app);
+}
+
+void CommandLine::AddGlobalFlags() {
+  const std::vector<std::pair<std::string, OutputFormat>> formats = {
+      {"table", OutputFormat::kTable},
+      {"json", OutputFormat::kJson},
+      {"yaml", OutputFormat::kYaml},
+      {"name", OutputFormat::kName}};
+  app.add_option("--coordinator", client.coordinator,
+                 "Coordinator's address. Default: LLCTL_COORDINATOR, else the one of this host.")
+      ->type_name("HOST:PORT[,...]");
+  app.add_option("--context", client.context,
+                 "Named coordinator (llctl config). Default: LLCTL_CONTEXT, else the current one.")
+      ->type_name("NAME");
+  app.add_option("-o,--output", format, "Format of the data on stdout. Default: table.")
+      ->transform(CLI::Transformer(formats).description(""))
+      ->type_name("table|json|yaml|name");
+  app.add_option("--timeout", timeout_seconds, "Seconds to wait for an answer. Default: 30.")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("SECONDS");
+  app.add_option("--token-file", client.token_file,
+                 "File with the token. Default: LLCTL_TOKEN, else the local coordinator's.")
+      ->type_name("FILE");
+  app.add_option("--ca", client.ca_file,
+                 "CA of the coordinator's certificate (PEM). Default: LLCTL_CA.")
+      ->type_name("FILE");
+  app.add_option("--data-dir", client.data_dir,
+                 "Local coordinator's data folder. Default: LL_DATA_DIR, else ~/.local/share/ll.")
+      ->type_name("DIR");
+}
+
+std::string CommandPath(const CLI::App& command) {
+  if (command.get_parent() == nullptr) return "";
+  const std::string above = CommandPath(*command.get_parent());
+  return above.empty() ? command.get_name() : absl::StrCat(above, " ", command.get_name());
+}
+
+std::vector<const CLI::App*> SubCommands(const CLI::App& command) {
+  return command.get_subcommands([](const CLI::App*) { return true; });
+}
+
+}  // namespace ll
