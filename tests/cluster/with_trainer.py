@@ -26,7 +26,8 @@ def main():
     ap.add_argument("--filter", default="ClusterTest.RandomKillsOfEverythingChangeNoBit:"
                                         "ClusterTest.GangAcrossTwoWorkersSurvivesTheLossOfEither:"
                                         "ClusterTest.PauseFreesTheSlotsAndResumeGoesOnBitForBit:"
-                                        "ClusterTest.AMergeOfAJobLeavesAFolderInItsOwn")
+                                        "ClusterTest.AMergeOfAJobLeavesAFolderInItsOwn:"
+                                        "ReexecTest.NoRankIsTouchedAndNothingIsLost")
     a = ap.parse_args()
     with tempfile.TemporaryDirectory(prefix="ll-cluster-trainer-") as work:
         config, model, data, spec = (os.path.join(work, name) for name in ("config.json", "model", "data.bin", "spec.json"))
