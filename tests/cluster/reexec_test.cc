@@ -73,7 +73,7 @@ class ReexecTest : public testing::Test {
 };
 
 TEST_F(ReexecTest, NoRankIsTouchedAndNothingIsLost) {
-  constexpr int64_t kSteps = 250;
+  constexpr int64_t kSteps = 120;
   const auto job = cluster_.Submit(cluster_.TrainSpec(2, kSteps));
   LL_ASSERT_OK(job);
   cluster_.AwaitStep(*job, 5);
