@@ -12,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/field_error.h"
@@ -149,6 +150,15 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
     return ErrnoStatus(exec_error, "cannot execute", options.argv[0]);
   }
   return Subprocess(pid, options.new_process_group);
+}
+
+absl::StatusOr<Subprocess> Subprocess::Adopt(pid_t pid, bool group) {
+  siginfo_t info{};
+  // Looks without taking the status of one that has ended already.
+  if (pid <= 0 || waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    return absl::NotFoundError(absl::StrCat("process ", pid, " is no child of this one"));
+  }
+  return Subprocess(pid, group);
 }
 
 Subprocess::Subprocess(Subprocess&& other) noexcept

@@ -41,6 +41,9 @@ class Subprocess {
  public:
   // Errors: the program cannot be executed (NotFound, PermissionDenied), no resources.
   static absl::StatusOr<Subprocess> Start(const SubprocessOptions& options);
+  // A child that this process had before it executed another program in its own place. `group`: it
+  // leads a process group. Errors (NotFound): `pid` is no child of this process.
+  static absl::StatusOr<Subprocess> Adopt(pid_t pid, bool group);
   Subprocess(Subprocess&& other) noexcept;
   Subprocess& operator=(Subprocess&& other) noexcept;
   ~Subprocess();

@@ -31,6 +31,7 @@
 #include "coordinator/runtime/telemetry.h"
 #include "coordinator/store_access.h"
 #include "coordinator/web/http.h"
+#include "coordinator/webhooks/notifier.h"
 #include "coordinator/workers/hub.h"
 #include "coordinator/workers/measured_rates.h"
 #include "coordinator/workers/session.h"
@@ -154,6 +155,7 @@ class RealCoordinator : public Coordinator {
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
     LL_RETURN_IF_ERROR(ReadRates());
     LL_ASSIGN_OR_RETURN(tenants_, Tenants::Open(options_.tenants, clock_));
+    LL_RETURN_IF_ERROR(SetUpWebhooks());
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
     LL_RETURN_IF_ERROR(forecasts_->Load());
@@ -195,11 +197,38 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(&telemetry_remover_);
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
+    if (notifier_ != nullptr) driver_->AddListener(notifier_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
       job_metrics_.OnNews(job, news);
       follow_->OnNews(job);
     });
+  }
+
+  absl::Status SetUpWebhooks() {
+    if (options_.webhooks.empty()) return absl::OkStatus();
+    LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.webhooks));
+    NotifierOptions notifier;
+    LL_ASSIGN_OR_RETURN(notifier.endpoints, ParseWebhooks(text));
+    for (const auto& [name, endpoint] : notifier.endpoints) {
+      const absl::Status readable = ReadWebhookSecrets(endpoint.secret_file).status();
+      if (!readable.ok()) return Annotate(readable, absl::StrCat("webhooks: ", name));
+    }
+    admission_.check_notify = [endpoints = notifier.endpoints](const std::string& names,
+                                                               const std::string& tenant) {
+      return CheckNotifyLabel(names, tenant, endpoints);
+    };
+    auto log = IsPostgres(options_.store)
+                   ? MakePostgresDeliveryLog(options_.store)
+                   : MakeSqliteDeliveryLog(absl::StrCat(options_.data_dir, "/webhooks.db"));
+    notifier_ = std::make_unique<Notifier>(
+        std::move(notifier), std::move(log), clock_,
+        [this] {
+          const auto& leadership = store_access_.leadership;
+          return driver_->serving() && (leadership == nullptr || leadership->leads());
+        },
+        *metrics_.registry());
+    return absl::OkStatus();
   }
 
   // What plans are made with besides the catalogue.
@@ -338,6 +367,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<Driver> driver_;
   std::unique_ptr<RunJudge> run_judge_;
   std::unique_ptr<ForecastRecords> forecasts_;
+  std::unique_ptr<Notifier> notifier_;  // null: there are no webhooks
   AdmissionOptions admission_;
   std::unique_ptr<Tenants> tenants_;
   std::unique_ptr<Authenticator> authenticator_;

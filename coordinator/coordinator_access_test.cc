@@ -1,6 +1,4 @@
 // Who gets in: every method, every kind of stranger; certificates that change; agents that lie.
-#include <grpcpp/generic/generic_stub.h>
-
 #include <sys/stat.h>
 
 #include "absl/strings/match.h"
@@ -34,37 +32,6 @@ std::vector<Method> AllMethods() {
     }
   }
   return out;
-}
-
-// Calls any method with one empty message. Code and message of its end.
-grpc::Status CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
-                     const grpc::ByteBuffer& message, bool* answered = nullptr) {
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  SetDeadline(context);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareCall(&context, path, &queue);
-  void* tag;
-  bool ok = false;
-  const auto step = [&] { queue.Next(&tag, &ok); };
-  call->StartCall(nullptr);
-  step();
-  grpc::ByteBuffer answer;
-  if (ok) {
-    call->WriteLast(message, grpc::WriteOptions(), nullptr);
-    step();
-    call->Read(&answer, nullptr);
-    step();
-    if (answered != nullptr) *answered = ok;
-  }
-  grpc::Status status;
-  call->Finish(&status, nullptr);
-  step();
-  return status;
-}
-grpc::ByteBuffer Empty() {
-  const grpc::Slice nothing("", 0);
-  return grpc::ByteBuffer(&nothing, 1);
 }
 
 using AccessTest = SecureTest;

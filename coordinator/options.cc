@@ -26,6 +26,8 @@ void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
                  "expires); llctl token writes it");
   app.add_option("--tenants", o.tenants,
                  "YAML file of what each tenant may have and do (docs/security.md)");
+  app.add_option("--webhooks", o.webhooks,
+                 "YAML file of endpoints that are told what becomes of jobs (docs/webhooks.md)");
   app.add_option("--pki-dir", o.pki_dir,
                  "Folder of `ll-coordinator pki`; workers may then join with a token");
   app.add_option("--oidc-keys", o.oidc.keys_file,

@@ -17,6 +17,7 @@ struct CoordinatorOptions {
   std::string tls_cert, tls_key, tls_client_ca;
   std::string tokens;
   std::string tenants;
+  std::string webhooks;
   std::string pki_dir;
   OidcOptions oidc;
   bool shared_job_store = false;

@@ -2,6 +2,7 @@
 // says.
 #pragma once
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <stdlib.h>
 
@@ -87,6 +88,37 @@ absl::StatusOr<Response> CallOnce(Stub& stub,
   const grpc::Status status = (stub.*method)(&context, request, &response);
   if (!status.ok()) return FromGrpcStatus(status);
   return response;
+}
+
+// Calls any method, by its path, with one message. Code and message of its end.
+inline grpc::Status CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
+                            const grpc::ByteBuffer& message, bool* answered = nullptr) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  SetDeadline(context);
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareCall(&context, path, &queue);
+  void* tag;
+  bool ok = false;
+  const auto step = [&] { queue.Next(&tag, &ok); };
+  call->StartCall(nullptr);
+  step();
+  grpc::ByteBuffer answer;
+  if (ok) {
+    call->WriteLast(message, grpc::WriteOptions(), nullptr);
+    step();
+    call->Read(&answer, nullptr);
+    step();
+    if (answered != nullptr) *answered = ok;
+  }
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  step();
+  return status;
+}
+inline grpc::ByteBuffer Empty() {
+  const grpc::Slice nothing("", 0);
+  return grpc::ByteBuffer(&nothing, 1);
 }
 
 // An agent's end of the stream. Messages are read on a thread of its own.

@@ -58,6 +58,16 @@ absl::Duration ServiceNotify::watchdog_interval() const {
   return watchdog_ > absl::ZeroDuration() ? watchdog_ / 2 : absl::InfiniteDuration();
 }
 
+std::vector<std::string> ServiceNotify::Environment() const {
+  std::vector<std::string> out;
+  if (!socket_.empty()) out.push_back(absl::StrCat("NOTIFY_SOCKET=", socket_));
+  if (watchdog_ > absl::ZeroDuration()) {
+    out.push_back(absl::StrCat("WATCHDOG_USEC=", absl::ToInt64Microseconds(watchdog_)));
+    out.push_back(absl::StrCat("WATCHDOG_PID=", getpid()));
+  }
+  return out;
+}
+
 void ServiceNotify::Send(const std::string& message) const {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;

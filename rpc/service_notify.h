@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -30,6 +31,9 @@ class ServiceNotify {
   void Alive() const;
   // Half of what the manager waits; InfiniteDuration when it does not watch.
   absl::Duration watchdog_interval() const;
+  // What FromEnvironment took, as "NAME=VALUE", for the program that this process executes in its
+  // own place.
+  std::vector<std::string> Environment() const;
 
  private:
   void Send(const std::string& message) const;

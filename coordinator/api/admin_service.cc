@@ -4,6 +4,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
+#include "coordinator/api/request_checks.h"
 #include "model/plan/models.h"
 
 #ifndef LL_VERSION
@@ -100,11 +101,14 @@ absl::Status CheckShape(const v1::AddModelRequest& request, ModelRecord& record)
 }  // namespace
 
 grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext* context,
-                                                    const v1::ListWorkersRequest*,
+                                                    const v1::ListWorkersRequest* request,
                                                     v1::ListWorkersResponse* response) {
   UnaryCall call(api_, "/ll.v1.Admin/ListWorkers", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read([this, call, response](const absl::Status& status, const Scheduler* view) {
+  if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Worker::descriptor());
+      !mask.ok())
+    return call.Finish(mask);
+  api_.driver->Read([this, call, request, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
     for (const auto& [name, worker] : view->workers()) {
       v1::Worker& shown = *response->add_workers();
@@ -116,6 +120,7 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
       for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
         if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
       }
+      ApplyReadMask(request->read_mask(), shown);
     }
     call.Finish(absl::OkStatus());
   });

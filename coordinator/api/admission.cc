@@ -514,6 +514,10 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
     return FieldStatus(absl::StatusCode::kUnimplemented, "stages",
                        "only Submit makes the jobs of a training in stages");
   }
+  if (const auto notify = spec.labels.find("notify");
+      notify != spec.labels.end() && options.check_notify != nullptr) {
+    LL_RETURN_IF_ERROR(options.check_notify(notify->second, request.access.tenant));
+  }
   Admitted out;
   if (request.source.has_value())
     LL_RETURN_IF_ERROR(ApplySource(*request.source, spec, out.core, options));

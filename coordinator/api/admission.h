@@ -41,6 +41,9 @@ struct AdmissionOptions {
   // How many times its forecast the memory of trainings like it was (device, model, method); null:
   // nothing is known. Thread-safe.
   std::function<double(const std::string&, const std::string&, const std::string&)> memory_factor;
+  // Whether a job of this tenant may have the label `notify` with these names; null: any text will
+  // do. Thread-safe.
+  std::function<absl::Status(const std::string& names, const std::string& tenant)> check_notify;
 };
 
 // The job that another one takes its weights from (spec key `job`).

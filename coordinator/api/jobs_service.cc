@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "coordinator/api/live_forecast.h"
 #include "coordinator/api/logs_stream.h"
+#include "coordinator/api/request_checks.h"
 #include "coordinator/api/watch_stream.h"
 
 namespace ll {
@@ -20,6 +21,7 @@ constexpr int kMaxPageSize = 1000;
 constexpr int kDefaultPageSize = 100;
 constexpr size_t kMaxReasonBytes = 1000;
 constexpr size_t kMaxSayBytes = 1 << 20;
+constexpr size_t kMaxSayIdBytes = 128;
 
 absl::Status NoSuchJob(const std::string& id) {
   return FieldStatus(absl::StatusCode::kNotFound, "job_id",
@@ -53,18 +55,25 @@ grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
                                            const v1::GetRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Get", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
+  if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Job::descriptor());
+      !mask.ok())
+    return call.Finish(mask);
   api_.driver->Read(
       [this, call, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
         const Job* job = view->Find(JobId(request->job_id()), call.access());
         if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
         *response = ToProto(*job, JobDetail::kHistory, view);
-        if (!request->history()) return (void)call.Finish(absl::OkStatus());
+        if (!request->history()) {
+          ApplyReadMask(request->read_mask(), *response);
+          return (void)call.Finish(absl::OkStatus());
+        }
         // Reading a long history's file is not for the driver's thread; that of one caller waits
         // for it.
-        std::thread([this, call, id = job->id, response] {
+        std::thread([this, call, id = job->id, request, response] {
           for (const StepFacts& step : api_.telemetry->Steps(id))
             *response->add_steps() = StepToProto(step);
+          ApplyReadMask(request->read_mask(), *response);
           call.Finish(absl::OkStatus());
         }).detach();
       });
@@ -76,6 +85,9 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
                                             v1::ListResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/List", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
+  if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Job::descriptor());
+      !mask.ok())
+    return call.Finish(mask);
   const int size = request->page_size() == 0 ? kDefaultPageSize : request->page_size();
   if (size < 1 || size > kMaxPageSize) {
     return call.Finish(MakeFieldError({"page_size", "1 to 1000", absl::StrCat(size)}));
@@ -99,10 +111,13 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
   query.labels.insert(request->labels().begin(), request->labels().end());
   query.access = call.access();
   api_.driver->Read(
-      [this, call, query, response](const absl::Status& status, const Scheduler* view) {
+      [this, call, query, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
         const std::vector<const Job*> jobs = view->List(query);
-        for (const Job* job : jobs) *response->add_jobs() = ToProto(*job, JobDetail::kSummary);
+        for (const Job* job : jobs) {
+          *response->add_jobs() = ToProto(*job, JobDetail::kSummary);
+          ApplyReadMask(request->read_mask(), *response->mutable_jobs()->rbegin());
+        }
         if (jobs.size() == query.limit)
           response->set_next_page_token(absl::StrCat(jobs.back()->sequence));
         call.Finish(absl::OkStatus());
@@ -196,6 +211,8 @@ grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
   UnaryCall call(api_, "/ll.v1.Jobs/Say", context);
   call.SetObject(request->job_id());
   if (!call.refused().ok()) return call.Finish(call.refused());
+  if (const absl::Status id = CheckRequestId(request->request_id(), kMaxSayIdBytes); !id.ok())
+    return call.Finish(id);
   std::string line;
   const auto printed = google::protobuf::util::MessageToJsonString(request->message(), &line);
   if (!printed.ok() || line.size() > kMaxSayBytes) {
@@ -210,7 +227,12 @@ grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
         const absl::StatusOr<uint64_t> session = ListeningSession(*job, *view);
         if (!session.ok()) return (void)call.Finish(session.status());
         response->set_epoch(job->epoch);
-        call.Finish(ranks_.Say(*session, job->id, job->epoch, line));
+        const std::string& id = request->request_id();
+        const std::string key = absl::StrCat(job->id.value(), "/", job->epoch, "/", id);
+        if (!id.empty() && said_.Holds(key)) return (void)call.Finish(absl::OkStatus());
+        const absl::Status said = ranks_.Say(*session, job->id, job->epoch, line);
+        if (said.ok() && !id.empty()) said_.Add(key);
+        call.Finish(said);
       });
   return call.reactor();
 }

@@ -3,6 +3,10 @@
 // blocks.
 #pragma once
 
+#include <deque>
+#include <set>
+#include <string>
+
 #include "coordinator/api/admission.h"
 #include "coordinator/api/call.h"
 #include "coordinator/api/convert.h"
@@ -19,6 +23,25 @@ struct JobsOptions {
   // Submits are refused where the disk of data_dir has less left, so that running jobs can still be
   // written down.
   int64_t min_free_bytes = 16 << 20;
+};
+
+// The newest keys that were added. Not thread-safe.
+class RecentKeys {
+ public:
+  explicit RecentKeys(size_t most) : most_(most) {}
+  bool Holds(const std::string& key) const { return keys_.count(key) > 0; }
+  void Add(const std::string& key) {
+    if (!keys_.insert(key).second) return;
+    order_.push_back(key);
+    if (order_.size() <= most_) return;
+    keys_.erase(order_.front());
+    order_.pop_front();
+  }
+
+ private:
+  const size_t most_;
+  std::set<std::string> keys_;
+  std::deque<std::string> order_;
 };
 
 class JobsService : public v1::Jobs::CallbackService {
@@ -79,6 +102,7 @@ class JobsService : public v1::Jobs::CallbackService {
   FollowHub& hub_;
   RankInput& ranks_;
   const JobsOptions options_;
+  RecentKeys said_{10'000};  // by Say; the driver's thread alone
 };
 
 }  // namespace ll

@@ -1,5 +1,7 @@
 #include "coordinator/api/request_checks.h"
 
+#include <google/protobuf/util/field_mask_util.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +14,11 @@ namespace {
 constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxNameBytes = 64;
 constexpr int kMaxUserPriority = 100;
+constexpr int kMaxMaskPaths = 100;
+
+bool IsWhole(const google::protobuf::FieldMask& mask) {
+  return mask.paths().empty() || (mask.paths_size() == 1 && mask.paths(0) == "*");
+}
 
 }  // namespace
 
@@ -22,6 +29,32 @@ absl::Status CheckPlainName(absl::string_view field, const std::string& name) {
     return absl::OkStatus();
   return MakeFieldError({field, "1 to 64 letters, digits, '.', '_' or '-'",
                          absl::StrCat("\"", OneLine(name.substr(0, 80)), "\"")});
+}
+
+absl::Status CheckReadMask(const google::protobuf::FieldMask& mask,
+                           const google::protobuf::Descriptor& message) {
+  if (IsWhole(mask)) return absl::OkStatus();
+  if (mask.paths_size() > kMaxMaskPaths) {
+    return MakeFieldError({"read_mask", absl::StrCat("at most ", kMaxMaskPaths, " paths"),
+                           absl::StrCat(mask.paths_size())});
+  }
+  for (const std::string& path : mask.paths()) {
+    // The library passes over empty parts.
+    const bool whole = !path.empty() && path.front() != '.' && path.back() != '.' &&
+                       path.find("..") == std::string::npos;
+    if (whole &&
+        google::protobuf::util::FieldMaskUtil::GetFieldDescriptors(&message, path, nullptr))
+      continue;
+    return MakeFieldError(
+        {"read_mask",
+         absl::StrCat("fields of ", std::string(message.name()), ", as state or progress.step"),
+         absl::StrCat("\"", OneLine(path.substr(0, 80)), "\"")});
+  }
+  return absl::OkStatus();
+}
+
+void ApplyReadMask(const google::protobuf::FieldMask& mask, google::protobuf::Message& message) {
+  if (!IsWhole(mask)) google::protobuf::util::FieldMaskUtil::TrimMessage(mask, &message);
 }
 
 absl::Status CheckRequestId(const std::string& id, size_t max_bytes) {

@@ -1,6 +1,8 @@
 // What every request's parts are checked for before anything is looked at. Errors name `field`.
 #pragma once
 
+#include <google/protobuf/field_mask.pb.h>
+
 #include <string>
 #include <vector>
 
@@ -21,6 +23,13 @@ absl::Status CheckPriority(const v1::JobSpec& spec, bool admin);
 
 // PermissionDenied where `queues` holds names and the spec's queue is none of them.
 absl::Status CheckQueue(const v1::JobSpec& spec, const std::vector<std::string>& queues);
+
+// The field mask of a read: paths of fields of `message`; "*" and none are all. InvalidArgument
+// (field "read_mask"), with the path.
+absl::Status CheckReadMask(const google::protobuf::FieldMask& mask,
+                           const google::protobuf::Descriptor& message);
+// Leaves of `message` what a checked mask names.
+void ApplyReadMask(const google::protobuf::FieldMask& mask, google::protobuf::Message& message);
 
 absl::Status CheckSpecSize(const v1::JobSpec& spec);
 

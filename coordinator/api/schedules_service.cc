@@ -166,16 +166,20 @@ void SchedulesService::RequestAndAnswer(UnaryCall call, Event event, const std::
 }
 
 grpc::ServerUnaryReactor* SchedulesService::List(grpc::CallbackServerContext* context,
-                                                 const v1::ListSchedulesRequest*,
+                                                 const v1::ListSchedulesRequest* request,
                                                  v1::ListSchedulesResponse* response) {
   UnaryCall call(api_, "/ll.v1.Schedules/List", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read([call, response](const absl::Status& status, const Scheduler* view) {
+  if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Schedule::descriptor());
+      !mask.ok())
+    return call.Finish(mask);
+  api_.driver->Read([call, request, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
     for (const auto& [name, schedule] : view->schedules()) {
       if (!call.access().Sees(schedule.record.tenant)) continue;
       *response->add_schedules() =
           ShownTo(call.caller(), ScheduleToProto(schedule, *view, ScheduleDetail::kSummary));
+      ApplyReadMask(request->read_mask(), *response->mutable_schedules()->rbegin());
     }
     call.Finish(absl::OkStatus());
   });
@@ -187,12 +191,16 @@ grpc::ServerUnaryReactor* SchedulesService::Get(grpc::CallbackServerContext* con
                                                 v1::Schedule* response) {
   UnaryCall call(api_, "/ll.v1.Schedules/Get", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
+  if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Schedule::descriptor());
+      !mask.ok())
+    return call.Finish(mask);
   api_.driver->Read([call, request, response](const absl::Status& status, const Scheduler* view) {
     if (!status.ok()) return (void)call.Finish(status);
     const auto found = view->schedules().find(KeyOf(call.caller(), request->name()));
     if (found == view->schedules().end()) return (void)call.Finish(NoSuchSchedule(request->name()));
     *response =
         ShownTo(call.caller(), ScheduleToProto(found->second, *view, ScheduleDetail::kRuns));
+    ApplyReadMask(request->read_mask(), *response);
     call.Finish(absl::OkStatus());
   });
   return call.reactor();

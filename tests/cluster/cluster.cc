@@ -181,7 +181,7 @@ void Cluster::StartCoordinator(std::vector<std::string> flags) {
 }
 
 std::vector<std::string> Cluster::WorkerArgv(const WorkerConfig& config) const {
-  std::vector<std::string> argv = {bin_ + "/ll-worker",
+  std::vector<std::string> argv = {config.program.empty() ? WorkerBinary() : config.program,
                                    "--coordinator",
                                    absl::StrCat("127.0.0.1:", port_),
                                    "--http",
@@ -216,6 +216,11 @@ void Cluster::StartWorker(const WorkerConfig& config) {
   auto process = Spawn(WorkerArgv(config), absl::StrCat(dir_, "/", config.name, ".log"), dir_);
   ASSERT_THAT(process, IsOk());
   workers_.insert_or_assign(config.name, *std::move(process));
+}
+
+absl::StatusOr<Subprocess> Cluster::Run(std::vector<std::string> argv,
+                                        const std::string& log) const {
+  return Spawn(std::move(argv), log, dir_);
 }
 
 Subprocess Cluster::StartImpostor(const std::string& name) {

@@ -37,6 +37,7 @@ struct WorkerConfig {
       0;                   // no file of the worker or its trainers grows beyond this; 0: no limit
   int64_t disk_bytes = 0;  // the work directory is a disk of this size; 0: a folder
   std::vector<std::string> flags;
+  std::string program;  // which runs the agent; empty: the agent
 };
 
 // What the coordinator runs in.
@@ -71,6 +72,9 @@ class Cluster {
   void StartWorker(const WorkerConfig& config = {});
   // A process with a worker's name and a work directory of its own.
   Subprocess StartImpostor(const std::string& name);
+  // A command with the environment of this cluster's processes; its output is added to `log`.
+  absl::StatusOr<Subprocess> Run(std::vector<std::string> argv, const std::string& log) const;
+  std::string WorkerBinary() const { return bin_ + "/ll-worker"; }
   void KillCoordinator();                                  // SIGKILL
   void KillWorker(const std::string& name);                // SIGKILL
   void SignalWorker(const std::string& name, int signal);  // the agent's process only

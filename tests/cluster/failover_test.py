@@ -25,7 +25,9 @@ import unittest
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "webhooks"))
 from postgres import Postgres  # noqa: E402
+from receiver import Receiver  # noqa: E402
 
 DEADLINE_S = 60
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -59,7 +61,7 @@ class Coordinator:
         log = open(self.root / f"{self.name}.log", "ab")
         self.process = subprocess.Popen([ARGUMENTS.bin / "ll-coordinator", "--listen", self.grpc, "--http", self.http, "--data-dir",
                                          self.root / self.name, "--store", self.uri, "--tokens", self.tokens,
-                                         "--leader-lease-seconds", str(ARGUMENTS.lease)],
+                                         "--leader-lease-seconds", str(ARGUMENTS.lease), "--webhooks", self.root / "webhooks.yaml"],
                                         stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
 
@@ -103,6 +105,13 @@ class FailoverTest(unittest.TestCase):
         tokens.chmod(0o600)
         (cls.root / "token").write_text(token + "\n")
         (cls.root / "token").chmod(0o600)
+        key = secrets.token_hex(32)
+        (cls.root / "webhook.key").write_text(key + "\n")
+        (cls.root / "webhook.key").chmod(0o600)
+        cls.hook = Receiver([key.encode()])
+        cls.addClassCleanup(cls.hook.close)
+        (cls.root / "webhooks.yaml").write_text(f"endpoints:\n  ops: {{url: '{cls.hook.url}', secret-file: {cls.root}/webhook.key, "
+                                                "allow-loopback: true, all-jobs: true, states: [queued]}\n")
         cls.coordinators = [Coordinator(cls.root, name, cls.postgres.uri, tokens) for name in ("a", "b")]
         cls.addresses = ",".join(c.grpc for c in cls.coordinators)
         cls.environment = dict(os.environ, LLCTL_TOKEN=token, LLCTL_COORDINATOR=cls.addresses, HOME=str(cls.root))
@@ -243,6 +252,10 @@ class FailoverTest(unittest.TestCase):
         request = self.random.choice(sorted(acknowledged))
         self.assertEqual(self.submit(request), acknowledged[request])
         self.expect_undisturbed()
+        # Each was told, by whoever led then; twice only what a killed leader had under way.
+        await_that(lambda: {e["data"]["job_id"] for e in self.hook.taken()} >= set(listed), "the webhooks of every job")
+        self.assertLessEqual(len(self.hook.taken()) - len(listed), ARGUMENTS.trials)
+        self.assertEqual(self.hook.unsigned, 0)
         self.report(times, len(acknowledged))
 
     def report(self, times, acknowledged):

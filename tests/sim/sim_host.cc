@@ -50,6 +50,7 @@ class SimHost::Process : public RankProcess {
     if (now >= kill_at_) Kill();
   }
   std::optional<ExitStatus> Poll() override { return *exit_; }
+  RankHandover Handover() const override { return {}; }
 
   void Run(RankStart start) {
     // The process may outlive neither this object nor the agent.

@@ -51,8 +51,11 @@ class SimHost : public Host, public Link, public Clock {
   // Host
   Files& files() override { return files_; }
   absl::StatusOr<std::unique_ptr<RankProcess>> StartRank(const RankCommand& command) override;
-  absl::StatusOr<std::shared_ptr<void>> Lock(const std::string&) override {
-    return std::shared_ptr<void>();
+  absl::StatusOr<std::unique_ptr<RankProcess>> AdoptRank(const RankHandover&) override {
+    return absl::UnimplementedError("simulated processes are not handed over");
+  }
+  absl::StatusOr<std::shared_ptr<HostLock>> Lock(const std::string&) override {
+    return std::shared_ptr<HostLock>();
   }
   int KillMarked(absl::string_view, int) override { return 0; }
   // Link

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/ids.h"
+#include "proto/agent_state.pb.h"
 #include "proto/workers.pb.h"
 #include "worker/agent/agent_metrics.h"
 #include "worker/agent/gang.h"
@@ -63,6 +64,11 @@ class Agent {
   // Locks the work directory, ends what an earlier agent process left running and
   // reads its notes. Errors: another agent uses the directory (AlreadyExists); it cannot be used.
   absl::Status Open();
+  // Instead of Open, in a program that was executed in an agent's place: goes on with its ranks,
+  // under its incarnation. Errors: as CheckAgentState; a process or descriptor is not there.
+  absl::Status Adopt(const v1::AgentState& state);
+  // What Adopt wants. This object goes on.
+  v1::AgentState Handover() const;
 
   // ---- the session; after OnOpened a Welcome is expected within kWelcomeDeadline
   void OnOpened();
@@ -81,6 +87,7 @@ class Agent {
 
   bool welcomed() const { return welcomed_; }
   bool ever_welcomed() const { return ever_welcomed_; }
+  bool shutting_down() const { return shutting_down_; }
 
  private:
   static constexpr absl::Duration kWelcomeDeadline = absl::Seconds(10);
@@ -119,7 +126,8 @@ class Agent {
   ContactLease lease_{absl::Seconds(30)};
   std::map<GangKey, std::unique_ptr<Gang>> gangs_;
   std::list<PendingStart> pending_;
-  std::shared_ptr<void> lock_;
+  std::shared_ptr<HostLock> lock_;
+  int64_t reexecs_ = 0;
   bool open_ = false;      // a session is open; its Welcome may be missing yet
   bool welcomed_ = false;  // of this session
   bool ever_welcomed_ = false;

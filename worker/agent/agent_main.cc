@@ -1,7 +1,8 @@
 // ll-worker: the agent of a host. Reads flags, opens the work directory, and runs one loop: wait
 // for a trainer's event, a message of the coordinator, a signal or 100 ms; then act. Exit codes: 0
 // asked to end, 1 an error on this host (`preflight`: a check failed), 2 usage, 3 refused by the
-// coordinator (name in use, version), 6 denied.
+// coordinator (name in use, version), 6 denied. SIGUSR2: goes on as the program that is installed
+// now (reexec.h).
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/ids.h"
@@ -28,6 +30,7 @@
 #include "worker/agent/join.h"
 #include "worker/agent/options.h"
 #include "worker/agent/preflight.h"
+#include "worker/agent/reexec.h"
 
 namespace ll {
 namespace {
@@ -44,13 +47,14 @@ int PrintError(const absl::Status& status, int code) {
   return code;
 }
 
-// SIGTERM and SIGINT as a descriptor. Blocked before any thread starts, so that none of them is
-// interrupted.
+// SIGTERM, SIGINT and SIGUSR2 as a descriptor. Blocked before any thread starts, so that none of
+// them is interrupted.
 int SignalFd() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGUSR2);
   sigprocmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -73,14 +77,16 @@ int GiveUpCode(const absl::Status& status, absl::Duration tried) {
   }
 }
 
-// What plans are made with on this host. A host that cannot be measured works all the same.
-std::string MeasureSlots(const WorkerOptions& options) {
+// What plans are made with on this host, not measured anew while ranks run on it. A host that cannot
+// be measured works all the same.
+std::string MeasureSlots(const WorkerOptions& options, bool ranks_run) {
   if (options.probe_days == 0) return "";
   CalibrateOptions calibrate;
   calibrate.trainer = options.agent.trainer;
   calibrate.device = options.agent.slots[0].kind() == "cpu" ? "cpu" : "cuda";
   calibrate.threads = options.agent.trainer_threads;
   calibrate.max_age = absl::Hours(24 * options.probe_days);
+  calibrate.never_now = ranks_run;
   const auto measured =
       Calibrate(calibrate, absl::StrCat(options.agent.work_dir, "/probes"), RealClock().Now());
   if (!measured.ok()) {
@@ -137,15 +143,84 @@ class Herald {
   absl::Duration alive_at_ = absl::ZeroDuration();
 };
 
+// Going on as another program: who asked, what came of it.
+class InPlaceUpgrade {
+ public:
+  InPlaceUpgrade(Reexec& reexec, Agent& agent, Connection& connection, const ServiceNotify& notify,
+                 std::string work_dir)
+      : reexec_(reexec),
+        agent_(agent),
+        connection_(connection),
+        notify_(notify),
+        work_dir_(std::move(work_dir)) {}
+
+  // This process runs; `reexecs`: programs before it in its place.
+  void Started(int64_t reexecs) {
+    const auto before = ReadReexecRecord(work_dir_);
+    record_ = {.pid = getpid(), .reexecs = reexecs, .version = LL_VERSION};
+    if (reexecs > 0 && before.ok()) record_.attempts = before->attempts + 1;
+    Note(reexecs == 0 ? "started"
+                      : absl::StrCat("goes on as version ", LL_VERSION, ", the ", reexecs,
+                                     ". time; its ranks were not touched"));
+  }
+  void Ask() {
+    absl::Status status = agent_.shutting_down()
+                              ? absl::FailedPreconditionError("this agent is about to end")
+                              : reexec_.Begin(agent_.Handover(), RealClock().Steady());
+    if (absl::IsAlreadyExists(status)) return;  // its outcome answers both
+    if (!status.ok()) return Refused(status);
+    LL_LOG(kInfo) << "asked to go on as " << reexec_.program() << ", which is checked first";
+  }
+  // Does not return where the program was executed.
+  void Tick() {
+    std::optional<absl::Status> checked = reexec_.Poll(RealClock().Steady());
+    if (!checked) return;
+    if (checked->ok() && agent_.shutting_down()) {
+      checked = absl::FailedPreconditionError("this agent is about to end");
+    }
+    if (checked->ok()) {
+      LL_LOG(kInfo) << "goes on as " << reexec_.program();
+      connection_.Flush(absl::Milliseconds(200));
+      checked = reexec_.Execute(agent_.Handover(), notify_.Environment());
+    }
+    Refused(*checked);
+  }
+
+ private:
+  void Refused(const absl::Status& status) {
+    const std::string what = absl::StrCat("goes on as it is: ", std::string(status.message()));
+    LL_LOG(kError) << what;
+    notify_.Status(what);
+    ++record_.attempts;
+    Note(what);
+  }
+  void Note(const std::string& outcome) {
+    record_.outcome = outcome;
+    const absl::Status status = WriteReexecRecord(work_dir_, record_);
+    if (status.ok()) return;
+    LL_LOG(kWarning) << status.message();
+  }
+
+  Reexec& reexec_;
+  Agent& agent_;
+  Connection& connection_;
+  const ServiceNotify& notify_;
+  const std::string work_dir_;
+  ReexecRecord record_;
+};
+
 int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const ServiceNotify& notify,
-         int signal_fd, int wake_fd) {
+         InPlaceUpgrade& upgrade, int signal_fd, int wake_fd) {
   FailureLog failures;
   Herald herald(notify);
   const absl::Duration began = RealClock().Steady();
   while (!agent.ShutdownDone()) {
     WaitForWork(agent, signal_fd, wake_fd);
     signalfd_siginfo info;
-    if (read(signal_fd, &info, sizeof info) == sizeof info) {
+    const bool signalled = read(signal_fd, &info, sizeof info) == sizeof info;
+    if (signalled && info.ssi_signo == SIGUSR2) {
+      upgrade.Ask();
+    } else if (signalled) {
       LL_LOG(kInfo) << "signal " << info.ssi_signo
                     << ": ranks checkpoint and end; again: they are killed";
       notify.Stopping();
@@ -170,6 +245,7 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const Serv
       }
     }
     agent.Tick();
+    upgrade.Tick();
     herald.Tell(agent, RealClock().Steady());
   }
   return 0;
@@ -217,8 +293,42 @@ std::map<std::string, HttpServer::Page> PagesOf(AgentMetrics& metrics, const Wor
   return pages;
 }
 
+// The pages at the address of before, where this is an agent that goes on: the port was free a
+// moment ago. Ranks are not to end because it is taken, so another one of the host does too.
+absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const WorkerOptions& options,
+                                                      AgentMetrics& metrics,
+                                                      std::shared_ptr<const GpuMetrics> gpus,
+                                                      const v1::AgentState* state) {
+  const bool any_port = absl::EndsWith(options.http, ":0");
+  if (state == nullptr) return HttpServer::Start(options.http, PagesOf(metrics, options, gpus));
+  absl::StatusOr<std::unique_ptr<HttpServer>> out;
+  for (int i = 0; i < 20; ++i) {
+    out = HttpServer::Start(any_port ? state->http_address() : options.http,
+                            PagesOf(metrics, options, gpus));
+    if (!absl::IsUnavailable(out.status())) return out;
+    RealClock().Sleep(absl::Milliseconds(100));
+  }
+  LL_LOG(kError) << out.status().message() << "; pages are served at another port";
+  const std::string host = options.http.substr(0, options.http.rfind(':'));
+  return HttpServer::Start(absl::StrCat(host, ":0"), PagesOf(metrics, options, gpus));
+}
+
+int AskForReexec(const WorkerOptions& options) {
+  const auto outcome =
+      RequestReexec(options.agent.work_dir, Reexec::kCheckDeadline + absl::Seconds(20));
+  if (!outcome.ok()) return PrintError(outcome.status(), 1);
+  std::printf("ll-worker: %s\n", outcome->c_str());
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "join") == 0) return RunJoinCommand(argc - 1, argv + 1);
+  if (argc > 1 && std::strcmp(argv[1], "reexec-check") == 0)
+    return RunReexecCheck(argc - 1, argv + 1);
+  const auto handed = TakeAgentState();
+  if (!handed.ok()) return PrintError(handed.status(), 1);
+  const v1::AgentState* state = handed->has_value() ? &**handed : nullptr;
+  Reexec reexec({argv, argv + argc});
   std::optional<int> exit_code;
   absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
@@ -228,6 +338,7 @@ int Main(int argc, char** argv) {
     std::fputs((options->json ? PreflightJson(checks) : PreflightTable(checks)).c_str(), stdout);
     return Passed(checks) ? 0 : 1;
   }
+  if (options->reexec) return AskForReexec(*options);
   // A dump of this process would hold its token and key. Trainers inherit that.
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
@@ -246,11 +357,11 @@ int Main(int argc, char** argv) {
   LL_LOG(kInfo) << (*sandbox)->description();
   agent_options.sandbox = *sandbox;
 
-  agent_options.calibration = MeasureSlots(*options);
-  AgentMetrics metrics("0.1.0");
+  agent_options.calibration = MeasureSlots(*options, /*ranks_run=*/state != nullptr);
+  AgentMetrics metrics(LL_VERSION);
   const std::shared_ptr<const GpuMetrics> gpus = GpuMetricsOf(agent_options);
   if (gpus != nullptr) agent_options.slot_loads = [gpus] { return SlotLoads(*gpus); };
-  auto http = HttpServer::Start(options->http, PagesOf(metrics, *options, gpus));
+  auto http = StartHttp(*options, metrics, gpus, state);
   if (!http.ok()) return PrintError(http.status(), 1);
   options->agent.http_address = (*http)->address();
   auto channel = MakeChannel(options->channel);
@@ -260,15 +371,18 @@ int Main(int argc, char** argv) {
     (void)!write(wake_fd, &one, sizeof one);
   });
   Agent agent(options->agent, RealClock(), SystemRandom(), connection, metrics);
-  if (const absl::Status status = agent.Open(); !status.ok()) return PrintError(status, 1);
+  const absl::Status opened = state == nullptr ? agent.Open() : agent.Adopt(*state);
+  if (!opened.ok()) return PrintError(opened, 1);
+  InPlaceUpgrade upgrade(reexec, agent, connection, notify, options->agent.work_dir);
+  upgrade.Started(state == nullptr ? 0 : state->reexecs());
   std::printf("ll-worker: name=%s slots=%zu kind=%s http=%s work_dir=%s\n",
               options->agent.name.c_str(), options->agent.slots.size(),
               options->agent.slots[0].kind().c_str(), options->agent.http_address.c_str(),
               options->agent.work_dir.c_str());
   std::fflush(stdout);
-  notify.Ready("started");
+  notify.Ready(state == nullptr ? "started" : "goes on as another program");
   connection.Start();
-  const int code = Loop(agent, connection, metrics, notify, signal_fd, wake_fd);
+  const int code = Loop(agent, connection, metrics, notify, upgrade, signal_fd, wake_fd);
   connection.Stop(absl::Seconds(1));
   return code;
 }

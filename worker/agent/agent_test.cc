@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "nlohmann/json.hpp"
+#include "worker/agent/reexec.h"
 
 namespace ll {
 namespace {
@@ -529,6 +530,69 @@ TEST_F(AgentTest, NextProcessReportsWhatTheKilledOneLeft) {
   const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
   // Ended, at most not yet waited for.
   EXPECT_THAT(stat.value_or(") Z "), testing::HasSubstr(") Z "));
+}
+
+TEST_F(AgentTest, AnotherProgramGoesOnWithItsRanks) {
+  auto order = Order("job-a", 1, {0});
+  Label(order, "fake.until_stopped", "1");
+  Start(order);
+  Start(Order("job-b", 1, {1}, 3));
+  ASSERT_TRUE(Until([&] { return Trains("job-a") && Exits("job-b").size() == 1; }));
+  const std::string incarnation = LastHello().incarnation();
+  const auto pid = Reports("job-a")[0].started().pid();
+  clock_.skipped += absl::Minutes(5);  // out of contact for longer than the lease
+  agent_->Tick();
+
+  v1::AgentState state;
+  ASSERT_TRUE(state.ParseFromString(agent_->Handover().SerializeAsString()));
+  // The replaced program does nothing any more, not even end.
+  static auto& replaced =
+      *new std::vector<std::pair<std::unique_ptr<Agent>, std::unique_ptr<AgentMetrics>>>;
+  replaced.emplace_back(std::move(agent_), std::move(metrics_));
+  link_.sent.clear();
+  NewAgent();
+  LL_ASSERT_OK(agent_->Adopt(state));
+  EXPECT_TRUE(agent_->ever_welcomed());
+  Welcome({VerdictOf("job-a", 1, true, 0), VerdictOf("job-b", 1, true, 0)});
+  EXPECT_EQ(LastHello().incarnation(), incarnation);
+  ASSERT_EQ(LastHello().gangs_size(), 2);
+  EXPECT_FALSE(LastHello().gangs(0).ranks(0).exited());
+  EXPECT_TRUE(LastHello().gangs(1).ranks(0).exited());
+  // Its slot is taken, its order held; what was not acknowledged is told again under its numbers.
+  Start(order);
+  Stop("job-a", 1, /*checkpoint=*/true, 20);
+  ASSERT_TRUE(Until([&] { return !Exits("job-a").empty() && !Exits("job-b").empty(); }));
+  EXPECT_EQ(Exits("job-a")[0].exit_code(), 10);
+  EXPECT_TRUE(Exits("job-a")[0].ordered());
+  EXPECT_EQ(Exits("job-b")[0].exit_code(), 0);
+  const auto reports = Reports("job-a");
+  EXPECT_EQ(reports[0].started().pid(), pid);
+  for (size_t i = 0; i < reports.size(); ++i) EXPECT_EQ(reports[i].sequence(), i + 1);
+  EXPECT_EQ(Telemetry("job-a", 0, v1::Telemetry::EVENTS),
+            *ReadFile(Out("job-a", 1) + "/events.jsonl"));
+  EXPECT_EQ(Telemetry("job-a", 0, v1::Telemetry::LOG), *ReadFile(Out("job-a", 1) + "/rank-00.log"));
+}
+
+TEST_F(AgentTest, AStateThatDoesNotFitIsRefused) {
+  auto order = Order("job-a", 1, {1});
+  Label(order, "fake.until_stopped", "1");
+  Start(order);
+  const v1::AgentState state = agent_->Handover();
+  LL_EXPECT_OK(CheckAgentState(state, options_));
+  const auto refused = [&](const char* field, const std::function<void(AgentOptions&)>& change) {
+    AgentOptions options = options_;
+    change(options);
+    const absl::Status status = CheckAgentState(state, options);
+    EXPECT_THAT(std::string(status.message()), testing::StartsWith(field));
+  };
+  refused("name", [](AgentOptions& options) { options.name = "w2"; });
+  refused("work-dir", [](AgentOptions& options) { options.work_dir += "/other"; });
+  refused("job-store", [](AgentOptions& options) { options.job_store = "/elsewhere"; });
+  refused("cpu-slots", [](AgentOptions& options) { options.slots.resize(1); });
+  v1::AgentState later = state;
+  later.set_format(kAgentStateFormat + 1);
+  EXPECT_THAT(CheckAgentState(later, options_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "format"));
 }
 
 TEST_F(AgentTest, SecondAgentInOneWorkDirectoryIsRefused) {

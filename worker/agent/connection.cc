@@ -35,13 +35,17 @@ void Connection::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
+void Connection::Flush(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  const auto flushed = [this]()
+                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !open_ || outbox_.empty(); };
+  mu_.AwaitWithTimeout(absl::Condition(&flushed), timeout);
+}
+
 void Connection::Stop(absl::Duration flush) {
+  Flush(flush);
   {
     absl::MutexLock lock(&mu_);
-    const auto flushed = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return !open_ || outbox_.empty();
-    };
-    mu_.AwaitWithTimeout(absl::Condition(&flushed), flush);
     stopping_ = broken_ = true;
     if (context_ != nullptr) context_->TryCancel();
   }

@@ -38,6 +38,9 @@ class Connection : public Link {
   // Ends the session, flushing what was given to Send for at most `flush`, and the threads.
   void Stop(absl::Duration flush);
 
+  // Waits until what was given to Send is on its way, at most `timeout`.
+  void Flush(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+
   // Events since the last call, in order. Of sessions that have ended meanwhile only the end is
   // given.
   std::vector<SessionEvent> Take() ABSL_LOCKS_EXCLUDED(mu_);

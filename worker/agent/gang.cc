@@ -35,10 +35,6 @@ std::string EventsName(int rank) {
   return rank == 0 ? "events.jsonl" : absl::StrFormat("events-rank-%02d.jsonl", rank);
 }
 
-std::string NotesName(const v1::StartGang& order) {
-  return absl::StrFormat("%s.e%04d", order.job_id(), order.epoch());
-}
-
 std::string LastLine(Files& files, const std::string& path) {
   const std::string tail =
       files.ReadAt(path, std::max<int64_t>(0, files.Size(path) - 4096), 4096).value_or("");
@@ -67,10 +63,14 @@ Gang::Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJour
   }
 }
 
+std::string Gang::NotesDir(const GangSetup& setup, const v1::StartGang& order) {
+  return absl::StrFormat("%s/%s.e%04d", setup.state_dir, order.job_id(), order.epoch());
+}
+
 absl::StatusOr<std::unique_ptr<Gang>> Gang::Start(const GangSetup& setup, Clock& clock,
                                                   const v1::StartGang& order,
                                                   const v1::JobSpec& spec) {
-  const std::string notes = absl::StrCat(setup.state_dir, "/", NotesName(order));
+  const std::string notes = NotesDir(setup, order);
   Files& files = setup.host->files();
   LL_RETURN_IF_ERROR(files.MakeDirs(notes));
   LL_RETURN_IF_ERROR(files.MakeDirs(OutDir(setup, order)));
@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Start(const GangSetup& setup, Clock&
 std::unique_ptr<Gang> Gang::Refused(const GangSetup& setup, Clock& clock,
                                     const v1::StartGang& order, v1::FailureClass failure_class,
                                     const std::string& message) {
-  const std::string notes = absl::StrCat(setup.state_dir, "/", NotesName(order));
+  const std::string notes = NotesDir(setup, order);
   // Without notes (a full disk) the refusal lives in memory only, which is enough: nothing was
   // started.
   Files& files = setup.host->files();
@@ -464,8 +464,7 @@ bool Gang::Forgettable(absl::Duration now) const {
 }
 
 void Gang::RemoveNotes() const {
-  const absl::Status status =
-      setup_.host->files().RemoveTree(absl::StrCat(setup_.state_dir, "/", NotesName(order_)));
+  const absl::Status status = setup_.host->files().RemoveTree(NotesDir(setup_, order_));
   if (!status.ok()) {
     LL_LOG(kWarning) << "cannot remove the notes of " << key_.ToString() << ": "
                      << status.message();

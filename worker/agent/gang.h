@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "proto/agent_state.pb.h"
 #include "proto/workers.pb.h"
 #include "worker/agent/host.h"
 #include "worker/agent/orders.h"
@@ -63,6 +64,12 @@ class Gang {
   // not reported get an exit report that says so. Errors: the notes cannot be read.
   static absl::StatusOr<std::unique_ptr<Gang>> Reopen(const GangSetup& setup, Clock& clock,
                                                       const std::string& name);
+
+  // The same gang in the program that is executed in this process's place; this object goes on.
+  v1::KeptGang Handover() const;
+  // Goes on with one that Handover gave. Errors: a process or descriptor of it is not there.
+  static absl::StatusOr<std::unique_ptr<Gang>> Adopt(const GangSetup& setup, Clock& clock,
+                                                     const v1::KeptGang& kept);
 
   const GangKey& key() const { return key_; }
   const v1::StartGang& order() const { return order_; }
@@ -120,6 +127,8 @@ class Gang {
   };
 
   Gang(const GangSetup& setup, Clock& clock, v1::StartGang order, ReportJournal journal);
+  static std::string NotesDir(const GangSetup& setup, const v1::StartGang& order);
+  absl::Status AdoptRank(Rank& rank, const v1::KeptRank& kept);
   absl::Status StartRank(Rank& rank, const v1::JobSpec& spec);
   absl::Status ConfineRank(RankCommand& command, const v1::JobSpec& spec) const;
   void HandleEvent(Rank& rank, absl::string_view line);

@@ -12,24 +12,19 @@
 namespace ll {
 namespace {
 
-struct Held {
-  explicit Held(int fd_in) : fd(fd_in) {}
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  ~Held() { close(fd); }
-  const int fd;
-};
-
 class ThisHost : public Host {
  public:
   Files& files() override { return RealFiles(); }
   absl::StatusOr<std::unique_ptr<RankProcess>> StartRank(const RankCommand& command) override {
     return RankProcess::Start(command);
   }
-  absl::StatusOr<std::shared_ptr<void>> Lock(const std::string& path) override {
+  absl::StatusOr<std::unique_ptr<RankProcess>> AdoptRank(const RankHandover& from) override {
+    return RankProcess::Adopt(from);
+  }
+  absl::StatusOr<std::shared_ptr<HostLock>> Lock(const std::string& path) override {
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
-    auto lock = std::make_shared<Held>(fd);
+    auto lock = std::make_shared<HostLock>(fd);
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) return absl::AlreadyExistsError(path);
     return lock;
   }
@@ -39,6 +34,8 @@ class ThisHost : public Host {
 };
 
 }  // namespace
+
+HostLock::~HostLock() { close(fd); }
 
 Host& RealHost() {
   static Host& host = *new ThisHost;

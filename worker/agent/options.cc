@@ -116,6 +116,14 @@ void Declare(CLI::App& app, Flags& f) {
   app.add_subcommand("join", "Get a certificate by a join token; must stand first")->callback([] {
     throw CLI::ValidationError("join", "must stand before every flag");
   });
+  app.add_subcommand("reexec",
+                     "Ask the agent that runs in --work-dir to go on as the program that is "
+                     "installed now, with the flags and the configuration of now; its ranks go on. "
+                     "Waits for the outcome; exit status 1 where it refuses")
+      ->fallthrough();
+  app.add_subcommand("reexec-check", "What a running agent asks of its successor")
+      ->group("")
+      ->callback([] { throw CLI::ValidationError("reexec-check", "must stand first"); });
   auto* preflight = app.add_subcommand(
       "preflight",
       "Look whether this host is fit to join: GPUs, NCCL, trainer, disks, port, coordinator, "
@@ -273,8 +281,9 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   agent.shutdown_grace = absl::Seconds(flags.shutdown_grace);
   out.slots_error = ChooseSlots(flags, agent);
   out.preflight = app.got_subcommand("preflight");
+  out.reexec = app.got_subcommand("reexec");
   out.json = flags.json;
-  if (!out.preflight) {
+  if (!out.preflight && !out.reexec) {
     LL_RETURN_IF_ERROR(out.trainer_error);
     LL_RETURN_IF_ERROR(out.slots_error);
   }

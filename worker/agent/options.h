@@ -19,6 +19,7 @@ struct WorkerOptions {
   bool verbose = false;
   // `ll-worker preflight`: look at the host and end. What else ends the start is then a finding:
   bool preflight = false, json = false;
+  bool reexec = false;  // `ll-worker reexec`: ask the running agent
   absl::Status slots_error, trainer_error;
 };
 

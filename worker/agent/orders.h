@@ -72,6 +72,8 @@ class ContactLease {
  public:
   explicit ContactLease(absl::Duration length) : length_(length) {}
   void set_length(absl::Duration length) { length_ = length; }
+  absl::Duration length() const { return length_; }
+  absl::Duration last() const { return last_; }
   void Contact(absl::Duration now) { last_ = now; }
   // No word for longer than the lease: ranks go on, no new gang is taken until the next Welcome.
   bool Expired(absl::Duration now) const { return now - last_ > length_; }

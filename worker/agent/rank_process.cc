@@ -62,6 +62,16 @@ class ChildProcess : public RankProcess {
   void Kill() override;
   void Tick(absl::Duration now) override;
   std::optional<ExitStatus> Poll() override;
+  RankHandover Handover() const override {
+    return {process_.pid(), events_fd_,     control_fd_, control_,
+            partial_,       dropped_bytes_, kill_at_,    mark_};
+  }
+  void Continue(const RankHandover& from) {
+    control_ = from.unwritten;
+    partial_ = from.half_line;
+    dropped_bytes_ = from.dropped_bytes;
+    kill_at_ = from.kill_at;
+  }
 
  private:
   void Consume(absl::string_view bytes, const std::function<void(absl::string_view)>& on_line,
@@ -175,7 +185,25 @@ std::optional<ExitStatus> ChildProcess::Poll() {
   return exit;
 }
 
+// Ours again, and nobody else's: a rank that is started must not inherit it.
+absl::Status TakeDescriptor(int fd, const char* what) {
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat("cannot go on with descriptor ", fd, ","), what);
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Adopt(const RankHandover& from) {
+  LL_ASSIGN_OR_RETURN(Subprocess process, Subprocess::Adopt(from.pid, /*group=*/true));
+  if (from.events_fd >= 0) LL_RETURN_IF_ERROR(TakeDescriptor(from.events_fd, "a rank's events"));
+  LL_RETURN_IF_ERROR(TakeDescriptor(from.control_fd, "a rank's control"));
+  const int exit_fd = PidfdOpen(from.pid);
+  if (exit_fd < 0) return ErrnoStatus(errno, "cannot watch", absl::StrCat("process ", from.pid));
+  auto out = std::make_unique<ChildProcess>(std::move(process), from.events_fd, from.control_fd,
+                                            exit_fd, from.mark);
+  out->Continue(from);
+  return out;
+}
 
 absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const RankCommand& command) {
   Pipe events, control;

@@ -28,8 +28,25 @@ struct RankCommand {
   std::optional<UserIdentity> user;
 };
 
+// A process that another program, executed in the agent's place, goes on with. Descriptors are
+// inherited by it.
+struct RankHandover {
+  pid_t pid = -1;
+  int events_fd = -1, control_fd = -1;
+  std::string unwritten;      // to the control descriptor
+  std::string half_line;      // of the events
+  int64_t dropped_bytes = 0;  // of an overlong line being received
+  std::optional<absl::Duration> kill_at;
+  std::string mark;
+};
+
 class RankProcess {
  public:
+  // Errors: not a child of this process, or its descriptors are not open.
+  static absl::StatusOr<std::unique_ptr<RankProcess>> Adopt(const RankHandover& from);
+  // What Adopt wants; this object goes on.
+  virtual RankHandover Handover() const = 0;
+
   // Errors: the program cannot be run, the log cannot be opened, no descriptors.
   static absl::StatusOr<std::unique_ptr<RankProcess>> Start(const RankCommand& command);
   virtual ~RankProcess() = default;  // kills what runs

@@ -103,6 +103,25 @@ TEST_F(RankProcessTest, OverlongLineIsDroppedAndTheNextIsRead) {
   EXPECT_EQ(lines_, (std::vector<std::string>{"after"}));
 }
 
+TEST_F(RankProcessTest, IsAdoptedInTheMiddleOfALine) {
+  // What the first object did not get to; it stays, as a program that was replaced does nothing.
+  static std::unique_ptr<RankProcess>& first = *new std::unique_ptr<RankProcess>;
+  first = Start("printf ha >&3; read line <&4; printf 'lf %s\n' \"$line\" >&3; exit 7");
+  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  while (first->Handover().half_line.empty() && absl::Now() < deadline) Read(*first);
+  auto process = RankProcess::Adopt(first->Handover());
+  LL_ASSERT_OK(process);
+  EXPECT_EQ((*process)->pid(), first->pid());
+  (*process)->SendControlLine("told");
+  const auto exit = WaitForEnd(**process);
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->exit_code, 7);
+  EXPECT_EQ(lines_, std::vector<std::string>{"half told"});
+  // Its end was seen and its number may be another's: nobody is adopted by it again.
+  EXPECT_THAT(RankProcess::Adopt(first->Handover()),
+              StatusIs(absl::StatusCode::kNotFound, "no child"));
+}
+
 TEST_F(RankProcessTest, StopIsPoliteThenKills) {
   auto polite = Start("trap 'exit 10' TERM; while :; do sleep 0.01; done");
   absl::SleepFor(absl::Milliseconds(200));

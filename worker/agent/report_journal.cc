@@ -51,6 +51,18 @@ absl::StatusOr<ReportJournal> ReportJournal::Open(const std::string& dir, Files&
   return journal;
 }
 
+ReportJournal ReportJournal::Continue(const std::string& dir, std::deque<v1::Report> unacknowledged,
+                                      int64_t last_sequence, Files& files) {
+  ReportJournal journal(absl::StrCat(dir, "/reports.jsonl"), files);
+  journal.unacknowledged_ = std::move(unacknowledged);
+  journal.last_sequence_ = last_sequence;
+  if (const absl::Status status = journal.Rewrite(); !status.ok()) {
+    journal.file_.reset();
+    LL_LOG(kWarning) << "reports are not on disk: " << status.message();
+  }
+  return journal;
+}
+
 absl::Status ReportJournal::Write(const v1::Report& report) {
   if (!file_) return Rewrite();
   LL_RETURN_IF_ERROR(file_->Append(absl::StrCat(MessageToLine(report), "\n")));

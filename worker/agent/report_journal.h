@@ -25,6 +25,11 @@ class ReportJournal {
   // Append.
   static absl::StatusOr<ReportJournal> Open(const std::string& dir, Files& files = RealFiles());
 
+  // What another program in this process's place went on with: the reports that an agent which is
+  // re-executed had in memory, whether they had reached the disk or not.
+  static ReportJournal Continue(const std::string& dir, std::deque<v1::Report> unacknowledged,
+                                int64_t last_sequence, Files& files = RealFiles());
+
   // Gives `report` the next sequence number and keeps it until it is acknowledged. False: it is not
   // on disk.
   bool Append(v1::Report report);
