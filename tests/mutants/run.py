@@ -90,7 +90,8 @@ def noticed_by(build, work, seeds):
     if failed:
         begun = re.findall(r"^seed (\d+)$", output, re.M)
         named = re.search(r"LL_SIM_SEED=(\d+)", output)
-        why = re.search(r"broken invariant: .*|^  at [^\n]*|\S+_test.cc:\d+: Failure[^\x00]{,200}", output, re.M)
+        whys = (re.search(what, output, re.M) for what in (r"broken invariant: .*", r"^  at [^\n]*", r"^\S+_test.cc:\d+: Failure[^\x00]{,200}", r"it did not end"))
+        why = next((found for found in whys if found), None)
         text = " ".join(why[0].split()) if why else output.strip()[-110:]
         return named[1] if named else begun[-1] if begun else "", re.sub(r"^at \S+ ", "", text)[:150].replace("|", "/")
     for target, arguments in (("tests/core_test", []), ("tests/scenario_test", ["tests/scenarios"]), ("tests/sim_disk_test", []), ("tests/agent_parts_test", []),

@@ -324,15 +324,15 @@ void Simulation::CheckPromise(const Job& started) {
   }
 }
 
-// A gang does not flap: it grows only when its size has been the same for a while. Both changes are
-// seen when they are committed, and the first one's commit may have taken longer.
+// A gang does not flap: it grows only when its size has been the same for a while. The scheduler's
+// own time stands still between two ticks, so a change that an event in between brings counts from
+// the tick before it, and a growth, which a tick brings, may come early by what the next tick adds.
 void Simulation::NoteResize(const Job& durable) {
   auto [known, first] = resizes_.try_emplace(durable.id, 0, -absl::InfiniteDuration());
   auto& [count, when] = known->second;
   if (durable.resizes == count) return;
   const bool grows = durable.resize_to > RanksOf(durable);
-  constexpr absl::Duration kLongestCommit = absl::Seconds(5);
-  if (grows && world_.now() - when < kResizeInterval - kLongestCommit)
+  if (grows && world_.now() - when < kResizeInterval - SchedulerTime::kMaxTickStep)
     world_.Violation(absl::StrCat(durable.id.value(), " grows ",
                                   absl::FormatDuration(world_.now() - when), " after a change"));
   known->second = {durable.resizes, world_.now()};
