@@ -279,10 +279,7 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   }
   if (pass.head != nullptr && !line.first && pass.KnownNotToFit(request)) return;
   if (pass.head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservation(pass);
-  const bool known_not_to_fit =
-      !line.first &&
-      std::any_of(pass.failed.begin(), pass.failed.end(),
-                  [&request](const PlacementRequest& failed) { return NoEasier(failed, request); });
+  const bool known_not_to_fit = !line.first && Pass::Fails(request, pass.failed);
   const bool fills_hole = pass.head != nullptr &&
                           pass.reservation.start != absl::InfiniteDuration() &&
                           time_.now() + Remaining(job) <= pass.reservation.start;
@@ -296,8 +293,8 @@ void Scheduler::Consider(Job& job, Pass& pass) {
     if (pass.stuck.size() < kStuckKinds) pass.stuck.emplace_back(request, why);
     return SetWaitReason(job, std::move(why));
   }
-  pass.failed.push_back(request);
-  if (placement.answer != Placement::Answer::kFit) pass.failed_open.push_back(request);
+  Pass::NoteFailed(request, pass.failed);
+  if (placement.answer != Placement::Answer::kFit) Pass::NoteFailed(request, pass.failed_open);
   if (std::exchange(line.first, false) && TryPreempt(job, request, pass)) return;
   if (pass.head == nullptr) {
     BecomeHead(job, request, pass);

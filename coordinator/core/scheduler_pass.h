@@ -71,9 +71,16 @@ struct Scheduler::Pass {
     }
   }
   bool KnownNotToFit(const PlacementRequest& request) const {
-    return request.ranks > open.usable_total() ||
-           std::any_of(failed_open.begin(), failed_open.end(),
+    return request.ranks > open.usable_total() || Fails(request, failed_open);
+  }
+  // Whether it cannot fit where one of `failed` did not.
+  static bool Fails(const PlacementRequest& request, const std::vector<PlacementRequest>& failed) {
+    return std::any_of(failed.begin(), failed.end(),
                        [&request](const PlacementRequest& f) { return NoEasier(f, request); });
+  }
+  // A list of the easiest of each kind says the same as one of all.
+  static void NoteFailed(const PlacementRequest& request, std::vector<PlacementRequest>& failed) {
+    if (!Fails(request, failed)) failed.push_back(request);
   }
   // Whether nothing comes of looking at the job, whose line it is: it waits for more slots than are
   // free, and there is nothing else to be said of it.
