@@ -366,7 +366,7 @@ class Scheduler {
   StepTime now_;
   Effects effects_;
   std::map<int64_t, Job*> touched_;
-  absl::flat_hash_set<JobId> changed_;  // in effects_.changed_jobs
+  absl::flat_hash_set<JobId> changed_;  // in effects_.changed_jobs; never iterated
   std::vector<const Job*> ended_;       // whose dependents are to be told
   // Of ended_: the end that brought about theirs, where it was not their own.
   std::map<JobId, std::string> causes_;
