@@ -25,8 +25,8 @@ struct Reservation {
 
 // The earliest moment at which the request fits when the running gangs end as expected, and its
 // slots then. Where no such moment is known (a gang that must end first has no forecast), every
-// slot the request could ever use: the free ones then grow until it fits. `ends` are in order of
-// time, none infinite; the request does not fit now but would on an empty cluster.
+// usable slot that the request could have: kept at each pass, they grow until it fits. `ends` are
+// in order of time, none infinite; the request does not fit now but would on an empty cluster.
 Reservation Reserve(const PlacementRequest& request, const SlotPool& pool,
                     absl::Span<const ExpectedEnd> ends);
 

@@ -42,13 +42,15 @@ TEST(Reserve, TakesTheEarliestMomentAndTheSlotsOfThen) {
   EXPECT_EQ(Reserve(Ranks(4), pool, ends).start, absl::Seconds(30));
 }
 
-TEST(Reserve, WithoutAKnownMomentKeepsEverySlotThatWouldDo) {
-  const SlotPool pool = FullCluster(2, 2);
+TEST(Reserve, WithoutAKnownMomentKeepsEveryFreeSlotThatWouldDo) {
+  SlotPool pool = FullCluster(2, 2);
+  pool.Give(1);
+  pool.Give(2);
   Job a;
-  const std::vector<ExpectedEnd> ends = {{absl::Seconds(10), &a, {0, 1}}};
-  const Reservation reservation = Reserve(Ranks(3), pool, ends);
+  const std::vector<ExpectedEnd> ends = {{absl::Seconds(10), &a, {0}}};
+  const Reservation reservation = Reserve(Ranks(4), pool, ends);
   EXPECT_EQ(reservation.start, absl::InfiniteDuration());
-  EXPECT_EQ(reservation.slots.size(), 4u);
+  EXPECT_EQ(reservation.slots, (std::vector<SlotId>{1, 2}));
   EXPECT_EQ(reservation.last, nullptr);
 }
 

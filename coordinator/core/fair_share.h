@@ -14,10 +14,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 
+#include "absl/container/btree_set.h"
 #include "absl/time/time.h"
 #include "coordinator/core/types.h"
 
@@ -33,17 +34,77 @@ class JobQueue {
       return a->sequence < b->sequence;
     }
   };
-  using Set = std::set<Job*, Before>;
+  // What a pass must know of a job that it goes by: side by side in memory, the jobs are not.
+  struct Entry {
+    int priority = 0, gpus = 0;
+    int64_t sequence = 0;
+    Job* job = nullptr;
+    bool operator<(const Entry& other) const {
+      return priority != other.priority ? priority > other.priority : sequence < other.sequence;
+    }
+  };
+  using Set = absl::btree_set<Entry>;
 
-  void Insert(Job* job) { jobs_.insert(job); }
-  void Erase(Job* job) { jobs_.erase(job); }
-  bool Contains(const Job* job) const { return jobs_.count(const_cast<Job*>(job)) > 0; }
+  // A place in the queue, good also when jobs leave it.
+  class Cursor {
+   public:
+    explicit Cursor(const JobQueue& queue)
+        : queue_(&queue), version_(queue.version_), next_(queue.jobs_.begin()) {
+      Note();
+    }
+    // Null: at the end.
+    const Entry* get() {
+      if (version_ != queue_->version_ && !end_) {
+        version_ = queue_->version_;
+        next_ = queue_->jobs_.lower_bound(entry_);
+        Note();
+      }
+      return end_ ? nullptr : &entry_;
+    }
+    // Not at the end.
+    void Advance() {
+      if (get() == nullptr) return;
+      ++next_;
+      Note();
+    }
+    // Where the job is the next one.
+    void Pass(const Job* job) {
+      if (get() != nullptr && entry_.job == job) Advance();
+    }
+
+   private:
+    void Note() {
+      end_ = next_ == queue_->jobs_.end();
+      if (!end_) entry_ = *next_;
+    }
+
+    const JobQueue* queue_;
+    uint64_t version_;
+    Set::const_iterator next_;
+    Entry entry_;
+    bool end_ = false;
+  };
+
+  void Insert(Job* job) {
+    jobs_.insert(EntryOf(job));
+    ++version_;
+  }
+  void Erase(Job* job) {
+    jobs_.erase(EntryOf(job));
+    ++version_;
+  }
+  bool Contains(const Job* job) const { return jobs_.contains(EntryOf(const_cast<Job*>(job))); }
   size_t size() const { return jobs_.size(); }
   Set::const_iterator begin() const { return jobs_.begin(); }
   Set::const_iterator end() const { return jobs_.end(); }
 
  private:
+  static Entry EntryOf(Job* job) {
+    return {job->spec.priority, job->spec.gpus, job->sequence, job};
+  }
+
   Set jobs_;
+  uint64_t version_ = 0;  // changes with jobs_
 };
 
 struct Queue {

@@ -15,11 +15,20 @@ bool Allowed(const std::vector<T>& list, const T& value) {
   return list.empty() || std::find(list.begin(), list.end(), value) != list.end();
 }
 
-bool GroupAllowed(const PlacementRequest& request, const SlotPool& pool,
-                  const SlotPool::Group& group) {
+// Of a kind that is allowed.
+bool GroupAllowed(const PlacementRequest& request, const SlotPool::Group& group) {
   return group.max_memory_bytes >= request.required_slot_bytes &&
-         Allowed(request.slot_kinds, pool.kinds()[group.kind]) &&
          Allowed(request.hosts, group.host);
+}
+
+bool KindAllowed(const PlacementRequest& request, const SlotPool& pool, int kind) {
+  return pool.kind(kind).max_memory_bytes >= request.required_slot_bytes &&
+         Allowed(request.slot_kinds, pool.kinds()[kind]);
+}
+
+// Every slot of the kind will do, so that what the pool knows of all of them together holds.
+bool WholeKind(const PlacementRequest& request, const SlotPool::Kind& kind) {
+  return request.hosts.empty() && kind.min_memory_bytes >= request.required_slot_bytes;
 }
 
 // How many slots of the group a rank may have now. Usually all have the same memory.
@@ -110,10 +119,19 @@ std::vector<HostChoice> TightestArea(const SlotPool& pool, const std::vector<Hos
   return inside;
 }
 
-// False: the slots of this kind do not hold the gang now.
-bool FitKind(const PlacementRequest& request, const SlotPool& pool, std::vector<HostChoice> hosts,
-             int sum, Candidate& candidate) {
+// False: the slots of this kind do not hold the gang now. Looks at every group.
+bool FitByScan(const PlacementRequest& request, const SlotPool& pool, int kind,
+               Candidate& candidate) {
   const int wanted = request.ranks;
+  std::vector<HostChoice> hosts;
+  int sum = 0;
+  for (int i = pool.kind(kind).begin; i < pool.kind(kind).end; ++i) {
+    if (pool.usable_in(i) == 0 || !GroupAllowed(request, pool.groups()[i])) continue;
+    const int usable = UsableIn(request, pool, i);
+    if (usable == 0) continue;
+    hosts.push_back({i, usable});
+    sum += usable;
+  }
   const auto single = Tightest(hosts, wanted);
   if (single != hosts.end()) {
     Take(pool, *single, wanted, candidate);
@@ -135,6 +153,68 @@ bool FitKind(const PlacementRequest& request, const SlotPool& pool, std::vector<
   return true;
 }
 
+// As Pack, over all groups of the kind.
+Candidate PackKind(const SlotPool& pool, int kind, int wanted) {
+  Candidate candidate;
+  candidate.spread = Spread::kAnywhere;
+  int usable = pool.kind(kind).largest, taken = -1;  // with more, and up to `taken`: none is left
+  while (wanted > 0) {
+    for (int tight = wanted; tight <= usable; ++tight) {
+      const int group = pool.NextWith(kind, tight, tight == usable ? taken : -1);
+      if (group < 0) continue;
+      Take(pool, {group, tight}, wanted, candidate);
+      return candidate;
+    }
+    while ((taken = pool.NextWith(kind, usable, taken)) < 0) --usable;
+    Take(pool, {taken, usable}, wanted, candidate);
+    wanted -= usable;
+  }
+  return candidate;
+}
+
+// The tightest of the areas that hold the gang, -1: none does.
+template <typename UsableIn>
+int TightestOf(int areas, int wanted, UsableIn usable_in) {
+  int best = -1;
+  for (int i = 0; i < areas; ++i) {
+    if (usable_in(i) >= wanted && (best < 0 || usable_in(i) < usable_in(best))) best = i;
+  }
+  return best;
+}
+
+std::vector<HostChoice> UsableOf(const SlotPool& pool, const std::vector<int>& groups) {
+  std::vector<HostChoice> hosts;
+  for (int group : groups) {
+    if (pool.usable_in(group) > 0) hosts.push_back({group, pool.usable_in(group)});
+  }
+  return hosts;
+}
+
+// The same answer as FitByScan for a WholeKind that is indexed.
+bool FitByIndex(const PlacementRequest& request, const SlotPool& pool, int kind,
+                Candidate& candidate) {
+  const int wanted = request.ranks;
+  const SlotPool::Kind& info = pool.kind(kind);
+  for (int usable = wanted; usable <= info.largest; ++usable) {
+    const int group = pool.NextWith(kind, usable, -1);
+    if (group < 0) continue;
+    Take(pool, {group, usable}, wanted, candidate);
+    return true;
+  }
+  if (request.one_host) return false;
+  const int domain =
+      TightestOf(pool.domains(), wanted, [&](int i) { return pool.usable_in_domain(kind, i); });
+  if (domain >= 0) {
+    candidate = Pack(pool, UsableOf(pool, info.in_domain[domain]), wanted, Spread::kDomain);
+    return true;
+  }
+  const int rack =
+      TightestOf(pool.racks(), wanted, [&](int i) { return pool.usable_in_rack(kind, i); });
+  candidate = rack >= 0 ? Pack(pool, UsableOf(pool, info.in_rack[rack]), wanted, Spread::kRack)
+                        : PackKind(pool, kind, wanted);
+  return true;
+}
+
 // Slots that could serve the gang if all were free: of one kind, on the best host or in all.
 struct Capacity {
   int known = 0;      // on any registered worker
@@ -142,29 +222,41 @@ struct Capacity {
 };
 Capacity CapacityFor(const PlacementRequest& request, const SlotPool& pool) {
   Capacity best;
-  Capacity sum;
-  int kind = -1;
-  for (const SlotPool::Group& group : pool.groups()) {
-    if (!GroupAllowed(request, pool, group)) continue;
-    if (kind != group.kind || request.one_host) sum = {};
-    kind = group.kind;
-    const bool whole = group.min_memory_bytes >= request.required_slot_bytes;
-    if (whole) {
-      sum.known += group.end - group.begin;
-      sum.available += group.available;
-    }
-    for (SlotId id = group.begin; !whole && id < group.end; ++id) {
-      if (pool.slot(id).memory_bytes < request.required_slot_bytes) continue;
-      ++sum.known;
-      sum.available += pool.slot(id).available;
-    }
+  const auto consider = [&best](const Capacity& sum) {
     best.known = std::max(best.known, sum.known);
     best.available = std::max(best.available, sum.available);
+  };
+  for (int number = 0; number < static_cast<int>(pool.kinds().size()); ++number) {
+    if (!KindAllowed(request, pool, number)) continue;
+    const SlotPool::Kind& kind = pool.kind(number);
+    if (WholeKind(request, kind)) {
+      consider(request.one_host ? Capacity{kind.largest, kind.largest_available()}
+                                : Capacity{kind.slots, kind.available});
+      continue;
+    }
+    Capacity sum;
+    for (int i = kind.begin; i < kind.end; ++i) {
+      const SlotPool::Group& group = pool.groups()[i];
+      if (!GroupAllowed(request, group)) continue;
+      if (request.one_host) sum = {};
+      const bool whole = group.min_memory_bytes >= request.required_slot_bytes;
+      if (whole) {
+        sum.known += group.end - group.begin;
+        sum.available += group.available;
+      }
+      for (SlotId id = group.begin; !whole && id < group.end; ++id) {
+        if (pool.slot(id).memory_bytes < request.required_slot_bytes) continue;
+        ++sum.known;
+        sum.available += pool.slot(id).available;
+      }
+      consider(sum);
+    }
   }
   return best;
 }
 
 bool HostKnown(const PlacementRequest& request, const SlotPool& pool) {
+  if (request.hosts.empty()) return !pool.groups().empty();
   return std::any_of(pool.groups().begin(), pool.groups().end(), [&](const SlotPool::Group& group) {
     return Allowed(request.hosts, group.host);
   });
@@ -192,28 +284,33 @@ std::string Needs(const PlacementRequest& request) {
 
 }  // namespace
 
-bool Eligible(const PlacementRequest& request, const SlotPool& pool, SlotId slot) {
-  return pool.slot(slot).memory_bytes >= request.required_slot_bytes &&
-         GroupAllowed(request, pool, pool.groups()[pool.slot(slot).group]);
+std::vector<SlotId> UsableFor(const PlacementRequest& request, const SlotPool& pool) {
+  std::vector<SlotId> slots;
+  for (int number = 0; number < static_cast<int>(pool.kinds().size()); ++number) {
+    if (pool.usable_of(number) == 0 || !KindAllowed(request, pool, number)) continue;
+    for (int i = pool.kind(number).begin; i < pool.kind(number).end; ++i) {
+      if (pool.usable_in(i) == 0 || !GroupAllowed(request, pool.groups()[i])) continue;
+      for (SlotId id = pool.groups()[i].begin; id < pool.groups()[i].end; ++id) {
+        if (pool.usable(id) && pool.slot(id).memory_bytes >= request.required_slot_bytes)
+          slots.push_back(id);
+      }
+    }
+  }
+  return slots;
 }
 
-Placement Place(const PlacementRequest& request, const SlotPool& pool) {
+namespace {
+
+Placement PlaceWith(const PlacementRequest& request, const SlotPool& pool, bool use_index) {
   const auto& groups = pool.groups();
   Candidate best;
-  const int count = static_cast<int>(groups.size());
-  for (int begin = pool.usable_total() < request.ranks ? count : 0; begin < count;) {
-    std::vector<HostChoice> hosts;
-    int sum = 0, i = begin;
-    for (; i < count && groups[i].kind == groups[begin].kind; ++i) {
-      if (pool.usable_in(i) == 0 || !GroupAllowed(request, pool, groups[i])) continue;
-      const int usable = UsableIn(request, pool, i);
-      if (usable == 0) continue;
-      hosts.push_back({i, usable});
-      sum += usable;
-    }
-    begin = i;
+  const int kinds = static_cast<int>(pool.kinds().size());
+  for (int kind = 0; kind < kinds; ++kind) {
+    if (pool.usable_of(kind) < request.ranks || !KindAllowed(request, pool, kind)) continue;
+    const bool indexed = use_index && WholeKind(request, pool.kind(kind)) &&
+                         pool.kind(kind).largest <= SlotPool::kMostIndexed;
     Candidate candidate;
-    if (!FitKind(request, pool, std::move(hosts), sum, candidate)) continue;
+    if (!(indexed ? FitByIndex : FitByScan)(request, pool, kind, candidate)) continue;
     if (best.hosts.empty() || candidate.Cost() < best.Cost()) best = std::move(candidate);
   }
   Placement placement;
@@ -234,6 +331,16 @@ Placement Place(const PlacementRequest& request, const SlotPool& pool) {
     }
   }
   return placement;
+}
+
+}  // namespace
+
+Placement Place(const PlacementRequest& request, const SlotPool& pool) {
+  return PlaceWith(request, pool, /*use_index=*/true);
+}
+
+Placement PlaceByScan(const PlacementRequest& request, const SlotPool& pool) {
+  return PlaceWith(request, pool, /*use_index=*/false);
 }
 
 int LargestFit(PlacementRequest request, const SlotPool& pool, int least, int most) {
@@ -259,23 +366,27 @@ std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& po
   if (capacity.known < request.ranks)
     return absl::StrCat(needs, "; the cluster has ", capacity.known, " that would do");
   int total = 0, silent = 0, cordoned = 0, usable = 0;
-  for (size_t i = 0; i < pool.groups().size(); ++i) {
-    const SlotPool::Group& group = pool.groups()[i];
-    if (!GroupAllowed(request, pool, group)) continue;
-    if (group.min_memory_bytes >= request.required_slot_bytes) {
-      total += group.end - group.begin;
-      cordoned += group.cordoned;
-      silent += group.end - group.begin - group.available - group.cordoned;
-      usable += pool.usable_in(static_cast<int>(i));
+  for (int number = 0; number < static_cast<int>(pool.kinds().size()); ++number) {
+    if (!KindAllowed(request, pool, number)) continue;
+    const SlotPool::Kind& kind = pool.kind(number);
+    if (WholeKind(request, kind)) {
+      total += kind.slots;
+      cordoned += kind.cordoned;
+      silent += kind.slots - kind.available - kind.cordoned;
+      usable += pool.usable_of(number);
       continue;
     }
-    for (SlotId id = group.begin; id < group.end; ++id) {
-      if (!Eligible(request, pool, id)) continue;
-      const SlotPool::SlotInfo& slot = pool.slot(id);
-      ++total;
-      cordoned += slot.cordoned;
-      silent += !slot.available && !slot.cordoned;
-      usable += pool.usable(id);
+    for (int i = kind.begin; i < kind.end; ++i) {
+      const SlotPool::Group& group = pool.groups()[i];
+      if (!GroupAllowed(request, group)) continue;
+      for (SlotId id = group.begin; id < group.end; ++id) {
+        const SlotPool::SlotInfo& slot = pool.slot(id);
+        if (slot.memory_bytes < request.required_slot_bytes) continue;
+        ++total;
+        cordoned += slot.cordoned;
+        silent += !slot.available && !slot.cordoned;
+        usable += pool.usable(id);
+      }
     }
   }
   std::string text = absl::StrCat(needs, "; ", usable, " of ", total, " are free");

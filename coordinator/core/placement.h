@@ -43,6 +43,9 @@ struct Placement {
 };
 
 Placement Place(const PlacementRequest& request, const SlotPool& pool);
+// The same answer without the pool's index, from a look at every host: what Place falls back on
+// for requests that name hosts or need more memory than every slot of a kind has. For tests.
+Placement PlaceByScan(const PlacementRequest& request, const SlotPool& pool);
 
 // The most ranks, from `least` to `most`, with which the request fits now; 0: not even with
 // `least`.
@@ -52,7 +55,7 @@ int LargestFit(PlacementRequest request, const SlotPool& pool, int least, int mo
 // people and not for every pass over the queue.
 std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& pool);
 
-// Whether a rank of the request may ever run on the slot.
-bool Eligible(const PlacementRequest& request, const SlotPool& pool, SlotId slot);
+// The slots that a rank of the request may have now.
+std::vector<SlotId> UsableFor(const PlacementRequest& request, const SlotPool& pool);
 
 }  // namespace ll

@@ -223,5 +223,143 @@ TEST(Place, KeepsItsRulesOnRandomClusters) {
   }
 }
 
+// A cluster that changes as the scheduler's does: slots are taken and given back, workers go and
+// come, are cordoned, join.
+class ChangingCluster {
+ public:
+  explicit ChangingCluster(uint64_t seed) : random_(seed) {
+    const bool large = Below(4) == 0;  // more than one word of the index, hosts beyond it
+    for (int i = 0, n = 1 + Below(large ? 150 : 12); i < n; ++i) Join(i, large && Below(40) == 0);
+    pool_ = SlotPool(hosts_);
+  }
+
+  void Change() {
+    HostView& host = hosts_[Below(static_cast<int>(hosts_.size()))];
+    switch (Below(6)) {
+      case 0:
+        host.available = Below(2) == 0;
+        break;
+      case 1:
+        host.cordoned = Below(2) == 0;
+        break;
+      case 2:
+        for (SlotView& slot : host.slots) slot.free = Below(2) == 0;
+        break;
+      default: {
+        SlotView& slot = host.slots[Below(static_cast<int>(host.slots.size()))];
+        const SlotId id = pool_.Find(host.worker, slot.index);
+        slot.free = !slot.free;
+        EXPECT_TRUE(slot.free ? pool_.Give(id) : pool_.Take(id));
+        EXPECT_FALSE(slot.free ? pool_.Give(id) : pool_.Take(id));
+        return;
+      }
+    }
+    const SlotPool before = pool_;  // a copy must not see what comes now
+    const int usable = before.usable_total();
+    EXPECT_TRUE(pool_.Update(host));
+    EXPECT_EQ(before.usable_total(), usable);
+  }
+
+  PlacementRequest Request() {
+    PlacementRequest request = Ranks(1 + Below(Below(3) == 0 ? 80 : 6), 10 * Below(10));
+    if (Below(2) == 0) request.required_slot_bytes = 0;
+    request.one_host = Below(4) == 0;
+    if (Below(4) == 0) request.slot_kinds = {Below(2) == 0 ? "A100" : "H100"};
+    for (int i = 0; Below(6) == 0 && i < 3; ++i)
+      request.hosts.push_back(absl::StrCat("h", Below(static_cast<int>(hosts_.size()))));
+    return request;
+  }
+
+  // Slots of one kind that would do if all were free, on one host or all: those of workers that may
+  // be given a gang, or of all.
+  int Capacity(const PlacementRequest& request, bool available) const {
+    std::map<std::string, std::map<std::string, int>> counts;  // kind → host → slots
+    for (const HostView& host : hosts_) {
+      if (available && (!host.available || host.cordoned)) continue;
+      if (!request.hosts.empty() &&
+          std::count(request.hosts.begin(), request.hosts.end(), host.host) == 0)
+        continue;
+      for (const SlotView& slot : host.slots)
+        counts[slot.kind][host.host] += slot.memory_bytes >= request.required_slot_bytes;
+    }
+    int best = 0;
+    for (const auto& [kind, by_host] : counts) {
+      if (!request.slot_kinds.empty() && request.slot_kinds.front() != kind) continue;
+      int sum = 0;
+      for (const auto& [host, count] : by_host) {
+        sum = request.one_host ? count : sum + count;
+        best = std::max(best, sum);
+      }
+    }
+    return best;
+  }
+
+  const std::vector<HostView>& hosts() const { return hosts_; }
+  const SlotPool& pool() const { return pool_; }
+
+ private:
+  int Below(int n) { return static_cast<int>(random_.Below(n)); }
+  void Join(int number, bool huge) {
+    HostView host{WorkerId(absl::StrCat("w", number)), absl::StrCat("h", Below(number + 1))};
+    const char* kind = Below(3) == 0 ? "A100" : "H100";
+    for (int s = 0, n = huge ? 70 : 1 + Below(8); s < n; ++s)
+      host.slots.push_back({s, kind, (Below(20) == 0 ? 40 : 80) * kGb, Below(2) == 0});
+    if (Below(2) == 0) host.nvlink_domain = absl::StrCat("d", number / 3);
+    if (Below(4) != 0) host.rack = absl::StrCat("r", number / 6);
+    hosts_.push_back(std::move(host));
+  }
+
+  SeededRandom random_;
+  std::vector<HostView> hosts_;
+  SlotPool pool_;
+};
+
+// The index answers as a look at every host does, and stays what a pool made anew would have.
+TEST(Place, ByIndexAgreesWithALookAtEveryHost) {
+  int fits = 0;
+  for (uint64_t seed = 1; seed <= 400; ++seed) {
+    ChangingCluster cluster(seed);
+    for (int round = 0; round < 10; ++round) {
+      for (int i = 0; i < 20; ++i) cluster.Change();
+      const SlotPool anew(cluster.hosts());
+      const SlotPool& pool = cluster.pool();
+      ASSERT_EQ(pool.usable_total(), anew.usable_total()) << "seed " << seed;
+      for (int i = 0; i < static_cast<int>(anew.groups().size()); ++i)
+        ASSERT_EQ(pool.usable_in(i), anew.usable_in(i)) << "seed " << seed;
+      for (int i = 0; i < 20; ++i) {
+        const PlacementRequest request = cluster.Request();
+        const Placement indexed = Place(request, pool), plain = PlaceByScan(request, anew);
+        ASSERT_EQ(indexed.ranks, plain.ranks) << "seed " << seed << ", round " << round;
+        ASSERT_EQ(indexed.answer, plain.answer) << "seed " << seed << ", round " << round;
+        if (indexed.answer != Answer::kFit) {
+          ASSERT_EQ(indexed.needs_workers, cluster.Capacity(request, true) < request.ranks)
+              << "seed " << seed << ", round " << round;
+          const bool known = cluster.Capacity(request, false) >= request.ranks;
+          ASSERT_TRUE(indexed.answer == Answer::kWait || !known) << "seed " << seed;
+        }
+        ASSERT_EQ(ExplainPlacement(request, pool), ExplainPlacement(request, anew));
+        ASSERT_EQ(UsableFor(request, pool), UsableFor(request, anew)) << "seed " << seed;
+        fits += indexed.answer == Answer::kFit;
+      }
+    }
+  }
+  EXPECT_GT(fits, 10'000);
+}
+
+TEST(SlotPool, OtherSlotsNeedANewPool) {
+  std::vector<HostView> hosts = Labelled("a@d1r1a:Cff b@d1r1b:Cff");
+  SlotPool pool(hosts);
+  HostView more = hosts[0], moved = hosts[0], other = hosts[0], unknown = hosts[0];
+  more.slots.push_back({2, "cpu", 8 * kGb, true});
+  moved.rack = "r9";
+  other.slots[1].kind = "A100";
+  unknown.worker = WorkerId("c");
+  for (const HostView& host : {more, moved, other, unknown}) EXPECT_FALSE(pool.Update(host));
+  hosts[0].available = false;
+  EXPECT_TRUE(pool.Update(hosts[0]));
+  EXPECT_EQ(pool.usable_total(), 2);
+  EXPECT_TRUE(Place(Ranks(3), pool).needs_workers);
+}
+
 }  // namespace
 }  // namespace ll

@@ -30,69 +30,117 @@ void SortVictims(std::vector<VictimCandidate>& candidates) {
 
 namespace {
 
-struct Trial {
-  bool fits = false;
-  std::vector<SlotId> slots;
-};
+using WithinLimits = std::function<bool(int gpus, int jobs)>;
 
-Trial Try(const PlacementRequest& request, const SlotPool& pool,
-          absl::Span<const VictimCandidate> gone,
-          const std::function<bool(int, int)>& within_limits) {
-  SlotPool freed = pool;
-  int gpus = 0, jobs = 0;
-  for (const VictimCandidate& victim : gone) {
-    for (SlotId slot : SlotsOf(*victim.job, pool)) freed.Give(slot);
-    if (!victim.same_queue) continue;
-    gpus += victim.gpus;
-    jobs += !victim.keeps.has_value();
+// A growing front of candidates that are gone. Their slots are given back once, not at each try.
+class Front {
+ public:
+  Front(const PlacementRequest& request, const SlotPool& pool, const WithinLimits& within_limits)
+      : request_(request), pool_(pool), freed_(pool), within_limits_(within_limits) {}
+
+  void Add(const VictimCandidate& victim) {
+    for (SlotId slot : SlotsOf(*victim.job, pool_)) {
+      if (freed_.Give(slot)) given_.push_back(slot);
+    }
+    if (victim.keeps.has_value()) keep_.push_back(&victim);
+    if (!victim.same_queue) return;
+    gpus_ += victim.gpus;
+    jobs_ += !victim.keeps.has_value();
   }
-  if (!within_limits(gpus, jobs)) return {};
-  Placement placement = Place(request, freed);
-  if (placement.answer != Placement::Answer::kFit) return {};
-  for (SlotId slot : placement.ranks) freed.Take(slot);
-  for (const VictimCandidate& victim : gone) {
-    if (!victim.keeps.has_value()) continue;
-    const Placement kept = Place(*victim.keeps, freed);
-    if (kept.answer != Placement::Answer::kFit) return {};
-    for (SlotId slot : kept.ranks) freed.Take(slot);
+  // Where the request fits beside what those gone keep; empty: it does not.
+  std::vector<SlotId> Fit() const {
+    if (!within_limits_(gpus_, jobs_)) return {};
+    Placement placement = Place(request_, freed_);
+    if (placement.answer != Placement::Answer::kFit || keep_.empty())
+      return std::move(placement.ranks);
+    SlotPool left = freed_;
+    for (SlotId slot : placement.ranks) left.Take(slot);
+    for (const VictimCandidate* victim : keep_) {
+      const Placement kept = Place(*victim->keeps, left);
+      if (kept.answer != Placement::Answer::kFit) return {};
+      for (SlotId slot : kept.ranks) left.Take(slot);
+    }
+    return std::move(placement.ranks);
   }
-  return {true, std::move(placement.ranks)};
-}
+
+  struct Mark {
+    size_t given, kept;
+    int gpus, jobs;
+  };
+  Mark mark() const { return {given_.size(), keep_.size(), gpus_, jobs_}; }
+  // Those added since are there again.
+  void BackTo(const Mark& mark) {
+    while (given_.size() > mark.given) {
+      freed_.Take(given_.back());
+      given_.pop_back();
+    }
+    keep_.resize(mark.kept);
+    gpus_ = mark.gpus;
+    jobs_ = mark.jobs;
+  }
+
+ private:
+  const PlacementRequest& request_;
+  const SlotPool& pool_;
+  SlotPool freed_;
+  const WithinLimits& within_limits_;
+  std::vector<SlotId> given_;                 // in order
+  std::vector<const VictimCandidate*> keep_;  // who only shrink
+  int gpus_ = 0, jobs_ = 0;                   // that the own queue gets back
+};
 
 }  // namespace
 
 Preemption ChooseVictims(const PlacementRequest& request, const SlotPool& pool,
                          absl::Span<const VictimCandidate> candidates,
-                         const std::function<bool(int gpus, int jobs)>& within_limits) {
-  if (Try(request, pool, {}, within_limits).fits) return {};  // nobody needs to yield
-  if (candidates.empty() || !Try(request, pool, candidates, within_limits).fits) return {};
+                         const WithinLimits& within_limits) {
+  if (candidates.empty()) return {};
+  Front front(request, pool, within_limits);
+  const Front::Mark none = front.mark();
+  const auto fits = [&](const auto& victims) {
+    front.BackTo(none);
+    for (const VictimCandidate& victim : victims) front.Add(victim);
+    return !front.Fit().empty();
+  };
+  if (!front.Fit().empty()) return {};  // nobody needs to yield
+  if (!fits(candidates)) return {};
   // Monotone but for what shrinking gangs keep: the shortest front that suffices, or nearly.
-  size_t too_few = 0, enough = candidates.size();
+  front.BackTo(none);
+  size_t too_few = 0, enough = candidates.size();  // `too_few` are gone
   while (enough - too_few > 1) {
     const size_t middle = too_few + (enough - too_few) / 2;
-    (Try(request, pool, candidates.subspan(0, middle), within_limits).fits ? enough : too_few) =
-        middle;
+    const Front::Mark before = front.mark();
+    for (size_t i = too_few; i < middle; ++i) front.Add(candidates[i]);
+    if (front.Fit().empty()) {
+      too_few = middle;
+    } else {
+      enough = middle;
+      front.BackTo(before);
+    }
   }
   std::vector<VictimCandidate> chosen(candidates.begin(), candidates.begin() + enough);
   // Of a long front most are on other hosts: keep those whose slots the gang would take, where the
   // limits allow it, then drop what is not needed, the most valuable first.
-  const Trial whole = Try(request, pool, chosen, within_limits);
+  fits(chosen);
+  std::vector<SlotId> whole = front.Fit();
+  std::sort(whole.begin(), whole.end());
   std::vector<VictimCandidate> touched;
   for (const VictimCandidate& victim : chosen) {
     const std::vector<SlotId> slots = SlotsOf(*victim.job, pool);
     const bool taken = std::any_of(slots.begin(), slots.end(), [&whole](SlotId slot) {
-      return std::find(whole.slots.begin(), whole.slots.end(), slot) != whole.slots.end();
+      return std::binary_search(whole.begin(), whole.end(), slot);
     });
     if (taken) touched.push_back(victim);
   }
-  if (Try(request, pool, touched, within_limits).fits) chosen = std::move(touched);
+  if (fits(touched)) chosen = std::move(touched);
   for (size_t i = chosen.size(); i-- > 0;) {
     std::vector<VictimCandidate> fewer = chosen;
     fewer.erase(fewer.begin() + i);
-    if (!fewer.empty() && Try(request, pool, fewer, within_limits).fits) chosen = std::move(fewer);
+    if (!fewer.empty() && fits(fewer)) chosen = std::move(fewer);
   }
   Preemption preemption;
-  preemption.slots = Try(request, pool, chosen, within_limits).slots;
+  fits(chosen);
+  preemption.slots = front.Fit();
   preemption.victims = std::move(chosen);
   return preemption;
 }

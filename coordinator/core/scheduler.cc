@@ -12,6 +12,7 @@ namespace ll {
 Effects Scheduler::Step(const Event& event, StepTime now) {
   now_ = now;
   effects_ = Effects();
+  changed_.clear();
   std::visit([this](const auto& e) { On(e); }, event);
   // A job's end may end others, whose dependents wait in turn: the list grows while it is read.
   for (size_t i = 0; i < ended_.size(); ++i) ResolveDependents(*ended_[i]);
@@ -38,8 +39,7 @@ void Scheduler::Flush() {
 }
 
 void Scheduler::Changed(const JobId& id) {
-  auto& changed = effects_.changed_jobs;
-  if (std::find(changed.begin(), changed.end(), id) == changed.end()) changed.push_back(id);
+  if (changed_.insert(id).second) effects_.changed_jobs.push_back(id);
 }
 
 // ---- cancel, pause, resume
@@ -203,7 +203,15 @@ void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
   }
   if (state != JobState::kPreempting && state != JobState::kQueued) job.resize_to = 0;
   job.could_grow_since = absl::InfiniteDuration();
-  if (!HoldsSlots(state)) job.headless = false;
+  if (state == JobState::kPreempting) {
+    preempting_[job.sequence] = &job;
+  } else {
+    preempting_.erase(job.sequence);
+  }
+  if (!HoldsSlots(state)) {
+    job.headless = false;
+    headless_.erase(job.sequence);
+  }
   job.trains_since = state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
   UpdateExpectedEnd(job);
   Transition transition{now_.wall, state, job.reason, job.epoch};

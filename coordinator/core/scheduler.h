@@ -16,7 +16,8 @@
 //  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time.
 //  6. The queues hold exactly the QUEUED jobs, in order, and count exactly the gangs that hold
 //  slots.
-//  7. The pool of slots says of each slot what the workers say.
+//  7. The pool of slots says of each slot what the workers say (but when workers joined by the
+//  hundred: then from the next tick on). A gang of which a rank is out of contact is headless.
 //  8. A job that starts from another's checkpoint has it before it is QUEUED.
 //  9. A schedule that is not paused has its next fire time among those to come; a run with a job
 //  that was not judged is known by that job.
@@ -30,7 +31,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/core/backfill.h"
@@ -184,6 +187,7 @@ class Scheduler {
   void OnRanksReported(Job& job, const WorkerId& worker);
   void ReleaseIfReported(const Job& job, const Worker& worker);
   void Heard(Worker& worker);
+  void ScheduleForWorker();
 
   // scheduler_restore.cc: a store that was put back
   void On(const RestoredEvent& event);
@@ -218,7 +222,8 @@ class Scheduler {
 
   // scheduler_time.cc: what time brings, and recovery
   void On(const TickEvent& event);
-  void UpdateHeadless();
+  std::map<int64_t, Job*> JobsOn(const Worker& worker) const;
+  void UpdateHeadless(Job& job);
   void GiveUpSilentRanks();
   void OnDeadline(Job& job);
   void CountRunTime(absl::Duration elapsed);
@@ -265,7 +270,7 @@ class Scheduler {
   void MakeReservation(Pass& pass);
   Reservation ReservationOf(const PlacementRequest& request, const SlotPool& pool) const;
   void SetWaitReason(Job& job, std::string reason);
-  std::vector<HostView> HostViews() const;
+  HostView ViewOf(const Worker& worker) const;
   PlacementRequest RequestOf(const Job& job) const;
   // Whether a worker on `host` is in contact, or was just now, and not cordoned.
   bool TakesGangs(const std::string& host) const;
@@ -297,6 +302,7 @@ class Scheduler {
   absl::Duration Remaining(const Job& job) const;
   void UpdateExpectedEnd(Job& job);
   void RefreshPool();
+  void RefreshSlots(const Worker& worker);
 
   // job changes: all go through these (scheduler.cc)
   void SetState(Job& job, JobState state, std::string reason);
@@ -334,18 +340,23 @@ class Scheduler {
   int64_t next_sequence_ = 1;
 
   // Indexes over jobs.
-  FairShare fair_;                   // the queues with the QUEUED jobs
-  std::set<JobId> claimants_;        // QUEUED, with Job::claims
-  std::map<int64_t, Job*> active_;   // holds slots or is RETRYING; by sequence
-  std::map<int64_t, Job*> elastic_;  // holds slots and may have another number of them
+  FairShare fair_;                                  // the queues with the QUEUED jobs
+  std::set<JobId> claimants_;                       // QUEUED, with Job::claims
+  using JobIndex = absl::btree_map<int64_t, Job*>;  // by sequence
+  JobIndex active_;                                 // holds slots or is RETRYING
+  JobIndex elastic_;     // holds slots and may have another number of them
+  JobIndex preempting_;  // PREEMPTING
+  JobIndex headless_;    // Job::headless
   absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits; never iterated
-  std::set<std::pair<absl::Time, int64_t>> expiry_;    // ended jobs with a ttl: (when, sequence)
-  std::set<std::pair<absl::Duration, int64_t>> ends_;  // expected, of active_: (own time, sequence)
+  std::set<std::pair<absl::Time, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
+  // Expected, of active_: by own time and sequence.
+  absl::btree_map<std::pair<absl::Duration, int64_t>, Job*> ends_;
   std::set<std::pair<absl::Time, int64_t>> deadlines_;  // of unfinished jobs: (when, sequence)
   SlotPool pool_;                                       // what is free
-  bool maybe_strays_ = true;  // some slot may be held by a rank that was given up
-  bool pool_stale_ = true;    // workers or their slots have changed: build it anew
-  int rebuilds_ = 0;          // of the pool, since the last tick
+  std::set<WorkerId> maybe_strays_;  // workers that may have slots held by ranks that were given up
+  bool pool_stale_ = true;           // there are other workers, or they have other slots
+  int rebuilds_ = 0, hellos_ = 0;    // of the pool, of workers: since the last tick
+  bool hellos_wait_ = false;         // for the next tick's pass
   size_t unfinished_ = 0;
   std::map<std::string, size_t> unfinished_of_;       // by tenant; none without jobs
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time
@@ -355,7 +366,8 @@ class Scheduler {
   StepTime now_;
   Effects effects_;
   std::map<int64_t, Job*> touched_;
-  std::vector<const Job*> ended_;  // whose dependents are to be told
+  absl::flat_hash_set<JobId> changed_;  // in effects_.changed_jobs; never iterated
+  std::vector<const Job*> ended_;       // whose dependents are to be told
   // Of ended_: the end that brought about theirs, where it was not their own.
   std::map<JobId, std::string> causes_;
   bool schedule_ = true;   // something changed that placement depends on

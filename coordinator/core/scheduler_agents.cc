@@ -9,6 +9,9 @@
 namespace ll {
 namespace {
 
+// Workers that came, or came back, since the last tick and had a pass of their own.
+constexpr int kHellosPerTick = 32;
+
 const HeldGang* FindHeld(const AgentHelloEvent& event, const Job& job) {
   for (const HeldGang& gang : event.gangs) {
     if (gang.job == job.id && gang.epoch == job.epoch) return &gang;
@@ -68,10 +71,16 @@ void Scheduler::Heard(Worker& worker) {
   worker.silence = absl::ZeroDuration();
   worker.last_seen = now_.wall;
   if (!was_silent) return;
-  schedule_ = true;
-  pool_stale_ = true;
+  ScheduleForWorker();
+  RefreshSlots(worker);
   effects_.workers_changed = true;
-  UpdateHeadless();
+  for (auto& [sequence, job] : JobsOn(worker)) UpdateHeadless(*job);
+}
+
+// A worker came, or is back. A pass for each of thousands that do so at once would hold up
+// everything else: the next tick's serves all.
+void Scheduler::ScheduleForWorker() {
+  (++hellos_ <= kHellosPerTick ? schedule_ : hellos_wait_) = true;
 }
 
 void Scheduler::On(const AgentHeardEvent& event) {
@@ -83,7 +92,7 @@ void Scheduler::On(const AgentGoneEvent& event) {
   if (worker == nullptr) return;
   worker->connected = false;
   worker->session = 0;
-  pool_stale_ = true;
+  RefreshSlots(*worker);
   SaveWorker(*worker);  // keeps last_seen
 }
 
@@ -115,7 +124,7 @@ void Scheduler::On(const WorkerDeclaredDeadEvent& event) {
     affected.insert(&job);
   }
   worker.uses.clear();
-  for (auto& [sequence, job] : std::map<int64_t, Job*>(active_)) {
+  for (auto& [sequence, job] : JobIndex(active_)) {
     if (affected.count(job) > 0) AfterRankChange(*job);
   }
   schedule_ = true;
@@ -177,7 +186,7 @@ Worker& Scheduler::RegisterWorker(const AgentHelloEvent& event) {
   for (auto it = worker.uses.begin(); it != worker.uses.end();) {
     it = it->second.stray ? worker.uses.erase(it) : std::next(it);
   }
-  maybe_strays_ = true;
+  maybe_strays_.insert(worker.name);
   for (const HeldGang& gang : event.gangs) {
     const Job* job = Find(gang.job);
     for (const HeldRank& held : gang.ranks) {
@@ -191,8 +200,8 @@ Worker& Scheduler::RegisterWorker(const AgentHelloEvent& event) {
     }
   }
   SaveWorker(worker);
-  schedule_ = true;
-  pool_stale_ = true;
+  RefreshSlots(worker);
+  ScheduleForWorker();
   return worker;
 }
 
@@ -350,7 +359,7 @@ void Scheduler::OnStaleReport(Worker& worker, const ReportEvent& event) {
     it = gone ? worker.uses.erase(it) : std::next(it);
   }
   schedule_ = true;
-  pool_stale_ = true;
+  RefreshSlots(worker);
   if (!HasStray(worker, event.job, event.epoch))
     SendTo(worker, ReleaseGangOrder{event.job, event.epoch});
 }

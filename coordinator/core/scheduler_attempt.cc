@@ -150,7 +150,7 @@ void Scheduler::LoseRank(Job& job, int rank, std::string why, bool stray) {
   r.exit.message = std::move(why);
   if (stray) {
     WorkerOf(r).uses.at(r.slot).stray = true;
-    maybe_strays_ = true;
+    maybe_strays_.insert(r.worker);
   } else {
     FreeSlot(job, rank);
   }

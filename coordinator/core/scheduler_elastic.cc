@@ -34,7 +34,7 @@ bool Scheduler::ServeResized(Job& job, Pass& pass) {
     ++line.claimed_jobs;
     return true;
   }
-  if (line.next != line.queue->waiting.end() && *line.next == &job) ++line.next;
+  line.next.Pass(&job);
   Start(job, std::move(slots), "on slots that it held", /*may_take_more=*/true, pass);
   line.share = fair_.Share(*line.queue);
   return true;

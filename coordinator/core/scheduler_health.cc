@@ -30,7 +30,7 @@ void Scheduler::On(const CordonWorkerEvent& event) {
     worker.faults.clear();  // it gets a new chance
   }
   SaveWorker(worker);
-  pool_stale_ = true;
+  RefreshSlots(worker);
   schedule_ = true;
   if (worker.draining) DrainGangs(worker);
 }
@@ -76,7 +76,7 @@ void Scheduler::NoteFault(const Job& job) {
         ")");
     Note(absl::StrCat("worker ", worker.name.value(), " ", worker.cordon_reason));
     SaveWorker(worker);
-    pool_stale_ = true;
+    RefreshSlots(worker);
     schedule_ = true;
     return;
   }

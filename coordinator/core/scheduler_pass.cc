@@ -22,7 +22,8 @@ constexpr absl::Duration kOverrun = absl::Minutes(1);
 // How late a reservation may come true before nothing is backfilled any more that could be in its
 // way.
 constexpr absl::Duration kPromiseSlack = absl::Minutes(1);
-constexpr int kRebuildsPerTick = 32;
+// How often the pool is built anew between two ticks: it takes as long as there are workers.
+constexpr int kRebuildsPerTick = 8;
 // Queues whose first job may look for victims, in one pass.
 constexpr int kPreemptionTries = 8;
 // Jobs that only the return of a worker helps: how many a pass between those of the clock looks at,
@@ -34,31 +35,40 @@ constexpr size_t kStuckKinds = 64;
 
 // ---- what placement is asked
 
-std::vector<HostView> Scheduler::HostViews() const {
+HostView Scheduler::ViewOf(const Worker& worker) const {
+  HostView host{
+      worker.name, worker.host,     worker.connected && !time_.LeaseExpired(worker.silence),
+      {},          worker.cordoned, worker.nvlink_domain,
+      worker.rack};
+  host.slots.reserve(worker.slots.size());
+  for (const Slot& slot : worker.slots) {
+    host.slots.push_back(
+        {slot.index, slot.kind, slot.memory_bytes, worker.uses.count(slot.index) == 0});
+  }
+  return host;
+}
+
+// Builds the pool anew where it must be. With thousands of agents dialling in at once each would
+// bring one: the next tick's serves all.
+void Scheduler::RefreshPool() {
+  if (!pool_stale_ || rebuilds_ >= kRebuildsPerTick) return;
+  pool_stale_ = false;
+  ++rebuilds_;
   std::vector<HostView> hosts;
   hosts.reserve(workers_.size());
   for (const auto& [name, worker] : workers_) {
-    if (worker.declared_dead) continue;
-    HostView host{
-        name,       worker.host,     worker.connected && !time_.LeaseExpired(worker.silence),
-        {},         worker.cordoned, worker.nvlink_domain,
-        worker.rack};
-    for (const Slot& slot : worker.slots) {
-      host.slots.push_back(
-          {slot.index, slot.kind, slot.memory_bytes, worker.uses.count(slot.index) == 0});
-    }
-    hosts.push_back(std::move(host));
+    if (!worker.declared_dead) hosts.push_back(ViewOf(worker));
   }
-  return hosts;
+  pool_ = SlotPool(hosts);
+  std::map<std::string, int> capacity;
+  for (size_t i = 0; i < pool_.kinds().size(); ++i)
+    capacity[pool_.kinds()[i]] = pool_.kind(static_cast<int>(i)).slots;
+  fair_.SetCapacity(std::move(capacity));
 }
 
-void Scheduler::RefreshPool() {
-  if (!std::exchange(pool_stale_, false)) return;
-  pool_ = SlotPool(HostViews());
-  std::map<std::string, int> capacity;
-  for (const SlotPool::Group& group : pool_.groups())
-    capacity[pool_.kinds()[group.kind]] += group.end - group.begin;
-  fair_.SetCapacity(std::move(capacity));
+// Which slots of the worker are free has changed, or whether it may be given a gang, or all of it.
+void Scheduler::RefreshSlots(const Worker& worker) {
+  pool_stale_ = pool_stale_ || !pool_.Update(ViewOf(worker));
 }
 
 // Without a shared job store every rank must be able to read what any other has written, so a gang
@@ -115,25 +125,24 @@ void Scheduler::UpdateExpectedEnd(Job& job) {
     // Its ranks are ending. An estimate too late would let others into holes that are none.
     job.expected_end = time_.now();
   }
-  if (job.expected_end != absl::InfiniteDuration()) ends_.insert({job.expected_end, job.sequence});
+  if (job.expected_end != absl::InfiniteDuration()) ends_[{job.expected_end, job.sequence}] = &job;
 }
 
 Reservation Scheduler::ReservationOf(const PlacementRequest& request, const SlotPool& pool) const {
   // In order of time: those past their forecast count as ending in a minute.
   const absl::Duration overdue_end = time_.now() + kOverrun;
-  const auto first_due = ends_.lower_bound({time_.now(), 0});
+  const auto first_due = ends_.lower_bound(std::pair(time_.now(), int64_t{0}));
   auto overdue = ends_.begin(), due = first_due;
   std::vector<ExpectedEnd> ends;
-  const auto add = [&](absl::Duration end, int64_t sequence) {
-    const Job* job = by_sequence_.at(sequence);
+  const auto add = [&](absl::Duration end, const Job* job) {
     // Its slots are for the one that claims them.
     if (job->state == JobState::kPreempting && claimants_.count(job->preempted_by) > 0) return;
     ends.push_back({end, job, SlotsOf(*job, pool)});
   };
   for (size_t limit = 64;; limit *= 8) {  // most requests need but a few ends
     while (ends.size() < limit && (overdue != first_due || due != ends_.end())) {
-      if (due != ends_.end() && (overdue == first_due || due->first <= overdue_end)) {
-        add(due->first, due->second);
+      if (due != ends_.end() && (overdue == first_due || due->first.first <= overdue_end)) {
+        add(due->first.first, due->second);
         ++due;
       } else {
         add(overdue_end, overdue->second);
@@ -149,27 +158,27 @@ Reservation Scheduler::ReservationOf(const PlacementRequest& request, const Slot
 // ---- the pass
 
 void Scheduler::SchedulePass() {
-  // With thousands of agents dialling in at once each would bring a rebuild: the tick's serves all.
-  if (pool_stale_ && ++rebuilds_ > kRebuildsPerTick) return;
-  schedule_ = false;
   RefreshPool();
+  if (pool_stale_) return;
+  schedule_ = false;
   Pass pass{pool_, pool_};
   for (auto& [name, queue] : fair_.queues()) {
     if (queue.waiting.size() == 0) continue;
-    pass.lines.push_back({&queue, queue.waiting.begin()});
+    pass.lines.emplace_back(queue);
     pass.lines.back().share = fair_.Share(queue);
   }
   const bool may_grow = std::exchange(may_grow_, false);
   if (pass.lines.empty() && elastic_.empty()) return;
-  if (maybe_strays_) FindStrays(pass);
+  FindStrays(pass);
   ServeClaims(pass);
   // A queue full of jobs that wait for workers is gone through by the passes of the clock only.
   const int stuck_limit = may_grow ? std::numeric_limits<int>::max() : kStuckJobs;
   while ((pass.line = pass.Next()) != nullptr && pass.behind < options_.backfill_depth &&
          pass.stuck_jobs < stuck_limit && pass.considered < 10 * options_.backfill_depth) {
     pass.considered += pass.head != nullptr;
-    Job& job = **pass.line->next++;  // a start takes it out of the queue
-    Consider(job, pass);
+    const JobQueue::Entry entry = *pass.line->next.get();
+    pass.line->next.Advance();
+    if (!pass.MayGoBy(entry)) Consider(*entry.job, pass);
   }
   pass.served_all = pass.line == nullptr;
   // What elastic gangs take beyond their minimum must not delay the head either.
@@ -180,13 +189,17 @@ void Scheduler::SchedulePass() {
 }
 
 void Scheduler::FindStrays(Pass& pass) {
-  maybe_strays_ = false;
-  for (const auto& [name, worker] : workers_) {
-    for (const auto& [slot, use] : worker.uses) {
-      if (!use.stray) continue;
-      maybe_strays_ = true;
-      if (worker.connected) pass.ending.insert({use.job, name});
+  for (auto it = maybe_strays_.begin(); it != maybe_strays_.end();) {
+    const auto worker = workers_.find(*it);
+    bool has = false;
+    if (worker != workers_.end()) {
+      for (const auto& [slot, use] : worker->second.uses) {
+        if (!use.stray) continue;
+        has = true;
+        if (worker->second.connected) pass.ending.insert({use.job, *it});
+      }
     }
+    it = has ? std::next(it) : maybe_strays_.erase(it);
   }
 }
 
@@ -216,8 +229,8 @@ bool Scheduler::ServeClaim(Job& job, Pass& pass) {
   SlotPool cleared = pass.open;
   bool waits = pass.ending.count(job.id) > 0;
   int gpus = line.claimed_gpus, jobs = line.claimed_jobs;
-  for (const auto& [other, victim] : active_) {
-    if (victim->state != JobState::kPreempting || victim->preempted_by != job.id) continue;
+  for (const auto& [other, victim] : preempting_) {
+    if (victim->preempted_by != job.id) continue;
     for (SlotId slot : SlotsOf(*victim, pass.open)) cleared.Give(slot);
     waits = true;
     if (&fair_.Of(victim->spec) != line.queue) continue;
@@ -236,7 +249,7 @@ bool Scheduler::ServeClaim(Job& job, Pass& pass) {
     ++line.claimed_jobs;
     return true;
   }
-  if (line.next != line.queue->waiting.end() && *line.next == &job) ++line.next;
+  line.next.Pass(&job);
   Start(job, placement.ranks, "on slots that were cleared for it", true, pass);
   line.share = fair_.Share(*line.queue);
   return true;
@@ -266,10 +279,7 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   }
   if (pass.head != nullptr && !line.first && pass.KnownNotToFit(request)) return;
   if (pass.head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservation(pass);
-  const bool known_not_to_fit =
-      !line.first &&
-      std::any_of(pass.failed.begin(), pass.failed.end(),
-                  [&request](const PlacementRequest& failed) { return NoEasier(failed, request); });
+  const bool known_not_to_fit = !line.first && Pass::Fails(request, pass.failed);
   const bool fills_hole = pass.head != nullptr &&
                           pass.reservation.start != absl::InfiniteDuration() &&
                           time_.now() + Remaining(job) <= pass.reservation.start;
@@ -283,8 +293,8 @@ void Scheduler::Consider(Job& job, Pass& pass) {
     if (pass.stuck.size() < kStuckKinds) pass.stuck.emplace_back(request, why);
     return SetWaitReason(job, std::move(why));
   }
-  pass.failed.push_back(request);
-  if (placement.answer != Placement::Answer::kFit) pass.failed_open.push_back(request);
+  Pass::NoteFailed(request, pass.failed);
+  if (placement.answer != Placement::Answer::kFit) Pass::NoteFailed(request, pass.failed_open);
   if (std::exchange(line.first, false) && TryPreempt(job, request, pass)) return;
   if (pass.head == nullptr) {
     BecomeHead(job, request, pass);

@@ -21,8 +21,9 @@ inline bool NoEasier(const PlacementRequest& failed, const PlacementRequest& oth
 struct Scheduler::Pass {
   // The rest of one queue.
   struct Line {
-    Queue* queue = nullptr;
-    JobQueue::Set::const_iterator next;
+    explicit Line(Queue& of) : queue(&of), next(of.waiting) {}
+    Queue* queue;
+    JobQueue::Cursor next;
     bool first = true;  // no job before it waits for slots
     bool closed = false;
     double share = 0;                        // kept: it changes only with a start
@@ -35,7 +36,8 @@ struct Scheduler::Pass {
   bool reserved = false;    // for the head
   Reservation reservation;  // start infinite until then
   std::vector<Line> lines;
-  Line* line = nullptr;                       // of the job under consideration
+  Line* line = nullptr;                                // of the job under consideration
+  LimitAnswer::Kind limits = LimitAnswer::Kind::kOwn;  // of its queue for it
   std::vector<PlacementRequest> failed;       // did not fit into `shut`, which only shrinks
   std::vector<PlacementRequest> failed_open;  // nor into `open`
   std::map<JobId, WorkerId> ending;  // jobs whose given-up ranks an agent in contact is ending
@@ -69,9 +71,23 @@ struct Scheduler::Pass {
     }
   }
   bool KnownNotToFit(const PlacementRequest& request) const {
-    return request.ranks > open.usable_total() ||
-           std::any_of(failed_open.begin(), failed_open.end(),
+    return request.ranks > open.usable_total() || Fails(request, failed_open);
+  }
+  // Whether it cannot fit where one of `failed` did not.
+  static bool Fails(const PlacementRequest& request, const std::vector<PlacementRequest>& failed) {
+    return std::any_of(failed.begin(), failed.end(),
                        [&request](const PlacementRequest& f) { return NoEasier(f, request); });
+  }
+  // A list of the easiest of each kind says the same as one of all.
+  static void NoteFailed(const PlacementRequest& request, std::vector<PlacementRequest>& failed) {
+    if (!Fails(request, failed)) failed.push_back(request);
+  }
+  // Whether nothing comes of looking at the job, whose line it is: it waits for more slots than are
+  // free, and there is nothing else to be said of it.
+  bool MayGoBy(const JobQueue::Entry& entry) const {
+    return head != nullptr && !line->first && entry.gpus > open.usable_total() && ending.empty() &&
+           stuck.empty() &&
+           (limits == LimitAnswer::Kind::kOwn || limits == LimitAnswer::Kind::kBorrows);
   }
   const std::string* WhyStuck(const PlacementRequest& request) const {
     for (const auto& [known, why] : stuck) {
@@ -90,13 +106,15 @@ struct Scheduler::Pass {
     Line* best = nullptr;
     std::pair<bool, double> best_key;
     for (Line& line : lines) {
-      if (line.closed || line.next == line.queue->waiting.end()) continue;
+      const JobQueue::Entry* next = line.closed ? nullptr : line.next.get();
+      if (next == nullptr) continue;
       if (!line.first && shut.usable_total() == 0 && open.usable_total() == 0) continue;
-      const LimitAnswer limits =
-          CheckLimits(*line.queue, (*line.next)->spec.gpus, line.claimed_gpus, line.claimed_jobs);
-      const std::pair<bool, double> key(limits.kind != LimitAnswer::Kind::kOwn, line.share);
+      const LimitAnswer answer =
+          CheckLimits(*line.queue, next->gpus, line.claimed_gpus, line.claimed_jobs);
+      const std::pair<bool, double> key(answer.kind != LimitAnswer::Kind::kOwn, line.share);
       if (best != nullptr && !(key < best_key)) continue;
       best = &line;
+      limits = answer.kind;
       best_key = key;
     }
     return best;

@@ -28,7 +28,9 @@ bool HasFailedRank(const Attempt& attempt) {
   });
 }
 
-std::vector<Job*> Values(const std::map<int64_t, Job*>& jobs) {
+// To go over them while they change.
+template <typename Jobs>
+std::vector<Job*> Values(const Jobs& jobs) {
   std::vector<Job*> values;
   values.reserve(jobs.size());
   for (const auto& [sequence, job] : jobs) values.push_back(job);
@@ -39,7 +41,9 @@ std::vector<Job*> Values(const std::map<int64_t, Job*>& jobs) {
 
 void Scheduler::On(const TickEvent&) {
   DeleteExpired();
-  rebuilds_ = 0;
+  rebuilds_ = hellos_ = 0;
+  schedule_ = std::exchange(hellos_wait_, false) || schedule_;
+  std::map<int64_t, Job*> may_be_headless;
   const SchedulerTime::Advance advance = time_.Tick(now_.steady);
   for (auto& [name, worker] : workers_) {
     const bool was_expired = time_.LeaseExpired(worker.silence);
@@ -50,12 +54,15 @@ void Scheduler::On(const TickEvent&) {
     }
     if (was_expired != time_.LeaseExpired(worker.silence)) {
       schedule_ = true;
-      pool_stale_ = true;
+      RefreshSlots(worker);
       effects_.workers_changed = true;
+      may_be_headless.merge(JobsOn(worker));
     }
   }
   if (advance.paused) Note("the coordinator was away; every lease begins anew");
-  UpdateHeadless();
+  // Silent ranks of the headless may have been given up since.
+  may_be_headless.insert(headless_.begin(), headless_.end());
+  for (auto& [sequence, job] : may_be_headless) UpdateHeadless(*job);
   GiveUpSilentRanks();
   CountRunTime(advance.elapsed);
   fair_.Advance(advance.elapsed);
@@ -77,18 +84,31 @@ void Scheduler::On(const TickEvent&) {
   }
 }
 
-void Scheduler::UpdateHeadless() {
-  for (auto& [sequence, job] : active_) {
-    if (!HoldsSlots(job->state)) continue;
-    const auto& ranks = job->attempt->ranks;
-    const bool headless = std::any_of(ranks.begin(), ranks.end(), [this](const Rank& rank) {
-      return rank.phase != RankPhase::kExited &&
-             time_.LeaseExpired(workers_.at(rank.worker).silence);
-    });
-    if (headless == job->headless) continue;
-    job->headless = headless;
-    Changed(job->id);
+// Whose ranks hold slots there, by sequence.
+std::map<int64_t, Job*> Scheduler::JobsOn(const Worker& worker) const {
+  std::map<int64_t, Job*> jobs;
+  for (const auto& [slot, use] : worker.uses) {
+    if (use.stray) continue;
+    Job* job = jobs_.at(use.job).get();
+    jobs[job->sequence] = job;
   }
+  return jobs;
+}
+
+void Scheduler::UpdateHeadless(Job& job) {
+  if (!HoldsSlots(job.state)) return;
+  const auto& ranks = job.attempt->ranks;
+  const bool headless = std::any_of(ranks.begin(), ranks.end(), [this](const Rank& rank) {
+    return rank.phase != RankPhase::kExited && time_.LeaseExpired(workers_.at(rank.worker).silence);
+  });
+  if (headless == job.headless) return;
+  job.headless = headless;
+  if (headless) {
+    headless_[job.sequence] = &job;
+  } else {
+    headless_.erase(job.sequence);
+  }
+  Changed(job.id);
 }
 
 // Silence alone never ends a rank, with two exceptions: the agent's own max_headless has surely run
@@ -96,14 +116,15 @@ void Scheduler::UpdateHeadless() {
 // and can write nothing that matters. The second one waits while most agents are silent: then the
 // fault is more likely here. A cancel or a pause always waits.
 void Scheduler::GiveUpSilentRanks() {
+  if (headless_.empty()) return;
   size_t known = 0, silent = 0;
   for (const auto& [name, worker] : workers_) {
     if (worker.declared_dead || worker.silence > kCountSilentFor) continue;
     ++known;
     if (time_.LeaseExpired(worker.silence)) ++silent;
   }
-  for (Job* job : Values(active_)) {
-    if (!HoldsSlots(job->state) || !job->headless) continue;
+  for (Job* job : Values(headless_)) {
+    if (!job->headless) continue;
     Attempt& attempt = *job->attempt;
     const bool stops = job->state == JobState::kFinishing || job->state == JobState::kPreempting;
     const bool failed = stops && attempt.stop == StopKind::kKill && HasFailedRank(attempt) &&
@@ -343,6 +364,7 @@ absl::Status Scheduler::LoadJob(Job stored) {
   if (HoldsSlots(job.state)) {
     fair_.OnStart(job.spec, job.attempt->slot_kind, RanksOf(job));
     if (IsElastic(job.spec)) elastic_[job.sequence] = &job;
+    if (job.state == JobState::kPreempting) preempting_[job.sequence] = &job;
   }
   UpdateExpectedEnd(job);
   if (HoldsSlots(job.state) || job.state == JobState::kRetrying) active_[job.sequence] = &job;

@@ -106,6 +106,7 @@ absl::StatusOr<std::string> Scheduler::Why(const JobId& id) const {
 // and the members that it must hold.
 void Scheduler::CheckInvariants() const {
   size_t unfinished = 0, claims = 0, elastic = 0, active = 0, queued = 0, ranks = 0;
+  size_t preempting = 0, headless = 0;
   std::map<const Queue*, int> held_gpus, held_jobs;
   std::map<std::string, size_t> unfinished_of;
   for (const auto& [sequence, job] : by_sequence_) {
@@ -119,6 +120,8 @@ void Scheduler::CheckInvariants() const {
     active += HoldsSlots(job->state) || job->state == JobState::kRetrying;
     if (!HoldsSlots(job->state)) continue;
     elastic += IsElastic(job->spec);
+    preempting += job->state == JobState::kPreempting;
+    headless += job->headless;
     const Queue* queue = fair_.Find(QueueNameOf(job->spec));
     held_gpus[queue] += RanksOf(*job);
     ++held_jobs[queue];
@@ -127,6 +130,7 @@ void Scheduler::CheckInvariants() const {
   LL_CHECK(jobs_.size() == by_sequence_.size());
   LL_CHECK(unfinished_ == unfinished && fair_.waiting() == queued);
   LL_CHECK(unfinished_of_ == unfinished_of);
+  LL_CHECK(preempting_.size() == preempting && headless_.size() == headless);
   LL_CHECK(claimants_.size() == claims && elastic_.size() == elastic && active_.size() == active);
   for (const auto& [name, queue] : fair_.queues())
     LL_CHECK(queue.gpus == held_gpus[&queue] && queue.jobs == held_jobs[&queue]);
@@ -154,6 +158,8 @@ void Scheduler::CheckJob(const Job& job) const {
   LL_CHECK(!job.claims || claimants_.count(job.id) > 0);
   const bool active = HoldsSlots(job.state) || job.state == JobState::kRetrying;
   LL_CHECK(!active || active_.count(job.sequence) > 0);
+  LL_CHECK(job.state != JobState::kPreempting || preempting_.count(job.sequence) > 0);
+  LL_CHECK(!job.headless || headless_.count(job.sequence) > 0);
   LL_CHECK(!HoldsSlots(job.state) || !IsElastic(job.spec) || elastic_.count(job.sequence) > 0);
   LL_CHECK(job.state != JobState::kBlocked || !job.waiting_for.empty());
   LL_CHECK(job.state != JobState::kQueued || job.waiting_for.empty());
@@ -172,7 +178,9 @@ size_t Scheduler::CheckGang(const Job& job) const {
     const Rank& rank = job.attempt->ranks[i];
     if (rank.phase == RankPhase::kExited) continue;
     ++running;
-    const SlotUse& use = workers_.at(rank.worker).uses.at(rank.slot);
+    const Worker& worker = workers_.at(rank.worker);
+    const SlotUse& use = worker.uses.at(rank.slot);
+    LL_CHECK(job.headless || !time_.LeaseExpired(worker.silence));
     LL_CHECK(use.job == job.id && use.epoch == job.epoch && use.rank == static_cast<int>(i) &&
              !use.stray);
   }
@@ -188,6 +196,7 @@ void Scheduler::CheckWorkers(size_t running_ranks) const {
     if (!worker.declared_dead) slots += worker.slots.size();
   }
   LL_CHECK(held == running_ranks);
+  if (pool_stale_) return;  // until the next tick
   LL_CHECK(pool_.size() == slots);
   const Worker* worker = nullptr;
   bool available = false;

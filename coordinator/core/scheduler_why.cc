@@ -27,7 +27,8 @@ std::vector<const Job*> Scheduler::AheadOf(const Job& job, size_t limit) const {
   std::vector<const Job*> ahead;
   for (const auto& [name, queue] : fair_.queues()) {
     if (&queue != own && fair_.Share(queue) >= share) continue;
-    for (const Job* other : queue.waiting) {
+    for (const JobQueue::Entry& entry : queue.waiting) {
+      const Job* other = entry.job;
       if (other == &job || ahead.size() > limit) break;
       const Placement placement = Place(RequestOf(*other), pool_);
       const bool stuck = placement.answer == Placement::Answer::kInfeasible ||
@@ -47,9 +48,8 @@ absl::Duration Scheduler::PredictStart(const Job& job, const std::vector<const J
                                        double factor, const Job** last) const {
   SlotPool pool = pool_;
   std::vector<ExpectedEnd> ends;
-  for (const auto& [end, sequence] : ends_) {
-    const Job* running = by_sequence_.at(sequence);
-    const absl::Duration left = std::max(end - time_.now(), absl::ZeroDuration()) * factor;
+  for (const auto& [end, running] : ends_) {
+    const absl::Duration left = std::max(end.first - time_.now(), absl::ZeroDuration()) * factor;
     ends.push_back({time_.now() + left, running, SlotsOf(*running, pool)});
   }
   absl::Duration start = time_.now();

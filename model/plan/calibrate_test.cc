@@ -74,6 +74,16 @@ TEST_F(CalibrateTest, MeasuresOnceAndKeepsIt) {
   EXPECT_EQ(got.reason, "asked for");
 }
 
+TEST_F(CalibrateTest, NeverNowTakesWhatIsKeptHoweverOld) {
+  Trainer(Json("cpu", ThisHost(), "2026-11-22T11:59:00Z", 3e11));
+  options_.never_now = true;
+  EXPECT_EQ(Do().status().code(), absl::StatusCode::kNotFound);
+  Keep("kept.json", Json("cpu", ThisHost(), "2001-01-01T00:00:00Z", 1e11));
+  LL_ASSERT_OK_AND_ASSIGN(const CalibrateResult got, Do());
+  EXPECT_EQ(got.calibration.gemm, 1e11);
+  EXPECT_EQ(Runs(), "");
+}
+
 TEST_F(CalibrateTest, MeasuresAgainWhatIsStale) {
   Trainer(Json("cpu", ThisHost(), "2026-11-22T11:59:00Z", 3e11));
   const std::tuple<std::string, std::string, const char*> kCases[] = {

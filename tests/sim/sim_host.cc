@@ -231,11 +231,27 @@ void SimHost::TickEverySecond(uint64_t life) {
   world_.After(absl::Seconds(1), [this, life] { TickEverySecond(life); });
 }
 
+// What is not acknowledged is kept and repeated at every contact. Longer than any stall of the
+// coordinator or its disk within one session it was forgotten.
+void SimHost::CheckAcknowledged() {
+  const bool waits = agent_->welcomed() && agent_->UnacknowledgedReports() > 0;
+  if (!waits || unacknowledged_in_ != session_) {
+    unacknowledged_in_ = session_;
+    unacknowledged_since_ = waits ? world_.now() : absl::InfiniteDuration();
+    return;
+  }
+  unacknowledged_since_ = std::min(unacknowledged_since_, world_.now());
+  if (world_.now() - unacknowledged_since_ < absl::Minutes(2)) return;
+  world_.Violation(absl::StrCat("a report of ", name_.value(), " is not acknowledged"));
+  unacknowledged_since_ = world_.now();
+}
+
 void SimHost::Tick() {
   if (!running()) return;
   agent_->Tick();
   if (world_.now() - last_word_ > kMaxHeadless + kTickSlack && !busy_slots_.empty())
     world_.Violation(absl::StrCat(name_.value(), " trains on past max_headless"));
+  CheckAcknowledged();
   if (!agent_->ShutdownDone()) return;
   world_.Trace(absl::StrCat("agent ", name_.value(), " has ended"));
   agent_ = nullptr;

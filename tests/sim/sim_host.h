@@ -73,6 +73,7 @@ class SimHost : public Host, public Link, public Clock {
   void TickEverySecond(uint64_t life);
   void Tick();
   void CheckWelcome(const v1::Welcome& welcome);
+  void CheckAcknowledged();
 
   World& world_;
   Training& training_;
@@ -87,6 +88,9 @@ class SimHost : public Host, public Link, public Clock {
   uint64_t life_ = 0;             // counts processes
   uint64_t session_ = 0;
   absl::Duration last_word_ = absl::ZeroDuration();  // of the coordinator
+  // Since when, in which session, some report was never acknowledged.
+  absl::Duration unacknowledged_since_ = absl::InfiniteDuration();
+  uint64_t unacknowledged_in_ = 0;
   bool woken_ = false;
 };
 

@@ -40,6 +40,8 @@ void RunSeeds(uint64_t first, uint64_t last, const std::function<SimOptions(uint
   for (uint64_t i = 0; i < Env("LL_SIM_THREADS", cores); ++i) {
     threads.emplace_back([&] {
       for (uint64_t seed = next++; seed <= last; seed = next++) {
+        // Who stops at the first failure wants to know the seed of an abort, too.
+        if (Env("LL_SIM_STOP", 0) != 0) std::fprintf(stderr, "seed %d\n", static_cast<int>(seed));
         const SimResult result = Simulate(options(seed));
         const std::lock_guard lock(mutex);
         each(seed, result);
@@ -56,7 +58,7 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
                  last = only != 0 ? only : Env("LL_SIM_SEEDS", 200);
   SimResult sum;
   int sqlite_seeds = 0;
-  int64_t fewest_events = INT64_MAX;
+  int64_t fewest_events = INT64_MAX, most_actions = 0;
   RunSeeds(
       first, last,
       [&](uint64_t seed) {
@@ -76,6 +78,7 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
         sum.steps += result.steps;
         sqlite_seeds += result.sqlite;
         fewest_events = std::min(fewest_events, result.steps);
+        most_actions = std::max(most_actions, result.actions);
         EXPECT_GE(result.agents, 20);
         EXPECT_GE(result.jobs_acked, 50);
         for (const auto& [fault, count] : result.faults) sum.faults[fault] += count;
@@ -85,11 +88,11 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
   std::printf(
       "seeds %d-%d, %d of them on SQLite: %d jobs (%d succeeded, %d failed, %d cancelled), %d "
       "attempts, %d preemptions, "
-      "%lld checkpoints, %lld events, at least %lld a seed\n",
+      "%lld checkpoints, %lld events, at least %lld a seed; at most %lld actions of all parties\n",
       static_cast<int>(first), static_cast<int>(last), sqlite_seeds, sum.jobs_acked, sum.succeeded,
       sum.failed, sum.cancelled, sum.attempts, sum.preemptions,
       static_cast<long long>(sum.checkpoints), static_cast<long long>(sum.steps),
-      static_cast<long long>(fewest_events));
+      static_cast<long long>(fewest_events), static_cast<long long>(most_actions));
   for (const auto& [fault, count] : sum.faults)
     std::printf("  %-50s %9lld\n", fault.c_str(), static_cast<long long>(count));
   for (const auto& [wish, count] : sum.wishes)

@@ -165,6 +165,7 @@ SimResult Simulation::Run() {
   world_.RunUntil(world_.now() + absl::Minutes(6), [] { return false; });
   CheckEnd();
   result_.checkpoints = training_.checkpoints_written();
+  result_.actions = static_cast<int64_t>(world_.ran());
   result_.faults = world_.faults;
   result_.sqlite = storage_.sqlite();
   result_.violations = world_.violations;

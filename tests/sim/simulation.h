@@ -49,6 +49,7 @@ struct SimResult {
   bool sqlite = false;
   int64_t checkpoints = 0;
   int64_t steps = 0;                      // events that the scheduler decided
+  int64_t actions = 0;                    // of the whole simulated world
   std::map<std::string, int64_t> faults;  // kind → how often it struck
   std::map<std::string, int64_t> wishes;  // kind → how often it came true
   std::map<std::pair<JobState, JobState>, int64_t> transitions;  // how often a job took the way

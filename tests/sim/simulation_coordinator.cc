@@ -324,22 +324,37 @@ void Simulation::CheckPromise(const Job& started) {
   }
 }
 
-// A gang does not flap: it grows only when its size has been the same for a while. Both changes are
-// seen when they are committed, and the first one's commit may have taken longer.
+// A gang does not flap: it grows only when its size has been the same for a while. The scheduler's
+// own time stands still between two ticks, so a change that an event in between brings counts from
+// the tick before it, and a growth, which a tick brings, may come early by what the next tick adds.
 void Simulation::NoteResize(const Job& durable) {
   auto [known, first] = resizes_.try_emplace(durable.id, 0, -absl::InfiniteDuration());
   auto& [count, when] = known->second;
   if (durable.resizes == count) return;
   const bool grows = durable.resize_to > RanksOf(durable);
-  constexpr absl::Duration kLongestCommit = absl::Seconds(5);
-  if (grows && world_.now() - when < kResizeInterval - kLongestCommit)
+  if (grows && world_.now() - when < kResizeInterval - SchedulerTime::kMaxTickStep)
     world_.Violation(absl::StrCat(durable.id.value(), " grows ",
                                   absl::FormatDuration(world_.now() - when), " after a change"));
   known->second = {durable.resizes, world_.now()};
 }
 
+// Of the newest attempt: those of earlier ones are acknowledged so that their agents forget them.
+void Simulation::NoteAcknowledged(const WorkerId& worker, const ReportAckOrder& ack) {
+  const Job* job = scheduler()->Find(ack.job);
+  const auto told = reported_.find({worker, ack.job.value(), ack.epoch});
+  if (job == nullptr || job->epoch != ack.epoch || told == reported_.end()) return;
+  auto& steps = told->second;
+  int64_t& newest = acknowledged_[ack.job][ack.epoch];
+  while (!steps.empty() && steps.begin()->first <= ack.sequence) {
+    newest = std::max(newest, steps.begin()->second);
+    steps.erase(steps.begin());
+  }
+}
+
 // What an order promises, checked when it leaves.
 void Simulation::CheckSend(const ll::Send& send) {
+  if (const auto* ack = std::get_if<ReportAckOrder>(&send.order))
+    NoteAcknowledged(send.worker, *ack);
   if (const auto* release = std::get_if<ReleaseGangOrder>(&send.order)) {
     for (const auto& [epoch, host] : training_.Living(release->job)) {
       if (epoch == release->epoch && host == send.worker.value())
@@ -357,6 +372,11 @@ void Simulation::CheckSend(const ll::Send& send) {
       absl::StrCat("start ", start->job.value(), "/", start->epoch, " at ", send.worker.value()));
   auto durable = durable_checkpoint_.find(start->job);
   const int64_t from = start->resume_from.has_value() ? start->resume_from->step : 0;
+  for (const auto& [epoch, step] : acknowledged_[start->job]) {
+    if (epoch < start->epoch && from < step && options_.bug == Bug::kNone)
+      world_.Violation(absl::StrCat(start->job.value(), " resumes from step ", from,
+                                    ", acknowledged was ", step, " of epoch ", epoch));
+  }
   if (durable != durable_checkpoint_.end() && from < durable->second &&
       options_.bug == Bug::kNone) {
     const Job* job = scheduler()->Find(start->job);

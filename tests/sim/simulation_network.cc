@@ -59,6 +59,10 @@ void Simulation::Arrived(uint64_t id, const v1::AgentMessage& message) {
   } else if (message.has_report()) {
     auto event = ReportFromProto(message.report(), worker, id);
     if (!event.ok()) return world_.Violation(absl::StrCat("report: ", event.status().ToString()));
+    const v1::Report& report = message.report();
+    if (report.has_checkpoint())
+      reported_[{worker, report.job_id(), report.epoch()}][report.sequence()] =
+          report.checkpoint().step();
     GiveOfAgent(*std::move(event));
   } else if (message.has_telemetry()) {
     TakeTelemetry(id, message.telemetry());

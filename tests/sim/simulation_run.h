@@ -119,6 +119,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void Sleep(absl::Duration) override {}
 
   void CheckSend(const ll::Send& send);
+  void NoteAcknowledged(const WorkerId& worker, const ReportAckOrder& ack);
   void CheckTransition(const PutTransition& put);
   void CheckStart(const Job& job);
   void CheckLimitsOf(const Job& started);
@@ -195,6 +196,10 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   std::map<JobId, JobState> states_;  // as decided; a crash takes back what was not durable
   std::map<JobId, int64_t> durable_checkpoint_, durable_epoch_, ordered_epoch_;
   std::set<JobId> refused_;  // by a full disk: must not be there
+  // Checkpoints by what agents said: of worker, job and epoch by the report's number, until it is
+  // acknowledged; then the newest of each job and epoch.
+  std::map<std::tuple<WorkerId, std::string, int64_t>, std::map<int64_t, int64_t>> reported_;
+  std::map<JobId, std::map<int64_t, int64_t>> acknowledged_;
   std::vector<QueueRecord> queues_;
   std::map<JobId, JobId> preempted_by_;                      // newest preemptor
   std::map<JobId, std::pair<int, absl::Duration>> resizes_;  // durable: how many, the newest's time

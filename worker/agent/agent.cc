@@ -392,16 +392,20 @@ void Agent::TickGangs(absl::Duration now) {
   }
 }
 
+int64_t Agent::UnacknowledgedReports() const {
+  int64_t count = 0;
+  for (const auto& [key, gang] : gangs_) count += gang->UnacknowledgedReports();
+  return count;
+}
+
 void Agent::UpdateMetrics(absl::Duration now) {
   int running = 0, busy = 0;
-  int64_t unacknowledged = 0;
   for (const auto& [key, gang] : gangs_) {
     running += gang->running();
     busy += static_cast<int>(gang->BusySlots().size());
-    unacknowledged += gang->UnacknowledgedReports();
   }
   metrics_.SetWorker(welcomed_, !welcomed_ && lease_.Expired(now), running, busy,
-                     static_cast<int>(options_.slots.size()), unacknowledged);
+                     static_cast<int>(options_.slots.size()), UnacknowledgedReports());
   if (!options_.gpu_slots) return;
   std::vector<AgentMetrics::GpuRank> ranks;
   for (const auto& [key, gang] : gangs_) {

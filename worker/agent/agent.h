@@ -88,6 +88,8 @@ class Agent {
   bool welcomed() const { return welcomed_; }
   bool ever_welcomed() const { return ever_welcomed_; }
   bool shutting_down() const { return shutting_down_; }
+  // Reports of all gangs that the coordinator has not acknowledged.
+  int64_t UnacknowledgedReports() const;
 
  private:
   static constexpr absl::Duration kWelcomeDeadline = absl::Seconds(10);
