@@ -20,7 +20,9 @@ constexpr int64_t kNow = 1'700'000'600;
 // LL_UPDATE_GOLDEN=1 rewrites the file.
 void ExpectGolden(const std::string& name, const std::string& text) {
   const std::string path = "tests/cli/golden/" + name;
-  if (std::getenv("LL_UPDATE_GOLDEN") != nullptr) LL_ASSERT_OK(WriteFileAtomic(path, text));
+  if (std::getenv("LL_UPDATE_GOLDEN") != nullptr) {
+    LL_ASSERT_OK(WriteFileAtomic(path, text));
+  }
   LL_ASSERT_OK_AND_ASSIGN(const std::string golden, ReadFile(path));
   EXPECT_EQ(text, golden) << path << " (LL_UPDATE_GOLDEN=1 rewrites it)";
 }

@@ -48,7 +48,7 @@ std::vector<double> Ticks(double low, double high, int count) {
   const double step = power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
   std::vector<double> ticks;
   for (double i = std::ceil(low / step); i * step <= high + step * 1e-9; ++i)
-    ticks.push_back(i * step);
+    ticks.push_back(i * step + 0.0);  // no -0
   return ticks;
 }
 

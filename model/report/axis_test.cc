@@ -35,6 +35,7 @@ TEST(AxisTest, TicksAreRound) {
   EXPECT_THAT(Ticks(0, 10, 5), ElementsAre(0, 2, 4, 6, 8, 10));
   EXPECT_THAT(Ticks(0.9, 3.1, 4), ElementsAre(1, 2, 3));
   EXPECT_THAT(Ticks(5, 5, 4), ElementsAre(5));
+  EXPECT_FALSE(std::signbit(Ticks(-0.4, 2, 2)[0])) << "-0 is not what people read";
 }
 
 TEST(AxisTest, NumbersAreShort) {

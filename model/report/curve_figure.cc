@@ -15,7 +15,8 @@ using CurvePoint = std::pair<double, double>;
 
 constexpr int kPanelWidth = 580, kPanelHeight = 330, kPanelsARow = 2, kMargin = 20;
 constexpr int kAxisLeft = 78, kAxisRight = 12, kAxisTop = 40, kAxisBottom = 52;
-constexpr int kTitleHeight = 44, kLegendHeight = 24, kLegendItem = 290;
+constexpr int kTitleHeight = 44, kLegendHeight = 24, kLegendLine = 34;
+constexpr double kCharacterWidth = 8;  // about, of a legend's text
 constexpr int kStretches = 300;
 constexpr char kTextColor[] = "#1a1a1a", kAxisColor[] = "#555555", kGridColor[] = "#dddddd";
 // Okabe and Ito's, the palest last.
@@ -129,12 +130,16 @@ class PanelLayout {
 // The names of the curves, as many a line as fit; returns the height it takes.
 double AddLegend(const std::vector<Curve>& curves, double top, Drawing& out) {
   if (curves.size() < 2) return 0;
-  const int a_line = (out.width - 2 * kMargin) / kLegendItem;
+  size_t longest = 0;
+  for (const Curve& curve : curves) longest = std::max(longest, curve.name.size());
+  const double item = kLegendLine + kCharacterWidth * static_cast<double>(longest) + kMargin;
+  const auto a_line = static_cast<size_t>(std::max(1.0, (out.width - 2 * kMargin) / item));
   for (size_t i = 0; i < curves.size(); ++i) {
-    const double x = kMargin + 8 + static_cast<double>(i % a_line) * kLegendItem;
+    const double x = kMargin + 8 + static_cast<double>(i % a_line) * item;
     const double y = top + static_cast<double>(i / a_line) * kLegendHeight;
     out.lines.push_back({{{x, y + 8}, {x + 26, y + 8}}, ColorOf(i), 3});
-    out.texts.push_back({x + 34, y + 12.5, curves[i].name, 13, kTextColor, TextAnchor::kStart});
+    out.texts.push_back(
+        {x + kLegendLine, y + 12.5, curves[i].name, 13, kTextColor, TextAnchor::kStart});
   }
   return static_cast<double>((curves.size() + a_line - 1) / a_line) * kLegendHeight;
 }
