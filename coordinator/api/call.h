@@ -6,6 +6,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -67,7 +68,12 @@ class UnaryCall {
   const absl::Status& refused() const { return caller_.status(); }
   const Caller& caller() const { return *caller_; }
   Access access() const { return caller_->access(); }
-  TenantLimits limits() const { return api_->tenants->Of(caller_->tenant); }
+  // Of the caller's tenant: the same throughout the call, although the file may change meanwhile.
+  // What is checked by one table and counted by another would be within neither.
+  const TenantLimits& limits() const {
+    if (!about_->limits) about_->limits = api_->tenants->Of(caller_->tenant);
+    return *about_->limits;
+  }
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
   // What the call changes, for the audit log: an id or a name.
   void SetObject(std::string object) const { about_->object = std::move(object); }
@@ -89,6 +95,7 @@ class UnaryCall {
  private:
   struct About {
     std::string object, request_id;
+    std::optional<TenantLimits> limits;  // once asked for
   };
   const ApiContext* api_;
   std::string method_;

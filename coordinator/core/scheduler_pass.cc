@@ -377,9 +377,11 @@ std::vector<VictimCandidate> Scheduler::VictimsFor(const Job& job, bool reclaim)
     if (other->state != JobState::kRunning || other->headless || other->id == job.preempted_by ||
         other->attempt->stop != StopKind::kNone)
       continue;
-    const absl::Duration least = other->spec.min_runtime.value_or(options_.min_runtime);
-    if (time_.now() - other->trains_since < least) continue;
     const bool same_queue = fair_.Find(QueueNameOf(other->spec)) == own;
+    absl::Duration least = other->spec.min_runtime.value_or(options_.min_runtime);
+    // A borrower cannot keep what is another's by asking for longer.
+    if (!same_queue) least = std::min(least, options_.min_runtime);
+    if (time_.now() - other->trains_since < least) continue;
     const bool yields =
         same_queue ? other->spec.priority < job.spec.priority : borrowers.count(other) > 0;
     if (yields) candidates.push_back({other, same_queue, RanksOf(*other), std::nullopt});
