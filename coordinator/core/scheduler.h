@@ -13,7 +13,8 @@
 //  distinct slots of one kind.
 //  3. Jobs in a state that holds slots, and no others, have an attempt that is not over.
 //  4. Job ids, sequences and (user, request id) are unique; epochs only rise.
-//  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time.
+//  5. BLOCKED: something is waited for; QUEUED: nothing is; ended jobs have a finish time and wait
+//  for nothing.
 //  6. The queues hold exactly the QUEUED jobs, in order, and count exactly the gangs that hold
 //  slots.
 //  7. The pool of slots says of each slot what the workers say (but when workers joined by the

@@ -115,5 +115,42 @@ TEST(SchedulePass, KeepsEveryReservationWhenForecastsHold) {
   EXPECT_GT(promises, 200);
 }
 
+// New workers by the hundred do not bring a new pool each: the next tick knows them all.
+TEST(SchedulePass, WorkersThatComeTogetherAreThereFromTheNextTickOn) {
+  constexpr int kWorkers = 100;
+  SchedulerOptions options;
+  options.shared_job_store = true;
+  Scheduler scheduler =
+      Scheduler::Recover({}, options, {absl::ZeroDuration(), absl::UnixEpoch()}).value();
+  const auto step = [&](const Event& event, int second) {
+    scheduler.Step(event, absl::Seconds(second), absl::UnixEpoch() + absl::Seconds(second));
+    scheduler.CheckInvariants();
+  };
+  SubmitEvent submit;
+  submit.job = JobId("all");
+  submit.spec.gpus = kWorkers;
+  submit.payload = std::make_shared<JobPayload>();
+  step(submit, 0);
+  for (int i = 0; i < kWorkers; ++i) {
+    AgentHelloEvent hello;
+    hello.session = i + 1;
+    hello.worker = WorkerId(absl::StrCat("w", i));
+    hello.incarnation = "1";
+    hello.slots.push_back({0, "cpu", 8});
+    step(hello, 0);
+  }
+  EXPECT_EQ(scheduler.Find(JobId("all"))->state, JobState::kQueued);
+  step(TickEvent{}, 1);
+  EXPECT_EQ(scheduler.Find(JobId("all"))->state, JobState::kStarting);
+  // Known ones that fall silent together and are heard again bring no new pool.
+  for (int second = 2; second < 40; ++second) step(TickEvent{}, second);
+  EXPECT_TRUE(scheduler.Find(JobId("all"))->headless);
+  for (int i = 0; i < kWorkers; ++i) {
+    EXPECT_TRUE(scheduler.Find(JobId("all"))->headless);
+    step(AgentHeardEvent{WorkerId(absl::StrCat("w", i)), static_cast<uint64_t>(i + 1)}, 40);
+  }
+  EXPECT_FALSE(scheduler.Find(JobId("all"))->headless);
+}
+
 }  // namespace
 }  // namespace ll

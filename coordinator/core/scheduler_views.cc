@@ -150,6 +150,7 @@ void Scheduler::CheckJob(const Job& job) const {
   LL_CHECK(!job.claims || job.state == JobState::kQueued);
   LL_CHECK(job.resize_to == 0 ||
            (IsElastic(job.spec) && (job.state == JobState::kPreempting || job.claims)));
+  LL_CHECK(!terminal || job.waiting_for.empty());
   if (terminal) return;
   LL_CHECK(Find(job.id) == &job);
   const Queue* queue = fair_.Find(QueueNameOf(job.spec));

@@ -137,7 +137,7 @@ def main():
         faults += by is None or error is not None
         by_simulator += seed != ""
         print(f"{name}: {'seed ' + seed + ': ' if seed else ''}{by or 'NOT NOTICED'}", flush=True)
-        rows[name] = (f"`{os.path.basename(file)}`", seed, by or "**not noticed**", datetime.date.today().isoformat())
+        rows[name] = (f"`{os.path.basename(file)}`", seed, by or f"**not noticed** within {a.seeds} seeds", datetime.date.today().isoformat())
         if a.table:
             write_table(a.table, rows, a.seeds)
     print(f"{total - faults} of {total} noticed, {by_simulator} of them by the simulator within {a.seeds} seeds")
@@ -157,7 +157,8 @@ def write_table(path, rows, seeds):
         f.write(f"""# One-line mistakes and what notices them
 
 The simulator with one mistake at a time in what it runs: the core, the driver's loop, the store, the agent. Its seeds are run in order, up to {seeds}; the first
-that fails is named, with what it said. {by_simulator} of {len(known)} are noticed by it. Made by [tests/mutants/run.py](../../tests/mutants/run.py):
+that fails is named, with what it said. {by_simulator} of {len(known)} are noticed by it, {len(MUTANTS) - len(known)} of the list in tests/mutants/mutants.py have not been made. Made by
+[tests/mutants/run.py](../../tests/mutants/run.py):
 
 <!-- not run: takes up to an hour -->
 ```
