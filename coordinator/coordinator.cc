@@ -30,6 +30,7 @@
 #include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
 #include "coordinator/store_access.h"
+#include "coordinator/tracker_feed.h"
 #include "coordinator/web/http.h"
 #include "coordinator/workers/hub.h"
 #include "coordinator/workers/session.h"
@@ -151,6 +152,7 @@ class RealCoordinator : public Coordinator {
         auto credentials,
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
     LL_RETURN_IF_ERROR(ReadRates());
+    LL_RETURN_IF_ERROR(SetUpTrackers());
     LL_ASSIGN_OR_RETURN(tenants_, Tenants::Open(options_.tenants, clock_));
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
@@ -193,11 +195,22 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(&telemetry_remover_);
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
+    if (trackers_ != nullptr) driver_->AddListener(trackers_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
       job_metrics_.OnNews(job, news);
       follow_->OnNews(job);
+      if (trackers_ != nullptr) trackers_->OnNews(job, news);
     });
+  }
+
+  absl::Status SetUpTrackers() {
+    if (!options_.trackers.any()) return absl::OkStatus();
+    LL_ASSIGN_OR_RETURN(auto trackers,
+                        MakeTrackers(options_.trackers, LL_VERSION, CurlTransport()));
+    trackers_ = std::make_unique<TrackerFeed>(std::move(trackers), TrackerQueue::Options(),
+                                              *metrics_.registry(), clock_);
+    return absl::OkStatus();
   }
 
   // What plans are made with besides the catalogue.
@@ -327,6 +340,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<Telemetry> telemetry_;
   TelemetryRemover telemetry_remover_{telemetry_};
   std::unique_ptr<FollowHub> follow_;
+  std::unique_ptr<TrackerFeed> trackers_;  // outlives the driver, which tells it
   std::unique_ptr<Driver> driver_;
   std::unique_ptr<RunJudge> run_judge_;
   std::unique_ptr<ForecastRecords> forecasts_;
