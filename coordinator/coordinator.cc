@@ -30,6 +30,7 @@
 #include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
 #include "coordinator/store_access.h"
+#include "coordinator/tracker_feed.h"
 #include "coordinator/web/http.h"
 #include "coordinator/webhooks/notifier.h"
 #include "coordinator/workers/hub.h"
@@ -154,6 +155,7 @@ class RealCoordinator : public Coordinator {
         auto credentials,
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
     LL_RETURN_IF_ERROR(ReadRates());
+    LL_RETURN_IF_ERROR(SetUpTrackers());
     LL_ASSIGN_OR_RETURN(tenants_, Tenants::Open(options_.tenants, clock_));
     LL_RETURN_IF_ERROR(SetUpWebhooks());
     WireUp();
@@ -198,10 +200,12 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
     if (notifier_ != nullptr) driver_->AddListener(notifier_.get());
+    if (trackers_ != nullptr) driver_->AddListener(trackers_.get());
     telemetry_->AddListener([this](const JobId& job, const TelemetryNews& news) {
       metrics_.OnNews(job, news);
       job_metrics_.OnNews(job, news);
       follow_->OnNews(job);
+      if (trackers_ != nullptr) trackers_->OnNews(job, news);
     });
   }
 
@@ -228,6 +232,15 @@ class RealCoordinator : public Coordinator {
           return driver_->serving() && (leadership == nullptr || leadership->leads());
         },
         *metrics_.registry());
+    return absl::OkStatus();
+  }
+
+  absl::Status SetUpTrackers() {
+    if (!options_.trackers.any()) return absl::OkStatus();
+    LL_ASSIGN_OR_RETURN(auto trackers,
+                        MakeTrackers(options_.trackers, LL_VERSION, CurlTransport()));
+    trackers_ = std::make_unique<TrackerFeed>(std::move(trackers), TrackerQueue::Options(),
+                                              *metrics_.registry(), clock_);
     return absl::OkStatus();
   }
 
@@ -364,6 +377,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<Telemetry> telemetry_;
   TelemetryRemover telemetry_remover_{telemetry_};
   std::unique_ptr<FollowHub> follow_;
+  std::unique_ptr<TrackerFeed> trackers_;  // outlives the driver, which tells it
   std::unique_ptr<Driver> driver_;
   std::unique_ptr<RunJudge> run_judge_;
   std::unique_ptr<ForecastRecords> forecasts_;

@@ -46,6 +46,20 @@ void AddSecurityFlags(CLI::App& app, CoordinatorOptions& o) {
       ->capture_default_str();
 }
 
+void AddTrackerFlags(CLI::App& app, TrackerOptions& o) {
+  app.add_option("--tensorboard-dir", o.tensorboard_dir,
+                 "Folder for TensorBoard event files of every job (docs/trackers.md)");
+  app.add_option("--mlflow", o.mlflow,
+                 "MLflow tracking server, http://HOST:PORT, that is told of every job");
+  app.add_option("--mlflow-experiment", o.mlflow_experiment, "Name of the experiment there")
+      ->capture_default_str();
+  app.add_option("--mlflow-headers", o.mlflow_headers,
+                 "File with headers for --mlflow, one NAME: VALUE a line, such as Authorization");
+  app.add_option("--otlp-endpoint", o.otlp_endpoint,
+                 "OpenTelemetry collector, http://HOST:4318, that gets a trace of every job");
+  app.add_option("--otlp-headers", o.otlp_headers, "As --mlflow-headers, for --otlp-endpoint");
+}
+
 absl::Status CheckOidc(const OidcOptions& oidc) {
   if (oidc.keys_file.empty()) {
     if (oidc.issuer.empty() && oidc.audience.empty()) return absl::OkStatus();
@@ -101,6 +115,7 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   app.add_option("--tls-client-ca", o.tls_client_ca,
                  "PEM CA; workers then need a certificate of it for ll://worker/NAME");
   AddSecurityFlags(app, o);
+  AddTrackerFlags(app, o.trackers);
   app.add_flag("--shared-job-store", o.shared_job_store,
                "All workers write to one job store, so any host can resume any checkpoint");
   app.add_option("--prices", o.prices,

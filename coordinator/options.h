@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "coordinator/api/jwt.h"
+#include "coordinator/tracker_options.h"
 
 namespace ll {
 
@@ -28,6 +29,7 @@ struct CoordinatorOptions {
   double grow_after_idle_seconds = 60, resize_interval_seconds = 1800, restart_cost_seconds = 120;
   double max_calls_per_second = 20'000;
   std::string log_level = "info";
+  TrackerOptions trackers;
   // With PostgreSQL only.
   double leader_lease_seconds = 2;
   std::string advertise;      // "HOST:PORT"; empty: what `listen` became

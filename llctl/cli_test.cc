@@ -243,6 +243,7 @@ TEST_F(CliTest, HelpIsAsInTheGoldenFiles) {
                                                           {"describe"},
                                                           {"top"},
                                                           {"plot"},
+                                                          {"export"},
                                                           {"man"},
                                                           {"checkpoints"},
                                                           {"verify"},

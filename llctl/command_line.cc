@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "llctl/examples.h"
+#include "llctl/export.h"
 #include "llctl/help_format.h"
 
 namespace ll {
@@ -22,13 +23,13 @@ CommandLine::CommandLine()
   app.get_formatter()->column_width(34);
   AddGlobalFlags();
   for (auto add :
-       {AddSubmitCommand,   AddPlanCommand,       AddListCommand,   AddTopCommand,
-        AddGetCommand,      AddDescribeCommand,   AddWatchCommand,  AddLogsCommand,
-        AddControlCommands, AddWhyCommand,        AddDoctorCommand, AddCheckpointsCommand,
-        AddPlotCommand,     AddVerifyCommand,     AddEvalCommand,   AddChatCommand,
-        AddMergeCommand,    AddWorkersCommand,    AddQueuesCommand, AddScheduleCommand,
-        AddModelsCommand,   AddDataCommand,       AddTokenCommand,  AddLoginCommands,
-        AddVersionCommand,  AddCompletionCommand, AddManCommand}) {
+       {AddSubmitCommand,   AddPlanCommand,     AddListCommand,       AddTopCommand,
+        AddGetCommand,      AddDescribeCommand, AddWatchCommand,      AddLogsCommand,
+        AddControlCommands, AddWhyCommand,      AddDoctorCommand,     AddCheckpointsCommand,
+        AddPlotCommand,     AddExportCommand,   AddVerifyCommand,     AddEvalCommand,
+        AddChatCommand,     AddMergeCommand,    AddWorkersCommand,    AddQueuesCommand,
+        AddScheduleCommand, AddModelsCommand,   AddDataCommand,       AddTokenCommand,
+        AddLoginCommands,   AddVersionCommand,  AddCompletionCommand, AddManCommand}) {
     add(app, chosen);
   }
   app.footer(kLlctlFooter);  // last: commands inherit the footer that is set when they are added

@@ -43,6 +43,7 @@ const std::vector<CommandExamples>& AllExamples() {
       {"plot",
        {"llctl plot " JOB " -o loss.png", "llctl plot " JOB " job-ba9876543210 -o both.svg",
         "llctl plot " JOB " -o -   # CSV"}},
+      {"export", {"llctl export " JOB " --tensorboard runs"}},
       {"top", {"llctl top", "llctl top --once"}},
       {"verify", {"llctl verify " JOB}},
       {"eval", {"llctl eval perplexity --job " JOB " --seq-len 32768"}},

@@ -120,6 +120,30 @@ TEST_F(CliTest, PlotWritesWhatTheEndingSays) {
   EXPECT_EQ(csv.out, StepsCsv({coordinator_.job}));
 }
 
+TEST_F(CliTest, ExportWritesAnEventFile) {
+  coordinator_.job = Trained(2);
+  coordinator_.job.mutable_submitted()->set_seconds(1'700'000'000);
+  v1::WatchResponse event;
+  (*event.mutable_event()->mutable_fields())["event"].set_string_value("eval");
+  (*event.mutable_event()->mutable_fields())["step"].set_number_value(2);
+  (*event.mutable_event()->mutable_fields())["perplexity"].set_number_value(9.5);
+  coordinator_.job.set_epoch(1);
+  coordinator_.watches = {{event}};
+  const Outcome run = Run({"export", "job-000000000001", "--tensorboard", folder_ + "/runs"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const std::string file =
+      folder_ + "/runs/job-000000000001/events.out.tfevents.1700000000.ll-export";
+  EXPECT_EQ(run.out, file + "\n");
+  LL_ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(file));
+  for (const char* text : {"brain.Event:2", "train/loss", "train/tokens_per_second",
+                           "eval/perplexity"})
+    EXPECT_THAT(bytes, HasSubstr(text));
+  EXPECT_EQ(Run({"export", "job-none", "--tensorboard", folder_}).code, kExitNotFound);
+  coordinator_.job.clear_steps();
+  coordinator_.watches.clear();
+  EXPECT_EQ(Run({"export", "job-000000000001", "--tensorboard", folder_}).code, kExitRefused);
+}
+
 TEST_F(CliTest, PlotRefuses) {
   const Outcome other = Run({"plot", "job-000000000001", "-o", "loss.gif"});
   EXPECT_EQ(other.code, kExitUsage);

@@ -12,6 +12,7 @@ LAYERS = [
     ("storage", {"storage", "base"}),  # object stores, torch-free
     ("proto", {"proto"}),
     ("rpc", {"rpc", "base", "proto"}),
+    ("tracker", {"tracker", "storage", "proto", "base"}),  # what other tools are told
     ("model/spec", {"model/spec", "base"}),
     ("model/plan", {"model/plan", "model/spec", "base"}),
     ("model/report", {"model/report", "base"}),
@@ -24,10 +25,10 @@ LAYERS = [
     ("coordinator/core", {"coordinator/core", "base"}),
     ("coordinator/store", {"coordinator/store", "coordinator/core", "base"}),
     ("coordinator/web", {"coordinator/web", "coordinator", "coordinator/core", "rpc", "proto", "base"} | TORCH_FREE_MODEL | REPORT),
-    ("coordinator", {"coordinator", "coordinator/web", "coordinator/core", "coordinator/store", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
+    ("coordinator", {"coordinator", "coordinator/web", "coordinator/core", "coordinator/store", "rpc", "proto", "base", "tracker", "storage"} | TORCH_FREE_MODEL),
     ("worker/agent", {"worker/agent", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/trainer", {"worker/trainer", "storage", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA | REPORT),
-    ("llctl", {"llctl", "rpc", "proto", "base", "model/data/cli"} | TORCH_FREE_MODEL | REPORT),
+    ("llctl", {"llctl", "rpc", "proto", "base", "tracker", "model/data/cli"} | TORCH_FREE_MODEL | REPORT),
 ]
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's
 # own copies of Protobuf and fmt clash with the distribution's.
