@@ -109,7 +109,7 @@ class SiteHandler : public CivetHandler {
       return true;
     }
     const mg_request_info* info = mg_get_request_info(connection);
-    HttpRequest request;
+    HttpQuestion request;
     request.method = info->request_method;
     request.path = info->local_uri == nullptr ? "" : info->local_uri;
     request.query = info->query_string == nullptr ? "" : info->query_string;

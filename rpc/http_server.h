@@ -22,7 +22,7 @@ struct HttpAnswer {
   std::vector<std::pair<std::string, std::string>> headers = {};  // without line breaks
 };
 
-struct HttpRequest {
+struct HttpQuestion {
   std::string method;                          // GET, HEAD or POST
   std::string path;                            // as sent, without the query
   std::string query;                           // as sent
@@ -34,7 +34,7 @@ class HttpServer {
  public:
   // Called on the server's threads, several at once.
   using Page = std::function<HttpAnswer()>;
-  using Site = std::function<HttpAnswer(const HttpRequest&)>;
+  using Site = std::function<HttpAnswer(const HttpQuestion&)>;
 
   // Headers that a site is told.
   static constexpr const char* kHeaders[] = {"Authorization", "Cookie", "If-None-Match"};

@@ -74,10 +74,10 @@ TEST_F(HttpServerTest, RefusesForeignPages) {
 }
 
 TEST(HttpSiteTest, IsGivenEveryOtherPath) {
-  HttpRequest seen;
+  HttpQuestion seen;
   auto server =
       HttpServer::Start("127.0.0.1:0", {{"/healthz", [] { return HttpAnswer{.body = "ok\n"}; }}},
-                        [&seen](const HttpRequest& request) {
+                        [&seen](const HttpQuestion& request) {
                           seen = request;
                           return HttpAnswer{.status = 303, .headers = {{"Location", "/jobs"}}};
                         });

@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const std::string& address
                       .body = WorkersDiscoveryJson(*driver.cluster_view(), host)};
   };
   return HttpServer::Start(address, std::move(pages),
-                           [&site](const HttpRequest& request) { return site.Serve(request); });
+                           [&site](const HttpQuestion& request) { return site.Serve(request); });
 }
 
 }  // namespace ll

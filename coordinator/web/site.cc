@@ -103,7 +103,7 @@ absl::StatusOr<Page> PageAt(const std::string& path, const PageRequest& request,
 Site::Site(const std::shared_ptr<grpc::Channel>& api, Clock& clock, Random& random)
     : client_(api), clock_(clock), sessions_(clock, random), charts_(clock) {}
 
-HttpAnswer Site::Serve(const HttpRequest& request) {
+HttpAnswer Site::Serve(const HttpQuestion& request) {
   HttpAnswer answer;
   if (request.method == "POST") {
     if (request.path == "/login") {
@@ -122,7 +122,7 @@ HttpAnswer Site::Serve(const HttpRequest& request) {
   return answer;
 }
 
-HttpAnswer Site::ServeAsset(const HttpRequest& request) const {
+HttpAnswer Site::ServeAsset(const HttpQuestion& request) const {
   HttpAnswer answer;
   if (request.path == "/ui/ll.css") {
     answer = {.type = "text/css; charset=utf-8", .body = std::string(kStyle)};
@@ -138,7 +138,7 @@ HttpAnswer Site::ServeAsset(const HttpRequest& request) const {
   return answer;
 }
 
-HttpAnswer Site::ServePage(const HttpRequest& request) {
+HttpAnswer Site::ServePage(const HttpQuestion& request) {
   const Query query = ParseQuery(request.query);
   const auto header = [&request](const char* name) {
     const auto found = request.headers.find(name);
@@ -172,7 +172,7 @@ HttpAnswer Site::ServePage(const HttpRequest& request) {
   return Render(ErrorPage(page.status()), HttpStatusOf(page.status()), true);
 }
 
-HttpAnswer Site::LogIn(const HttpRequest& request) {
+HttpAnswer Site::LogIn(const HttpQuestion& request) {
   const Query form = ParseQuery(request.body);
   const auto field = [&form](const char* name) {
     const auto found = form.find(name);
@@ -197,7 +197,7 @@ HttpAnswer Site::LogIn(const HttpRequest& request) {
   return answer;
 }
 
-HttpAnswer Site::LogOut(const HttpRequest& request) {
+HttpAnswer Site::LogOut(const HttpQuestion& request) {
   const auto cookie = request.headers.find("Cookie");
   if (cookie != request.headers.end()) sessions_.End(CookieValue(cookie->second, kCookie));
   HttpAnswer answer = Redirect("/login");

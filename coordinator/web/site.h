@@ -25,13 +25,13 @@ class Site {
   // 1.51 crashes in a call on one whose server is gone). Clock and random (thread-safe) outlive it.
   Site(const std::shared_ptr<grpc::Channel>& api, Clock& clock, Random& random);
 
-  HttpAnswer Serve(const HttpRequest& request);
+  HttpAnswer Serve(const HttpQuestion& request);
 
  private:
-  HttpAnswer ServeAsset(const HttpRequest& request) const;
-  HttpAnswer ServePage(const HttpRequest& request);
-  HttpAnswer LogIn(const HttpRequest& request);
-  HttpAnswer LogOut(const HttpRequest& request);
+  HttpAnswer ServeAsset(const HttpQuestion& request) const;
+  HttpAnswer ServePage(const HttpQuestion& request);
+  HttpAnswer LogIn(const HttpQuestion& request);
+  HttpAnswer LogOut(const HttpQuestion& request);
 
   ApiClient client_;
   Clock& clock_;

@@ -176,12 +176,12 @@ class SiteTest : public ::testing::Test {
     site_ = std::make_unique<Site>(server_->InProcessChannel({}), clock_, random_);
   }
   HttpAnswer Get(const std::string& path, const std::string& query = "") {
-    HttpRequest request{.method = "GET", .path = path, .query = query, .headers = {}, .body = ""};
+    HttpQuestion request{.method = "GET", .path = path, .query = query, .headers = {}, .body = ""};
     if (!cookie_.empty()) request.headers["Cookie"] = absl::StrCat("other=1; ", cookie_, "; z=2");
     return site_->Serve(request);
   }
   HttpAnswer Post(const std::string& path, const std::string& body) {
-    HttpRequest request{.method = "POST", .path = path, .query = "", .headers = {}, .body = body};
+    HttpQuestion request{.method = "POST", .path = path, .query = "", .headers = {}, .body = body};
     if (!cookie_.empty()) request.headers["Cookie"] = cookie_;
     return site_->Serve(request);
   }
@@ -258,7 +258,7 @@ TEST_F(SiteTest, SendsNobodyElsewhere) {
 }
 
 TEST_F(SiteTest, AProgramSendsItsToken) {
-  HttpRequest request{.method = "GET",
+  HttpQuestion request{.method = "GET",
                       .path = "/queues",
                       .query = "",
                       .headers = {{"Authorization", "Bearer good"}},
