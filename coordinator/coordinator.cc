@@ -269,9 +269,8 @@ class RealCoordinator : public Coordinator {
   }
 
   void SetUpServices(bool loopback) {
-    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,
-            &clock_,       audit_.get(),     tenants_.get(),       &measured_rates_,
-            &worker_loads_};
+    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,     &clock_,
+            audit_.get(),  tenants_.get(),   &measured_rates_,     &worker_loads_};
     admission_.measured = [this](const std::string& kind) { return measured_rates_.Of(kind); };
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;

@@ -135,8 +135,8 @@ TEST_F(CliTest, ExportWritesAnEventFile) {
       folder_ + "/runs/job-000000000001/events.out.tfevents.1700000000.ll-export";
   EXPECT_EQ(run.out, file + "\n");
   LL_ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(file));
-  for (const char* text : {"brain.Event:2", "train/loss", "train/tokens_per_second",
-                           "eval/perplexity"})
+  for (const char* text :
+       {"brain.Event:2", "train/loss", "train/tokens_per_second", "eval/perplexity"})
     EXPECT_THAT(bytes, HasSubstr(text));
   EXPECT_EQ(Run({"export", "job-none", "--tensorboard", folder_}).code, kExitNotFound);
   coordinator_.job.clear_steps();

@@ -108,22 +108,23 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
   if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Worker::descriptor());
       !mask.ok())
     return call.Finish(mask);
-  api_.driver->Read([this, call, request, response](const absl::Status& status, const Scheduler* view) {
-    if (!status.ok()) return (void)call.Finish(status);
-    for (const auto& [name, worker] : view->workers()) {
-      v1::Worker& shown = *response->add_workers();
-      shown = WorkerToProto(worker, view->options().lease);
-      if (shown.connected() && api_.loads != nullptr) {
-        for (v1::SlotLoad& load : api_.loads->Of(shown.worker()))
-          *shown.add_loads() = std::move(load);
-      }
-      for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
-        if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
-      }
-      ApplyReadMask(request->read_mask(), shown);
-    }
-    call.Finish(absl::OkStatus());
-  });
+  api_.driver->Read(
+      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        for (const auto& [name, worker] : view->workers()) {
+          v1::Worker& shown = *response->add_workers();
+          shown = WorkerToProto(worker, view->options().lease);
+          if (shown.connected() && api_.loads != nullptr) {
+            for (v1::SlotLoad& load : api_.loads->Of(shown.worker()))
+              *shown.add_loads() = std::move(load);
+          }
+          for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
+            if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
+          }
+          ApplyReadMask(request->read_mask(), shown);
+        }
+        call.Finish(absl::OkStatus());
+      });
   return call.reactor();
 }
 

@@ -259,10 +259,10 @@ TEST_F(SiteTest, SendsNobodyElsewhere) {
 
 TEST_F(SiteTest, AProgramSendsItsToken) {
   HttpQuestion request{.method = "GET",
-                      .path = "/queues",
-                      .query = "",
-                      .headers = {{"Authorization", "Bearer good"}},
-                      .body = ""};
+                       .path = "/queues",
+                       .query = "",
+                       .headers = {{"Authorization", "Bearer good"}},
+                       .body = ""};
   EXPECT_EQ(site_->Serve(request).status, 200);
   request.headers["Authorization"] = "Bearer bad";
   EXPECT_EQ(site_->Serve(request).status, 401);

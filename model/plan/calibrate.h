@@ -33,7 +33,7 @@ struct CalibrateOptions {
   std::string device = "auto";  // auto, cpu or cuda
   int threads = 0;              // of a CPU slot; 0: all
   absl::Duration max_age = absl::Hours(30 * 24);
-  bool again = false;  // also where what is kept is fresh
+  bool again = false;      // also where what is kept is fresh
   bool never_now = false;  // what is kept serves, however old; NotFound where there is nothing
 };
 

@@ -77,8 +77,8 @@ int GiveUpCode(const absl::Status& status, absl::Duration tried) {
   }
 }
 
-// What plans are made with on this host, not measured anew while ranks run on it. A host that cannot
-// be measured works all the same.
+// What plans are made with on this host, not measured anew while ranks run on it. A host that
+// cannot be measured works all the same.
 std::string MeasureSlots(const WorkerOptions& options, bool ranks_run) {
   if (options.probe_days == 0) return "";
   CalibrateOptions calibrate;
