@@ -231,9 +231,10 @@ void SimHost::TickEverySecond(uint64_t life) {
   world_.After(absl::Seconds(1), [this, life] { TickEverySecond(life); });
 }
 
-// What is not acknowledged is kept and repeated at every contact. Longer than any stall of the
-// coordinator or its disk within one session it was forgotten.
+// What is not acknowledged is kept and repeated at every contact: after so long in one session it
+// was forgotten. Stalls of the coordinator, of a minute at most, may follow one another.
 void SimHost::CheckAcknowledged() {
+  constexpr absl::Duration kLong = absl::Minutes(8);
   const bool waits = agent_->welcomed() && agent_->UnacknowledgedReports() > 0;
   if (!waits || unacknowledged_in_ != session_) {
     unacknowledged_in_ = session_;
@@ -241,7 +242,7 @@ void SimHost::CheckAcknowledged() {
     return;
   }
   unacknowledged_since_ = std::min(unacknowledged_since_, world_.now());
-  if (world_.now() - unacknowledged_since_ < absl::Minutes(2)) return;
+  if (world_.now() - unacknowledged_since_ < kLong) return;
   world_.Violation(absl::StrCat("a report of ", name_.value(), " is not acknowledged"));
   unacknowledged_since_ = world_.now();
 }
