@@ -86,6 +86,7 @@ TEST_F(CoordinatorTest, WorkersTellHowFastTheyAre) {
   };
   const auto hello = [&](ScriptedAgent& agent, const std::string& text) {
     agent.hello().set_calibration(text);
+    for (v1::Slot& slot : *agent.hello().mutable_slots()) slot.set_memory_bytes(8e9);
     agent.SayHello();
     agent.TakeWelcome();
   };

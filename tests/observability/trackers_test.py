@@ -129,7 +129,7 @@ class TrackersTest(ServiceCase):
     def test_a_training_is_told_everywhere(self):
         job = self.llctl("-o", "name", "submit", "--model", self.model, "--data", self.root / "text.bin", "--ctx", 256, "--steps", STEPS, "--set",
                          "global_batch_size=8", "--set", "save_steps=1000").stdout.strip()
-        self.wait_for(job, lambda j: j["progress"]["step"] >= 2, "its second step")
+        self.wait_for(job, lambda j: j.get("progress", {}).get("step", 0) >= 2, "its second step")
         self.restart_coordinator()
         self.await_result(job)
         deadline = time.monotonic() + 30
