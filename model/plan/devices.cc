@@ -109,6 +109,7 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
       {"attention_fp32_flops", &out.attention_fp32, true},
       {"elementwise_bandwidth", &out.elementwise_bandwidth, true},
       {"expansion_bandwidth", &out.expansion_bandwidth, true},
+      {"optimizer_bandwidth", &out.optimizer_bandwidth, true},
   };
   for (const auto& [key, value, may_be_zero] : rates) {
     *value = NumberOf(object, key);
@@ -143,6 +144,7 @@ DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {
   rates.attention_fp32 = calibration.attention_fp32;
   rates.elementwise_bandwidth = calibration.elementwise_bandwidth;
   rates.expansion_bandwidth = calibration.expansion_bandwidth;
+  rates.optimizer_bandwidth = calibration.optimizer_bandwidth;
   if (calibration.link_bandwidth > 0) rates.link_bandwidth = calibration.link_bandwidth;
   rates.measured = true;
   rates.nominal = false;

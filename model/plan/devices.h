@@ -27,7 +27,8 @@ struct DeviceRates {
   double memory_bandwidth = 0;     // bytes/s of its own memory
   // The same products in fp32, and bytes/s of the elementwise kernels and of NF4's expansion, by
   // time_plan's own count of them. Zero: not measured, derived from the others.
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0;
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0,
+         optimizer_bandwidth = 0;
   // Bytes/s one way: to the other devices of the host, to host memory, to other hosts.
   double link_bandwidth = 0, host_bandwidth = 0, network_bandwidth = 0;
   double power_watts = 0;  // at full load
@@ -58,7 +59,8 @@ DeviceRates RatesOf(absl::string_view kind);
 struct Calibration {
   std::string device;  // kind
   double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0;
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0,
+         optimizer_bandwidth = 0;
   std::string host;   // whose it is; may be empty
   std::string time;   // RFC 3339, when it was measured
   std::string build;  // of the trainer that measured

@@ -151,10 +151,10 @@ double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const Device
   return seconds;
 }
 
-// AdamW reads gradient, moments and master and writes the last three and the compute copy.
 double OptimizerSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates) {
   const double share = s.zero_stage.value_or(0) > 0 ? static_cast<double>(*s.gpus) : 1;
-  return 30.0 * static_cast<double>(TrainableParameterCount(c, s)) / share / rates.memory_bandwidth;
+  return kOptimizerBytes * static_cast<double>(TrainableParameterCount(c, s)) / share /
+         OrElse(rates.optimizer_bandwidth, rates.memory_bandwidth);
 }
 
 // The layers' inputs leave for host memory in the forward pass and come back in the backward pass.

@@ -36,6 +36,9 @@ double CausalAttentionFlops(const LlamaConfig& config, int64_t tokens, const std
 // byte read, two written.
 double ElementwiseBytes(int64_t hidden_size);
 inline constexpr double kExpansionBytes = 2.5;
+// What AdamW does for a parameter: reads gradient, moments and master and writes the last three and
+// the compute copy.
+inline constexpr double kOptimizerBytes = 30;
 
 // Where the devices of a job are: `per_host` of them share a host's links, others the network.
 struct Links {

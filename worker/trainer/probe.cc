@@ -26,7 +26,10 @@
 namespace ll {
 namespace {
 
-constexpr int kMeasurements = 8;
+constexpr int kMeasurements = 9;
+// Tensors are taken in turn from sets of so many bytes together, more than a CPU's caches hold: a
+// training comes back to a layer's only after all others'.
+constexpr int64_t kColdBytes = 200'000'000;
 constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
 
 double MedianOf(std::vector<double> values) {
@@ -67,16 +70,40 @@ Shapes ShapesFor(bool gpu, bool small) {
 at::TensorOptions Of(at::ScalarType type) { return at::TensorOptions(ProcessDevice()).dtype(type); }
 at::TensorOptions Bf16() { return Of(at::kBFloat16); }
 
+size_t ColdSets(int64_t bytes_of_one) {
+  return static_cast<size_t>(std::max<int64_t>(1, kColdBytes / bytes_of_one));
+}
+
+// A layer's four products, forward and for the gradient of their inputs.
 double GemmFlops(const Shapes& s, at::ScalarType type, absl::Duration budget, Clock& clock) {
-  const at::Tensor x = at::randn({s.tokens, s.hidden}, Of(type));
-  const at::Tensor up = at::randn({s.intermediate, s.hidden}, Of(type));
-  const at::Tensor down = at::randn({s.hidden, s.intermediate}, Of(type));
-  at::Tensor wide = at::empty({s.tokens, s.intermediate}, Of(type)), out = at::empty_like(x);
-  const double flops = 4.0 * static_cast<double>(s.tokens * s.hidden * s.intermediate);
+  const int64_t q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
+  const std::pair<int64_t, int64_t> kProducts[] = {{s.hidden, q + 2 * kv},
+                                                   {q, s.hidden},
+                                                   {s.hidden, 2 * s.intermediate},
+                                                   {s.intermediate, s.hidden}};
+  struct Product {
+    at::Tensor x, w, y, dx;  // y = x w^T, dx = y w
+  };
+  double flops = 0;
+  int64_t elements = 0;
+  for (const auto& [in, out] : kProducts) {
+    flops += 4.0 * static_cast<double>(s.tokens * in * out);
+    elements += s.tokens * (2 * in + out) + in * out;
+  }
+  std::vector<std::vector<Product>> layers(
+      ColdSets(elements * static_cast<int64_t>(at::elementSize(type))));
+  for (std::vector<Product>& layer : layers) {
+    for (const auto& [in, out] : kProducts) {
+      layer.push_back({at::randn({s.tokens, in}, Of(type)), at::randn({out, in}, Of(type)),
+                       at::empty({s.tokens, out}, Of(type)), at::empty({s.tokens, in}, Of(type))});
+    }
+  }
+  size_t next = 0;
   return Rate(flops, budget, clock, [&] {
-    at::mm_out(wide, x, up.t());
-    at::mm_out(out, wide, down.t());
-    Finish(out);
+    std::vector<Product>& layer = layers[next++ % layers.size()];
+    for (Product& p : layer) at::mm_out(p.y, p.x, p.w.t());
+    for (Product& p : layer) at::mm_out(p.dx, p.y, p.w);
+    Finish(layer.back().dx);
   });
 }
 
@@ -114,30 +141,53 @@ double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
 // A layer's elementwise kernels, forward and backward.
 double ElementwiseBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
   const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim, rotated = s.heads + s.kv_heads;
+  struct Layer {
+    at::Tensor x, y, dx, qkv, gate_up, act, dact;
+  };
+  std::vector<Layer> layers(ColdSets(2 * s.tokens * (3 * s.hidden + width + 4 * s.intermediate)));
+  const at::Tensor gate_up = at::randn({s.tokens, 2 * s.intermediate}, Bf16());
+  for (Layer& layer : layers) {
+    layer.x = at::randn({s.tokens, s.hidden}, Bf16());
+    layer.y = at::empty_like(layer.x);
+    layer.dx = at::zeros_like(layer.x);
+    layer.qkv = at::randn({s.tokens, width}, Bf16());
+    layer.gate_up = gate_up.clone();
+    layer.act = at::empty({s.tokens, s.intermediate}, Bf16());
+    layer.dact = at::randn({s.tokens, s.intermediate}, Bf16());
+  }
   const at::Tensor weight = at::ones({s.hidden}, Of(at::kFloat));
-  const at::Tensor x = at::randn({s.tokens, s.hidden}, Bf16());
   const at::Tensor angles = at::rand({s.tokens, s.head_dim / 2}, Of(at::kFloat));
   const at::Tensor cos = angles.cos(), sin = angles.sin();
-  const at::Tensor dout = at::randn({s.tokens, s.intermediate}, Bf16());
-  at::Tensor y = at::empty_like(x), dx = at::zeros_like(x), act = at::empty_like(dout);
   at::Tensor rstd = at::empty({s.tokens}, Of(at::kFloat)), dw = at::zeros_like(weight);
-  at::Tensor qkv = at::randn({s.tokens, width}, Bf16());
-  const at::Tensor fresh = at::randn({s.tokens, 2 * s.intermediate}, Bf16());
-  at::Tensor gate_up = fresh.clone();
-  int times = 0;
   const double bytes = 3 * ElementwiseBytes(s.hidden) * static_cast<double>(s.tokens);
+  size_t next = 0;
   return Rate(bytes, budget, clock, [&] {
+    Layer& layer = layers[next++ % layers.size()];
     // SwiGLU's gradient of its own gradient and so on would fade away. The median does not see it.
-    if (++times % 8 == 0) gate_up.copy_(fresh);
+    if (next % (8 * layers.size()) < layers.size()) layer.gate_up.copy_(gate_up);
     for (int norm = 0; norm < 2; ++norm) {
-      RmsNormForward(x, weight, 1e-5, y, rstd);
-      y.add_(x);
-      RmsNormBackward(y, x, weight, rstd, dx, dw);
+      RmsNormForward(layer.x, weight, 1e-5, layer.y, rstd);
+      layer.y.add_(layer.x);
+      RmsNormBackward(layer.y, layer.x, weight, rstd, layer.dx, dw);
     }
-    for (const bool backward : {false, true}) RopeInPlace(qkv, rotated, cos, sin, backward);
-    SwigluForward(gate_up, act);
-    SwigluBackward(gate_up, dout);
-    Finish(gate_up);
+    for (const bool backward : {false, true}) RopeInPlace(layer.qkv, rotated, cos, sin, backward);
+    SwigluForward(layer.gate_up, layer.act);
+    SwigluBackward(layer.gate_up, layer.dact);
+    Finish(layer.gate_up);
+  });
+}
+
+// AdamW on as many parameters as do not fit into caches.
+double OptimizerBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const int64_t n = s.copy_bytes / 16;
+  at::Tensor master = at::randn({n}, Of(at::kFloat)), m = at::zeros_like(master),
+             v = at::zeros_like(master), compute = at::empty({n}, Bf16());
+  const at::Tensor grad = at::randn({n}, Of(at::kFloat));
+  AdamWSettings settings;
+  settings.lr = 1e-5;
+  return Rate(kOptimizerBytes * static_cast<double>(n), budget, clock, [&] {
+    AdamWStep(settings, master, m, v, grad, compute);
+    Finish(compute);
   });
 }
 
@@ -231,7 +281,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
   const Shapes shapes = ShapesFor(gpu, options.small);
   const absl::Duration start = clock.Steady(), share = options.budget / kMeasurements;
   double gemm = 0, attention = 0, memory = 0, link = 0;
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise = 0, expansion = 0;
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise = 0, expansion = 0, optimizer = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     gemm = GemmFlops(shapes, at::kBFloat16, share, clock);
     gemm_fp32 = GemmFlops(shapes, at::kFloat, share, clock);
@@ -240,6 +290,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
     memory = MemoryBandwidth(shapes, share, clock);
     elementwise = ElementwiseBandwidth(shapes, share, clock);
     expansion = ExpansionBandwidth(shapes, share, clock);
+    optimizer = OptimizerBandwidth(shapes, share, clock);
     return absl::OkStatus();
   }));
   if (!gpu) {
@@ -258,6 +309,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
       {"memory_bandwidth", memory},
       {"elementwise_bandwidth", elementwise},
       {"expansion_bandwidth", expansion},
+      {"optimizer_bandwidth", optimizer},
       {"link_bandwidth", link},
       {"seconds", absl::ToDoubleSeconds(clock.Steady() - start)}};
 }

@@ -22,11 +22,11 @@ inline constexpr int kLeastRepeats = 3;
 // One JSON object, as ParseCalibration reads it: device, host, time, build, threads, gemm_flops
 // (bf16 products of tokens with a layer's weights), attention_flops (exact causal FLOPs, S²-Attn,
 // forward and backward), both in fp32 too (gemm_fp32_flops, attention_fp32_flops), memory_bandwidth
-// (a copy, bytes read and written), elementwise_bandwidth and expansion_bandwidth (as
-// model/plan/time_plan.h counts a layer's other kernels and NF4's expansion), link_bandwidth (TCP
-// over loopback, one way; 0 on a GPU, whose links one process does not see), seconds (that it
-// took). Medians. On the device that UseDevice chose, with at::get_num_threads() threads. Errors:
-// ResourceExhausted, or a loopback connection that failed.
+// (a copy, bytes read and written), elementwise_bandwidth, expansion_bandwidth and
+// optimizer_bandwidth (as model/plan/time_plan.h counts a layer's other kernels, NF4's expansion
+// and AdamW), link_bandwidth (TCP over loopback, one way; 0 on a GPU, whose links one process does
+// not see), seconds (that it took). Medians. On the device that UseDevice chose, with
+// at::get_num_threads() threads. Errors: ResourceExhausted, or a loopback connection that failed.
 absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, Clock& clock);
 
 }  // namespace ll
