@@ -99,7 +99,9 @@ absl::Status SavedTensors::Read(const std::string& name, int64_t begin, at::Tens
 at::Tensor SnapshotBuffers::Copy(const at::Tensor& tensor) {
   if (next_ == buffers_.size()) buffers_.emplace_back();
   at::Tensor& buffer = buffers_[next_++];
-  const bool usable = buffer.defined() && buffer.storage().use_count() == 1 &&
+  // Held by nobody else, neither itself nor a view of it.
+  const bool usable = buffer.defined() && buffer.use_count() == 1 &&
+                      buffer.storage().use_count() == 1 &&
                       buffer.sizes() == tensor.sizes() && buffer.dtype() == tensor.dtype();
   if (!usable) buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
   buffer.copy_(tensor);
