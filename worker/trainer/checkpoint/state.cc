@@ -101,8 +101,8 @@ at::Tensor SnapshotBuffers::Copy(const at::Tensor& tensor) {
   at::Tensor& buffer = buffers_[next_++];
   // Held by nobody else, neither itself nor a view of it.
   const bool usable = buffer.defined() && buffer.use_count() == 1 &&
-                      buffer.storage().use_count() == 1 &&
-                      buffer.sizes() == tensor.sizes() && buffer.dtype() == tensor.dtype();
+                      buffer.storage().use_count() == 1 && buffer.sizes() == tensor.sizes() &&
+                      buffer.dtype() == tensor.dtype();
   if (!usable) buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
   buffer.copy_(tensor);
   return buffer;
