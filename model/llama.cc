@@ -11,6 +11,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "kernels/common/cuda_kernels.h"
+#include "kernels/common/op_trace.h"
 #include "kernels/ops.h"
 #include "model/llama_state.h"
 #include "model/torch_edge.h"
@@ -246,6 +247,7 @@ InputOffload* Llama::State::PrepareTraining(const RowContext& context, int64_t t
 
 absl::Status Llama::State::Forward(const RowContext& context, const at::Tensor& tokens,
                                    InputOffload* offload) {
+  const OpPhase phase("forward");
   if (offload != nullptr) offload->BeforeWrite(0);
   EmbeddingForward(embedding, tokens, buffers->layer(0).x);
   for (size_t l = 0; l < layers.size(); ++l) {
@@ -267,12 +269,14 @@ absl::Status Llama::State::BackwardHead(const at::Tensor& labels, double grad_sc
     gradients->Begin(first, last);
     if (config.tie_word_embeddings) gradients->Begin(0, first_parameter.front());
   }
-  head->NllAndGradient(buffers->final_x(), labels, grad_scale, nll, buffers->workspace().dx);
+  const OpPhase phase("loss");
+  head->NllAndGradient(buffers->final_x(), labels, grad_scale, nll, buffers->workspace());
   return gradients != nullptr ? gradients->End(first, last) : absl::OkStatus();
 }
 
 absl::Status Llama::State::BackwardLayers(const RowContext& context, const at::Tensor& tokens,
                                           GradientObserver* gradients) {
+  const OpPhase phase("backward");
   Workspace& w = buffers->workspace();
   for (size_t l = layers.size(); l-- > 0;) {
     const size_t first = first_parameter[l], last = first_parameter[l + 1];
@@ -389,7 +393,7 @@ absl::StatusOr<double> Llama::Nll(const Row& row, const AttentionSpec& attention
     s.StartPass(/*backward=*/false);
     LL_RETURN_IF_ERROR(s.Forward(context, tokens));
     at::Tensor nll = at::empty({tokens.numel()}, s.options.fp32());
-    s.head->Nll(s.buffers->final_x(), labels, nll);
+    s.head->Nll(s.buffers->final_x(), labels, nll, s.buffers->workspace());
     loss = nll.sum(at::kDouble).item<double>();
     if (per_token_nll != nullptr) *per_token_nll = nll.cpu();
     return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/common/op_trace.h"
 #include "kernels/ops.h"
 
 namespace ll {
@@ -24,16 +25,15 @@ int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
   return std::min(chunk, tokens);
 }
 
-at::Tensor LlamaHead::Normed(const at::Tensor& x, at::Tensor& rstd) const {
-  at::Tensor h = at::empty_like(x);
-  rstd = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
+at::Tensor LlamaHead::Normalize(const at::Tensor& x, at::Tensor& h) const {
+  at::Tensor rstd = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
   RmsNormForward(x, norm_.w, eps_, h, rstd);
-  return h;
+  return rstd;
 }
 
-void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll) {
-  at::Tensor rstd, unused;
-  const at::Tensor h = Normed(x, rstd);
+void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll, Workspace& w) {
+  at::Tensor& h = w.normed;
+  Normalize(x, h);
   const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
   if (!logits_.defined() || logits_.size(0) < chunk)
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
@@ -46,10 +46,9 @@ void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& n
 }
 
 void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
-                               at::Tensor& nll, at::Tensor& dx) {
-  at::Tensor rstd;
-  const at::Tensor h = Normed(x, rstd);
-  at::Tensor dh = at::empty_like(x);
+                               at::Tensor& nll, Workspace& w) {
+  at::Tensor &h = w.normed, &dh = w.dnormed, &dx = w.dx;
+  const at::Tensor rstd = Normalize(x, h);
   const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
   if (!logits_.defined() || logits_.size(0) < chunk)
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
@@ -60,24 +59,38 @@ void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, do
     const at::Tensor h_chunk = h.narrow(0, t, n);
     at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n),
                dh_chunk = dh.narrow(0, t, n);
-    at::mm_out(logits, h_chunk, weight_.t());
+    {
+      const OpScope scope("product", [&] { return ProductWork(logits, h_chunk, weight_); });
+      at::mm_out(logits, h_chunk, weight_.t());
+    }
     CrossEntropyInPlace(logits, labels.narrow(0, t, n), grad_scale, /*write_grad=*/true, nll_chunk);
-    at::mm_out(dh_chunk, logits, weight_);
+    {
+      const OpScope scope("product", [&] { return ProductWork(dh_chunk, logits, weight_); });
+      at::mm_out(dh_chunk, logits, weight_);
+    }
     if (bf16_dw) {
-      at::mm_out(dw_chunk_, logits.t(), h_chunk);
+      {
+        const OpScope scope("product", [&] { return ProductWork(dw_chunk_, logits.t(), h_chunk); });
+        at::mm_out(dw_chunk_, logits.t(), h_chunk);
+      }
       AccumulateInto(dweight_, dw_chunk_);
     } else if (dweight_.defined()) {
+      const OpScope scope("product",
+                          [&] { return ProductWork(dweight_, logits.t(), h_chunk, true); });
       dweight_.addmm_(logits.t(), h_chunk);
     }
   }
-  dx.zero_();
+  {
+    const OpScope scope("fill with zeros", [&] { return Moves({dx}); });
+    dx.zero_();
+  }
   at::Tensor dw = norm_.grad;
   RmsNormBackward(dh, x, norm_.w, rstd, dx, dw);
 }
 
 at::Tensor LlamaHead::Logits(const at::Tensor& x) const {
-  at::Tensor rstd;
-  const at::Tensor h = Normed(x, rstd);
+  at::Tensor h = at::empty_like(x);
+  Normalize(x, h);
   if (x.size(0) > 1) return at::mm(h, weight_.t()).to(at::kFloat);
   at::Tensor logits = at::empty({1, weight_.size(0)}, x.options().dtype(at::kFloat));
   MatVec(weight_, h, {}, logits);

@@ -24,12 +24,13 @@ class LlamaHead {
         trainable_(trainable),
         chunk_tokens_(chunk_tokens) {}
 
-  // Writes nll fp32 [N] (0 where labels [N] int64 is -100).
-  void Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll);
-  // The same, and overwrites dx [N, d] with the gradient of grad_scale * sum(nll) by x; adds dW and
-  // the norm's gradient.
+  // Writes nll fp32 [N] (0 where labels [N] int64 is -100). Of the layers' workspace, which is free
+  // here, `normed` is overwritten.
+  void Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll, Workspace& w);
+  // The same, and overwrites w.dx [N, d] with the gradient of grad_scale * sum(nll) by x; adds dW
+  // and the norm's gradient. Overwrites `dnormed` too.
   void NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
-                      at::Tensor& nll, at::Tensor& dx);
+                      at::Tensor& nll, Workspace& w);
   // All logits, fp32 [N, V]; of a single row without rounding to the compute dtype in between, so
   // that two tokens are seldom equal.
   at::Tensor Logits(const at::Tensor& x) const;
@@ -40,7 +41,8 @@ class LlamaHead {
 
  private:
   int64_t ChunkTokens(int64_t tokens) const;
-  at::Tensor Normed(const at::Tensor& x, at::Tensor& rstd) const;
+  // Writes h = norm(x) and returns what it divided by, fp32 [N].
+  at::Tensor Normalize(const at::Tensor& x, at::Tensor& h) const;
 
   NormWeight norm_;
   double eps_;

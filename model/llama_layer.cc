@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/common/op_trace.h"
 #include "kernels/ops.h"
 
 namespace ll {
@@ -129,6 +130,7 @@ absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Wor
 absl::Status LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
                                  Workspace& w) const {
   if (recompute == Recompute::kNone) return absl::OkStatus();
+  const OpPhase phase("recompute");
   if (recompute == Recompute::kFull) LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
   GateUp(row, s, w);
   return absl::OkStatus();

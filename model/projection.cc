@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/common/op_trace.h"
 #include "kernels/ops.h"
 #include "model/random_tensor.h"
 
@@ -34,6 +35,12 @@ at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOption
     buffer = at::empty({elements}, options);
   }
   return buffer.narrow(0, 0, elements).view(sizes);
+}
+
+OpWork OuterWork(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  OpWork work = Moves({sum, sum, a, b});
+  work.flops = 2.0 * static_cast<double>(sum.numel()) * static_cast<double>(a.size(0));
+  return work;
 }
 
 // An fp32 master of `compute`: the same storage where the model computes in fp32.
@@ -161,6 +168,15 @@ absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& sou
   return absl::OkStatus();
 }
 
+double Projection::LoraFlops(int64_t tokens, int a_products, int b_products) const {
+  double elements = static_cast<double>(rank_ * in_) * a_products;
+  for (const Part& part : parts_) {
+    if (part.rank_row >= 0)
+      elements += static_cast<double>(part.rows * part.b.size(1)) * b_products;
+  }
+  return 2 * static_cast<double>(tokens) * elements;
+}
+
 at::Tensor Projection::AdapterInput(const at::Tensor& x, DropoutKey dropout) const {
   if (!Drops(dropout)) return x;
   at::Tensor dropped = Scratch(kInput, x.sizes(), compute_);
@@ -192,6 +208,9 @@ at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
 }
 
 void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+  const OpScope scope("LoRA", [&] {
+    return OpWork{LoraFlops(x.size(0), 1, 1), Moves({x, y, y}).bytes};
+  });
   const at::Tensor t = Down(x, dropout);
   for (const Part& part : parts_) {
     if (part.rank_row < 0) continue;
@@ -205,9 +224,19 @@ void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y)
 void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
   const at::Tensor weight = BaseWeight();
   if (rank_ == 0) {
+    const OpScope scope("product", [&] { return ProductWork(y, x, weight); });
     bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
     return;
   }
+  ForwardLora(x, dropout, y);
+  const OpScope scope("product", [&] { return ProductWork(y, x, weight, /*adds=*/true); });
+  y.addmm_(x, weight.t());
+}
+
+void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+  const OpScope scope("LoRA", [&] {
+    return OpWork{LoraFlops(x.size(0), 1, 1), Moves({x, y}).bytes};
+  });
   const at::Tensor t = Down(x, dropout);
   for (const Part& part : parts_) {
     at::Tensor y_part = y.narrow(1, part.row, part.rows);
@@ -220,12 +249,15 @@ void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y)
     const at::Tensor up = at::mul(part.b, Scale(dropout)).t();
     bias.defined() ? at::addmm_out(y_part, bias, t_part, up) : at::mm_out(y_part, t_part, up);
   }
-  y.addmm_(x, weight.t());
 }
 
 void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
                             at::Tensor& y) const {
-  at::addmm_out(y, residual, x, BaseWeight().t());
+  const at::Tensor weight = BaseWeight();
+  {
+    const OpScope scope("product", [&] { return ProductWork(y, x, weight, /*adds=*/true); });
+    at::addmm_out(y, residual, x, weight.t());
+  }
   if (rank_ > 0) AddLora(x, dropout, y);
 }
 
@@ -249,6 +281,12 @@ void Projection::InferAdd(const at::Tensor& x, const at::Tensor& residual, at::T
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                               at::Tensor& dx) const {
+  const OpScope scope("LoRA", [&] {
+    // t anew, the gradients of A and of x; the gradients of t and of B.
+    return OpWork{
+        LoraFlops(dy.size(0), lora_a_grad_.defined() ? 3 : 1, lora_a_grad_.defined() ? 2 : 1),
+        Moves({dy, x, dx}).bytes};
+  });
   const double scale = Scale(dropout);
   at::Tensor input, t;
   if (lora_a_grad_.defined()) {
@@ -279,13 +317,14 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
 
 void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                           at::Tensor& dx) const {
-  if (rank_ > 0) {
-    BackwardLora(x, dy, dropout, dx);
-    dx.addmm_(dy, BaseWeightForBackward());
-  } else {
-    at::mm_out(dx, dy, BaseWeightForBackward());
+  if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
+  const at::Tensor weight = BaseWeightForBackward();
+  {
+    const OpScope scope("product", [&] { return ProductWork(dx, dy, weight, rank_ > 0); });
+    rank_ > 0 ? dx.addmm_(dy, weight) : at::mm_out(dx, dy, weight);
   }
   if (dweight_.defined()) {
+    const OpScope scope("product", [&] { return OuterWork(dweight_, dy, x); });
     at::Tensor dw = dweight_;
     AddOuter(dy, x, dw);
   }

@@ -80,6 +80,8 @@ class Projection {
   bool Drops(DropoutKey dropout) const { return dropout.key != 0 && dropout_p_ != 0; }
   // lora_alpha / rank (or / sqrt(rank)), and what dropout's kept elements are to be multiplied by.
   double Scale(DropoutKey dropout) const;
+  // Of so many products with the matrices A, and with the matrices B.
+  double LoraFlops(int64_t tokens, int a_products, int b_products) const;
   // x as the adapters see it: x itself, or x after dropout (not scaled) in a buffer that the next
   // call overwrites.
   at::Tensor AdapterInput(const at::Tensor& x, DropoutKey dropout) const;
@@ -87,6 +89,8 @@ class Projection {
   void Mask(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // input A^T [N, R] in a buffer that the next call overwrites.
   at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
+  // y is overwritten with the bias and the adapters' part.
+  void ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // y += scale * (input A^T) B^T, where each part has its own columns of y.
   void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // dx is overwritten with the adapters' part of it.

@@ -1,8 +1,11 @@
 #include "model/shifted_attention.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/field_error.h"
+#include "kernels/common/op_trace.h"
 #include "model/attention_calls.h"
 #include "model/sliding_window.h"
 
@@ -33,6 +36,28 @@ absl::Status CheckDocuments(int64_t tokens,
 struct RunTensors {
   at::Tensor qkv, out, lse, dout, dq, dkv;  // dq [N, H*D], dkv [N, 2K*D]
 };
+
+// Products of a score's row or column of a head: q k^T and p v; backward again q k^T, dout v^T and
+// the three gradients.
+constexpr double kForwardProducts = 2, kBackwardProducts = 5;
+
+// Visible pairs of query and key times what is computed of each.
+OpWork WorkOf(const AttentionPlan& plan, int64_t window,
+              std::initializer_list<std::reference_wrapper<const at::Tensor>> operands,
+              double products) {
+  OpWork work = Moves(operands);
+  for (const HeadRun& run : plan.runs) {
+    double pairs = 0;
+    for (const auto& [begin, end] : plan.segments[run.shifted]) {
+      const auto n = static_cast<double>(end - begin);
+      const double w = window > 0 ? std::min(n, static_cast<double>(window)) : n;
+      pairs += w * (w + 1) / 2 + (n - w) * w;
+    }
+    work.flops +=
+        2 * products * pairs * static_cast<double>((run.q_end - run.q_begin) * plan.head_dim);
+  }
+  return work;
+}
 
 // One call for each batch of a run's segments. Nothing is copied: calls read and write views of the
 // row tensors.
@@ -129,6 +154,9 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
 
 void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                       at::Tensor& out, at::Tensor& lse) {
+  const OpScope scope("attention", [&] {
+    return WorkOf(plan, window, {qkv, out, lse}, kForwardProducts);
+  });
   const RunTensors plain{qkv, out, lse, {}, {}, {}};
   RunTensors rolled;
   if (plan.roll_tokens > 0) {
@@ -161,6 +189,9 @@ void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tens
 void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                        const at::Tensor& out, const at::Tensor& lse, const at::Tensor& dout,
                        at::Tensor dq, at::Tensor dkv) {
+  const OpScope scope("attention", [&] {
+    return WorkOf(plan, window, {qkv, out, lse, dout, dq, dkv}, kBackwardProducts);
+  });
   const int64_t r = plan.roll_tokens;
   const RunTensors plain{qkv, out, lse, dout, dq, dkv};
   RunTensors rolled;

@@ -30,6 +30,11 @@ void AdamWStep(const AdamWSettings& settings, at::Tensor& master, at::Tensor& m,
   p.bias_correction1 = static_cast<float>(1 - std::pow(settings.beta1, settings.step));
   p.bias_correction2 = static_cast<float>(1 - std::pow(settings.beta2, settings.step));
   p.grad_scale = static_cast<float>(settings.grad_scale);
+  const OpScope scope("AdamW", [&] {
+    OpWork work = Moves({master, master, m, m, v, v, grad});
+    if (separate) work.bytes += static_cast<double>(compute.nbytes());
+    return work;
+  });
   RunKernel(master, p, master.numel(), Grain(1), AdamW, &CudaKernels::adamw);
 }
 

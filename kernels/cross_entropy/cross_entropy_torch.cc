@@ -14,6 +14,9 @@ void CrossEntropyInPlace(at::Tensor& logits, const at::Tensor& labels, double gr
       logits.data_ptr(), labels.const_data_ptr<int64_t>(), nll.data_ptr<float>(),
       logits.size(1),    static_cast<float>(grad_scale),   write_grad,
       DTypeOf(logits)};
+  const OpScope scope("cross-entropy", [&] {
+    return write_grad ? Moves({logits, logits, labels, nll}) : Moves({logits, labels, nll});
+  });
   RunKernel(logits, p, logits.size(0), Grain(logits.size(1)), CrossEntropy,
             &CudaKernels::cross_entropy);
 }

@@ -20,6 +20,7 @@ void Dropout(const at::Tensor& x, double p, uint64_t key, uint32_t stream, at::T
   LL_CHECK(x.sizes() == y.sizes());
   const DropoutParams params{x.const_data_ptr(), y.data_ptr(), x.size(1), first_row, key, stream,
                              Threshold(p),       DTypeOf(x)};
+  const OpScope scope("dropout", [&] { return Moves({x, y}); });
   RunKernel(x, params, x.size(0), Grain(x.size(1)), Dropout, &CudaKernels::dropout);
 }
 

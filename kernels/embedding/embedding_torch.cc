@@ -29,6 +29,7 @@ void EmbeddingForward(const at::Tensor& table, const at::Tensor& tokens, at::Ten
   CheckOperand(tokens);
   CheckOperand(out);
   LL_CHECK(table.scalar_type() == out.scalar_type() && out.size(0) == tokens.numel());
+  const OpScope scope("embedding", [&] { return Moves({out, out, tokens}); });
   if (table.is_cuda()) {
     at::index_select_out(out, table, 0, tokens);
     return;
@@ -48,6 +49,12 @@ void EmbeddingBackward(const at::Tensor& dy, const at::Tensor& tokens, at::Tenso
   CheckOperand(tokens);
   CheckOperand(grad);
   LL_CHECK(dy.size(0) == tokens.numel() && dy.size(1) == grad.size(1));
+  const OpScope scope("embedding", [&] {
+    // Every row of dy is read once and added to one of the table's.
+    OpWork work = Moves({dy, tokens});
+    work.bytes += 8.0 * static_cast<double>(dy.numel());
+    return work;
+  });
   if (CudaKernelsFor(dy) != nullptr) return BackwardOnGpu(dy, tokens, grad);
   const int64_t* ids = tokens.const_data_ptr<int64_t>();
   std::vector<int64_t> order(tokens.numel());

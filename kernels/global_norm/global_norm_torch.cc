@@ -8,6 +8,7 @@ namespace ll {
 
 at::Tensor BlockSumSquares(const at::Tensor& x) {
   CheckOperand(x);
+  const OpScope scope("norm of gradients", [&] { return Moves({x}); });
   const int64_t blocks = (x.numel() + kSumSquaresBlock - 1) / kSumSquaresBlock;
   at::Tensor sums = at::empty({blocks}, x.options().dtype(at::kDouble));
   const SumSquaresParams p{x.const_data_ptr<float>(), x.numel(), sums.data_ptr<double>()};

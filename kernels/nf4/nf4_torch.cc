@@ -114,6 +114,7 @@ void DequantizeNf4(const Nf4Tensor& q, at::Tensor& w) {
   CheckOperand(w);
   LL_CHECK(w.numel() == q.codes.numel() * 2);
   const Nf4DequantizeParams p = ParamsOf(q, w);
+  const OpScope scope("NF4 to bf16", [&] { return Moves({q.codes, q.absmax, w}); });
   RunKernel(w, p, w.numel() / kNf4Block, Grain(kNf4Block), Nf4Dequantize,
             &CudaKernels::nf4_dequantize);
 }
@@ -123,6 +124,7 @@ void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt) {
   LL_CHECK(wt.device().is_cpu() && wt.scalar_type() == at::kBFloat16 && wt.stride(1) == 1);
   LL_CHECK(wt.size(0) == in && wt.size(1) == out && in % kNf4Block == 0);
   LL_CHECK(out % kTransposeRows == 0);
+  const OpScope scope("NF4 to bf16", [&] { return Moves({q.codes, q.absmax, wt}); });
   const Nf4DequantizeTransposedParams p{ParamsOf(q, wt), in, wt.stride(0)};
   at::parallel_for(0, out / kTransposeRows, Grain(kTransposeRows * in),
                    [&](int64_t b, int64_t e) { Nf4DequantizeTransposed(p, b, e); });

@@ -25,6 +25,7 @@ void Forward(const at::Tensor& x, RmsNormRows x_rows, const at::Tensor& w, doubl
                                y_rows,
                                static_cast<float>(eps),
                                DTypeOf(x)};
+  const OpScope scope("RMSNorm", [&] { return Moves({x, y, w, rstd}); });
   RunKernel(x, p, rstd.numel(), Grain(width), RmsNormForward, &CudaKernels::rms_norm_forward);
 }
 
@@ -37,6 +38,10 @@ void Backward(RmsNormBackwardParams p, const at::Tensor& x, at::Tensor& dw) {
     dw_blocks = at::empty({blocks, p.width}, dw.options());
     p.dw_blocks = dw_blocks.data_ptr<float>();
   }
+  // The gradients of y and, where they are added to, of x.
+  const OpScope scope("RMSNorm", [&] {
+    return p.accumulate ? Moves({x, x, x, x}) : Moves({x, x, x});
+  });
   RunKernel(x, p, blocks, 1, RmsNormBackward, &CudaKernels::rms_norm_backward);
   if (dw.defined()) dw.add_(dw_blocks.sum(0).view_as(dw));
 }

@@ -20,6 +20,11 @@ void RopeInPlace(at::Tensor& x, int64_t heads, const at::Tensor& cos, const at::
                      head_dim,
                      backward,
                      DTypeOf(x)};
+  const OpScope scope("RoPE", [&] {
+    OpWork work = Moves({cos, sin});
+    work.bytes += 2.0 * static_cast<double>(x.size(0) * heads * head_dim * x.element_size());
+    return work;
+  });
   RunKernel(x, p, x.size(0), Grain(heads * head_dim), Rope, &CudaKernels::rope);
 }
 

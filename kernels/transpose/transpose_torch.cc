@@ -17,6 +17,7 @@ void TransposeInto(const at::Tensor& x, at::Tensor& y) {
                           x.size(1),
                           x.stride(0),
                           y.stride(0)};
+  const OpScope scope("transpose", [&] { return Moves({x, x}); });
   const int64_t items = (x.size(0) + kTransposeRows - 1) / kTransposeRows;
   at::parallel_for(0, items, Grain(kTransposeRows * x.size(1)),
                    [&](int64_t b, int64_t e) { Transpose(p, b, e); });

@@ -108,8 +108,11 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
       {"gemm_fp32_flops", &out.gemm_fp32, true},
       {"attention_fp32_flops", &out.attention_fp32, true},
       {"elementwise_bandwidth", &out.elementwise_bandwidth, true},
+      {"loss_bandwidth", &out.loss_bandwidth, true},
       {"expansion_bandwidth", &out.expansion_bandwidth, true},
       {"optimizer_bandwidth", &out.optimizer_bandwidth, true},
+      {"attention_extra_keys", &out.attention_extra_keys, true},
+      {"lora_extra_ranks", &out.lora_extra_ranks, true},
   };
   for (const auto& [key, value, may_be_zero] : rates) {
     *value = NumberOf(object, key);
@@ -143,8 +146,11 @@ DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {
   rates.gemm_fp32 = calibration.gemm_fp32;
   rates.attention_fp32 = calibration.attention_fp32;
   rates.elementwise_bandwidth = calibration.elementwise_bandwidth;
+  rates.loss_bandwidth = calibration.loss_bandwidth;
   rates.expansion_bandwidth = calibration.expansion_bandwidth;
   rates.optimizer_bandwidth = calibration.optimizer_bandwidth;
+  rates.attention_extra_keys = calibration.attention_extra_keys;
+  rates.lora_extra_ranks = calibration.lora_extra_ranks;
   if (calibration.link_bandwidth > 0) rates.link_bandwidth = calibration.link_bandwidth;
   rates.measured = true;
   rates.nominal = false;

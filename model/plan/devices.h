@@ -25,10 +25,13 @@ struct DeviceRates {
   double peak = 0;                 // FLOP/s of the data sheet, bf16 dense; for mfu
   double gemm = 0, attention = 0;  // FLOP/s, bf16
   double memory_bandwidth = 0;     // bytes/s of its own memory
-  // The same products in fp32, and bytes/s of the elementwise kernels and of NF4's expansion, by
-  // time_plan's own count of them. Zero: not measured, derived from the others.
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0,
-         optimizer_bandwidth = 0;
+  // The same products in fp32, and bytes/s of the elementwise kernels, the loss, NF4's expansion
+  // and the update, by time_plan's own count of them. Zero: not measured, derived from the others.
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, loss_bandwidth = 0,
+         expansion_bandwidth = 0, optimizer_bandwidth = 0;
+  // A query costs attention so many keys more than it sees (whole tiles are computed where the
+  // causal mask cuts them), an adapter's products cost so many more ranks.
+  double attention_extra_keys = 0, lora_extra_ranks = 0;
   // Bytes/s one way: to the other devices of the host, to host memory, to other hosts.
   double link_bandwidth = 0, host_bandwidth = 0, network_bandwidth = 0;
   double power_watts = 0;  // at full load
@@ -54,13 +57,13 @@ DeviceRates RatesOf(absl::string_view kind);
 
 // What `ll-trainer probe` measured on a host, as it prints it: one JSON object with device,
 // gemm_flops, attention_flops, memory_bandwidth, link_bandwidth, host, time and build, and with
-// newer builds gemm_fp32_flops, attention_fp32_flops, elementwise_bandwidth and
-// expansion_bandwidth. Errors: InvalidArgument naming the key.
+// newer builds the rest of the rates above, by their names. Errors: InvalidArgument naming the key.
 struct Calibration {
   std::string device;  // kind
   double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, expansion_bandwidth = 0,
-         optimizer_bandwidth = 0;
+  double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, loss_bandwidth = 0,
+         expansion_bandwidth = 0, optimizer_bandwidth = 0, attention_extra_keys = 0,
+         lora_extra_ranks = 0;
   std::string host;   // whose it is; may be empty
   std::string time;   // RFC 3339, when it was measured
   std::string build;  // of the trainer that measured

@@ -14,6 +14,10 @@ namespace {
 // CPU: libraries, Gloo where there are several ranks, and the code that oneDNN makes for the shapes
 // of the MLP's adapters.
 constexpr int64_t kRuntimeBytesCpu = 168'000'000, kGlooBytes = 5'000'000, kMlpCodeBytes = 7'000'000;
+// Any data has a row of another length, its last; oneDNN makes its bf16 code anew for it (fp32's is
+// made for all lengths): where every weight trains, for the adapters, for those of the MLP.
+constexpr int64_t kOtherLengthBytes = 3'000'000, kOtherLengthLoraBytes = 11'500'000,
+                  kOtherLengthMlpBytes = 7'500'000;
 constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
 // What the C library's allocator holds beyond the buffers of a pass, measured likewise.
 constexpr double kAllocatorShare = 0.012;
@@ -27,18 +31,6 @@ constexpr double kNf4Bytes = 4.127 / 8;
 constexpr int64_t kBucketElements = 4 << 20;
 // Threads of a CPU rank that each hold attention scratch.
 constexpr int64_t kAttentionThreads = 2;
-
-struct Linear {
-  const char* name;
-  int64_t in, out;
-};
-
-std::vector<Linear> Linears(const LlamaConfig& c) {
-  const int64_t d = c.hidden_size, f = c.intermediate_size;
-  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
-  return {{"q_proj", d, q},    {"k_proj", d, kv}, {"v_proj", d, kv},  {"o_proj", q, d},
-          {"gate_proj", d, f}, {"up_proj", d, f}, {"down_proj", f, d}};
-}
 
 // Projections as they are stored and computed: q, k, v are one, and so are gate and up.
 struct Stacked {
@@ -218,7 +210,12 @@ int64_t CpuRuntimeBytes(const LlamaConfig& c, const JobSpec& s, const MemoryFore
   const int64_t pass = m.activations + m.workspace + m.head;
   int64_t bytes = kRuntimeBytesCpu + (Ranks(s) > 1 ? kGlooBytes : 0) +
                   static_cast<int64_t>(kAllocatorShare * static_cast<double>(pass));
-  if (Projections(c, s)[2].adapted > 0) bytes += kMlpCodeBytes;
+  const bool adapts_mlp = Projections(c, s)[2].adapted > 0;
+  if (adapts_mlp) bytes += kMlpCodeBytes;
+  if (ElementBytes(s, /*gpu=*/false) == 2) {
+    bytes += kOtherLengthBytes + (LoraParameterCount(c, s) > 0 ? kOtherLengthLoraBytes : 0) +
+             (adapts_mlp ? kOtherLengthMlpBytes : 0);
+  }
   const int64_t later = moments + pass + m.communication + m.snapshot;
   return bytes + std::max<int64_t>(0, MappedFileBytes(c, s) - later);
 }
@@ -239,11 +236,11 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
 
 int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   const int64_t tokens = ShardTokens(c, s), row = c.vocab_size * element;
-  const int64_t chunk = std::min(tokens, std::max<int64_t>(64, kHeadBytes / row / 64 * 64));
+  const int64_t chunk = std::min(tokens, LossChunkTokens(c, element));
   const bool trained = IsFull(s) || (c.tie_word_embeddings && s.TrainsEmbedding());
   const int64_t gradient = trained && element == 2 ? c.vocab_size * c.hidden_size * element : 0;
-  // The normed input and its gradient; tokens, labels (int64) and loss (fp32).
-  return chunk * row + gradient + tokens * (2 * c.hidden_size * element + 8 + 8 + 4);
+  // Tokens, labels (int64), the norm's divisors and the loss (fp32).
+  return chunk * row + gradient + tokens * (8 + 8 + 4 + 4);
 }
 
 // ---- what ranks exchange
@@ -297,6 +294,22 @@ int64_t LinearParameterCount(const LlamaConfig& c) {
   return count;
 }
 
+std::vector<Linear> Linears(const LlamaConfig& c) {
+  const int64_t d = c.hidden_size, f = c.intermediate_size;
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  return {{"q_proj", d, q},    {"k_proj", d, kv}, {"v_proj", d, kv},  {"o_proj", q, d},
+          {"gate_proj", d, f}, {"up_proj", d, f}, {"down_proj", f, d}};
+}
+
+int64_t LossChunkTokens(const LlamaConfig& c, int64_t element) {
+  return std::max<int64_t>(64, kHeadBytes / (c.vocab_size * element) / 64 * 64);
+}
+
+bool Adapts(const JobSpec& s, const char* module) {
+  return !IsFull(s) && std::find(s.target_modules.begin(), s.target_modules.end(), module) !=
+                           s.target_modules.end();
+}
+
 int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
   if (!Trains(s)) return s.eval_seq_len.value_or(c.max_position_embeddings);
   return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
@@ -316,10 +329,7 @@ int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
   if (IsFull(s)) return 0;
   int64_t count = 0;
   for (const Linear& l : Linears(c)) {
-    if (std::find(s.target_modules.begin(), s.target_modules.end(), l.name) !=
-        s.target_modules.end()) {
-      count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
-    }
+    if (Adapts(s, l.name)) count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
   }
   return count;
 }
@@ -359,8 +369,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   if (!Trains(s)) {  // one layer's forward at a time, nothing kept
     m.workspace = tokens * SavedElements(c, "none") * element;
-    m.head = std::min(tokens * c.vocab_size * element, kHeadBytesUntrained) +
-             tokens * c.hidden_size * element;
+    m.head = std::min(tokens * c.vocab_size * element, kHeadBytesUntrained);
     return m;
   }
   const int64_t moments = OptimizerBytes(c, s);

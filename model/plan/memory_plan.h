@@ -66,6 +66,16 @@ int64_t ElementBytes(const JobSpec& resolved, bool gpu);
 int64_t LayerInputBytes(const LlamaConfig& config, const JobSpec& resolved, bool gpu);
 // Weights of the linear layers, in all layers together.
 int64_t LinearParameterCount(const LlamaConfig& config);
+// A layer's projections, one by one: features in and out.
+struct Linear {
+  const char* name;  // "q_proj", …
+  int64_t in, out;
+};
+std::vector<Linear> Linears(const LlamaConfig& config);
+// Whether the job trains an adapter on that projection.
+bool Adapts(const JobSpec& resolved, const char* module);
+// Rows of logits that training holds at a time, with elements of so many bytes.
+int64_t LossChunkTokens(const LlamaConfig& config, int64_t element);
 
 struct FitResult {
   bool fits = false;

@@ -35,9 +35,10 @@ double LayerPairs(int64_t heads, int64_t tokens, const std::string& kind, int64_
 
 // ---- one optimizer step
 
-// A product with LoRA's thin matrices takes about as long as one of so many more ranks: tiles of
-// matrix units are filled with nothing (measured on a CPU with AMX: 0.33 of the rate of wide ones
-// at rank 8, 0.8 at 64).
+// A product with LoRA's thin matrices takes about as long as one of so many more ranks, where no
+// probe knows better: tiles of matrix units are filled with nothing, and all of the wide operand is
+// read for little (measured on a CPU with AMX: 0.33 of the rate of wide products at rank 8, 0.8 at
+// 64).
 constexpr double kThinRanks = 16;
 // Share of its computing time that a layer's transfers to host memory cost even when they hide
 // (Unsloth measured 1.9 %).
@@ -46,6 +47,10 @@ constexpr double kOffloadShare = 0.02;
 // fp32 takes twice the bytes and reaches less than half the rate, where no probe knows better.
 constexpr double kSlowerInFp32 = 2.2;
 
+// A gradient in bf16 that is added to an fp32 sum, for an element: 2 bytes written, 2 read, 4 read
+// and written.
+constexpr double kHeadSumBytes = 12;
+
 double OrElse(double measured, double derived) { return measured > 0 ? measured : derived; }
 
 // One row, all its tokens on one device, in seconds.
@@ -53,58 +58,95 @@ struct RowWork {
   double gemm = 0, attention = 0, recompute = 0, elementwise = 0, expansion = 0;
 };
 
-// FLOPs of one row's products that are computed again.
-double RecomputedGemm(const LlamaConfig& c, const std::string& recompute, double tokens,
-                      double body, double lora) {
-  if (recompute == "full") return 2 * tokens * (body + lora);
-  // selective computes gate and up again.
-  if (recompute == "selective") {
-    return 4.0 * tokens *
-           static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers);
-  }
-  return 0;
+// FLOPs of one token's products that are computed again. The layer's last product (down_proj) is
+// not: nothing in its backward pass needs its result.
+double RecomputedProducts(const LlamaConfig& c, const std::string& recompute) {
+  const double mlp = static_cast<double>(c.hidden_size * c.intermediate_size * c.num_hidden_layers);
+  if (recompute == "full") return 2 * (static_cast<double>(LinearParameterCount(c)) - mlp);
+  return recompute == "selective" ? 4 * mlp : 0;  // gate and up
 }
 
-RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
-               const DeviceRates& rates) {
-  const int64_t tokens = RowTokens(c, s);
-  const auto n = static_cast<double>(tokens);
-  const auto head = static_cast<double>(c.vocab_size * c.hidden_size);
-  const auto body = static_cast<double>(LinearParameterCount(c));
-  const auto lora = static_cast<double>(LoraParameterCount(c, s));
-  const bool full_tuning = s.method == "full";
-  const double thin = lora > 0 ? 1 + kThinRanks / static_cast<double>(s.lora_rank.value_or(8)) : 1;
-  double gemm = n * ((full_tuning ? 6 : 4) * body + 6 * lora * thin);
-  gemm += n * head * ((full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding())) ? 6 : 4);
+// The same of the adapters, in FLOPs.
+double RecomputedLora(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  if (recompute == "none") return 0;
+  const auto rank = 2.0 * static_cast<double>(s.lora_rank.value_or(0) * c.num_hidden_layers);
+  const auto h = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size);
+  if (recompute == "full") {
+    return 2 * static_cast<double>(LoraParameterCount(c, s)) -
+           (Adapts(s, "down_proj") ? rank * (h + f) : 0);
+  }
+  return rank * (h + f) * (Adapts(s, "gate_proj") + Adapts(s, "up_proj"));
+}
 
+// FLOPs of attention's forward pass, all layers; a query costs `extra_keys` more than it sees.
+double AttentionFlops(const LlamaConfig& c, const JobSpec& s, double extra_keys) {
+  const int64_t tokens = RowTokens(c, s);
   const int64_t group =
       static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
   const double full_share =
       static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
-  double attention = 0;
+  double flops = 0;
   if (full_share < 1)
-    attention += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
-  if (full_share > 0) attention += CausalAttentionFlops(c, tokens, "full", group) * full_share;
+    flops += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
+  if (full_share > 0) flops += CausalAttentionFlops(c, tokens, "full", group) * full_share;
+  return flops + extra_keys * AttentionQueryFlops(c) * static_cast<double>(tokens);
+}
+
+// Bytes of dropout in front of the adapters: of each input a copy with zeros, forward and again
+// backward, and zeros in its gradient. bf16.
+double DropoutBytes(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  if (s.lora_dropout.value_or(0) == 0) return 0;
+  const auto h = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size),
+             q = static_cast<double>(c.num_attention_heads * c.head_dim);
+  // Projections share a mask where they share an input.
+  const double qkv = Adapts(s, "q_proj") || Adapts(s, "k_proj") || Adapts(s, "v_proj") ? h : 0;
+  const double o = Adapts(s, "o_proj") ? q : 0;
+  const double gate_up = Adapts(s, "gate_proj") || Adapts(s, "up_proj") ? h : 0;
+  const double down = Adapts(s, "down_proj") ? f : 0;
+  double bytes = 3 * 4 * (qkv + o + gate_up + down);
+  if (recompute == "full") bytes += 4 * (qkv + o + gate_up);
+  if (recompute == "selective") bytes += 4 * gate_up;
+  return bytes * static_cast<double>(c.num_hidden_layers);
+}
+
+RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+               const DeviceRates& rates) {
+  const auto n = static_cast<double>(RowTokens(c, s));
+  const auto head = static_cast<double>(c.vocab_size * c.hidden_size);
+  const auto body = static_cast<double>(LinearParameterCount(c));
+  const auto layers = static_cast<double>(c.num_hidden_layers);
+  const bool full_tuning = s.method == "full";
+  const bool trained_head = full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding());
+  const double thin = 1 + OrElse(rates.lora_extra_ranks, kThinRanks) /
+                              static_cast<double>(std::max<int64_t>(1, s.lora_rank.value_or(8)));
+  const double products =
+      (full_tuning ? 6 : 4) * body + (trained_head ? 6 : 4) * head + thin * LoraFlops(c, s);
+  const double attention = AttentionFlops(c, s, rates.attention_extra_keys);
 
   const bool fp32 = s.precision.value_or("auto") == "fp32";
   const double gemm_rate = fp32 ? OrElse(rates.gemm_fp32, rates.gemm / kSlowerInFp32) : rates.gemm;
   const double attention_rate =
       fp32 ? OrElse(rates.attention_fp32, rates.attention / kSlowerInFp32) : rates.attention;
   RowWork work;
-  work.gemm = gemm / gemm_rate;
+  work.gemm = n * products / gemm_rate;
   work.attention = 3.5 * attention / attention_rate;
-  work.recompute = RecomputedGemm(c, recompute, n, body, lora * thin) / gemm_rate +
-                   (recompute == "full" ? attention / attention_rate : 0);
-  const double passes = recompute == "none" ? 3 : 4;
-  const auto layers = static_cast<double>(c.num_hidden_layers);
-  // The loss reads the logits twice and writes their gradients over them.
-  const double logits = 3 * 2 * n * static_cast<double>(c.vocab_size);
-  work.elementwise = (fp32 ? 2 : 1) *
-                     (ElementwiseBytes(c.hidden_size) * n * layers * passes + logits) /
-                     OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth);
+  work.recompute =
+      n * (RecomputedProducts(c, recompute) + thin * RecomputedLora(c, s, recompute)) / gemm_rate +
+      (recompute == "full" ? attention / attention_rate : 0);
+  const double elementwise =
+      ElementwiseBytes(c, s, recompute) * layers + DropoutBytes(c, s, recompute);
+  work.elementwise = (fp32 ? 2 : 1) * n * elementwise /
+                         OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth) +
+                     n * LossBytes(c) / OrElse(rates.loss_bandwidth, rates.memory_bandwidth);
+  if (trained_head) {
+    // The head's gradient is added to its sum chunk by chunk of logits.
+    const double chunks = std::ceil(n / static_cast<double>(LossChunkTokens(c, fp32 ? 4 : 2)));
+    work.elementwise += chunks * kHeadSumBytes * head / rates.memory_bandwidth;
+  }
   if (s.QuantizesBase()) {
-    work.expansion = (recompute == "full" ? 3 : 2) * kExpansionBytes * body /
-                     OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
+    const double passes = 2 + RecomputedProducts(c, recompute) / (2 * std::max(1.0, body));
+    work.expansion =
+        passes * kExpansionBytes * body / OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
   }
   return work;
 }
@@ -166,8 +208,42 @@ double OffloadSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates&
 
 }  // namespace
 
-// 22 times the hidden size: 180 KB for 7B.
-double ElementwiseBytes(int64_t hidden_size) { return 22 * 2 * static_cast<double>(hidden_size); }
+double ElementwiseBytes(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  const auto h = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size);
+  const auto rotated =
+      static_cast<double>((c.num_attention_heads + c.num_key_value_heads) * c.head_dim);
+  const double head_norms = c.HasQkNorm() ? rotated : 0;
+  // Elements read and written. A norm: x and y. SwiGLU: gate, up and their product.
+  const double norm = 2 * h, rotation = 2 * rotated, swiglu = 3 * f;
+  const double forward = 2 * norm + rotation + 2 * head_norms + swiglu;
+  // A norm's gradient reads two tensors and adds to a third, SwiGLU's overwrites gate and up.
+  double backward = 2 * 4 * h + rotation + 3 * head_norms + 5 * f;
+  // Inputs of products whose weights are trained are made anew.
+  const auto trains = [&](std::initializer_list<const char*> modules) {
+    return s.method == "full" ||
+           std::any_of(modules.begin(), modules.end(), [&](const char* m) { return Adapts(s, m); });
+  };
+  if (trains({"q_proj", "k_proj", "v_proj"})) backward += norm;
+  if (trains({"gate_proj", "up_proj"})) backward += norm;
+  if (trains({"down_proj"})) backward += swiglu;
+  double again = 0;
+  if (recompute == "full") again = 2 * norm + rotation + 2 * head_norms;
+  if (recompute == "selective") again = norm;
+  return 2 * (forward + backward + again);
+}
+
+double LossBytes(const LlamaConfig& c) { return 2 * 2 * static_cast<double>(c.vocab_size); }
+
+double LoraFlops(const LlamaConfig& c, const JobSpec& s) {
+  int64_t in = 0, out = 0;
+  for (const Linear& l : Linears(c)) {
+    if (!Adapts(s, l.name)) continue;
+    in += l.in;
+    out += l.out;
+  }
+  return 2 *
+         static_cast<double>(s.lora_rank.value_or(0) * c.num_hidden_layers * (4 * in + 3 * out));
+}
 
 FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_tokens) {
   const double n = static_cast<double>(tokens), d = static_cast<double>(c.hidden_size);
@@ -181,6 +257,10 @@ FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_token
   f.others = 2 * n * d * static_cast<double>(c.vocab_size) + 4 * (2 * layers + 1) * n * d +
              6 * n * d * layers;
   return f;
+}
+
+double AttentionQueryFlops(const LlamaConfig& c) {
+  return 4.0 * static_cast<double>(c.head_dim * c.num_attention_heads * c.num_hidden_layers);
 }
 
 double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind,

@@ -2,7 +2,9 @@
 //
 // Pure functions, thread-safe. Sources: LongLoRA's table (Chen et al. 2023) for ForwardFlops; for a
 // step, GEMM = (4 + 2 rho) P S with rho the recomputed share, attention (1 + rho + 2.5) times its
-// forward; bytes on the wire as the ZeRO paper (Rajbhandari et al. 2020) counts them.
+// forward; bytes on the wire as the ZeRO paper (Rajbhandari et al. 2020) counts them. What a
+// layer's operations do is counted as `ll-trainer profile step` counts it, and a probe's rates are
+// by the same counts (worker/trainer/probe.h).
 #pragma once
 
 #include <cstdint>
@@ -30,15 +32,24 @@ FlopCount ForwardFlops(const LlamaConfig& config, int64_t tokens, int64_t group_
 double CausalAttentionFlops(const LlamaConfig& config, int64_t tokens, const std::string& kind,
                             int64_t group_tokens);
 
-// What the kernels that work element by element (norms, rotation, SwiGLU, residuals) read and write
-// for a token and layer in a forward pass, in bf16; backward counts twice. A probe's
-// elementwise_bandwidth is by this count. And what the expansion of a weight from NF4 does: half a
-// byte read, two written.
-double ElementwiseBytes(int64_t hidden_size);
-inline constexpr double kExpansionBytes = 2.5;
-// What AdamW does for a parameter: reads gradient, moments and master and writes the last three and
-// the compute copy.
-inline constexpr double kOptimizerBytes = 30;
+// Of one query and key in every head and layer.
+double AttentionQueryFlops(const LlamaConfig& config);
+
+// What the kernels that work element by element (norms, rotation, SwiGLU) read and write for a
+// token and layer, forward, backward and again where it is recomputed, in bf16. `recompute`:
+// "none", "selective" or "full".
+double ElementwiseBytes(const LlamaConfig& config, const JobSpec& spec,
+                        const std::string& recompute);
+// The same of the loss, for a token: its logits, which become their gradients.
+double LossBytes(const LlamaConfig& config);
+// FLOPs of the adapters' products for a token, forward and backward: A's three and what is computed
+// of it anew, B's three.
+double LoraFlops(const LlamaConfig& config, const JobSpec& spec);
+// What the expansion of a weight from NF4 does: half a byte and a scale read, two bytes written.
+inline constexpr double kExpansionBytes = 2.5 + 1.0 / 64;
+// What an update does for a parameter: its gradient is set to zero and read for the norm; AdamW
+// reads gradient, moments and master and writes the last three and the compute copy.
+inline constexpr double kOptimizerBytes = 38;
 
 // Where the devices of a job are: `per_host` of them share a host's links, others the network.
 struct Links {

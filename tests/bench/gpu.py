@@ -25,6 +25,8 @@ LLAMA_2_7B = {
 PEAK_TFLOPS = (("H200", 989), ("H100", 989), ("B200", 2250), ("A100", 312))
 OUT_OF_MEMORY = 40  # ll-trainer's exit code (worker/trainer/error_class.cc)
 SMALL_GPU, LARGE_GPU = 60e9, 120e9  # bytes
+PHASES = ("data", "forward", "head", "backward", "optimizer")  # of a step event, as NAME_seconds
+PROFILED = ("s2 32768", "nf4 8192")  # what a step's time goes to, operation by operation, after the row itself
 
 
 def rows():
@@ -81,15 +83,30 @@ def prepare(a, work):
     return model, data
 
 
+def write_spec(a, work, model, data, row):
+    spec = {"model": model, "data": data, "method": "longlora", "precision": "bf16", "global_batch_size": 1, "max_steps": a.steps,
+            "warmup_steps": 0, "save_steps": 1_000_000, "seed": 0, "shuffle": False, "on_oom": "fail", **row["spec"]}
+    path = os.path.join(work, "spec.json")
+    with open(path, "w") as f:
+        json.dump(spec, f)
+    return path
+
+
+def profile(a, work, model, data, row, limit):
+    """What the row's step goes to, by operation, beside the device's floor."""
+    command = [a.trainer, "profile", "step", "--spec", write_spec(a, work, model, data, row), "--steps", "2", "--device", a.device, "-o", "json"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"left_out": f"did not end within {limit:.0f} s"}
+    return json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr[-300:], "exit_code": done.returncode}
+
+
 def run(a, work, model, data, row, limit):
     """The row's measurements, or why there are none."""
     ctx = row["spec"]["context_length"]
-    spec = {"model": model, "data": data, "method": "longlora", "precision": "bf16", "global_batch_size": 1, "max_steps": a.steps,
-            "warmup_steps": 0, "save_steps": 1_000_000, "seed": 0, "shuffle": False, "on_oom": "fail", **row["spec"]}
-    path, out = os.path.join(work, "spec.json"), os.path.join(work, "out")
+    path, out = write_spec(a, work, model, data, row), os.path.join(work, "out")
     shutil.rmtree(out, ignore_errors=True)
-    with open(path, "w") as f:
-        json.dump(spec, f)
     command = [a.trainer, "train", "--spec", path, "--out", out, "--device", a.device]
     peak = next((tflops for name, tflops in PEAK_TFLOPS if name in a.gpu), None)
     if peak:
@@ -121,8 +138,7 @@ def run(a, work, model, data, row, limit):
               "peak_bytes": max(s["peak_bytes"] for s in steps)}
     if counted[-1].get("mfu") is not None:
         result["mfu"] = statistics.median(s["mfu"] for s in counted)
-    if counted[-1].get("phases"):
-        result["phases"] = counted[-1]["phases"]
+    result["phases"] = {name: statistics.median(s[name + "_seconds"] for s in counted) for name in PHASES}
     return result
 
 
@@ -172,6 +188,12 @@ def main():
                     (f"MFU {result['mfu']:.1%}" if "mfu" in result else "") if "tokens_per_second" in result else json.dumps(result))
             print(f"{row['case']:36} {told}", file=sys.stderr, flush=True)
             summary.append(result)
+            left = end - time.monotonic()
+            if row["case"] in PROFILED and "tokens_per_second" in result and left > 20:
+                told = profile(a, work, model, data, row, left)
+                failed |= "error" in told
+                out.write(json.dumps({"profile": row["case"], **told, "gpu": a.gpu, "commit": a.commit}) + "\n")
+                out.flush()
     measured = sum("tokens_per_second" in r for r in summary)
     print(f"{measured} of {len(summary)} rows measured on {a.gpu}", file=sys.stderr)
     return 1 if failed or not summary else 0

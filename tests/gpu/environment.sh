@@ -1,6 +1,12 @@
 # Sourced by run.sh and smoke.sh. Sets `bin` to the folder of the programs and, for packed ones, the library path to
-# this host's LibTorch. Reads `pack` and `build`.
+# this host's LibTorch. Reads `pack` (a folder, or the file made of it) and `build`.
 if [ -n "$pack" ]; then
+  if [ -f "$pack" ]; then
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    tar -xzf "$pack" -C "$unpacked" --strip-components 1 || exit 2
+    pack=$unpacked
+  fi
   bin=$pack/bin
   torch=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))') || {
     echo "this host's python3 has no torch" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Collects what a GPU host needs that has PyTorch but not this project's build: the programs, stripped, and the shared
-# libraries beside LibTorch's and the C library's. Nothing is compiled there.
+# libraries beside LibTorch's and the C library's, as a folder and as a file. Nothing is compiled there.
 #   tests/gpu/pack.sh [--build DIR] [--out DIR]        default build/, build/gpu-pack/
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,4 +26,7 @@ ldd "$out"/bin/* 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort 
     cp -L "$library" "$out/lib/"
   done
 git -C "$root" rev-parse HEAD > "$out/COMMIT" 2>/dev/null || echo unknown > "$out/COMMIT"
+# One file, for a machine that takes few bytes: --pack FILE there.
+tar -czf "$out.tar.gz" -C "$(dirname "$out")" "$(basename "$out")"
+du -sh "$out.tar.gz" | awk '{print "packed " $1 " in " $2}'
 du -sh "$out" | awk '{print "packed " $1 " in " $2}'

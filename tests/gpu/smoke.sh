@@ -24,7 +24,7 @@ if [ "$device" = cuda ] && [ -z "$gpu" ]; then
   exit 2
 fi
 written=$(mktemp "$out.XXXXXX") || exit 2
-trap 'rm -f "$written"' EXIT
+trap 'rm -rf "$written" "${unpacked:-}"' EXIT
 printf '{"date":"%s","gpu":"%s","commit":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "${gpu:-$device}" "$commit" >> "$written"
 while read -r name; do
   done=0
@@ -41,7 +41,6 @@ while read -r name; do
 done < <("$bin/gpu_check" list --device "$device")
 chmod 644 "$written"
 mv "$written" "$out"
-trap - EXIT
 python3 - "$out" <<'P'
 import collections, json, sys
 lines = [json.loads(line) for line in open(sys.argv[1])][1:]

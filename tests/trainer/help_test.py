@@ -8,7 +8,7 @@ from harness import read, run
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "help.txt")
 COMMANDS = [[], ["train"], ["run"], ["eval", "perplexity"], ["eval", "passkey"], ["eval", "topics"], ["generate"], ["chat"],
-            ["init"], ["pack"], ["merge"], ["publish"], ["verify"], ["profile", "flops"], ["probe"]]
+            ["init"], ["pack"], ["merge"], ["publish"], ["verify"], ["profile", "flops"], ["profile", "step"], ["probe"]]
 
 
 def current():

@@ -77,6 +77,10 @@ at::Device ProcessDevice() {
 
 std::string ProcessDeviceName() { return gpu == nullptr ? "cpu" : gpu->name(); }
 
+void WaitForDevice() {
+  if (gpu != nullptr) gpu->synchronize();
+}
+
 int64_t AvailableMemoryBytes() {
   if (gpu != nullptr) return gpu->free_bytes();
   int64_t available = ProcKilobytes("/proc/meminfo", "MemAvailable:");

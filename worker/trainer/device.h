@@ -23,6 +23,9 @@ at::Device ProcessDevice();
 // "cpu", or the GPU's name as its driver has it.
 std::string ProcessDeviceName();
 
+// Until the device has done what this process gave it to do; at once on the CPU.
+void WaitForDevice();
+
 // Bytes this process may still allocate there: on the CPU what the host has left and the control
 // group allows.
 int64_t AvailableMemoryBytes();

@@ -7,29 +7,36 @@
 #include <algorithm>
 #include <cerrno>
 #include <functional>
+#include <map>
+#include <memory>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include "absl/cleanup/cleanup.h"
 #include "base/file.h"
 #include "base/gpu_kind.h"
 #include "base/status_macros.h"
-#include "kernels/ops.h"
+#include "kernels/common/op_trace.h"
+#include "model/llama.h"
 #include "model/plan/time_plan.h"
-#include "model/shifted_attention.h"
 #include "model/torch_edge.h"
+#include "model/weight_source.h"
+#include "worker/trainer/comm/comm.h"
 #include "worker/trainer/device.h"
+#include "worker/trainer/optim/adamw.h"
+#include "worker/trainer/optim/sharded_parameters.h"
 
 namespace ll {
 namespace {
 
-constexpr int kMeasurements = 9;
-// Tensors are taken in turn from sets of so many bytes together, more than a CPU's caches hold: a
-// training comes back to a layer's only after all others'.
-constexpr int64_t kColdBytes = 200'000'000;
+// Shares of the budget: four trainings, memory, and the link.
+constexpr int kMeasurements = 6;
 constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
 
 double MedianOf(std::vector<double> values) {
@@ -51,153 +58,161 @@ double Rate(double amount, absl::Duration budget, Clock& clock, const std::funct
   return MedianOf(std::move(rates));
 }
 
-// Reading one element waits for a GPU's queue.
-void Finish(const at::Tensor& t) {
-  if (t.is_cuda()) t.view({-1})[0].item();
-}
-
 struct Shapes {
-  int64_t tokens, hidden, intermediate, heads, kv_heads, head_dim, copy_bytes;
+  int64_t tokens, hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, copy_bytes;
 };
 
+// Enough layers, and so large ones, that a tensor has left a CPU's caches when it is used again.
 Shapes ShapesFor(bool gpu, bool small) {
-  if (small) return {256, 128, 256, 4, 2, 32, 1 << 20};
-  // A CPU trains models of the size of SmolLM2-135M, a GPU those of Llama-2-7B.
-  if (!gpu) return {4096, 576, 1536, 9, 3, 64, 256 << 20};
-  return {16384, 4096, 11008, 32, 32, 128, int64_t{1} << 30};
+  if (small) return {256, 128, 256, 1, 4, 2, 32, 512, 1 << 20};
+  // A CPU trains models of the size of SmolLM2-135M (with heads that its threads share evenly), a
+  // GPU those of Llama-2-7B.
+  if (!gpu) return {4096, 576, 1536, 3, 8, 4, 64, 8192, 256 << 20};
+  return {16384, 4096, 11008, 4, 32, 32, 128, 32000, int64_t{1} << 30};
 }
 
-at::TensorOptions Of(at::ScalarType type) { return at::TensorOptions(ProcessDevice()).dtype(type); }
-at::TensorOptions Bf16() { return Of(at::kBFloat16); }
-
-size_t ColdSets(int64_t bytes_of_one) {
-  return static_cast<size_t>(std::max<int64_t>(1, kColdBytes / bytes_of_one));
-}
-
-// A layer's four products, forward and for the gradient of their inputs.
-double GemmFlops(const Shapes& s, at::ScalarType type, absl::Duration budget, Clock& clock) {
-  const int64_t q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
-  const std::pair<int64_t, int64_t> kProducts[] = {{s.hidden, q + 2 * kv},
-                                                   {q, s.hidden},
-                                                   {s.hidden, 2 * s.intermediate},
-                                                   {s.intermediate, s.hidden}};
-  struct Product {
-    at::Tensor x, w, y, dx;  // y = x w^T, dx = y w
-  };
-  double flops = 0;
-  int64_t elements = 0;
-  for (const auto& [in, out] : kProducts) {
-    flops += 4.0 * static_cast<double>(s.tokens * in * out);
-    elements += s.tokens * (2 * in + out) + in * out;
-  }
-  std::vector<std::vector<Product>> layers(
-      ColdSets(elements * static_cast<int64_t>(at::elementSize(type))));
-  for (std::vector<Product>& layer : layers) {
-    for (const auto& [in, out] : kProducts) {
-      layer.push_back({at::randn({s.tokens, in}, Of(type)), at::randn({out, in}, Of(type)),
-                       at::empty({s.tokens, out}, Of(type)), at::empty({s.tokens, in}, Of(type))});
-    }
-  }
-  size_t next = 0;
-  return Rate(flops, budget, clock, [&] {
-    std::vector<Product>& layer = layers[next++ % layers.size()];
-    for (Product& p : layer) at::mm_out(p.y, p.x, p.w.t());
-    for (Product& p : layer) at::mm_out(p.dx, p.y, p.w);
-    Finish(layer.back().dx);
-  });
-}
-
-absl::StatusOr<double> AttentionFlops(const Shapes& s, at::ScalarType type, absl::Duration budget,
-                                      Clock& clock) {
+LlamaConfig ConfigOf(const Shapes& s) {
   LlamaConfig config;
-  config.num_hidden_layers = 1;
+  config.hidden_size = s.hidden;
+  config.intermediate_size = s.intermediate;
+  config.num_hidden_layers = s.layers;
   config.num_attention_heads = s.heads;
   config.num_key_value_heads = s.kv_heads;
   config.head_dim = s.head_dim;
-  const AttentionSpec spec{AttentionKind::kS2, WrapKind::kSplit, s.tokens / 4};
-  LL_ASSIGN_OR_RETURN(const AttentionPlan plan, MakeAttentionPlan(config, spec, s.tokens, {}));
-  const int64_t q = s.heads * s.head_dim, width = q + 2 * s.kv_heads * s.head_dim;
-  const at::Tensor qkv = at::randn({s.tokens, width}, Of(type));
-  const at::Tensor dout = at::randn({s.tokens, q}, Of(type));
-  at::Tensor out = at::empty_like(dout), dqkv = at::empty_like(qkv);
-  at::Tensor lse = at::empty({s.heads, s.tokens}, Of(at::kFloat));
-  const double flops = 3.5 * CausalAttentionFlops(config, s.tokens, "s2", s.tokens / 4);
-  return Rate(flops, budget, clock, [&] {
-    AttentionForward(plan, /*window=*/0, qkv, out, lse);
-    AttentionBackward(plan, /*window=*/0, qkv, out, lse, dout, dqkv);
-    Finish(dqkv);
-  });
+  config.vocab_size = s.vocab;
+  config.max_position_embeddings = s.tokens;
+  config.tie_word_embeddings = true;
+  return config;
 }
+
+at::TensorOptions Bf16() { return at::TensorOptions(ProcessDevice()).dtype(at::kBFloat16); }
+
+// ---- a training of a few layers with random weights
+
+// What of its time and work each operation had in a step, over all phases.
+struct StepTimes {
+  struct Sum {
+    double seconds = 0, flops = 0, bytes = 0;
+  };
+  std::map<std::string, Sum> operations;
+  double parameters = 0;  // trained
+
+  Sum Of(std::initializer_list<const char*> names) const {
+    Sum all;
+    for (const char* name : names) {
+      const auto found = operations.find(name);
+      if (found == operations.end()) continue;
+      all.seconds += found->second.seconds;
+      all.flops += found->second.flops;
+      all.bytes += found->second.bytes;
+    }
+    return all;
+  }
+};
+
+struct ProbedTraining {
+  at::ScalarType dtype = at::kBFloat16;
+  AttentionKind attention = AttentionKind::kS2;
+  bool quantize_base = false;
+};
+
+// One step of a training on one row.
+absl::Status TakeStep(const AttentionSpec& attention, const Row& row, int64_t step, Llama& model,
+                      ShardedParameters& parameters, AdamWOptimizer& optimizer) {
+  parameters.StartStep();
+  parameters.Touch(row.tokens);
+  parameters.LastRow();
+  const double scale = 1.0 / static_cast<double>(row.tokens.numel());
+  LL_RETURN_IF_ERROR(
+      model.ForwardBackward(row, attention, scale, nullptr, nullptr, &parameters).status());
+  LL_RETURN_IF_ERROR(parameters.FinishReduction());
+  LL_RETURN_IF_ERROR(parameters.GradNorm().status());
+  optimizer.Step(step, /*learning_rate=*/1e-5, /*grad_scale=*/1);
+  return parameters.GatherParameters();
+}
+
+// Medians over the steps that fit into `budget`, at least kLeastRepeats.
+absl::StatusOr<StepTimes> TimeTraining(const Shapes& shapes, const ProbedTraining& training,
+                                       absl::Duration budget, Clock& clock) {
+  const LlamaConfig config = ConfigOf(shapes);
+  ModelOptions options;
+  options.dtype = training.dtype;
+  options.device = ProcessDevice();
+  options.quantize_base = training.quantize_base;
+  options.lora.rank = 8;
+  options.lora.alpha = 16;
+  options.lora.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
+  options.train_embedding = true;
+  options.train_norm = true;
+  RandomWeights weights(/*seed=*/0, config);
+  LL_ASSIGN_OR_RETURN(const std::unique_ptr<Llama> model, Llama::Create(config, weights, options));
+  const std::unique_ptr<Comm> comm = MakeSingleComm();
+  ShardedParameters parameters(model->parameters(), 0, /*sparse_embedding=*/false, *comm);
+  AdamWOptimizer optimizer(parameters.slices(), AdamWOptions{0.9, 0.95, 1e-8, 0.0});
+  const AttentionSpec attention{training.attention, WrapKind::kSplit, shapes.tokens / 4};
+  Row row;
+  // Tokens of all kinds, in no order that caches like.
+  row.tokens = (at::arange(shapes.tokens, at::kLong) * 7919) % shapes.vocab;
+  row.labels = (row.tokens + 1) % shapes.vocab;
+
+  StepTimes times;
+  for (const Parameter& p : model->parameters())
+    times.parameters += static_cast<double>(p.master.numel());
+  int64_t step = 1;
+  LL_RETURN_IF_ERROR(TakeStep(attention, row, step, *model, parameters, optimizer));  // fresh pages
+  std::map<std::string, std::vector<double>> seconds;
+  const absl::Duration begin = clock.Steady();
+  for (int taken = 0; taken < kLeastRepeats || clock.Steady() - begin < budget; ++taken) {
+    OpTrace trace(clock, WaitForDevice);
+    active_op_trace = &trace;
+    const absl::Status status = TakeStep(attention, row, ++step, *model, parameters, optimizer);
+    active_op_trace = nullptr;
+    LL_RETURN_IF_ERROR(status);
+    std::map<std::string, StepTimes::Sum> operations;
+    for (const auto& [key, sum] : trace.sums()) {
+      StepTimes::Sum& mine = operations[key.second];
+      mine.seconds += sum.seconds;
+      mine.flops += sum.work.flops;
+      mine.bytes += sum.work.bytes;
+    }
+    for (const auto& [name, sum] : operations) seconds[name].push_back(sum.seconds);
+    times.operations = std::move(operations);
+  }
+  for (auto& [name, sum] : times.operations) sum.seconds = MedianOf(std::move(seconds[name]));
+  return times;
+}
+
+struct AttentionRate {
+  double flops = 0;       // a second
+  double extra_keys = 0;  // that a query costs beyond those it sees
+};
+
+// From short segments and long ones: seconds = (pairs + extra_keys * queries) / rate.
+AttentionRate AttentionOf(const Shapes& shapes, const StepTimes& s2, const StepTimes& full) {
+  const StepTimes::Sum few = s2.Of({"attention"}), many = full.Of({"attention"});
+  AttentionRate out;
+  // Both have as many queries; the longer one has more pairs for each.
+  const double per_flop = (many.seconds - few.seconds) / (many.flops - few.flops);
+  const double queries =
+      3.5 * AttentionQueryFlops(ConfigOf(shapes)) * static_cast<double>(shapes.tokens);
+  const double overhead = many.seconds - per_flop * many.flops;
+  if (per_flop <= 0 || overhead <= 0) {
+    out.flops = (few.flops + many.flops) / (few.seconds + many.seconds);
+    return out;
+  }
+  out.flops = 1 / per_flop;
+  out.extra_keys = overhead / per_flop / queries;
+  return out;
+}
+
+double RateOf(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
 
 double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
   const at::Tensor from = at::zeros({s.copy_bytes / 2}, Bf16());
   at::Tensor to = at::empty_like(from);
   return Rate(2.0 * static_cast<double>(s.copy_bytes), budget, clock, [&] {
     to.copy_(from);
-    Finish(to);
-  });
-}
-
-// A layer's elementwise kernels, forward and backward.
-double ElementwiseBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
-  const int64_t width = (s.heads + 2 * s.kv_heads) * s.head_dim, rotated = s.heads + s.kv_heads;
-  struct Layer {
-    at::Tensor x, y, dx, qkv, gate_up, act, dact;
-  };
-  std::vector<Layer> layers(ColdSets(2 * s.tokens * (3 * s.hidden + width + 4 * s.intermediate)));
-  const at::Tensor gate_up = at::randn({s.tokens, 2 * s.intermediate}, Bf16());
-  for (Layer& layer : layers) {
-    layer.x = at::randn({s.tokens, s.hidden}, Bf16());
-    layer.y = at::empty_like(layer.x);
-    layer.dx = at::zeros_like(layer.x);
-    layer.qkv = at::randn({s.tokens, width}, Bf16());
-    layer.gate_up = gate_up.clone();
-    layer.act = at::empty({s.tokens, s.intermediate}, Bf16());
-    layer.dact = at::randn({s.tokens, s.intermediate}, Bf16());
-  }
-  const at::Tensor weight = at::ones({s.hidden}, Of(at::kFloat));
-  const at::Tensor angles = at::rand({s.tokens, s.head_dim / 2}, Of(at::kFloat));
-  const at::Tensor cos = angles.cos(), sin = angles.sin();
-  at::Tensor rstd = at::empty({s.tokens}, Of(at::kFloat)), dw = at::zeros_like(weight);
-  const double bytes = 3 * ElementwiseBytes(s.hidden) * static_cast<double>(s.tokens);
-  size_t next = 0;
-  return Rate(bytes, budget, clock, [&] {
-    Layer& layer = layers[next++ % layers.size()];
-    // SwiGLU's gradient of its own gradient and so on would fade away. The median does not see it.
-    if (next % (8 * layers.size()) < layers.size()) layer.gate_up.copy_(gate_up);
-    for (int norm = 0; norm < 2; ++norm) {
-      RmsNormForward(layer.x, weight, 1e-5, layer.y, rstd);
-      layer.y.add_(layer.x);
-      RmsNormBackward(layer.y, layer.x, weight, rstd, layer.dx, dw);
-    }
-    for (const bool backward : {false, true}) RopeInPlace(layer.qkv, rotated, cos, sin, backward);
-    SwigluForward(layer.gate_up, layer.act);
-    SwigluBackward(layer.gate_up, layer.dact);
-    Finish(layer.gate_up);
-  });
-}
-
-// AdamW on as many parameters as do not fit into caches.
-double OptimizerBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
-  const int64_t n = s.copy_bytes / 16;
-  at::Tensor master = at::randn({n}, Of(at::kFloat)), m = at::zeros_like(master),
-             v = at::zeros_like(master), compute = at::empty({n}, Bf16());
-  const at::Tensor grad = at::randn({n}, Of(at::kFloat));
-  AdamWSettings settings;
-  settings.lr = 1e-5;
-  return Rate(kOptimizerBytes * static_cast<double>(n), budget, clock, [&] {
-    AdamWStep(settings, master, m, v, grad, compute);
-    Finish(compute);
-  });
-}
-
-double ExpansionBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
-  const Nf4Tensor quantised =
-      QuantizeNf4(at::randn({2 * s.intermediate, s.hidden}, Of(at::kFloat)));
-  at::Tensor w = at::empty({2 * s.intermediate, s.hidden}, Bf16());
-  return Rate(kExpansionBytes * static_cast<double>(w.numel()), budget, clock, [&] {
-    DequantizeNf4(quantised, w);
-    Finish(w);
+    WaitForDevice();
   });
 }
 
@@ -280,22 +295,35 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
   const bool gpu = ProcessDevice().is_cuda();
   const Shapes shapes = ShapesFor(gpu, options.small);
   const absl::Duration start = clock.Steady(), share = options.budget / kMeasurements;
-  double gemm = 0, attention = 0, memory = 0, link = 0;
-  double gemm_fp32 = 0, attention_fp32 = 0, elementwise = 0, expansion = 0, optimizer = 0;
+  StepTimes s2, full, nf4, fp32;
+  double memory = 0, link = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
-    gemm = GemmFlops(shapes, at::kBFloat16, share, clock);
-    gemm_fp32 = GemmFlops(shapes, at::kFloat, share, clock);
-    LL_ASSIGN_OR_RETURN(attention, AttentionFlops(shapes, at::kBFloat16, share, clock));
-    LL_ASSIGN_OR_RETURN(attention_fp32, AttentionFlops(shapes, at::kFloat, share, clock));
+    c10::NoGradGuard no_grad;
+    LL_ASSIGN_OR_RETURN(s2, TimeTraining(shapes, {}, share, clock));
+    LL_ASSIGN_OR_RETURN(full,
+                        TimeTraining(shapes, {.attention = AttentionKind::kFull}, share, clock));
+    LL_ASSIGN_OR_RETURN(nf4, TimeTraining(shapes, {.quantize_base = true}, share, clock));
+    LL_ASSIGN_OR_RETURN(fp32, TimeTraining(shapes, {.dtype = at::kFloat}, share, clock));
     memory = MemoryBandwidth(shapes, share, clock);
-    elementwise = ElementwiseBandwidth(shapes, share, clock);
-    expansion = ExpansionBandwidth(shapes, share, clock);
-    optimizer = OptimizerBandwidth(shapes, share, clock);
     return absl::OkStatus();
   }));
   if (!gpu) {
     LL_ASSIGN_OR_RETURN(link, LinkBandwidth(options.small, share, clock));
   }
+  const auto rate = [](const StepTimes& times, std::initializer_list<const char*> operations) {
+    const StepTimes::Sum sum = times.Of(operations);
+    return RateOf(sum.flops > 0 ? sum.flops : sum.bytes, sum.seconds);
+  };
+  const double gemm = rate(s2, {"product"});
+  const AttentionRate attention = AttentionOf(shapes, s2, full);
+  // In fp32 the same tiles: its rate is by what is computed, the extra keys included.
+  const StepTimes::Sum attention_fp32 = fp32.Of({"attention"});
+  const double extra_flops = 3.5 * attention.extra_keys * AttentionQueryFlops(ConfigOf(shapes)) *
+                             static_cast<double>(shapes.tokens);
+  // As long as a product of (1 + extra / rank) times as many ranks.
+  const StepTimes::Sum lora = s2.Of({"LoRA"});
+  const double extra_ranks = 8 * std::max(0.0, lora.seconds * gemm / lora.flops - 1);
+  const StepTimes::Sum update = s2.Of({"fill with zeros", "norm of gradients", "AdamW"});
   return nlohmann::ordered_json{
       {"device", gpu ? GpuKind(ProcessDeviceName(), AvailableMemoryBytes()) : "cpu"},
       {"host", HostName()},
@@ -303,13 +331,16 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
       {"build", LL_VERSION},
       {"threads", at::get_num_threads()},
       {"gemm_flops", gemm},
-      {"attention_flops", attention},
-      {"gemm_fp32_flops", gemm_fp32},
-      {"attention_fp32_flops", attention_fp32},
+      {"attention_flops", attention.flops},
+      {"attention_extra_keys", attention.extra_keys},
+      {"lora_extra_ranks", extra_ranks},
+      {"gemm_fp32_flops", rate(fp32, {"product"})},
+      {"attention_fp32_flops", RateOf(attention_fp32.flops + extra_flops, attention_fp32.seconds)},
       {"memory_bandwidth", memory},
-      {"elementwise_bandwidth", elementwise},
-      {"expansion_bandwidth", expansion},
-      {"optimizer_bandwidth", optimizer},
+      {"elementwise_bandwidth", rate(s2, {"RMSNorm", "SwiGLU", "RoPE", "transpose", "embedding"})},
+      {"loss_bandwidth", rate(s2, {"cross-entropy"})},
+      {"expansion_bandwidth", rate(nf4, {"NF4 to bf16"})},
+      {"optimizer_bandwidth", RateOf(kOptimizerBytes * s2.parameters, update.seconds)},
       {"link_bandwidth", link},
       {"seconds", absl::ToDoubleSeconds(clock.Steady() - start)}};
 }

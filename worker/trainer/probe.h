@@ -19,13 +19,13 @@ struct ProbeOptions {
 };
 inline constexpr int kLeastRepeats = 3;
 
-// One JSON object, as ParseCalibration reads it: device, host, time, build, threads, gemm_flops
-// (bf16 products of tokens with a layer's weights), attention_flops (exact causal FLOPs, S²-Attn,
-// forward and backward), both in fp32 too (gemm_fp32_flops, attention_fp32_flops), memory_bandwidth
-// (a copy, bytes read and written), elementwise_bandwidth, expansion_bandwidth and
-// optimizer_bandwidth (as model/plan/time_plan.h counts a layer's other kernels, NF4's expansion
-// and AdamW), link_bandwidth (TCP over loopback, one way; 0 on a GPU, whose links one process does
-// not see), seconds (that it took). Medians. On the device that UseDevice chose, with
+// One JSON object, as ParseCalibration reads it: device, host, time, build, threads, the rates of
+// model/plan/devices.h by their names, and seconds (that it took). A small model with random
+// weights is trained, and the rates are what its operations reach under a trace
+// (kernels/common/op_trace.h): S²-Attn and full attention in bf16, from which attention's rate and
+// what a query costs besides follow; with an NF4 base; in fp32. Apart from it memory_bandwidth (a
+// copy, bytes read and written) and link_bandwidth (TCP over loopback, one way; 0 on a GPU, whose
+// links one process does not see). Medians. On the device that UseDevice chose, with
 // at::get_num_threads() threads. Errors: ResourceExhausted, or a loopback connection that failed.
 absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, Clock& clock);
 

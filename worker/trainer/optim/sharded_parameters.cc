@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/common/op_trace.h"
 #include "kernels/global_norm/global_norm.h"
 #include "kernels/ops.h"
 #include "model/torch_edge.h"
@@ -106,6 +107,11 @@ void ShardedParameters::StartStep() {
   broken_ = absl::OkStatus();
   if (touched_.defined()) touched_.zero_();
   if (stage_ < 2) {
+    const OpScope scope("fill with zeros", [&] {
+      OpWork work;
+      for (const Parameter& parameter : parameters_) work.bytes += Moves({parameter.grad}).bytes;
+      return work;
+    });
     for (Parameter& parameter : parameters_) parameter.grad.zero_();
     return;
   }
