@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kRuntimeBytesCpu = 168'000'000, kGlooBytes = 5'000'000, kMlpCodeBytes = 7'000'000;
 // Any data has a row of another length, its last; oneDNN makes its bf16 code anew for it (fp32's is
 // made for all lengths): where every weight trains, for the adapters, for those of the MLP.
-constexpr int64_t kOtherLengthBytes = 3'000'000, kOtherLengthLoraBytes = 11'500'000,
-                  kOtherLengthMlpBytes = 7'500'000;
+constexpr int64_t kOtherLengthBytes = 3'000'000, kOtherLengthLoraBytes = 15'000'000,
+                  kOtherLengthMlpBytes = 4'500'000;
 constexpr int64_t kRuntimeBytesGpu = 2'500'000'000;
 // What the C library's allocator holds beyond the buffers of a pass, measured likewise.
 constexpr double kAllocatorShare = 0.012;
