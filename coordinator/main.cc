@@ -10,10 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "coordinator/backup_command.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/options.h"
 #include "coordinator/pki_command.h"
+#include "rpc/pki.h"
 #include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 
@@ -33,6 +35,17 @@ ll::LogLevel LevelOf(const std::string& name) {
   if (name == "debug") return ll::LogLevel::kDebug;
   if (name == "warning") return ll::LogLevel::kWarning;
   return name == "error" ? ll::LogLevel::kError : ll::LogLevel::kInfo;
+}
+
+// A process that has begun goes on with a certificate that ends, and takes its successor from the
+// file; one that begins with an ended one would only turn everybody away. Status 1: the service
+// manager tries again, and finds the new one.
+absl::Status CheckCertificates(const ll::CoordinatorOptions& options, absl::Time now) {
+  LL_RETURN_IF_ERROR(ll::CheckNotEnded(
+      options.tls_cert, "tls-cert", now,
+      "issue another one (ll-coordinator pki issue --server HOST,...), or mend this host's clock"));
+  return ll::CheckNotEnded(options.tls_client_ca, "tls-client-ca", now,
+                           "give the authority of today's workers, or mend this host's clock");
 }
 
 // Waits for a signal; meanwhile the service manager hears that the decision loop still turns.
@@ -88,6 +101,10 @@ int main(int argc, char** argv) {
   const ll::ServiceNotify notify = ll::ServiceNotify::FromEnvironment();
   ll::SetLogLevel(LevelOf(options.log_level));
   ll::InstallSpdlogSink("ll-coordinator");
+  if (const absl::Status good = CheckCertificates(options, ll::RealClock().Now()); !good.ok()) {
+    const int code = Fail(good);
+    return absl::IsFailedPrecondition(good) ? 1 : code;
+  }
   auto coordinator = ll::Coordinator::Start(options, ll::RealClock());
   if (!coordinator.ok()) return Fail(coordinator.status());
   std::printf("ll-coordinator: serving grpc=%s http=%s data_dir=%s\n",

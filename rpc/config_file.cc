@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace ll {
 namespace {
@@ -33,9 +35,27 @@ CLI::ConfigItem ItemOf(const YAML::Node& key, const YAML::Node& value) {
   return item;
 }
 
-// CLI11 reads configuration files of its own dialect; this teaches it one flat YAML mapping.
+// Letters to add, take away or change until `a` is `b`.
+size_t Distance(absl::string_view a, absl::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+// CLI11 reads configuration files of its own dialect; this teaches it one flat YAML mapping, and to
+// say of a key that it does not know which file has it and which one may have been meant.
 class YamlConfig : public CLI::Config {
  public:
+  // `app` owns this.
+  explicit YamlConfig(const CLI::App& app) : app_(app) {}
   std::string to_config(const CLI::App*, bool, bool, std::string) const override { return ""; }
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> items;
@@ -48,15 +68,40 @@ class YamlConfig : public CLI::Config {
     }
     if (root.IsNull()) return items;
     if (!root.IsMap()) throw CLI::FileError("config: expected a mapping of flags to values");
-    for (const auto& entry : root) items.push_back(ItemOf(entry.first, entry.second));
+    for (const auto& entry : root) {
+      items.push_back(ItemOf(entry.first, entry.second));
+      if (app_.get_option_no_throw("--" + items.back().name) == nullptr) {
+        throw CLI::FileError(Unknown(entry.first.as<std::string>(), items.back().name));
+      }
+    }
     return items;
   }
+
+ private:
+  std::string Unknown(const std::string& key, const std::string& flag) const {
+    std::string nearest;
+    size_t least =
+        std::max<size_t>(2, flag.size() / 3) + 1;  // beyond that it is no slip of the pen
+    for (const CLI::Option* option : app_.get_options()) {
+      for (const std::string& name : option->get_lnames()) {
+        if (const size_t distance = Distance(flag, name); distance < least) {
+          least = distance;
+          nearest = name;
+        }
+      }
+    }
+    const std::vector<std::string>& files = app_.get_config_ptr()->results();
+    return absl::StrCat(files.empty() ? "config" : files.back(), ": unknown key ", key,
+                        nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"));
+  }
+
+  const CLI::App& app_;
 };
 
 }  // namespace
 
 void AddConfigFile(CLI::App& app) {
-  app.config_formatter(std::make_shared<YamlConfig>());
+  app.config_formatter(std::make_shared<YamlConfig>(app));
   app.set_config("--config", "", "YAML file with the same keys; flags win");
   app.allow_config_extras(CLI::config_extras_mode::error);
 }

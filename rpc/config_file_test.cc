@@ -14,6 +14,7 @@ namespace ll {
 namespace {
 
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 
 struct Parsed {
@@ -62,7 +63,11 @@ TEST(ConfigFile, MayBeEmptyAndFlagsWin) {
 }
 
 TEST(ConfigFile, RefusesWhatItDoesNotKnow) {
-  EXPECT_THAT(Parse("lisen: x\n").error, HasSubstr("lisen"));
+  EXPECT_THAT(Parse("lisen: x\n").error,
+              HasSubstr("yaml: unknown key lisen; did you mean listen?"));
+  EXPECT_THAT(Parse("lease_second: 1\n").error,
+              HasSubstr("unknown key lease_second; did you mean lease-seconds?"));
+  EXPECT_THAT(Parse("colour: x\n").error, EndsWith("unknown key colour"));
   EXPECT_THAT(Parse("listen: {a: b}\n").error, HasSubstr("listen: expected a value or a list"));
   EXPECT_THAT(Parse("root: [[a], b]\n").error, HasSubstr("root: expected a list of values"));
   EXPECT_THAT(Parse("- a\n").error, HasSubstr("expected a mapping"));

@@ -41,8 +41,8 @@ class HttpServer {
   static constexpr int kMaxBodyBytes = 16 << 10;  // of a POST; longer ones are refused
 
   // Serves `pages` (by path) at "HOST:PORT"; port 0 takes any free one. Every other path is the
-  // `site`'s; without one it is not found. Errors (field "http"): bad address; Unavailable where
-  // the port is in use.
+  // `site`'s, whose HTML goes compressed to those who take that; without one it is not found.
+  // Errors (field "http"): bad address; Unavailable where the port is in use.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
                                                            std::map<std::string, Page> pages,
                                                            Site site = nullptr);

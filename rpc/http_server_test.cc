@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
@@ -11,6 +12,7 @@
 
 namespace ll {
 namespace {
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -106,6 +108,40 @@ TEST(HttpSiteTest, IsGivenEveryOtherPath) {
            absl::StrCat("GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")),
       StartsWith("HTTP/1.1 403"));
   EXPECT_EQ(seen.method, "");
+}
+
+TEST(HttpSiteTest, LongPagesAreCompressedForThoseWhoTakeIt) {
+  std::string page;
+  for (int i = 0; i < 1000; ++i) absl::StrAppend(&page, "<tr><td>", i, "</td></tr>\n");
+  std::string type = "text/html; charset=utf-8";
+  auto server = HttpServer::Start("127.0.0.1:0", {}, [&](const HttpQuestion&) {
+    return HttpAnswer{.type = type, .body = page};
+  });
+  LL_ASSERT_OK(server);
+  LL_ASSERT_OK_AND_ASSIGN(HostPort at, ParseHostPort((*server)->address(), "http"));
+  const auto get = [&](const std::string& headers) {
+    return Talk(at.port, absl::StrCat("GET / HTTP/1.1\r\nHost: localhost\r\n", headers,
+                                      "Connection: close\r\n\r\n"));
+  };
+  EXPECT_THAT(get(""), EndsWith("\r\n\r\n" + page));
+  const std::string packed = get("Accept-Encoding: br, gzip\r\n");
+  EXPECT_THAT(packed, HasSubstr("\r\nContent-Encoding: gzip\r\n"));
+  EXPECT_LT(packed.size(), page.size() / 4);
+  const std::string body = packed.substr(packed.find("\r\n\r\n") + 4);
+  EXPECT_THAT(packed, HasSubstr(absl::StrCat("Content-Length: ", body.size(), "\r\n")));
+  std::string plain(page.size() + 1, '\0');
+  z_stream stream{};
+  ASSERT_EQ(inflateInit2(&stream, 15 + 16), Z_OK);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(body.data()));
+  stream.avail_in = static_cast<uInt>(body.size());
+  stream.next_out = reinterpret_cast<Bytef*>(plain.data());
+  stream.avail_out = static_cast<uInt>(plain.size());
+  EXPECT_EQ(inflate(&stream, Z_FINISH), Z_STREAM_END);
+  plain.resize(stream.total_out);
+  inflateEnd(&stream);
+  EXPECT_EQ(plain, page);
+  type = "text/plain";
+  EXPECT_THAT(get("Accept-Encoding: gzip\r\n"), EndsWith(page));
 }
 
 TEST_F(HttpServerTest, PortInUseIsOneLine) {

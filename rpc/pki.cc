@@ -316,6 +316,25 @@ absl::Status CheckAuthorityFile(const std::string& file, absl::string_view flag)
   return MakeFieldError({flag, "certificates of authorities in PEM", file});
 }
 
+absl::Status CheckNotEnded(const std::string& file, absl::string_view flag, absl::Time now,
+                           absl::string_view fix) {
+  if (file.empty()) return absl::OkStatus();
+  LL_ASSIGN_OR_RETURN(const std::string pem, ReadNamed(file, flag));
+  constexpr absl::string_view kBegin = "-----BEGIN CERTIFICATE-----";
+  const absl::string_view text = pem;
+  absl::Time last = absl::InfinitePast();
+  for (size_t at = text.find(kBegin); at != text.npos; at = text.find(kBegin, at + 1)) {
+    const auto end = ExpiryOf(text.substr(at));
+    if (end.ok()) last = std::max(last, *end);
+  }
+  // What is no certificate at all is the business of the checks of its content.
+  if (last >= now || last == absl::InfinitePast()) return absl::OkStatus();
+  const std::string ended = absl::FormatTime("%Y-%m-%d%ET%H:%M:%SZ", last, absl::UTCTimeZone());
+  return MakeFieldError(
+      {flag, "a certificate that is good now", absl::StrCat(file, ", which ended ", ended), fix},
+      absl::StatusCode::kFailedPrecondition);
+}
+
 absl::StatusOr<absl::Time> ExpiryOf(absl::string_view certificate_pem) {
   const CertPtr certificate = ParseCertificate(certificate_pem);
   tm end{};

@@ -57,6 +57,12 @@ absl::Status CheckCertificateFiles(const std::string& cert_file, const std::stri
 // At least one certificate in a PEM file of authorities.
 absl::Status CheckAuthorityFile(const std::string& file, absl::string_view flag);
 
+// For a daemon that starts at `now`: FailedPrecondition where `file`'s certificate has ended, which
+// says when, and `fix` as the hint. Of several in the file (authorities) one that has not suffices.
+// OK where `file` is empty. A daemon that runs goes on with what it has: nothing calls this then.
+absl::Status CheckNotEnded(const std::string& file, absl::string_view flag, absl::Time now,
+                           absl::string_view fix);
+
 // The moment after which the certificate (the first of the PEM) is void. InvalidArgument: no
 // certificate.
 absl::StatusOr<absl::Time> ExpiryOf(absl::string_view certificate_pem);

@@ -82,6 +82,15 @@ TEST(Pki, ARequestGivesItsKeyAndNothingElse) {
               StatusIs(absl::StatusCode::kInvalidArgument, "a certificate"));
   EXPECT_THAT(CheckAuthorityFile(key, "tls-ca"),
               StatusIs(absl::StatusCode::kInvalidArgument, "authorities"));
+  // The bundle's longest counts; a file that is not given has not ended.
+  LL_EXPECT_OK(CheckNotEnded(cert, "tls-cert", kNow + absl::Minutes(59), "renew it"));
+  const absl::Status ended = CheckNotEnded(cert, "tls-cert", kNow + absl::Hours(2), "renew it");
+  EXPECT_THAT(ended, StatusIs(absl::StatusCode::kFailedPrecondition, "which ended"));
+  EXPECT_EQ(ErrorField(ended), "tls-cert");
+  EXPECT_EQ(ErrorHint(ended), "renew it");
+  LL_ASSERT_OK(WriteFileAtomic(cert, signed_pem + ca.certificate_pem));
+  LL_EXPECT_OK(CheckNotEnded(cert, "tls-ca", kNow + absl::Hours(2), ""));
+  LL_EXPECT_OK(CheckNotEnded("", "tls-ca", kNow + absl::Hours(2), ""));
   const absl::Status missing = CheckCertificateFiles(std::string(dir) + "/none", key);
   EXPECT_EQ(ErrorField(missing), "tls-cert");
   LL_EXPECT_OK(RemoveTree(dir));

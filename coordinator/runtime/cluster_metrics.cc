@@ -19,6 +19,7 @@ struct QueueSums {
   bool has_quota = false, has_max = false;
   double share = 0, weight = 0;  // of several: the highest share, the sum of the weights
   absl::Duration oldest_wait = absl::ZeroDuration();
+  std::string oldest_job;  // empty: none waits
 };
 
 absl::Time QueuedSince(const Job& job) {
@@ -29,7 +30,10 @@ void AddJob(const Job& job, absl::Time now, QueueSums& sums) {
   ++sums.jobs[job.state];
   if (job.state != JobState::kQueued) return;
   sums.pending_gpus += job.spec.gpus;
-  sums.oldest_wait = std::max(sums.oldest_wait, now - QueuedSince(job));
+  const absl::Duration waited = now - QueuedSince(job);
+  if (!sums.oldest_job.empty() && waited <= sums.oldest_wait) return;
+  sums.oldest_wait = std::max(waited, absl::ZeroDuration());
+  sums.oldest_job = job.id.value();
 }
 
 void AddQueue(const Queue& queue, const FairShare& fair, QueueSums& sums) {
@@ -120,6 +124,9 @@ ClusterMetrics::ClusterMetrics(prometheus::Registry& registry, Clock& clock,
       weight_(GaugeOf(registry, "ll_queue_weight", "Weight of the queue.")),
       oldest_wait_(GaugeOf(registry, "ll_queue_oldest_wait_seconds",
                            "How long the queue's oldest QUEUED job has waited; 0: none waits.")),
+      oldest_job_(GaugeOf(registry, "ll_queue_oldest_job_info",
+                          "1, with the job that has waited longest in the queue; absent: none "
+                          "waits.")),
       slots_(GaugeOf(registry, "ll_slots",
                      "Slots of the registered workers by kind of device and state (busy, free, "
                      "cordoned, lost: out of contact).")) {
@@ -194,9 +201,11 @@ void ClusterMetrics::ShowQueues(const Scheduler& scheduler) {
     share_.Set(labels, sums.share);
     weight_.Set(labels, sums.weight);
     oldest_wait_.Set(labels, absl::ToDoubleSeconds(sums.oldest_wait));
+    if (!sums.oldest_job.empty())
+      oldest_job_.Set({{"job_id", sums.oldest_job}, {"queue", name}}, 1);
   }
   for (GaugeSet* set : {&queue_jobs_, &pending_gpus_, &held_gpus_, &quota_gpus_, &max_gpus_,
-                        &share_, &weight_, &oldest_wait_})
+                        &share_, &weight_, &oldest_wait_, &oldest_job_})
     set->Sweep();
 }
 

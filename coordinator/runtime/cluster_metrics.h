@@ -56,7 +56,8 @@ class ClusterMetrics : public DriverListener {
   GaugeSet queue_jobs_ ABSL_GUARDED_BY(mu_), pending_gpus_ ABSL_GUARDED_BY(mu_),
       held_gpus_ ABSL_GUARDED_BY(mu_), quota_gpus_ ABSL_GUARDED_BY(mu_),
       max_gpus_ ABSL_GUARDED_BY(mu_), share_ ABSL_GUARDED_BY(mu_), weight_ ABSL_GUARDED_BY(mu_),
-      oldest_wait_ ABSL_GUARDED_BY(mu_), slots_ ABSL_GUARDED_BY(mu_);
+      oldest_wait_ ABSL_GUARDED_BY(mu_),
+      oldest_job_ ABSL_GUARDED_BY(mu_), slots_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<JobId, Seen> seen_ ABSL_GUARDED_BY(mu_);
   absl::Duration next_refresh_ ABSL_GUARDED_BY(mu_) = -absl::InfiniteDuration();  // steady time
 };

@@ -88,9 +88,13 @@ void Leadership::Run() {
       const absl::Duration now = clock_.Steady();
       absl::MutexLock lock(&mu_);
       if (last_.ok() != answer.ok() || !asked_) {
-        LL_LOG(kInfo) << (answer.ok() ? "the leader's lease is in sight"
-                                      : "the leader's lease is out of sight: ")
-                      << answer.status().message();
+        if (answer.ok()) {
+          LL_LOG(kInfo) << "the leader's lease is in sight";
+        } else {
+          LL_LOG(kError) << "the leader's lease is out of sight: " << answer.status().message()
+                         << "; tried again and again: does the database run, and are host, user "
+                            "and passfile of --store right?";
+        }
       }
       asked_ = true;
       last_ = answer.status();

@@ -380,7 +380,10 @@ bool IsNetworkFileSystem(uint64_t f_type) {
 
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_dir) {
   if (!IsDirectory(data_dir)) {
-    LL_RETURN_IF_ERROR(MakeDirs(data_dir));
+    if (absl::Status made = MakeDirs(data_dir); !made.ok()) {
+      return FieldStatus(made.code(), "data-dir", made.message(),
+                         "give a folder on a local disk that this user may write: --data-dir");
+    }
     if (chmod(data_dir.c_str(), 0700) != 0) return ErrnoStatus(errno, "chmod", data_dir);
   }
   LL_RETURN_IF_ERROR(CheckFileSystem(data_dir));

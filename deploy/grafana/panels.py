@@ -57,6 +57,11 @@ CLUSTER = {
             stat("Workers in contact", "Share of the registered workers that the coordinator hears.", "percentunit", "avg(ll_worker_up)",
                  steps=GOOD_HIGH(0.5, 0.99), max=1, min=0),
         ]),
+        ("Alerts", [
+            table("Alerts", "What fires, and for which job, queue, worker or process. Empty: nothing does. What to do: docs/runbooks.md.", "short",
+                  'max by (alertname, severity, job_id, queue, worker, schedule, instance) (ALERTS{alertstate="firing", alertname=~"Ll.*"})',
+                  columns=["firing"], hide=["Value"], height=6, links=[TO_JOB]),
+        ]),
         ("Work", [
             graph("Jobs by state", "Jobs that have not ended.", "short", ('sum by (state) (ll_queue_jobs{queue=~"$queue"})', "{{state}}"), stack=True),
             graph("Slots by state", "lost: the worker is out of contact; cordoned: it takes no new gang.", "short",
@@ -99,6 +104,9 @@ QUEUE = {
             stat("Quota", "Beyond it the queue borrows. No data: it has none.", "short", 'max(ll_queue_quota_gpus{queue="$queue"})'),
             stat("Limit", "Never more. No data: it has none.", "short", 'max(ll_queue_max_gpus{queue="$queue"})'),
             stat("Weight", "Of two busy queues the one of weight 2 gets twice as much.", "short", 'max(ll_queue_weight{queue="$queue"})'),
+            table("Waits longest", "The queue's oldest QUEUED job; `llctl why JOB` says what it waits for. Empty: none waits.", "s",
+                  'max by (job_id) (ll_queue_oldest_job_info{queue="$queue"}) * scalar(max(ll_queue_oldest_wait_seconds{queue="$queue"}))',
+                  columns=["waits for"], height=4),
         ]),
         ("Over time", [
             graph("Jobs by state", "Of this queue.", "short", ('sum by (state) (ll_queue_jobs{queue="$queue"})', "{{state}}"), stack=True),

@@ -15,7 +15,7 @@ import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "deploy/kubernetes"
-OVERLAYS = ("cpu-demo", "gpu")
+OVERLAYS = ("cpu-demo", "gpu", "postgresql")
 OLDEST = "1.28"
 # Kinds of the Prometheus operator: no schema of Kubernetes' own knows them. Required keys, by kind.
 FOREIGN = {"ServiceMonitor": {"selector", "endpoints"}, "PodMonitor": {"selector", "podMetricsEndpoints"}}
@@ -51,7 +51,7 @@ class Kubernetes(unittest.TestCase):
                 for version in versions:
                     self.assertEqual(schema_faults(document, version), [], f"{overlay}: {document['kind']} {document['metadata']['name']}, {version}")
         count = sum(len(d) for d in self.rendered.values())
-        record("Kubernetes: kustomize base, overlays cpu-demo and gpu", "rendered only",
+        record("Kubernetes: kustomize base, overlays cpu-demo, gpu and postgresql", "rendered only",
                f"{count} objects rendered by kubectl, valid for Kubernetes {versions[0]} to {versions[1].rsplit('.', 1)[0]} (strict; the Prometheus "
                "operator's two kinds by their required keys), linted; no cluster was there to start them")
 
@@ -107,9 +107,28 @@ class Kubernetes(unittest.TestCase):
         binaries = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin")
         for daemon in ("coordinator", "worker"):
             known = subprocess.run([binaries / f"ll-{daemon}", "--help"], capture_output=True, text=True, check=True).stdout
-            text = (FOLDER / f"base/config/{daemon}.yaml").read_text()
-            for key in yaml.safe_load(text):
-                self.assertIn(f"--{key} ", known.replace("=", " "), daemon)
+            for file in (f"base/config/{daemon}.yaml", f"overlays/postgresql/{daemon}.yaml"):
+                for key in yaml.safe_load((FOLDER / file).read_text()):
+                    self.assertIn(f"--{key} ", known.replace("=", " "), file)
+
+    def test_coordinators_with_postgresql(self):
+        """Each has a name of its own that agents know, a way to the database, and a passfile that libpq takes."""
+        coordinator = self.find("postgresql", "StatefulSet", "ll-coordinator")
+        config = {kind: next(d for d in self.rendered["postgresql"] if d["kind"] == "ConfigMap" and d["metadata"]["name"].startswith(f"ll-{kind}"))
+                  for kind in ("coordinator", "worker")}
+        service = self.find("postgresql", "Service", coordinator["spec"]["serviceName"])
+        self.assertEqual((service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]), ("None", True))
+        names = [f"ll-coordinator-{i}.{service['metadata']['name']}:7070" for i in range(coordinator["spec"]["replicas"])]
+        self.assertEqual(yaml.safe_load(config["worker"]["data"]["worker.yaml"])["coordinator"].split(","), names)
+        self.assertIn("https.conf", config["coordinator"]["data"])
+        store = yaml.safe_load(config["coordinator"]["data"]["coordinator.yaml"])["store"]
+        self.assertNotRegex(store, r"://[^/@]*:[^/@]*@")
+        pod = coordinator["spec"]["template"]["spec"]
+        (init,) = pod["initContainers"]
+        self.assertEqual(init["command"][:3], ["install", "-m", "0600"])
+        self.assertIn(f"passfile={init['command'][-1]}", store)
+        port = int(store.split("@")[1].split("/")[0].split(":")[1])
+        self.assertEqual(self.find("postgresql", "NetworkPolicy", "ll-postgresql")["spec"]["egress"], [{"ports": [{"protocol": "TCP", "port": port}]}])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from slurm import Slurm  # noqa: E402
 from status import record  # noqa: E402
 
 SCRIPT = ROOT / "deploy/slurm/ll-workers.sbatch"
+KEEP = ROOT / "deploy/slurm/keep-workers.sh"
 SAVE_STEPS = 20
 
 
@@ -37,10 +38,18 @@ root: [models={cls.root}]
 shutdown-grace: 15
 """)
 
+    def submission(self):
+        """Flags of sbatch, and the environment."""
+        return f"--output={self.slurm.dir}/agent-%A_%a.log", {"LL_CONFIG": str(self.config), "LL_BIN": str(service.BIN),
+                                                              "LL_WORK_ROOT": str(self.slurm.dir / "work"), "LL_LOCK": str(self.slurm.dir / "lock")}
+
     def sbatch(self, *arguments):
-        out = self.slurm.run("sbatch", "--parsable", f"--output={self.slurm.dir}/agent-%A_%a.log", *arguments, SCRIPT,
-                             env={"LL_CONFIG": str(self.config), "LL_BIN": str(service.BIN), "LL_WORK_ROOT": str(self.slurm.dir / "work")})
-        return out.stdout.strip()
+        output, environment = self.submission()
+        return self.slurm.run("sbatch", "--parsable", output, *arguments, SCRIPT, env=environment).stdout.strip()
+
+    def keep(self, count, check=True):
+        output, environment = self.submission()
+        return self.slurm.run("bash", KEEP, count, output, env=environment, check=check)
 
     def workers(self):
         return [w for w in json.loads(self.llctl("-o", "json", "workers", "list").stdout) if w.get("connected")]
@@ -84,12 +93,14 @@ shutdown-grace: 15
         self.wait_for_step(job, 5)
         self.first_epoch = self.brief(job)["epoch"]
         self.controller_killed(array, job)
+        forgotten = self.submission_forgotten(array, job)
         self.time_limit(job)
         self.node_killed(job)
         self.cancelled(job)
         record("Slurm: deploy/slurm/ll-workers.sbatch", "run for real",
                "Slurm 22.05.8 on loopback, three nodes, a gang of 4 CPU ranks on two: slurmctld killed with -9 and started again (agents and job go "
-               "on), signal before the time limit (checkpoint, requeue, resume), node killed (requeued on the third node, resumed), scancel")
+               f"on), killed right after a submission ({forgotten}; keep-workers.sh makes the number right, and submits nothing twice), signal before the time "
+               "limit (checkpoint, requeue, resume), node killed (requeued on the third node, resumed), scancel")
 
     def controller_killed(self, array, job):
         before = {worker["worker"] for worker in self.workers()}
@@ -102,6 +113,27 @@ shutdown-grace: 15
         self.assertEqual({worker["worker"] for worker in self.workers()}, before)
         self.wait_for_step(job, step + 10)
         self.assertEqual(self.brief(job)["epoch"], self.first_epoch, [change["reason"] for change in self.get(job)["history"]])
+
+    def submission_forgotten(self, array, job):
+        """Slurm writes its queue down now and then: what it accepted just before it was killed it may not know any more."""
+        self.assertIn("2 of 2 are there", self.keep(2).stdout)
+        self.keep(3)
+        self.slurm.kill("slurmctld")
+        self.assertEqual(self.keep(3, check=False).returncode, 1, "submits nothing while the controller does not answer")
+        self.slurm.start_controller()
+        self.wait(lambda: self.job_states()[:2] == ["RUNNING", "RUNNING"] or self.job_states().count("RUNNING") >= 2, "the two jobs of before")
+        known = len(self.job_states())
+        said = self.keep(3).stdout
+        self.assertIn("3 of 3 are there" if known == 3 else "submitted 1", said)
+        self.assertIn("3 of 3 are there", self.keep(3).stdout)
+        self.wait(lambda: self.job_states() == ["RUNNING"] * 3, "three elements")
+        self.wait(lambda: len(self.workers()) == 3, "three workers")
+        self.assertEqual(self.brief(job)["epoch"], self.first_epoch, [change["reason"] for change in self.get(job)["history"]])
+        for element in self.slurm.states("squeue", "-h", "-r", "-o", "%i"):
+            if not element.startswith(f"{array}_"):
+                self.slurm.run("scancel", "--batch", "--signal=TERM", element)
+        self.wait(lambda: self.job_states() == ["RUNNING", "RUNNING"], "the third one's end")
+        return "it remembered the element" if known == 3 else "it had forgotten the element"
 
     def newest(self, job):
         """(attempt, step) of the newest step that has been recorded."""

@@ -4,9 +4,10 @@ import os
 import pathlib
 import sys
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "deploy/STATUS.md"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "deploy/STATUS.md"
 HEAD = """# What of this folder has been run
-Made by the tests of `tests/deploy` (with `LL_RECORD=1`); do not edit. *Run for real*: the thing itself. *Emulated*: against
+Made by the tests that the rows name (with `LL_RECORD=1`); do not edit. *Run for real*: the thing itself. *Emulated*: against
 a stand-in that is named. *Rendered only*: made and checked as text, never started. *Not run*: for want of the machines.
 
 | artefact | how | when | by | what was seen |
@@ -23,7 +24,8 @@ def record(artefact, how, what):
         return
     today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     rows = dict(read())
-    rows[artefact] = f"| {artefact} | {how} | {today} | `tests/deploy/{pathlib.Path(sys.argv[0]).name}` | {what} |"
+    test = pathlib.Path(sys.argv[0]).resolve().relative_to(ROOT)
+    rows[artefact] = f"| {artefact} | {how} | {today} | `{test}` | {what} |"
     PAGE.write_text(HEAD + "\n".join(row for _, row in sorted(rows.items())) + "\n")
 
 

@@ -11,6 +11,7 @@ SYNTHETIC = {
     ("ll-cluster", "GPU utilization"): "needs a GPU", ("ll-cluster", "GPU power"): "needs a GPU", ("ll-cluster", "GPU energy"): "needs a GPU",
     **{("ll-rank", title): "needs a GPU" for title in
        ("Utilization", "Memory in use", "Power", "Clock", "Temperature", "Throttled", "Memory errors", "Energy")},
+    ("ll-cluster", "Alerts"): "nothing is wrong with the test's cluster; the page tells of a GPU that is too hot",
     ("ll-service", "Certificates"): "TLS is off on loopback",
 }
 GAUGES = {  # values by metric and labels; `worker` comes from the target, as for an agent
@@ -18,7 +19,8 @@ GAUGES = {  # values by metric and labels; `worker` comes from the target, as fo
     'll_rank_gpu_info{attempt="1",gpu="0",job_id="job-synthetic",rank="0"}': 1,
     'll_gpu_utilization_ratio{gpu="0"}': 0.9, 'll_gpu_memory_used_bytes{gpu="0"}': 6e10, 'll_gpu_memory_size_bytes{gpu="0"}': 8e10,
     'll_gpu_power_watts{gpu="0"}': 500, 'll_gpu_clock_hertz{gpu="0"}': 1.98e9, 'll_gpu_temperature_celsius{gpu="0"}': 61,
-    'll_gpu_throttled{gpu="0",reason="power"}': 0, 'll_certificate_expiry_time_seconds{file="tls_cert"}': 4e9,
+    'll_gpu_throttled{gpu="0",reason="power"}': 0, 'll_gpu_throttled{gpu="0",reason="thermal"}': 1,
+    'll_certificate_expiry_time_seconds{file="tls_cert"}': 4e9,
 }
 COUNTERS = {'ll_train_guard_total{action="skip",job_id="job-synthetic",kind="nan"}': 1, 'll_gpu_energy_joules_total{gpu="0"}': 1000,
             'll_gpu_ecc_errors_total{gpu="0"}': 0}

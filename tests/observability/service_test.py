@@ -137,6 +137,7 @@ class ObservabilityTest(ServiceCase):
         self.llctl("eval", "passkey", "--model", "talker", "--lengths", 400, "--context-size", 512, "--num-tests", 1, "--depths", 1)
         self.llctl("queues", "set", "default", "--weight", 2, "--quota-gpus", 8, "--max-gpus", 16)
         job = self.running("--gpus", 2)
+        self.submit("--steps", 3)  # waits for slots
         missing = lambda: [rule["record"] for rule in rules() if "record" in rule and not self.prometheus.query(rule["record"])]
         self.wait(lambda: not missing(), lambda: f"data of {missing()}")
         named = set().union(*(metric_names(rule["expr"]) for rule in rules()))

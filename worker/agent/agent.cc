@@ -62,8 +62,19 @@ Agent::~Agent() {
   gangs_.clear();  // before the lock goes: kills what runs
 }
 
+namespace {
+
+// `made` with the flag that named the folder, and what to do.
+absl::Status FolderError(const absl::Status& made, absl::string_view flag) {
+  if (made.ok()) return made;
+  return FieldStatus(made.code(), flag, made.message(),
+                     absl::StrCat("mount it, or give a folder that this user may write: --", flag));
+}
+
+}  // namespace
+
 absl::Status Agent::LockWorkDir() {
-  LL_RETURN_IF_ERROR(files_.MakeDirs(options_.work_dir));
+  LL_RETURN_IF_ERROR(FolderError(files_.MakeDirs(options_.work_dir), "work-dir"));
   auto lock = host_.Lock(absl::StrCat(options_.work_dir, "/lock"));
   if (absl::IsAlreadyExists(lock.status())) {
     return FieldStatus(absl::StatusCode::kAlreadyExists, "work-dir",
@@ -77,7 +88,7 @@ absl::Status Agent::LockWorkDir() {
 
 absl::Status Agent::Open() {
   LL_RETURN_IF_ERROR(LockWorkDir());
-  LL_RETURN_IF_ERROR(files_.MakeDirs(setup_.job_store));
+  LL_RETURN_IF_ERROR(FolderError(files_.MakeDirs(setup_.job_store), "job-store"));
   LL_RETURN_IF_ERROR(files_.MakeDirs(setup_.state_dir));
   const std::string path = absl::StrCat(options_.work_dir, "/agent.json");
   if (files_.Exists(path)) {

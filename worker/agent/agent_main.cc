@@ -16,12 +16,15 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "model/plan/calibrate.h"
 #include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
+#include "rpc/pki.h"
 #include "rpc/service_notify.h"
 #include "rpc/spdlog_sink.h"
 #include "worker/agent/agent.h"
@@ -31,6 +34,7 @@
 #include "worker/agent/options.h"
 #include "worker/agent/preflight.h"
 #include "worker/agent/reexec.h"
+#include "worker/agent/trainer_release.h"
 
 namespace ll {
 namespace {
@@ -98,18 +102,43 @@ std::string MeasureSlots(const WorkerOptions& options, bool ranks_run) {
   return measured->text;
 }
 
+// An agent that begins with an ended certificate would be turned away for ever. Status 1: the
+// service manager tries again, and finds the new one. One that goes on with living ranks does so
+// without contact instead.
+absl::Status CheckCertificates(const ChannelConfig& channel, absl::Time now) {
+  LL_RETURN_IF_ERROR(CheckNotEnded(
+      channel.cert_file, "tls-cert", now,
+      "get another one (ll-worker join, or ll-coordinator pki issue), or mend this host's clock"));
+  return CheckNotEnded(channel.ca_file, "tls-ca", now,
+                       "give the authority of today's coordinator, or mend this host's clock");
+}
+
+// Checkpoints and events of another release may be read wrongly: told, and left to the operator,
+// for the trainer may be replaced at any time.
+void CheckTrainerRelease(const std::string& trainer) {
+  const std::optional<std::string> found = TrainerRelease(trainer);
+  if (!found || *found == LL_VERSION) return;
+  LL_LOG(kError) << "trainer: expected release " << LL_VERSION << ", which is this agent's, found "
+                 << *found << ", which is " << trainer
+                 << "'s; install both from one release, or give --trainer PATH";
+}
+
 // Logs the first of a row of equal failures, and every hundredth.
 class FailureLog {
  public:
+  explicit FailureLog(const std::vector<std::string>& addresses)
+      : addresses_(absl::StrJoin(addresses, ",")) {}
   void Note(const absl::Status& status) {
     if (status.ToString() != last_) count_ = 0;
     last_ = status.ToString();
     if (count_++ % 100 == 0) {
-      LL_LOG(kWarning) << "no session with the coordinator: " << last_;
+      LL_LOG(kWarning) << "no session with the coordinator at " << addresses_ << ": " << last_
+                       << "; tried again and again: does it run there (--coordinator)?";
     }
   }
 
  private:
+  const std::string addresses_;
   std::string last_;
   int count_ = 0;
 };
@@ -210,8 +239,7 @@ class InPlaceUpgrade {
 };
 
 int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const ServiceNotify& notify,
-         InPlaceUpgrade& upgrade, int signal_fd, int wake_fd) {
-  FailureLog failures;
+         InPlaceUpgrade& upgrade, FailureLog failures, int signal_fd, int wake_fd) {
   Herald herald(notify);
   const absl::Duration began = RealClock().Steady();
   while (!agent.ShutdownDone()) {
@@ -349,12 +377,17 @@ int Main(int argc, char** argv) {
   if (options->verbose) SetLogLevel(LogLevel::kDebug);
 
   AgentOptions& agent_options = options->agent;
+  if (state == nullptr) {
+    const absl::Status good = CheckCertificates(options->channel, RealClock().Now());
+    if (!good.ok()) return PrintError(good, absl::IsFailedPrecondition(good) ? 1 : 2);
+  }
   const std::string job_store = agent_options.job_store.empty()
                                     ? absl::StrCat(agent_options.work_dir, "/jobs")
                                     : agent_options.job_store;
   auto sandbox = TrainerSandbox::Make(options->sandbox, agent_options.roots, job_store);
   if (!sandbox.ok()) return PrintError(sandbox.status(), 2);
   LL_LOG(kInfo) << (*sandbox)->description();
+  CheckTrainerRelease(agent_options.trainer);
   agent_options.sandbox = *sandbox;
 
   agent_options.calibration = MeasureSlots(*options, /*ranks_run=*/state != nullptr);
@@ -382,7 +415,8 @@ int Main(int argc, char** argv) {
   std::fflush(stdout);
   notify.Ready(state == nullptr ? "started" : "goes on as another program");
   connection.Start();
-  const int code = Loop(agent, connection, metrics, notify, upgrade, signal_fd, wake_fd);
+  const int code = Loop(agent, connection, metrics, notify, upgrade,
+                        FailureLog(options->channel.addresses), signal_fd, wake_fd);
   connection.Stop(absl::Seconds(1));
   return code;
 }

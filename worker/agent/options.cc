@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 #include <climits>
+#include <cstdio>
 #include <filesystem>
 #include <thread>
 
@@ -236,7 +237,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    exit_code = app.exit(error) == 0 ? 0 : 2;
+    exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
+    if (*exit_code != 0) {
+      std::fprintf(stderr, "ll-worker: %s; see ll-worker --help\n", error.what());
+    }
     return absl::InvalidArgumentError("usage");
   }
   WorkerOptions out;

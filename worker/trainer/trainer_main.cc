@@ -10,6 +10,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "base/release_mark.h"
 #include "worker/trainer/cli/commands.h"
 #include "worker/trainer/rank.h"
 
@@ -17,6 +18,8 @@ namespace ll {
 namespace {
 
 constexpr int kUsage = 20;  // a wrong flag is the user's error
+
+LL_TRAINER_RELEASE_MARK(LL_VERSION);
 
 int Main(int argc, char** argv) {
   CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them",

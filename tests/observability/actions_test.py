@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""Alerts made to fire by what docs/runbooks.md says under "Try it", on real processes with a real Prometheus; each ends when its cause does.
+
+  actions_test.py BIN_DIR FAKE_TRAINER   (as root: it mounts a small disk; needs strace and openssl)
+
+Time of the rules is compressed as in service_test.py; thresholds in hours or days are seconds here (THRESHOLDS). Trainers are stand-ins. What is not
+here: service_test.py and faults_test.py, which use real ones; NOT_HERE says what only series show (rules_test.py).
+"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "cli"))
+FAKE_TRAINER = pathlib.Path(sys.argv.pop(2)).resolve()
+from prometheus import DEPLOY, Prometheus  # noqa: E402
+from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
+
+PATIENCE_S = 120
+SLOTS = 12
+THRESHOLDS = {"LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25")}
+DISK_BYTES = 48 << 20
+ELSEWHERE = {"service_test.py": {"LlWorkerMetricsMissing", "LlQueueStuck", "LlJobNoProgress"},
+             "faults_test.py": {"LlLossNotANumber", "LlJobStraggler", "LlThroughputDrop", "LlQueueStarving"}}
+NOT_HERE = {"LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlScrapeSlow": "the page is a few milliseconds of processor time",
+            "LlTooManySeries": "needs a thousand jobs that train at once", "LlGpuMemoryErrors": "needs a GPU that fails", "LlGpuThrottled": "needs a GPU that is too hot",
+            "LlLossSpike": "needs an hour of a loss that then jumps", "LlForecastError": "nothing is forecast of the tests' model"}
+
+
+class ActionsTest(ServiceCase):
+    COORDINATOR = ("--lease-seconds", 3, "--heartbeat-seconds", 1, "--shared-job-store")
+    WORKERS = ()
+    disk = None  # of the coordinator: small, so that it can be filled
+
+    @classmethod
+    def start(cls, name, *arguments):
+        if cls.disk is None:
+            cls.disk = cls.root / "coordinator"
+            cls.disk.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", cls.disk], check=True)
+            cls.addClassCleanup(subprocess.run, ["umount", "-l", cls.disk], check=False)
+        return super().start(name, *arguments)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.http = json.loads((cls.disk / "endpoints.json").read_text())["http"]
+        (cls.root / "tokens.bin").write_bytes(bytes(2 * 8192))
+        cls.agents = {"w1": cls.start_agent("w1", SLOTS), "w2": cls.start_agent("w2", 1)}
+        cls.prometheus = Prometheus(cls.root / "prometheus", cls.http)
+        cls.addClassCleanup(cls.prometheus.stop)
+        alerts = cls.root / "prometheus/rules/alerts.yml"
+        alerts.write_text(cls.shortened(alerts.read_text()))
+        cls.prometheus.targets("coordinators", [{"targets": [cls.http]}])
+        cls.prometheus.targets("workers", [])
+        cls.prometheus.start()
+
+    @staticmethod
+    def shortened(text):
+        rules = yaml.safe_load(text)
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                if rule["alert"] in THRESHOLDS:
+                    old, new = THRESHOLDS[rule["alert"]]
+                    assert old in rule["expr"], rule
+                    rule["expr"] = rule["expr"].replace(old, new)
+        return yaml.safe_dump(rules)
+
+    @classmethod
+    def start_agent(cls, name, slots, program=None, job_store=None):
+        program = program or BIN / "ll-worker"
+        return cls.start(program, "--coordinator", cls.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name",
+                         name, "--cpu-slots", slots, "--trainer-threads", 1, "--trainer", FAKE_TRAINER, "--job-store", job_store or cls.root / "jobs",
+                         "--slot-memory", 1 << 30)
+
+    def start_coordinator(self):
+        process = self.start("ll-coordinator", "--listen", self.environment["LLCTL_COORDINATOR"], "--http", self.http, "--data-dir", self.disk,
+                             *self.COORDINATOR)
+        self.assertIn("serving", process.stdout.readline())
+        self.processes.remove(process)
+        self.processes[0] = process
+
+    def kill_coordinator(self):
+        self.processes[0].kill()
+        self.processes[0].wait()
+        self.processes[0].stdout.close()
+
+    def submit(self, *arguments, labels="fake.step_ms=200"):
+        return self.llctl("-o", "name", "submit", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256, "--labels", labels,
+                          *arguments).stdout.split()
+
+    def fires(self, *names, **labels):
+        for name in names:
+            self.prometheus.wait(lambda: self.prometheus.firing(name, **labels), f"{name} {labels}", PATIENCE_S)
+
+    def ends(self, *names):
+        for name in names:
+            self.prometheus.wait(lambda: not self.prometheus.firing(name), f"{name} ends", PATIENCE_S)
+
+    def in_contact(self, count):
+        self.prometheus.wait(lambda: self.prometheus.value("sum(ll_worker_up)") == count, f"{count} workers in contact", PATIENCE_S)
+
+    def setUp(self):
+        self.in_contact(2)
+
+    def test_every_alert_is_tried_or_says_why_not(self):
+        tried = set()
+        for file in [pathlib.Path(__file__), *(HERE / name for name in ELSEWHERE)]:
+            tried |= {name for name in self.alerts() if f'"{name}"' in file.read_text()}
+        for file, names in ELSEWHERE.items():
+            self.assertEqual({name for name in names if f'"{name}"' not in (HERE / file).read_text()}, set(), file)
+        runbooks = (HERE.parents[1] / "docs/runbooks.md").read_text()
+        for name in self.alerts():
+            section = runbooks.split(f"### {name}\n")[1].split("\n### ")[0]
+            self.assertIn("**Try it.**", section, name)
+            self.assertEqual(name in NOT_HERE, "rules_test.py" in section, name)
+        self.assertEqual(self.alerts() - tried, set())
+
+    @staticmethod
+    def alerts():
+        return {rule["alert"] for group in yaml.safe_load((DEPLOY / "rules/alerts.yml").read_text())["groups"] for rule in group["rules"]}
+
+    def test_the_coordinator_is_killed(self):
+        self.kill_coordinator()
+        try:
+            self.fires("LlCoordinatorDown", "LlWorkerHeadless")
+        finally:
+            self.start_coordinator()
+        self.ends("LlCoordinatorDown", "LlWorkerHeadless")
+
+    def test_agents_are_stopped(self):
+        for agent in self.agents.values():
+            agent.send_signal(signal.SIGSTOP)
+        try:
+            self.fires("LlWorkersMostlyDown", "LlWorkerDown")
+        finally:
+            for agent in self.agents.values():
+                agent.send_signal(signal.SIGCONT)
+        self.ends("LlWorkersMostlyDown", "LlWorkerDown")
+
+    def test_a_connection_that_comes_and_goes(self):
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.prometheus.firing("LlWorkerFlapping"):
+            self.assertLess(time.monotonic(), deadline, "LlWorkerFlapping")
+            self.kill_coordinator()
+            self.start_coordinator()
+            time.sleep(1.5)
+        self.ends("LlWorkerFlapping")
+
+    def test_many_crashes(self):
+        jobs = self.submit("--steps", 30, "--sweep", "seed=" + ",".join(map(str, range(SLOTS))), labels="fake.fault=crash,fake.step_ms=100")
+        self.assertEqual(len(jobs), SLOTS)
+        self.fires("LlRelaunchStorm")
+        self.ends("LlRelaunchStorm")
+        for job in jobs:
+            self.llctl("cancel", job)
+
+    def test_no_backup(self):
+        backup = lambda: subprocess.run([BIN / "ll-coordinator", "backup", "--data-dir", self.disk, "--to", self.root / "backup"], check=True,
+                                        capture_output=True, timeout=DEADLINE_S)
+        backup()
+        self.fires("LlBackupTooOld")
+        (self.root / "backup").unlink()
+        backup()
+        self.ends("LlBackupTooOld")
+
+    def test_no_checkpoint(self):
+        (job,) = self.submit("--set", "save_steps=0", labels="fake.until_stopped=1,fake.step_ms=200")
+        self.fires("LlCheckpointTooOld", job_id=job)
+        self.llctl("cancel", job)
+        self.ends("LlCheckpointTooOld")
+
+    def test_a_night_that_fails_and_nights_that_do_not_come(self):
+        create = ("schedule", "create", "nightly", "--cron", "0 2 1 1 *", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256)
+        self.llctl(*create, "--steps", 10, "--labels", "fake.fault=exit:20")
+        self.llctl("schedule", "run", "nightly")
+        self.fires("LlScheduleRegressed", schedule="nightly")
+        self.llctl(*create, "--steps", 10, "--replace")
+        self.llctl("schedule", "run", "nightly")
+        self.ends("LlScheduleRegressed")
+        self.fires("LlNightlyTooOld", schedule="nightly")
+        self.llctl("schedule", "run", "nightly")
+        self.ends("LlNightlyTooOld")
+        self.llctl("schedule", "delete", "nightly")
+
+    def test_a_full_disk(self):
+        (job,) = self.submit(labels="fake.until_stopped=1,fake.step_ms=200")
+        self.prometheus.wait(lambda: self.prometheus.value(f'll_train_step{{job_id="{job}"}}'), f"{job} trains", PATIENCE_S)
+        filler = self.disk / "filler"
+        try:
+            with open(filler, "wb", buffering=0) as file:
+                try:
+                    while file.write(bytes(1 << 16)):
+                        pass
+                except OSError:
+                    pass
+            for pid in self.ranks(job):
+                os.kill(pid, signal.SIGKILL)  # what its agent then reports cannot be made durable
+            self.fires("LlDiskNearlyFull", "LlStoreFailing")
+            deadline = time.monotonic() + PATIENCE_S
+            while not (self.prometheus.firing("LlRpcErrors") and self.prometheus.firing("LlReportsNotAcknowledged")):
+                self.assertLess(time.monotonic(), deadline, self.prometheus.get("/api/v1/alerts")["alerts"])
+                subprocess.run([BIN / "llctl", "--timeout", "2", "queues", "set", "default", "--weight", "1"], capture_output=True, timeout=DEADLINE_S,
+                               env=self.environment)
+        finally:
+            filler.unlink()
+        self.ends("LlDiskNearlyFull", "LlStoreFailing", "LlRpcErrors", "LlReportsNotAcknowledged")
+        self.llctl("cancel", job)
+
+    @staticmethod
+    def ranks(job):
+        found = subprocess.run(["pgrep", "-f", f"fake_trainer run.*{job}"], capture_output=True, text=True, timeout=DEADLINE_S)
+        return list(map(int, found.stdout.split()))
+
+    def test_a_slow_disk(self):
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.processes[0].pid), "-e", "trace=fsync,fdatasync", "-e",
+                                   "inject=fsync,fdatasync:delay_enter=1500000"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not (self.prometheus.firing("LlStoreSlow") and self.prometheus.firing("LlRpcSlow")):
+                self.assertLess(time.monotonic(), deadline, self.prometheus.get("/api/v1/alerts")["alerts"])
+                self.llctl("queues", "set", "slow", "--weight", 1 + time.monotonic() % 7)
+        finally:
+            tracer.terminate()
+            tracer.wait(timeout=DEADLINE_S)
+        self.ends("LlStoreSlow", "LlRpcSlow")
+
+    def test_events_that_are_none(self):
+        (job,) = self.submit("--steps", 40, labels="fake.fault=garbage,fake.step_ms=100")
+        self.fires("LlEventLinesDropped")
+        self.ends("LlEventLinesDropped")
+        self.await_result(job)
+
+    def test_an_agent_of_another_release(self):
+        other = self.root / "other-worker"
+        other.write_bytes((BIN / "ll-worker").read_bytes().replace(b"0.1.0\0", b"0.1.9\0"))
+        other.chmod(0o755)
+        agent = self.start_agent("w3", 1, other)
+        try:
+            self.fires("LlWorkerVersionsDiffer")
+        finally:
+            self.end(agent)
+        self.ends("LlWorkerVersionsDiffer")
+
+    def end(self, process):
+        process.terminate()
+        process.wait(timeout=DEADLINE_S)
+        process.stdout.close()
+        self.processes.remove(process)
+
+    def test_a_certificate_that_ends_soon(self):
+        pki = self.root / "pki"
+        command = lambda *words: subprocess.run([BIN / "ll-coordinator", "pki", *map(str, words)], check=True, capture_output=True, timeout=DEADLINE_S)
+        command("init", "--dir", pki)
+        command("issue", "--dir", pki, "--server", "localhost", "--days", 1)
+        data = self.root / "secure"
+        process = self.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data, "--tls-cert", pki / "server.crt",
+                             "--tls-key", pki / "server.key")
+        self.assertIn("serving", process.stdout.readline())
+        self.scrape_beside(json.loads((data / "endpoints.json").read_text())["http"])
+        self.fires("LlCertificateExpiring")
+        for file in ("server.crt", "server.key"):
+            (pki / file).unlink()
+        command("issue", "--dir", pki, "--server", "localhost", "--days", 300)
+        self.ends("LlCertificateExpiring")
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+        self.end(process)
+
+    def scrape_beside(self, address):
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}, {"targets": [address], "labels": {"job": "other"}}])
+
+    def test_nobody_leads(self):
+        data = self.root / "standby"
+        process = self.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data, "--store",
+                             "postgresql://ll@127.0.0.1:9/ll")
+        self.assertIn("serving", process.stdout.readline())
+        self.scrape_beside(json.loads((data / "endpoints.json").read_text())["http"])
+        self.fires("LlNoLeader", job="other")
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+        self.end(process)
+        self.ends("LlNoLeader")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
