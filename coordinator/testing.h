@@ -124,8 +124,13 @@ inline grpc::ByteBuffer Empty() {
 // An agent's end of the stream. Messages are read on a thread of its own.
 class ScriptedAgent {
  public:
-  ScriptedAgent(std::shared_ptr<grpc::Channel> channel, std::string name, std::string incarnation)
-      : stub_(v1::Workers::NewStub(channel)), stream_(stub_->Session(&context_)) {
+  // Each message goes through `wire` first, in both directions: an agent of another release.
+  using Wire = std::function<void(google::protobuf::Message&)>;
+  ScriptedAgent(std::shared_ptr<grpc::Channel> channel, std::string name, std::string incarnation,
+                Wire wire = nullptr)
+      : wire_(std::move(wire)),
+        stub_(v1::Workers::NewStub(channel)),
+        stream_(stub_->Session(&context_)) {
     hello_.set_protocol_version(1);
     hello_.set_worker(std::move(name));
     hello_.set_incarnation(std::move(incarnation));
@@ -133,6 +138,7 @@ class ScriptedAgent {
     reader_ = std::thread([this] {
       v1::CoordinatorMessage message;
       while (stream_->Read(&message)) {
+        if (wire_) wire_(message);
         absl::MutexLock lock(&mu_);
         inbox_.push_back(message);
       }
@@ -161,9 +167,12 @@ class ScriptedAgent {
   void SayHello() {
     v1::AgentMessage message;
     *message.mutable_hello() = hello_;
+    Send(message);
+  }
+  void Send(v1::AgentMessage message) {
+    if (wire_) wire_(message);
     stream_->Write(message);
   }
-  void Send(const v1::AgentMessage& message) { stream_->Write(message); }
 
   v1::Report* NewReport(v1::AgentMessage& message, const v1::StartGang& gang, int rank) {
     v1::Report* report = message.mutable_report();
@@ -249,6 +258,7 @@ class ScriptedAgent {
   }
 
  private:
+  const Wire wire_;
   grpc::ClientContext context_;
   std::unique_ptr<v1::Workers::Stub> stub_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::AgentMessage, v1::CoordinatorMessage>> stream_;

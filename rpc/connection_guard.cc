@@ -169,9 +169,11 @@ class Guard : public ConnectionGuard {
   void LookOften() {
     absl::Duration pause = kLeastPause, unforgiven;
     while (true) {
-      {
+      for (absl::Duration slept;
+           slept < pause && !(slept > absl::ZeroDuration() && ledger_.Crowded());
+           slept += kLeastPause) {
         absl::MutexLock lock(&mutex_);
-        if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), pause)) return;
+        if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), kLeastPause)) return;
       }
       std::vector<ConnectionLedger::Socket> sockets;
       absl::flat_hash_map<std::string, int64_t> received;

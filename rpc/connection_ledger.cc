@@ -1,6 +1,7 @@
 #include "rpc/connection_ledger.h"
 
 #include <iterator>
+#include <utility>
 
 namespace ll {
 
@@ -9,12 +10,20 @@ bool ConnectionLedger::Misused(const Connection& connection) const {
          (connection.given_up >= limits_.given_up && 2 * connection.given_up > connection.began);
 }
 
+// Handshake and settings are bytes too, but of a connection that never began a call all count: a
+// flood may be over before the first look.
+bool ConnectionLedger::Idles(const Connection& connection, const Socket& socket) const {
+  const int64_t seen = connection.progress == 0 ? 0 : connection.seen_bytes;
+  return connection.at_work == 0 && socket.bytes_received - seen > limits_.idle_bytes;
+}
+
 bool ConnectionLedger::CallArrived(Identity connection, std::string* peer) {
   absl::MutexLock lock(&mutex_);
   Arrivals& arrivals = arrivals_[connection];
   *peer = arrivals.peer;
+  ++waiting_;
   if (++arrivals.waiting <= limits_.calls_at_once) return false;
-  arrivals.waiting = 0;
+  waiting_ -= std::exchange(arrivals.waiting, 0);
   return true;
 }
 
@@ -22,7 +31,9 @@ void ConnectionLedger::ArrivedCallBegan(Identity connection, const std::string& 
   absl::MutexLock lock(&mutex_);
   Arrivals& arrivals = arrivals_[connection];
   if (arrivals.peer != peer) arrivals = {.waiting = arrivals.waiting, .peer = peer};
-  if (arrivals.waiting > 0) --arrivals.waiting;
+  if (arrivals.waiting == 0) return;
+  --arrivals.waiting;
+  --waiting_;
 }
 
 bool ConnectionLedger::CallBegan(const std::string& peer) {
@@ -63,7 +74,10 @@ std::vector<std::string> ConnectionLedger::Look(const std::vector<Socket>& socke
       connection.seen_bytes = socket.bytes_received;
     } else if (socket.bytes_received - connection.seen_bytes > limits_.bytes_without_progress) {
       misused.push_back(socket.peer);
+      continue;
     }
+    if (waiting_ > limits_.waiting_calls && Idles(connection, socket))
+      misused.push_back(socket.peer);
   }
   for (auto it = connections_.begin(); it != connections_.end();) {
     it = it->second.seen || it->second.at_work > 0 ? std::next(it) : connections_.erase(it);
@@ -77,8 +91,10 @@ void ConnectionLedger::Forgive() {
     connection.began /= 2;
     connection.given_up /= 2;
   }
+  waiting_ = 0;
   for (auto it = arrivals_.begin(); it != arrivals_.end();) {
     it->second.waiting /= 2;
+    waiting_ += it->second.waiting;
     const auto next = std::next(it);
     if (it->second.waiting == 0) arrivals_.erase(it);
     it = next;

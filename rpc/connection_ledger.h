@@ -26,6 +26,12 @@ struct ConnectionLimits {
   // Bytes that came since the connection last began a call or ended a message: nothing of use is
   // that long, a message has 2 MiB at most.
   int64_t bytes_without_progress = 8 << 20;
+  // Calls on all connections together that have arrived and do not begin, since their message does
+  // not come: gRPC holds some 11 KB for each. While there are more, connections that talk and
+  // bring nothing to an end are hung up: those without a call at work that sent so many bytes
+  // since their last progress.
+  int64_t waiting_calls = 1024;
+  int64_t idle_bytes = 4096;
 };
 
 // Thread-safe. A peer is named as grpc::ServerContext::peer() does ("ipv4:127.0.0.1:4711"); other
@@ -56,6 +62,12 @@ class ConnectionLedger {
   // Returns the peers to hang up. To be called every fraction of a second.
   std::vector<std::string> Look(const std::vector<Socket>& sockets) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // More calls wait than may: the next look should be soon.
+  bool Crowded() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return waiting_ > limits_.waiting_calls;
+  }
+
   // Every call forgives half of what was given up so far, and of what arrived and never began.
   void Forgive() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -73,11 +85,13 @@ class ConnectionLedger {
     std::string peer;  // empty: not known
   };
   bool Misused(const Connection& connection) const;
+  bool Idles(const Connection& connection, const Socket& socket) const;
 
   const ConnectionLimits limits_;
   absl::Mutex mutex_;
   std::map<std::string, Connection> connections_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Identity, Arrivals> arrivals_ ABSL_GUARDED_BY(mutex_);
+  int64_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;  // of all arrivals
 };
 
 }  // namespace ll

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+
 namespace ll {
 namespace {
 
@@ -46,6 +49,34 @@ TEST(ConnectionLedger, GivingUpIsForgivenInTime) {
     }
     ledger.Forgive();
   }
+}
+
+TEST(ConnectionLedger, ManyIdleCallsEndTheConnectionsThatOnlyTalk) {
+  ConnectionLedger ledger({.calls_at_once = 10, .waiting_calls = 20, .idle_bytes = 1000});
+  const char* const idle[] = {"ipv4:192.0.2.1:1", "ipv4:192.0.2.1:2", "ipv4:192.0.2.1:3"};
+  const char kUser[] = "ipv4:192.0.2.9:1", kWatcher[] = "ipv4:192.0.2.9:2";
+  const int identities[3] = {}, user = 0, watcher = 0;
+  std::string peer;
+  // Somebody who was served before, and somebody whose stream is at work.
+  for (const auto& [who, name] : {std::pair(&user, kUser), std::pair(&watcher, kWatcher)}) {
+    EXPECT_FALSE(ledger.CallArrived(who, &peer));
+    ledger.ArrivedCallBegan(who, name);
+    EXPECT_FALSE(ledger.CallBegan(name));
+  }
+  EXPECT_FALSE(ledger.CallEnded(kUser, false));
+  const auto look = [&](int64_t talked) {
+    return ledger.Look(
+        {{idle[0], talked}, {idle[1], talked}, {idle[2], 900}, {kUser, 5000}, {kWatcher, 9000}});
+  };
+  EXPECT_THAT(look(500), IsEmpty());
+  for (int i = 0; i < 10; ++i) {
+    for (const int& identity : identities) EXPECT_FALSE(ledger.CallArrived(&identity, &peer));
+    if (i < 6) EXPECT_THAT(look(2000), IsEmpty()) << "there is room for as many";
+  }
+  EXPECT_THAT(look(2000), ElementsAre(idle[0], idle[1]));
+  // In time it is forgotten.
+  ledger.Forgive();
+  EXPECT_THAT(look(2000), IsEmpty());
 }
 
 TEST(ConnectionLedger, CallsThatArriveAndDoNotBegin) {

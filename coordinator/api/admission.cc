@@ -21,8 +21,6 @@
 #include "coordinator/api/convert.h"
 #include "model/plan/devices.h"
 #include "model/plan/models.h"
-#include "model/plan/nearest.h"
-#include "model/plan/planner.h"
 
 namespace ll {
 namespace {
@@ -246,30 +244,6 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
   return absl::OkStatus();
 }
 
-// The slots of one kind and size.
-std::vector<Cluster> SlotsByKind(const ClusterView& view, int64_t gpus) {
-  std::map<std::pair<std::string, int64_t>, Cluster> found;
-  for (const Worker& worker : view.workers) {
-    std::map<std::pair<std::string, int64_t>, int64_t> here;
-    for (const Slot& slot : worker.slots) ++here[{slot.kind, slot.memory_bytes}];
-    for (const auto& [key, count] : here) {
-      Cluster& cluster = found.try_emplace(key, Cluster{{}, {}, 0, 0}).first->second;
-      cluster.device = {key.first, key.second};
-      cluster.rates = RatesOf(key.first);
-      cluster.slots += count;
-      cluster.per_host = std::max(cluster.per_host, count);
-    }
-  }
-  std::vector<Cluster> clusters;
-  for (auto& [key, cluster] : found) clusters.push_back(cluster);
-  if (!view.workers.empty()) return clusters;
-  // Never a worker yet: the devices that a first one may bring, on hosts as they are usual.
-  constexpr int64_t kUsualHost = 8;
-  for (const DeviceKind& kind : DeviceCatalogue())
-    clusters.push_back({kind.device, kind.rates, std::max(gpus, kUsualHost), kUsualHost});
-  return clusters;
-}
-
 // The same with what has been measured on them.
 std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved,
                                 const AdmissionOptions& options) {
@@ -291,89 +265,6 @@ std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved
   return clusters;
 }
 
-std::string WhyUnsupported(const Device& device) {
-  const DeviceKind* kind = FindDevice(device.kind);
-  return kind == nullptr ? "" : kind->unsupported;
-}
-
-// A kind of slot and the best plan on it.
-struct Candidate {
-  Cluster cluster;
-  std::vector<PlannedRun> plans;
-  std::optional<PlanChoice> choice;
-};
-
-// Fewest GPUs first, then the smallest device: larger ones are left to jobs that need them.
-bool Better(const Candidate& a, const Candidate& b) {
-  if (a.choice->chosen.plan.gpus != b.choice->chosen.plan.gpus)
-    return a.choice->chosen.plan.gpus < b.choice->chosen.plan.gpus;
-  return a.cluster.device.memory_bytes < b.cluster.device.memory_bytes;
-}
-
-absl::Status Refused(const Candidate& largest, const PlanProblem& problem, bool workers) {
-  const Refusal refusal = Refuse(problem, largest.plans);
-  const absl::string_view field = refusal.missing_bytes > 0            ? "context_length"
-                                  : problem.given.deadline.has_value() ? "deadline"
-                                                                       : "max_runtime";
-  return FieldStatus(absl::StatusCode::kFailedPrecondition, field,
-                     absl::StrCat(workers ? "no worker" : "no known kind of device",
-                                  " can hold this job: ", refusal.Sentence(largest.cluster)),
-                     refusal.Hint());
-}
-
-// The best plan on every kind of slot that can run one. `unsupported`: why another kind cannot.
-std::vector<Candidate> PlanOnEach(const LlamaConfig& config, const JobSpec& given,
-                                  const JobSpec& resolved, std::vector<Cluster> clusters,
-                                  std::string& unsupported) {
-  std::vector<Candidate> candidates;
-  for (Cluster& cluster : clusters) {
-    if (const std::string why = WhyUnsupported(cluster.device); !why.empty()) {
-      unsupported = absl::StrCat(cluster.device.kind, " ", why);
-      continue;
-    }
-    Candidate c{std::move(cluster), {}, std::nullopt};
-    const PlanProblem problem{config, given, resolved, c.cluster};
-    c.plans = Enumerate(problem);
-    c.choice = Choose(problem, c.plans);
-    if (!c.plans.empty()) candidates.push_back(std::move(c));
-  }
-  return candidates;
-}
-
-// What the scheduler and people are told of the chosen plan.
-void Record(const Candidate& best, bool forced, const std::vector<Candidate>& candidates,
-            const ClusterView& view, const Prices& prices, CoreSpec& core, v1::Forecast& forecast) {
-  const auto parsed = google::protobuf::util::JsonStringToMessage(
-      ForecastJson(*best.choice, best.cluster, prices, forced).dump(), &forecast);
-  LL_CHECK_MSG(parsed.ok(), "a forecast does not fit its message");
-  if (forecast.duration_seconds() > 0)
-    core.forecast_duration = absl::Seconds(forecast.duration_seconds());
-  const PlannedRun& run = best.choice->chosen;
-  const Device& device = best.cluster.device;
-  // Forced, it may start where it does not fit.
-  core.required_slot_bytes = forced ? device.memory_bytes : SlotBytesFor(run.memory.total());
-  std::set<std::string> kinds, holding = {device.kind};
-  for (const Worker& worker : view.workers) {
-    for (const Slot& slot : worker.slots) kinds.insert(slot.kind);
-  }
-  for (const Candidate& c : candidates) {
-    const bool alike = c.cluster.device.IsGpu() == device.IsGpu();
-    if (!forced && alike && run.memory.total() <= UsableBytes(c.cluster.device))
-      holding.insert(c.cluster.device.kind);
-  }
-  if (!view.workers.empty() && holding != kinds)
-    core.slot_kinds.assign(holding.begin(), holding.end());
-}
-
-std::string WorkerThatTellsNoMemory(const ClusterView& view) {
-  for (const Worker& worker : view.workers) {
-    for (const Slot& slot : worker.slots) {
-      if (slot.memory_bytes == 0) return worker.name.value();
-    }
-  }
-  return "";
-}
-
 // Chooses the plan (into `resolved`, where the user left it open), and fills forecast, required
 // bytes and allowed kinds; FailedPrecondition where nothing holds the job and it is not forced.
 absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const ClusterView& view,
@@ -383,34 +274,22 @@ absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const Cluster
     forecast.set_explanation(absl::StrCat("worker ", worker, " does not tell its slots' memory"));
     return absl::OkStatus();
   }
-  std::string unsupported;
-  std::vector<Candidate> candidates =
-      PlanOnEach(config, given, resolved, ClustersOf(view, resolved, options), unsupported);
-  if (candidates.empty() && !unsupported.empty()) {
-    return FieldStatus(absl::StatusCode::kFailedPrecondition, "gpus",
-                       absl::StrCat("no worker can run this job: ", unsupported));
-  }
-  if (candidates.empty()) {
-    forecast.set_explanation("no worker has told of a slot yet");
-    return absl::OkStatus();
-  }
-  Candidate* best = nullptr;
-  Candidate* largest = &candidates[0];
-  for (Candidate& c : candidates) {
-    if (c.cluster.device.memory_bytes > largest->cluster.device.memory_bytes) largest = &c;
-    if (c.choice && (best == nullptr || Better(c, *best))) best = &c;
-  }
-  const bool forced = best == nullptr;
-  if (forced) {
-    const PlanProblem problem{config, given, resolved, largest->cluster};
-    if (!resolved.force.value_or(false)) return Refused(*largest, problem, !view.workers.empty());
-    best = largest;
-    best->choice = PlanChoice{Leanest(best->plans), std::nullopt, ""};
-  }
-  ApplyPlan(best->choice->chosen.plan, resolved);
-  // Which device a first worker brings is not known: the trainer sees what recomputation it needs.
-  if (view.workers.empty() && !given.recompute) resolved.recompute = "auto";
-  Record(*best, forced, candidates, view, options.prices, core, forecast);
+  PlanQuestion question{config, given, resolved, ClustersOf(view, resolved, options),
+                        !view.workers.empty()};
+  StripForPlan(question.given);
+  StripForPlan(question.resolved);
+  const std::shared_ptr<const PlanAnswer> answer =
+      options.plans != nullptr
+          ? options.plans->Ask(std::move(question), options.prices)
+          : std::make_shared<const PlanAnswer>(AnswerOf(question, options.prices));
+  LL_RETURN_IF_ERROR(answer->refused);
+  forecast = answer->forecast;
+  if (!answer->plan.has_value()) return absl::OkStatus();
+  ApplyPlan(*answer->plan, resolved);
+  if (answer->trainer_chooses_recompute) resolved.recompute = "auto";
+  core.forecast_duration = answer->duration;
+  core.required_slot_bytes = answer->required_slot_bytes;
+  core.slot_kinds = answer->slot_kinds;
   return absl::OkStatus();
 }
 

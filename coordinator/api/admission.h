@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "coordinator/api/job_plan.h"
 #include "coordinator/core/access.h"
 #include "coordinator/core/types.h"
 #include "coordinator/runtime/cluster_view.h"
@@ -44,6 +45,8 @@ struct AdmissionOptions {
   // Whether a job of this tenant may have the label `notify` with these names; null: any text will
   // do. Thread-safe.
   std::function<absl::Status(const std::string& names, const std::string& tenant)> check_notify;
+  // Forecasts that were made before; null: each is made anew. Outlives the options. Thread-safe.
+  PlanCache* plans = nullptr;
 };
 
 // The job that another one takes its weights from (spec key `job`).

@@ -54,7 +54,11 @@ Mailbox::Mailbox(WebhookEndpoint endpoint, const NotifierOptions& options, Deliv
       oldest_gauge_(GaugeOf(registry, "ll_webhook_oldest_waiting_seconds",
                             "Age of the oldest webhook that an endpoint has not taken yet.")
                         .Add({{"endpoint", endpoint_.name}})),
-      thread_([this] { Run(); }) {}
+      thread_([this] { Run(); }) {
+  // There from the start: a first dead letter is to be seen as an increase.
+  for (const char* result : {"delivered", "failed", "dead"})
+    deliveries_.Add({{"endpoint", endpoint_.name}, {"result", result}});
+}
 
 Mailbox::~Mailbox() {
   {

@@ -1,12 +1,10 @@
 // The reliability targets (docs/reliability.md) that need whole processes and no real trainer:
-// small in every run, in full size with LL_CHAOS=full. Every measurement is a line "CHAOS {json}";
-// run.py collects them.
+// small in every run, in full size with LL_CHAOS=full; run.py collects what they measure.
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <iostream>
 #include <thread>
 
 #include "absl/strings/numbers.h"
@@ -18,39 +16,11 @@
 #include "base/status_matchers.h"
 #include "nlohmann/json.hpp"
 #include "rpc/status.h"
+#include "tests/chaos/chaos.h"
 #include "tests/cluster/cluster.h"
 
 namespace ll {
 namespace {
-
-bool Full() {
-  const char* value = getenv("LL_CHAOS");
-  return value != nullptr && std::string(value) == "full";
-}
-template <typename T>
-T Size(T in_every_run, T in_full) {
-  return Full() ? in_full : in_every_run;
-}
-
-void Note(const std::string& target, nlohmann::ordered_json values) {
-  nlohmann::ordered_json line = {{"target", target}, {"full", Full()}};
-  line.update(values);
-  std::cout << "CHAOS " << line.dump() << std::endl;
-}
-
-double Percentile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values.empty()
-             ? 0
-             : values[std::min(values.size() - 1,
-                               static_cast<size_t>(share * static_cast<double>(values.size())))];
-}
-
-std::unique_ptr<grpc::ClientContext> Context(absl::Duration deadline = absl::Seconds(5)) {
-  auto context = std::make_unique<grpc::ClientContext>();
-  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(deadline));
-  return context;
-}
 
 bool Terminal(v1::JobState state) {
   return state == v1::SUCCEEDED || state == v1::FAILED || state == v1::CANCELLED;
@@ -281,61 +251,6 @@ TEST_F(ChaosTest, AnswersAreLinearizable) {
                {"unanswered", failed.load()},
                {"kills", kills},
                {"anomalies", anomalies.size()}});
-}
-
-// R2.
-TEST_F(ChaosTest, ServesSoonAfterAKillWithAFullQueue) {
-  const int running = Size(8, 200), queued = Size(2000, 10'000);
-  cluster_.StartCoordinator();
-  WorkerConfig worker;
-  worker.cpu_slots = running;
-  cluster_.StartWorker(worker);
-  cluster_.AwaitWorkers(1);
-  const auto api = cluster_.NewClient();
-  v1::JobSpec spec = cluster_.TrainSpec(1, 1'000'000);
-  (*spec.mutable_labels())["fake.step_ms"] = "3600000";
-  std::string last;
-  for (int made = 0; made < running + queued;) {
-    v1::SubmitAllRequest request;
-    for (int i = 0; i < 1000 && made < running + queued; ++i, ++made) {
-      v1::SubmitMember* member = request.add_members();
-      member->set_name(absl::StrCat("m", made));
-      *member->mutable_spec() = spec;
-    }
-    v1::SubmitAllResponse response;
-    LL_ASSERT_OK(
-        FromGrpcStatus(api->jobs->SubmitAll(Context(absl::Seconds(60)).get(), request, &response)));
-    last = response.jobs(response.jobs_size() - 1).job_id();
-  }
-  const auto count = [&api](v1::JobState state) {
-    v1::ListRequest request;
-    request.set_page_size(1000);
-    request.add_states(state);
-    v1::ListResponse jobs;
-    return api->jobs->List(Context().get(), request, &jobs).ok() ? jobs.jobs_size() : -1;
-  };
-  const absl::Time deadline = absl::Now() + absl::Seconds(Size(30, 300));
-  while (count(v1::RUNNING) < running && absl::Now() < deadline)
-    absl::SleepFor(absl::Milliseconds(100));
-  ASSERT_EQ(count(v1::RUNNING), running);
-  const std::vector<pid_t> before = cluster_.TrainerPids();
-  std::vector<double> seconds;
-  for (int trial = 0; trial < Size(2, 5); ++trial) {
-    cluster_.KillCoordinator();
-    const absl::Time began = absl::Now();
-    cluster_.StartCoordinator();
-    LL_ASSERT_OK(cluster_.Get(last));
-    seconds.push_back(absl::ToDoubleSeconds(absl::Now() - began));
-    cluster_.AwaitWorkers(1);
-  }
-  EXPECT_EQ(cluster_.TrainerPids(), before);
-  EXPECT_EQ(count(v1::RUNNING), running);
-  EXPECT_LT(Percentile(seconds, 0.5), 5);
-  Note("R2", {{"queued", queued},
-              {"running", running},
-              {"seconds_to_serving", seconds},
-              {"rss_mb", cluster_.CoordinatorRss() / 1'000'000},
-              {"restarted_ranks", 0}});
 }
 
 // R4, of a rank that dies.

@@ -7,13 +7,15 @@
 """
 import json
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECORDS, PAGE = ROOT / "docs/results/chaos.jsonl", ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- measured: tests/chaos/report.py -->\n", "<!-- end -->\n"
 SUMS = {"R1": ("acknowledged", "kills", "lost", "doubled", "reused_ids"), "R19": ("operations", "kills", "anomalies"),
-        "R12": ("jumps", "expired", "relaunches"), "R10": ("refused_while_full", "kept"), "R24": ("jobs",)}
+        "R12": ("jumps", "expired", "relaunches"), "R10": ("refused_while_full", "kept"), "R24": ("jobs",), "R9": ("tests",), "R11": ("cuts",),
+        "R13": ("tests",), "R20": ("inputs",)}
 
 
 def facts(target, notes):
@@ -24,7 +26,7 @@ def facts(target, notes):
         times = sorted(t for note in notes for t in note["seconds_to_serving"])
         last = notes[-1]
         out = [f"{last['queued']:,} queued and {last['running']:,} running: serving after {times[0]:.2f} to {times[-1]:.2f} s ({len(times)} kills), "
-               f"{last['rss_mb']} MB, no rank restarted"]
+               f"{last['rss_mb']} MB, no rank started or ended; ranks are stand-ins in the test's own process, connections and store are real"]
     elif target == "R4":
         times = sorted(t for note in notes for t in note["seconds"])
         out = [f"{len(times)} kills of a rank: noticed after {1000 * times[len(times) // 2]:.0f} ms p50, "
@@ -33,6 +35,16 @@ def facts(target, notes):
         minutes = sum(note["minutes"] for note in notes)
         goodput = sum(note["goodput"] * note["minutes"] for note in notes) / minutes
         out = [f"{minutes:.0f} minutes, 8 ranks, {sum(sum(note['faults'].values()) for note in notes)} faults: goodput {100 * goodput:.1f} %"]
+    elif target == "R22":
+        seen = [json.loads(note["upgrade"]) for note in notes]
+        out = ["; ".join(f"{one['store']}: {', '.join(one['seen'])}" for one in seen[-2:])]
+    elif target == "R13a":
+        out = [f"{sum(n['away_seconds'] for n in notes) / 60:.0f} minutes without a coordinator: {sum(n['stopped_ranks'] for n in notes)} ranks stopped"]
+    elif target == "R23":
+        last = notes[-1]
+        out = [f"{sum(n['fires'] for n in notes)} fires in {sum(n['simulated_hours'] for n in notes):.0f} simulated hours, {sum(n['kills'] for n in notes)} "
+               f"kills, {sum(n['missed_or_doubled'] for n in notes)} missed or doubled; coordinator {last['coordinator_grown_mb']:+.1f} MB and "
+               f"{last['coordinator_grown_fds']:+d} descriptors, agent {last['agent_grown_mb']:+.1f} MB and {last['agent_grown_fds']:+d}"]
     else:
         last = notes[-1]
         out = [f"{last['readers']} readers: {max(n['grown_mb'] for n in notes):.0f} MB more at most; others' calls p99 {last['p99_ms_alone']:.0f} ms alone, "
@@ -47,7 +59,7 @@ def table():
         if note["full"]:
             notes.setdefault(note["target"], []).append(note)
     lines = ["| target | runs, passed | hours | commits | newest | measured |", "|---|---|---|---|---|---|"]
-    for target in sorted(notes, key=lambda t: int(t[1:])):
+    for target in sorted(notes, key=lambda t: (int(re.search(r"\d+", t)[0]), t)):
         of = notes[target]
         hours = sum(note["test_seconds"] for note in of) / 3600
         lines.append(f"| {target} | {len(of)}, {sum(note['passed'] for note in of)} | {hours:.2f} | {len({n['commit'] for n in of})} | {of[-1]['time'][:10]} "

@@ -3,8 +3,9 @@
 
   tests/chaos/run.py [--chaos-test build/tests/chaos_test] [--minutes 30] [--only R1,R6] [--seed N] [--record docs/results/chaos.jsonl]
 
---minutes is the soak's (R6) length. --record adds each measurement with date, commit and seed to a file, of which
-docs/reliability.md tells what has been run. Installs libfaketime where it is missing (R12; needs root).
+--minutes is the length of the soak (R6), and a fifteenth of it that of the fuzzing (R20). --record adds each measurement with date,
+commit and seed to a file, of which docs/reliability.md tells what has been run. Installs libfaketime where it is missing (R12, R23;
+needs root). R9 wants the trainer, R13 network namespaces, R22 builds the last release first.
 """
 import argparse
 import datetime
@@ -13,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import time
@@ -24,8 +26,23 @@ from packages import need_programs  # noqa: E402
 TESTS = {
     "R1": "AcknowledgedSubmissionsSurviveKills", "R2": "ServesSoonAfterAKillWithAFullQueue", "R4": "ADeadRankIsNoticed",
     "R6": "SoakKeepsItsGoodput", "R10": "AFullDiskRefusesAndHeals", "R12": "JumpsOfTheWallClockExpireNothing",
-    "R14": "SlowReadersHarmNobody", "R19": "AnswersAreLinearizable",
+    "R14": "SlowReadersHarmNobody", "R19": "AnswersAreLinearizable", "R23": "NightlyRunsForThreeDays",
+    "R13a": "RanksOutliveAnAbsence",
 }
+# Those that are told apart by another program: what it is called with, and what of its output is kept.
+COMMANDS = {
+    "R9": (["ctest", "--test-dir", "{build}", "-R", "^trainer_checkpoint_faults_test$", "--verbose"], r"Ran (?P<tests>\d+) tests"),
+    "R11": (["{build}/tests/store_test", "--gtest_filter=TornWalTest.*"], r"(?P<cuts>\d+) cuts of a log of (?P<log_bytes>\d+) bytes"),
+    "R13": (["ctest", "--test-dir", "{build}", "-R", "^cluster_netns_whole_test$", "--verbose"], r"Ran (?P<tests>\d+) tests"),
+    "R20": (["{build}/tests/coordinator_api_test", "--gtest_filter=SubmitFuzz.*"], r"(?P<inputs>\d+) submits, the longest took (?P<longest>\S+):"),
+    "R22": ([sys.executable, "{root}/tests/upgrade/two_versions.py", "--new", "{build}/bin", "--trainer", "{build}/tests/fake_trainer", "--cache",
+             "{build}/versions"], r"UPGRADE (?P<upgrade>\{.*\})"),
+}
+FAKETIME = ("R12", "R23")
+
+
+def order(target):
+    return int(re.search(r"\d+", target)[0]), target
 
 
 def faketime():
@@ -39,14 +56,28 @@ def faketime():
 def run(a, target, seed):
     """Whether it passed, and its measurements."""
     environment = dict(os.environ, LL_CHAOS="full", LL_SEED=str(seed), LL_CHAOS_MINUTES=str(a.minutes))
-    if target == "R12":
+    if target in COMMANDS:
+        return run_command(a, target, dict(environment, LL_EVERY_BYTE="1", LL_FUZZ_SECONDS=str(4 * a.minutes)))
+    if target in FAKETIME:
         environment["LL_FAKETIME"] = faketime()
     began = time.monotonic()
-    done = subprocess.run([a.chaos_test, f"--gtest_filter=ChaosTest.{TESTS[target]}"], env=environment, capture_output=True, text=True,
+    done = subprocess.run([a.chaos_test, f"--gtest_filter=*.{TESTS[target]}"], env=environment, capture_output=True, text=True,
                           timeout=60 * a.minutes + 1200)
     notes = [json.loads(line.removeprefix("CHAOS ")) for line in done.stdout.splitlines() if line.startswith("CHAOS ")]
     if done.returncode != 0:
         print(done.stdout[-4000:] + done.stderr[-1000:], file=sys.stderr)
+    return done.returncode == 0 and bool(notes), notes, time.monotonic() - began
+
+
+def run_command(a, target, environment):
+    words, pattern = COMMANDS[target]
+    began = time.monotonic()
+    done = subprocess.run([str(word).format(build=a.build, root=ROOT) for word in words], env=environment, capture_output=True, text=True,
+                          timeout=60 * a.minutes + 3600)
+    found = [match.groupdict() for match in re.finditer(pattern, done.stdout)]
+    if done.returncode != 0 or not found:
+        print(done.stdout[-4000:] + done.stderr[-1000:], file=sys.stderr)
+    notes = [{"target": target, "full": True, **{key: int(value) if value.isdigit() else value for key, value in values.items()}} for values in found]
     return done.returncode == 0 and bool(notes), notes, time.monotonic() - began
 
 
@@ -59,15 +90,16 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--chaos-test", default=ROOT / "build/tests/chaos_test")
     ap.add_argument("--minutes", type=float, default=30)
-    ap.add_argument("--only", default=",".join(TESTS))
+    ap.add_argument("--only", default=",".join(sorted([*TESTS, *COMMANDS], key=order)))
     ap.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     ap.add_argument("--record")
     a = ap.parse_args()
+    a.build = pathlib.Path(a.chaos_test).resolve().parents[1]
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip() or "unknown"
     rows, failed = [], []
     for target in a.only.split(","):
-        if target not in TESTS:
-            sys.exit(f"--only: one of {', '.join(TESTS)}, not {target}")
+        if target not in TESTS and target not in COMMANDS:
+            sys.exit(f"--only: one of {', '.join([*TESTS, *COMMANDS])}, not {target}")
         passed, notes, seconds = run(a, target, a.seed)
         if not passed:
             failed.append(target)

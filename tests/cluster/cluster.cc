@@ -141,7 +141,7 @@ absl::StatusOr<std::string> ApiClient::Submit(const v1::JobSpec& spec,
   return response.job().job_id();
 }
 
-std::unique_ptr<ApiClient> Cluster::NewClient() const {
+std::shared_ptr<grpc::Channel> Cluster::Connect() const {
   ChannelConfig config;
   config.addresses = {absl::StrCat("127.0.0.1:", port_)};
   if (const auto text = ReadFile(CoordinatorDir() + "/token"); text.ok()) {
@@ -149,7 +149,11 @@ std::unique_ptr<ApiClient> Cluster::NewClient() const {
   }
   auto channel = MakeChannel(config);
   LL_CHECK(channel.ok());
-  return std::make_unique<ApiClient>(*channel);
+  return *channel;
+}
+
+std::unique_ptr<ApiClient> Cluster::NewClient() const {
+  return std::make_unique<ApiClient>(Connect());
 }
 
 void Cluster::StartCoordinator(std::vector<std::string> flags) {

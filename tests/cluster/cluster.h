@@ -89,6 +89,8 @@ class Cluster {
   std::string Metrics() const;
 
   // ---- the API
+  // A connection of the coordinator's own user, who may be an agent too.
+  std::shared_ptr<grpc::Channel> Connect() const;
   std::unique_ptr<ApiClient> NewClient() const;
   // A train job that the stand-in trainer runs; for another trainer change what is there.
   v1::JobSpec TrainSpec(int gpus, int64_t max_steps) const;

@@ -58,13 +58,14 @@ class BareHost(unittest.TestCase):
         self.serve()
         running = self.train()
         total = self.seconds()
+        self.reload()
         self.restarts()
         self.uninstall(before)
         size_mb = round(sum(status.st_size for status in self.unpacked.values()) / 1e6)
         record("bare host: tarball, systemd units", "run for real",
                f"systemd 252 as process 1 in namespaces over a minimal Debian 12 without compiler, Python or network; boot {boot:.1f} s; "
                f"unpack and install {installed:.0f} s; first job running after {running:.0f} s, done after {total:.0f} s; "
-               f"installed size {size_mb} MB, tarball {TARBALL.stat().st_size / 1e6:.0f} MB; kill -9, a hung daemon and uninstall checked")
+               f"installed size {size_mb} MB, tarball {TARBALL.stat().st_size / 1e6:.0f} MB; systemctl reload under a running job, kill -9, a hung daemon and uninstall checked")
 
     def install(self):
         subprocess.run(["cp", TARBALL, self.root / "root"], check=True)
@@ -117,6 +118,37 @@ class BareHost(unittest.TestCase):
             self.assertNotIn(found["state"], ("FAILED", "CANCELLED"), found["reason"])
             return condition(found)
         self.machine.wait_for(holds, f"job {job}", seconds)
+
+    def reload(self):
+        """systemctl reload goes on as the program that stands there now: same process, same ranks, same attempt."""
+        job = self.llctl("-o", "name", "submit", "--model", "talker", "--ctx", "512", "--steps", "100000").strip()
+        self.wait_for_job(job, lambda found: found.get("progress", {}).get("step", 0) > 0)
+        main = self.show("ll-worker", "MainPID")
+        children = lambda: sorted(self.machine.run("sh", "-c", f"cat /proc/{main}/task/*/children").stdout.split())  # noqa: E731
+        ranks, installed = children(), self.root / "opt/ll/bin/ll-worker"
+        self.assertNotEqual(ranks, [])
+        # Exchanged as a package does it: another file of that name.
+        fresh = installed.with_name("ll-worker.new")
+        subprocess.run(["cp", "--preserve=all", installed, fresh], check=True)
+        fresh.rename(installed)
+        for time_ in ("the 1. time", "the 2. time"):
+            self.machine.run("systemctl", "reload", "ll-worker")
+            self.wait_in_contact()
+            self.assertEqual((self.show("ll-worker", "MainPID"), children()), (main, ranks))
+            self.assertIn(time_, self.machine.run("journalctl", "-u", "ll-worker", "-n", "50", "-o", "cat").stdout)
+        step = json.loads(self.llctl("-o", "json", "get", job))["progress"]["step"]
+        self.wait_for_job(job, lambda found: found["progress"]["step"] > step + 1)
+        found = json.loads(self.llctl("-o", "json", "get", job))
+        self.assertEqual((found["epoch"], found.get("retries", 0)), (1, 0))
+        # A program that cannot go on is refused, and the agent stays.
+        kept = installed.with_name("ll-worker.kept")
+        installed.rename(kept)
+        installed.write_text("#!/bin/sh\nexit 1\n")
+        installed.chmod(0o755)
+        self.assertNotEqual(self.machine.run("systemctl", "reload", "ll-worker", check=False).returncode, 0)
+        self.assertEqual((self.show("ll-worker", "MainPID"), children()), (main, ranks))
+        kept.rename(installed)
+        self.llctl("cancel", job)
 
     def restarts(self):
         """A killed daemon, and one that hangs, come back by themselves; a stop is prompt and clean."""

@@ -93,6 +93,37 @@ class StaticTest(unittest.TestCase):
                                  if not (ROOT / path).exists()]
         self.none(findings)
 
+    def test_tests_that_pages_name_exist(self):
+        """`Suite.Test`, `Suite.*`, and `.Test` behind one of them: of GoogleTest, or a class of a Python test."""
+        files = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "*.cc", "*.py"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                               check=True).stdout.split()
+        tests, classes = set(), set()
+        for name in files:
+            text = (ROOT / name).read_text(errors="replace")
+            if name.endswith(".cc"):
+                tests |= {f"{suite}.{test}" for suite, test in re.findall(r"\bTEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)", text)}
+                tests |= {f"{suite}.{test}" for suite, test in re.findall(r"\bTYPED_TEST(?:_P)?\(\s*(\w+),\s*(\w+)\)", text)}
+            elif name.startswith("tests/"):
+                classes |= set(re.findall(r"^class (\w+)", text, re.M))
+        suites = {test.split(".")[0] for test in tests}
+        self.assertGreater(len(tests), 1000)
+        findings, seen = [], 0
+        for page, text in self.pages.items():
+            for number, line in enumerate(text.splitlines(), 1):
+                suite = None
+                for before, test in re.findall(r"`(\w*)\.(\*|[A-Z]\w+)`", line):
+                    if before:
+                        known = before in suites or before in classes or before.endswith("Test")
+                        suite = before if known else None
+                    if suite is None:
+                        continue
+                    seen += 1
+                    if not ((test == "*" and (suite in suites or suite in classes)) or f"{suite}.{test}" in tests):
+                        findings.append(f"{page}:{number}: there is no test {suite}.{test}")
+                findings += [f"{page}:{number}: there is no test {name}" for name in re.findall(r"`(\w+Test)` of `tests/", line) if name not in classes]
+        self.assertGreater(seen, 50)
+        self.none(findings)
+
     def test_messages_of_the_troubleshooting_page_exist(self):
         names = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "*.cc", "*.h"], cwd=ROOT, capture_output=True, text=True, timeout=60,
                                check=True).stdout.split()

@@ -20,7 +20,7 @@ SOURCES = {  # file -> who shows it
     "coordinator/runtime/metrics.cc": "coordinator", "coordinator/runtime/cluster_metrics.cc": "coordinator",
     "coordinator/runtime/job_metrics.cc": "coordinator", "worker/agent/agent_metrics.cc": "agent", "worker/agent/gpu_metrics.cc": "agent",
     "rpc/daemon_metrics.cc": "both", "coordinator/coordinator.cc": "coordinator", "coordinator/backup_metrics.h": "coordinator",
-    "coordinator/webhooks/notifier.cc": "coordinator",
+    "coordinator/webhooks/notifier.cc": "coordinator", "coordinator/api/plan_cache.cc": "coordinator",
 }
 STRING = r'"(?:[^"\\]|\\.)*"'
 FAMILY = re.compile(rf'(\w+)\s*[({{]\s*(?:[\w*]+\s*,\s*)?"((?:ll|process)_\w+)",\s*({STRING}(?:\s*{STRING})*)')

@@ -14,7 +14,6 @@ namespace ll {
 namespace {
 
 constexpr int kProtocolVersion = 1;
-constexpr char kVersion[] = "0.1.0";
 constexpr int64_t kDefaultMaxHeadlessSeconds = 24 * 3600;
 // After the ranks' end an agent that is asked to end gives the coordinator this long to take the
 // news.
@@ -176,7 +175,7 @@ void Agent::SendHello() {
     if (!gang->released()) *hello.add_gangs() = gang->Describe();
   }
   hello.set_highest_term(orders_.highest_term());
-  hello.set_version(kVersion);
+  hello.set_version(LL_VERSION);
   hello.set_http_address(options_.http_address);
   hello.set_pid(getpid());
   link_.Send(std::move(message));

@@ -433,6 +433,21 @@ TEST_F(AgentTest, HeadlessRanksGoOnAndAreAdoptedOrEnded) {
   EXPECT_FALSE(Exits("job-a")[0].ordered());
 }
 
+TEST_F(AgentTest, TwelveHoursWithoutACoordinatorStopNobody) {
+  auto order = Order("job-a", 1, {0});  // of the default max_headless
+  Label(order, "fake.until_stopped", "1");
+  Start(order);
+  ASSERT_TRUE(Until([&] { return Trains("job-a"); }));
+  Disconnect();
+  for (int minute = 0; minute < 12 * 60; ++minute) {
+    clock_.skipped += absl::Minutes(1);
+    agent_->Tick();
+  }
+  Welcome({VerdictOf("job-a", 1, true, 0)});
+  for (int i = 0; i < 50; ++i) agent_->Tick();
+  EXPECT_TRUE(Exits("job-a").empty());
+}
+
 TEST_F(AgentTest, WelcomeThatDoesNotKeepAGangEndsIt) {
   for (const bool named : {true, false}) {
     const std::string job = named ? "job-named" : "job-unknown";

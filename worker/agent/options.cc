@@ -231,7 +231,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
                                                  std::optional<int>& exit_code) {
   CLI::App app("ll-worker: runs the ranks of training jobs on this host, as the coordinator orders",
                "ll-worker");
-  app.set_version_flag("--version", "ll-worker 0.1.0");
+  app.set_version_flag("--version", "ll-worker " LL_VERSION);
   Flags flags;
   Declare(app, flags);
   try {

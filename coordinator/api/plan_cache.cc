@@ -1,0 +1,83 @@
+#include <tuple>
+#include <utility>
+
+#include "absl/hash/hash.h"
+#include "coordinator/api/job_plan.h"
+#include "rpc/metric_families.h"
+
+namespace ll {
+namespace {
+
+// Every member by name: where one is added, this does not compile until it is compared too.
+auto All(const LlamaConfig& c) {
+  const auto& [model_type, vocab, hidden, intermediate, layers, heads, kv_heads, head_dim,
+               positions, eps, theta, initializer, rope, tied, window, windowed, dtype, quantized,
+               raw] = c;
+  return std::tie(model_type, vocab, hidden, intermediate, layers, heads, kv_heads, head_dim,
+                  positions, eps, theta, initializer, rope, tied, window, windowed, dtype,
+                  quantized, raw);
+}
+auto All(const Cluster& c) {
+  const auto& [device, rates, slots, per_host, memory_factor] = c;
+  const auto& [kind, memory_bytes] = device;
+  const auto& [peak, gemm, attention, memory, gemm_fp32, attention_fp32, elementwise, expansion,
+               optimizer, link, host, network, power, measured, nominal] = rates;
+  return std::tie(kind, memory_bytes, peak, gemm, attention, memory, gemm_fp32, attention_fp32,
+                  elementwise, expansion, optimizer, link, host, network, power, measured, nominal,
+                  slots, per_host, memory_factor);
+}
+bool Equal(const std::vector<Cluster>& a, const std::vector<Cluster>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Cluster& x, const Cluster& y) { return All(x) == All(y); });
+}
+
+}  // namespace
+
+bool PlanQuestion::operator==(const PlanQuestion& other) const {
+  return any_worker == other.any_worker && given == other.given && resolved == other.resolved &&
+         Equal(clusters, other.clusters) && All(config) == All(other.config);
+}
+
+// Of what differs between most questions; equality decides.
+size_t HashOf(const PlanQuestion& question) {
+  const JobSpec& spec = question.resolved;
+  int64_t slots = 0;
+  for (const Cluster& cluster : question.clusters) slots += cluster.slots;
+  return absl::HashOf(spec.model, spec.context_length, spec.method, spec.gpus, spec.max_steps,
+                      spec.global_batch_size, question.config.hidden_size, slots);
+}
+
+PlanCache::PlanCache(prometheus::Registry& registry, size_t most)
+    : PlanCache(CounterOf(registry, "ll_forecast_cache_lookups_total",
+                          "Forecasts that submits asked for, by whether one like it had been made "
+                          "before (hit, miss)."),
+                most) {}
+
+PlanCache::PlanCache(CounterFamily& lookups, size_t most)
+    : hits_(lookups.Add({{"result", "hit"}})),
+      misses_(lookups.Add({{"result", "miss"}})),
+      most_(most) {}
+
+std::shared_ptr<const PlanAnswer> PlanCache::Ask(PlanQuestion question, const Prices& prices) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (const auto place = places_.find(&question); place != places_.end()) {
+      entries_.splice(entries_.begin(), entries_, place->second);
+      hits_.Increment();
+      return place->second->answer;
+    }
+  }
+  misses_.Increment();
+  auto answer = std::make_shared<const PlanAnswer>(AnswerOf(question, prices));
+  absl::MutexLock lock(&mu_);
+  if (places_.contains(&question)) return answer;  // somebody was as quick
+  entries_.push_front({std::move(question), answer});
+  places_.emplace(&entries_.front().question, entries_.begin());
+  if (entries_.size() > most_) {
+    places_.erase(&entries_.back().question);
+    entries_.pop_back();
+  }
+  return answer;
+}
+
+}  // namespace ll
