@@ -284,6 +284,11 @@ void Simulation::Fault() {
     case FaultKind::kHang:
       Struck("agent hangs");
       host.Hang(world_.Between(absl::Seconds(1), absl::Seconds(100)));
+      // Its gang fails for another reason: the rank that is out of sight is given up.
+      if (world_.Chance(0.4)) {
+        world_.After(world_.Between(absl::ZeroDuration(), absl::Seconds(20)),
+                     [this, &host] { training_.CrashPeerOf(host.name().value()); });
+      }
       break;
     case FaultKind::kLostStop:
       host.LoseNextStop();

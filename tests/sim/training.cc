@@ -1,5 +1,7 @@
 #include "tests/sim/training.h"
 
+#include <algorithm>
+
 #include "coordinator/core/retry.h"
 
 namespace ll::sim {
@@ -100,6 +102,17 @@ void Training::CrashRandomRank() {
   world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", rank, " crashes"));
   if (world_.Chance(0.1)) return Exit(key, rank, kExitBadInput, 0, absl::ZeroDuration());
   Exit(key, rank, -1, 11, absl::ZeroDuration());
+}
+
+void Training::CrashPeerOf(const std::string& host) {
+  for (const auto& [key, gang] : gangs_) {
+    const auto is_there = [&host](const auto& rank) { return rank.second.start.host == host; };
+    const auto there = std::find_if(gang.alive.begin(), gang.alive.end(), is_there);
+    const auto elsewhere = std::find_if_not(gang.alive.begin(), gang.alive.end(), is_there);
+    if (there == gang.alive.end() || elsewhere == gang.alive.end()) continue;
+    world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", elsewhere->first, " crashes"));
+    return Exit(key, elsewhere->first, -1, 11, absl::ZeroDuration());
+  }
 }
 
 void Training::WriteCheckpoint(const GangKey& key, Gang& gang) {

@@ -56,6 +56,8 @@ class Training {
   };
   std::vector<LivingRank> Living(const JobId& job) const;
   void CrashRandomRank();
+  // A rank elsewhere of a gang that has one on `host`; none: nothing.
+  void CrashPeerOf(const std::string& host);
 
   // Newest checkpoint on any disk.
   int64_t checkpoints_written() const { return checkpoints_written_; }
