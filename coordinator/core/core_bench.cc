@@ -1,7 +1,9 @@
 // The scheduler alone at scale: 10,000 queued jobs, 1,000 workers of 8 slots, gangs of 1 to 64 in
 // three queues, forecasts that err by half. Gangs end one after the other and others take their
-// place. Prints the time of a decision (one Step), placements a second and peak memory.
-// Run by hand: build/bench/core_bench [JOBS WORKERS]
+// place. Prints the time of a decision (one Step), placements a second and peak memory, and how
+// long it takes to say why a queued job waits. Of the jobs STUCK need more memory than any slot
+// has, each another amount, and stand in front. Run by hand: build/bench/core_bench [JOBS WORKERS
+// [STUCK]]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -22,7 +24,8 @@ constexpr int kSlots = 8;
 
 class Bench {
  public:
-  Bench(int jobs, int workers) : jobs_(jobs), workers_(workers), random_(7) {
+  Bench(int jobs, int workers, int stuck)
+      : jobs_(jobs), workers_(workers), stuck_(stuck), random_(7) {
     SchedulerOptions options;
     options.shared_job_store = true;
     auto scheduler = Scheduler::Recover({}, options, {now_, absl::UnixEpoch()});
@@ -49,6 +52,7 @@ class Bench {
       if (i % 10 == 0) Step(TickEvent{});
     }
     Report();
+    Explain();
   }
 
  private:
@@ -62,7 +66,32 @@ class Bench {
     event.spec.priority = static_cast<int>(random_.Below(3));
     event.spec.forecast_duration = absl::Seconds(60 + static_cast<int64_t>(random_.Below(7200)));
     event.payload = payload_;
+    if (i < stuck_) {
+      event.spec.priority = 9;
+      event.spec.required_slot_bytes = 90'000'000'000 + i;
+    }
     Step(event);
+  }
+
+  // The newest queued jobs: the most stand before them.
+  void Explain() {
+    std::vector<double> why, wait;
+    int predicted = 0;
+    for (const Job* job : scheduler_->List({200, INT64_MAX, {JobState::kQueued}})) {
+      const auto begin = std::chrono::steady_clock::now();
+      LL_CHECK(scheduler_->Why(job->id).ok());
+      const auto middle = std::chrono::steady_clock::now();
+      predicted += scheduler_->PredictedWait(*job).has_value();
+      const auto end = std::chrono::steady_clock::now();
+      why.push_back(std::chrono::duration<double, std::milli>(middle - begin).count());
+      wait.push_back(std::chrono::duration<double, std::milli>(end - middle).count());
+    }
+    if (why.empty()) return;
+    for (auto* times : {&why, &wait}) std::sort(times->begin(), times->end());
+    std::printf(
+        "why a job waits, %zu of them: median %.2f ms, max %.2f ms; predicted starts (%d known): "
+        "median %.2f ms, max %.2f ms\n",
+        why.size(), why[why.size() / 2], why.back(), predicted, wait[wait.size() / 2], wait.back());
   }
 
   void Hello(int i) {
@@ -136,7 +165,7 @@ class Bench {
   }
 
   using End = std::pair<absl::Duration, JobId>;
-  const int jobs_, workers_;
+  const int jobs_, workers_, stuck_;
   SeededRandom random_;
   absl::Duration now_ = absl::ZeroDuration();
   std::unique_ptr<Scheduler> scheduler_;
@@ -152,6 +181,6 @@ class Bench {
 int main(int argc, char** argv) {
   const int jobs = argc > 1 ? std::atoi(argv[1]) : 10'000;
   const int workers = argc > 2 ? std::atoi(argv[2]) : 1'000;
-  ll::Bench(jobs, workers).Run();
+  ll::Bench(jobs, workers, argc > 3 ? std::atoi(argv[3]) : 0).Run();
   return 0;
 }

@@ -291,7 +291,12 @@ class Scheduler {
 
   // scheduler_why.cc: predictions, for people
   std::string WhyQueued(const Job& job) const;
-  std::vector<const Job*> AheadOf(const Job& job, size_t limit) const;
+  // The waiting jobs that the next pass considers before another one, and can start.
+  struct Ahead {
+    std::vector<const Job*> jobs;
+    bool all = true;  // false: there are more, or it would take long to say
+  };
+  Ahead AheadOf(const Job& job) const;
   absl::Duration PredictStart(const Job& job, const std::vector<const Job*>& ahead, double factor,
                               const Job** last) const;
   std::pair<absl::Duration, absl::Duration> StartsIn(const Job& job,
@@ -358,6 +363,8 @@ class Scheduler {
   bool pool_stale_ = true;           // there are other workers, or they have other slots
   int rebuilds_ = 0, hellos_ = 0;    // of the pool, of workers: since the last tick
   bool hellos_wait_ = false;         // for the next tick's pass
+  // Attempts that started because it was their turn, not past the first job that waits for slots.
+  int64_t started_in_order_ = 0;
   size_t unfinished_ = 0;
   std::map<std::string, size_t> unfinished_of_;       // by tenant; none without jobs
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time

@@ -193,10 +193,13 @@ void Scheduler::FindStrays(Pass& pass) {
     const auto worker = workers_.find(*it);
     bool has = false;
     if (worker != workers_.end()) {
+      // An agent that hangs may keep its stream for ever; its word may not come.
+      const bool in_contact =
+          worker->second.connected && !time_.LeaseExpired(worker->second.silence);
       for (const auto& [slot, use] : worker->second.uses) {
         if (!use.stray) continue;
         has = true;
-        if (worker->second.connected) pass.ending.insert({use.job, *it});
+        if (in_contact) pass.ending.insert({use.job, *it});
       }
     }
     it = has ? std::next(it) : maybe_strays_.erase(it);
@@ -250,6 +253,7 @@ bool Scheduler::ServeClaim(Job& job, Pass& pass) {
     return true;
   }
   line.next.Pass(&job);
+  ++started_in_order_;
   Start(job, placement.ranks, "on slots that were cleared for it", true, pass);
   line.share = fair_.Share(*line.queue);
   return true;
@@ -317,6 +321,7 @@ bool Scheduler::TryStart(Job& job, const PlacementRequest& request, Pass& pass) 
     if (placement.answer != Placement::Answer::kFit) return false;
     note = absl::StrCat("to end before ", NameFor(job, *pass.head), " can start");
   }
+  if (pass.head == nullptr) ++started_in_order_;
   pass.Take(placement.ranks);
   Start(job, placement.ranks, note, !fills_hole, pass);
   pass.line->share = fair_.Share(*pass.line->queue);
@@ -344,6 +349,11 @@ void Scheduler::MakeReservation(Pass& pass) {
   const PlacementRequest request = RequestOf(job);
   pass.reservation = ReservationOf(request, pass.open);
   if (pass.reservation.start != absl::InfiniteDuration()) {
+    // What was promised before a job whose turn is before this one's took slots (a higher priority,
+    // a queue with a smaller share) is not kept by holding back those behind: they did not break
+    // it, and the slots would stand idle.
+    if (job.promised_after != started_in_order_) job.promised_start = absl::InfiniteDuration();
+    job.promised_after = started_in_order_;
     if (job.promised_start == absl::InfiniteDuration()) job.promised_start = pass.reservation.start;
     // Gangs did not end as forecast. Nothing more goes into holes that would delay it further.
     if (pass.reservation.start > job.promised_start + kPromiseSlack) {

@@ -115,6 +115,48 @@ TEST(SchedulePass, KeepsEveryReservationWhenForecastsHold) {
   EXPECT_GT(promises, 200);
 }
 
+// Behind more jobs that can never start than are looked at, the reason is given without a start;
+// behind few of them with it. The answer is the driver's thread's, so the look is bounded.
+TEST(SchedulePass, TheReasonOfAJobBehindThousandsThatCannotStart) {
+  for (const int stuck : {100, 3000}) {
+    SchedulerOptions options;
+    options.shared_job_store = true;
+    Scheduler scheduler =
+        Scheduler::Recover({}, options, {absl::ZeroDuration(), absl::UnixEpoch()}).value();
+    const auto step = [&](const Event& event) {
+      scheduler.Step(event, absl::ZeroDuration(), absl::UnixEpoch());
+    };
+    const auto submit = [&](const std::string& id, int priority, int64_t bytes) {
+      SubmitEvent event;
+      event.job = JobId(id);
+      event.spec.priority = priority;
+      event.spec.required_slot_bytes = bytes;
+      event.spec.forecast_duration = absl::Minutes(10);
+      event.payload = std::make_shared<JobPayload>();
+      step(event);
+    };
+    for (int i = 0; i < 2; ++i) {
+      AgentHelloEvent hello;
+      hello.session = i + 1;
+      hello.worker = WorkerId(absl::StrCat("w", i));
+      hello.incarnation = "1";
+      hello.slots.push_back({0, "cpu", i == 0 ? 8 : 100'000});
+      step(hello);
+    }
+    step(CordonWorkerEvent{WorkerId("w1"), Cordon::kCordon, "op", ""});
+    submit("runs", 0, 8);
+    ASSERT_EQ(scheduler.Find(JobId("runs"))->state, JobState::kStarting);
+    for (int i = 0; i < stuck; ++i) submit(absl::StrCat("stuck-", i), 5, 100 + i);
+    submit("next", 0, 8);
+    submit("last", 0, 8);
+    const std::string why = scheduler.Why(JobId("last")).value();
+    const bool known = stuck < 2000;
+    EXPECT_EQ(why.find("expected to start in") != std::string::npos, known) << why;
+    EXPECT_EQ(why.find("waits behind next") != std::string::npos, known) << why;
+    EXPECT_EQ(scheduler.PredictedWait(*scheduler.Find(JobId("last"))).has_value(), known);
+  }
+}
+
 // New workers by the hundred do not bring a new pool each: the next tick knows them all.
 TEST(SchedulePass, WorkersThatComeTogetherAreThereFromTheNextTickOn) {
   constexpr int kWorkers = 100;

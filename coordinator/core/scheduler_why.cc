@@ -1,5 +1,6 @@
 // Why a queued job waits, when it will probably start, and what would make it sooner: one sentence.
 #include <algorithm>
+#include <climits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -13,6 +14,10 @@ namespace {
 constexpr double kEarly = 0.8, kLate = 1.5;
 // With more jobs ahead nothing useful can be said, and saying it would take long.
 constexpr size_t kMostAhead = 32;
+// Jobs that cannot start, or may not, stand in front in thousands: so many are looked at, and so
+// many kinds of what cannot be placed are remembered.
+constexpr int kMostLookedAt = 2000;
+constexpr size_t kStuckRequests = 64;
 
 std::string In(absl::Duration wait) {
   return HumanDuration(std::max(absl::ZeroDuration(), absl::Trunc(wait, absl::Seconds(1))));
@@ -20,23 +25,37 @@ std::string In(absl::Duration wait) {
 
 }  // namespace
 
-// The waiting jobs that the next pass considers first, as shares stand now; at most limit + 1.
-std::vector<const Job*> Scheduler::AheadOf(const Job& job, size_t limit) const {
+// As shares stand now; at most kMostAhead. The driver's thread waits for the answer.
+Scheduler::Ahead Scheduler::AheadOf(const Job& job) const {
   const Queue* own = fair_.Find(QueueNameOf(job.spec));
   const double share = fair_.Share(*own);
-  std::vector<const Job*> ahead;
+  Ahead ahead;
+  int looked_at = 0;
+  std::vector<PlacementRequest> stuck;  // only the return of a worker helps
   for (const auto& [name, queue] : fair_.queues()) {
     if (&queue != own && fair_.Share(queue) >= share) continue;
     for (const JobQueue::Entry& entry : queue.waiting) {
       const Job* other = entry.job;
-      if (other == &job || ahead.size() > limit) break;
-      const Placement placement = Place(RequestOf(*other), pool_);
-      const bool stuck = placement.answer == Placement::Answer::kInfeasible ||
-                         (placement.answer == Placement::Answer::kWait && placement.needs_workers);
+      if (other == &job) break;
+      if (++looked_at > kMostLookedAt) {
+        ahead.all = false;
+        return ahead;
+      }
       const auto limits = CheckLimits(queue, other->spec.gpus).kind;
-      const bool limited =
-          limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever;
-      if (!stuck && !limited) ahead.push_back(other);
+      if (limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever) continue;
+      PlacementRequest request = RequestOf(*other);
+      if (std::find(stuck.begin(), stuck.end(), request) != stuck.end()) continue;
+      const Placement placement = Place(request, pool_);
+      if (placement.answer == Placement::Answer::kInfeasible ||
+          (placement.answer == Placement::Answer::kWait && placement.needs_workers)) {
+        if (stuck.size() < kStuckRequests) stuck.push_back(std::move(request));
+        continue;
+      }
+      if (ahead.jobs.size() == kMostAhead) {
+        ahead.all = false;
+        return ahead;
+      }
+      ahead.jobs.push_back(other);
     }
   }
   return ahead;
@@ -101,10 +120,10 @@ std::optional<std::pair<absl::Duration, absl::Duration>> Scheduler::PredictedWai
   const bool fits = placement.answer == Placement::Answer::kFit;
   if (placement.answer == Placement::Answer::kInfeasible || (!fits && placement.needs_workers))
     return std::nullopt;
-  const std::vector<const Job*> ahead = AheadOf(job, kMostAhead);
-  if (ahead.size() > kMostAhead) return std::nullopt;
+  const Ahead ahead = AheadOf(job);
+  if (!ahead.all) return std::nullopt;
   const Job* last = nullptr;
-  const auto [early, late] = StartsIn(job, ahead, &last);
+  const auto [early, late] = StartsIn(job, ahead.jobs, &last);
   if (late == absl::InfiniteDuration()) return std::nullopt;
   return std::pair(std::max(early, absl::ZeroDuration()), std::max(late, absl::ZeroDuration()));
 }
@@ -119,11 +138,11 @@ std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, c
                                 " (llctl queues set) would start it now"));
   }
   PlacementRequest fewer = request;
-  for (fewer.ranks = fits ? 0 : job.spec.gpus - 1; fewer.ranks > 0; --fewer.ranks) {
-    const auto kind = CheckLimits(queue, fewer.ranks).kind;
-    const bool allowed = kind == LimitAnswer::Kind::kOwn || kind == LimitAnswer::Kind::kBorrows;
-    if (allowed && Place(fewer, pool_).answer == Placement::Answer::kFit) break;
-  }
+  const bool one_may_start = CheckLimits(queue, 1).reason.empty();
+  const int may_hold = queue.record.max_gpus.value_or(INT_MAX) - queue.gpus;
+  const int most = std::min(job.spec.gpus - 1, may_hold);
+  fewer.ranks =
+      fits || !one_may_start ? 0 : WholeGroups(job.spec, LargestFit(fewer, pool_, 1, most));
   if (fewer.ranks > 0) ways.push_back(absl::StrCat("with gpus ", fewer.ranks, " it fits now"));
   if (last != nullptr) {
     ways.push_back(absl::StrCat("an earlier end of ", NameFor(job, *last), ", expected in ",
@@ -144,20 +163,20 @@ std::string Scheduler::WhyQueued(const Job& job) const {
   const bool fits = placement.answer == Placement::Answer::kFit;
   if (!fits && placement.needs_workers)
     return absl::StrCat("it ", ExplainPlacement(request, pool_));
-  const std::vector<const Job*> ahead = AheadOf(job, kMostAhead);
+  const Ahead ahead = AheadOf(job);
   std::string text;
   if (job.claims || (fits && !job.wait_reason.empty())) {
     text = job.wait_reason;
   } else if (limits.kind == LimitAnswer::Kind::kWait) {
     text = absl::StrCat("it ", limits.reason);
-  } else if (!ahead.empty()) {
-    text = absl::StrCat("waits behind ", NameFor(job, *ahead.front()), " in the queue");
+  } else if (!ahead.jobs.empty()) {
+    text = absl::StrCat("waits behind ", NameFor(job, *ahead.jobs.front()), " in the queue");
   } else {
     text = absl::StrCat("it ", ExplainPlacement(request, pool_));
   }
   const Job* last = nullptr;
-  if (ahead.size() <= kMostAhead && limits.kind != LimitAnswer::Kind::kWait && !job.claims) {
-    const auto [early, late] = StartsIn(job, ahead, &last);
+  if (ahead.all && limits.kind != LimitAnswer::Kind::kWait && !job.claims) {
+    const auto [early, late] = StartsIn(job, ahead.jobs, &last);
     if (late != absl::InfiniteDuration() && late > absl::ZeroDuration())
       absl::StrAppend(&text, "; expected to start in ", In(early), " to ", In(late));
   }

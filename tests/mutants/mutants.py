@@ -43,7 +43,7 @@ MUTANTS = [
      "same_queue ? other->spec.priority < job.spec.priority", "same_queue ? other->spec.priority <= job.spec.priority"),
     ("the preempted preempts its preemptor", "scheduler_pass.cc", " || other->id == job.preempted_by ||", " ||"),
     ("an attempt starts beside its old ranks", "scheduler_pass.cc",
-     "if (worker->second.connected) pass.ending.insert({use.job, *it});", ""),
+     "if (in_contact) pass.ending.insert({use.job, *it});", ""),
     ("a claim is served twice", "scheduler_pass.cc", "  if (job.claims) return;  // served already\n", ""),
     ("slots cleared for a job are not kept for it", "scheduler_pass.cc", "  pass.Take(placement.ranks);\n  if (waits) {", "  if (waits) {"),
     ("a reservation is lost", "scheduler_pass.cc", "  for (SlotId slot : pass.reservation.slots) pass.shut.Take(slot);\n", ""),

@@ -153,11 +153,13 @@ def read_table(path):
 def write_table(path, rows, seeds):
     known = [name for name, *_ in MUTANTS if name in rows]
     by_simulator = sum(rows[name][1] != "" for name in known)
+    unmade = len(MUTANTS) - len(known)
+    unmade = f", {unmade} of the list in tests/mutants/mutants.py have not been made" if unmade else ""
     with open(path, "w") as f:
         f.write(f"""# One-line mistakes and what notices them
 
 The simulator with one mistake at a time in what it runs: the core, the driver's loop, the store, the agent. Its seeds are run in order, up to {seeds}; the first
-that fails is named, with what it said. {by_simulator} of {len(known)} are noticed by it, {len(MUTANTS) - len(known)} of the list in tests/mutants/mutants.py have not been made. Made by
+that fails is named, with what it said. {by_simulator} of {len(known)} are noticed by it{unmade}. Made by
 [tests/mutants/run.py](../../tests/mutants/run.py):
 
 <!-- not run: takes up to an hour -->

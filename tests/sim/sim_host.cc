@@ -21,7 +21,7 @@ class SimHost::Process : public RankProcess {
  public:
   Process(SimHost& host, sim::GangKey gang, int rank, std::string slot)
       : host_(host), gang_(std::move(gang)), rank_(rank), slot_(std::move(slot)) {}
-  ~Process() override { Kill(); }
+  ~Process() override { Die(); }
 
   pid_t pid() const override { return 1000 + rank_; }
   int events_fd() const override { return -1; }
@@ -42,9 +42,15 @@ class SimHost::Process : public RankProcess {
     kill_at_ = std::min(kill_at_, now + grace);
   }
   void Kill() override {
-    if (!host_.training_.Alive(gang_, rank_)) return;
-    host_.training_.Kill(gang_, rank_);
-    Ended({0, SIGKILL});
+    if (!host_.training_.Alive(gang_, rank_) || std::exchange(killed_, true)) return;
+    if (!host_.slow_deaths_ || !host_.world_.Chance(0.3)) return Die();
+    host_.world_.Struck("killed process is held up in the kernel");
+    host_.training_.Doom(gang_, rank_);
+    host_.busy_slots_[slot_] = true;
+    host_.world_.After(host_.world_.Between(absl::ZeroDuration(), absl::Seconds(20)),
+                       [this, there = std::weak_ptr(exit_)] {
+                         if (!there.expired()) Die();
+                       });
   }
   void Tick(absl::Duration now) override {
     if (now >= kill_at_) Kill();
@@ -63,6 +69,11 @@ class SimHost::Process : public RankProcess {
   }
 
  private:
+  void Die() {
+    if (!host_.training_.Alive(gang_, rank_)) return;
+    host_.training_.Kill(gang_, rank_);
+    Ended({0, SIGKILL});
+  }
   void Ended(ExitStatus status) {
     *exit_ = status;
     host_.busy_slots_.erase(slot_);
@@ -74,6 +85,7 @@ class SimHost::Process : public RankProcess {
   const int rank_;
   const std::string slot_;
   absl::Duration kill_at_ = absl::InfiniteDuration();
+  bool killed_ = false;
   const std::shared_ptr<std::deque<std::string>> lines_ =
       std::make_shared<std::deque<std::string>>();
   const std::shared_ptr<std::optional<ExitStatus>> exit_ =
@@ -125,12 +137,14 @@ void SimHost::KillAgent() {
   world_.Trace(absl::StrCat("fault: agent ", name_.value(), " dies"));
   agent_ = nullptr;
   ++life_;
+  kept_.clear();
+  hangs_until_ = -absl::InfiniteDuration();
   if (world_.Chance(0.3)) files_.PowerCut(world_.random);
   network_.HangUp(std::exchange(session_, 0));
 }
 
 void SimHost::AskAgentToEnd() {
-  if (!running()) return;
+  if (!running() || hangs()) return;
   world_.Trace(absl::StrCat("fault: agent ", name_.value(), " is asked to end"));
   agent_->BeginShutdown();
 }
@@ -158,7 +172,7 @@ absl::StatusOr<std::unique_ptr<RankProcess>> SimHost::StartRank(const RankComman
   start.host = name_.value();
   start.files = &files_;
   const std::string slot = command.environment.at("CUDA_VISIBLE_DEVICES");
-  if (!busy_slots_.insert(slot).second) {
+  if (!busy_slots_.insert({slot, false}).second) {
     world_.Violation(absl::StrCat(name_.value(), " slot ", slot, " is given to ",
                                   start.gang.first.value(), " while another runs on it"));
   }
@@ -171,6 +185,7 @@ absl::StatusOr<std::unique_ptr<RankProcess>> SimHost::StartRank(const RankComman
 
 void SimHost::Connect() {
   if (!running() || session_ != 0) return;
+  if (hangs()) return kept_.push_back([this] { Connect(); });
   session_ = network_.Dial(name_);
   if (session_ != 0) return agent_->OnOpened();
   world_.After(world_.Between(absl::Milliseconds(200), absl::Seconds(5)), [this, life = life_] {
@@ -180,6 +195,13 @@ void SimHost::Connect() {
 
 void SimHost::Receive(uint64_t session, const v1::CoordinatorMessage& message) {
   if (!running() || session != session_) return;
+  if (hangs()) return kept_.push_back([this, session, message] { Receive(session, message); });
+  if (message.has_stop() && world_.now() < loses_stop_until_) {
+    loses_stop_until_ = -absl::InfiniteDuration();
+    world_.Trace(absl::StrCat("fault: ", name_.value(), " loses the order to stop ",
+                              message.stop().job_id()));
+    return world_.Struck("stop order lost");
+  }
   last_word_ = world_.now();
   agent_->OnMessage(message);
   if (message.has_welcome()) CheckWelcome(message.welcome());
@@ -190,8 +212,8 @@ void SimHost::Receive(uint64_t session, const v1::CoordinatorMessage& message) {
 void SimHost::CheckWelcome(const v1::Welcome& welcome) {
   for (const v1::Verdict& verdict : welcome.verdicts()) {
     if (verdict.keep()) continue;
-    for (const auto& [epoch, host] : training_.Living(JobId(verdict.job_id()))) {
-      if (epoch == verdict.epoch() && host == name_.value())
+    for (const auto& [epoch, host, doomed] : training_.Living(JobId(verdict.job_id()))) {
+      if (epoch == verdict.epoch() && host == name_.value() && !doomed)
         world_.Violation(absl::StrCat(host, " goes on with ", verdict.job_id(), "/", epoch,
                                       ", which its Welcome does not keep"));
     }
@@ -200,6 +222,7 @@ void SimHost::CheckWelcome(const v1::Welcome& welcome) {
 
 void SimHost::StreamEnded(uint64_t session) {
   if (!running() || session != session_) return;
+  if (hangs()) return kept_.push_back([this, session] { StreamEnded(session); });
   session_ = 0;
   agent_->OnClosed();
   world_.After(world_.Between(absl::Milliseconds(100), absl::Seconds(3)), [this, life = life_] {
@@ -216,6 +239,33 @@ void SimHost::Reset(const std::string&) {
 }
 
 // ---- the process's main loop
+
+void SimHost::Hang(absl::Duration length) {
+  if (!running() || hangs()) return;
+  world_.Trace(absl::StrCat("fault: agent ", name_.value(), " hangs"));
+  hangs_until_ = world_.now() + length;
+  world_.After(length, [this, life = life_] { GoOn(life); });
+}
+
+// As the main loop does: what has arrived, then a look at the time.
+void SimHost::GoOn(uint64_t life) {
+  if (!running() || life != life_) return;
+  hangs_until_ = -absl::InfiniteDuration();
+  unacknowledged_since_ = absl::InfiniteDuration();
+  while (!kept_.empty()) {
+    const std::function<void()> arrived = std::move(kept_.front());
+    kept_.pop_front();
+    arrived();
+  }
+  Tick();
+}
+
+void SimHost::Heal() {
+  SetDiskFull(false);
+  SetSlowDeaths(false);
+  loses_stop_until_ = -absl::InfiniteDuration();
+  StartAgent();
+}
 
 void SimHost::Wake() {
   if (agent_ == nullptr || std::exchange(woken_, true)) return;
@@ -248,9 +298,11 @@ void SimHost::CheckAcknowledged() {
 }
 
 void SimHost::Tick() {
-  if (!running()) return;
+  if (!running() || hangs()) return;
   agent_->Tick();
-  if (world_.now() - last_word_ > kMaxHeadless + kTickSlack && !busy_slots_.empty())
+  const bool trains = std::any_of(busy_slots_.begin(), busy_slots_.end(),
+                                  [](const auto& slot) { return !slot.second; });
+  if (trains && world_.now() - last_word_ > kMaxHeadless + kTickSlack)
     world_.Violation(absl::StrCat(name_.value(), " trains on past max_headless"));
   CheckAcknowledged();
   if (!agent_->ShutdownDone()) return;

@@ -2,8 +2,10 @@
 // files, its clock, the trainer processes (training.h), and the stream to the coordinator.
 #pragma once
 
+#include <deque>
+#include <functional>
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "base/clock.h"
@@ -43,6 +45,17 @@ class SimHost : public Host, public Link, public Clock {
   const WorkerId& name() const { return name_; }
   uint64_t session() const { return session_; }
   void SetDiskFull(bool full) { files_.SetFull(full); }
+  // Its main loop stands still (a disk that does not answer), while its connection lives on: what
+  // arrives is kept.
+  void Hang(absl::Duration length);
+  bool hangs() const { return world_.now() < hangs_until_; }
+  // A stop order that it is given in the next minute has no effect.
+  void LoseNextStop() { loses_stop_until_ = world_.now() + absl::Minutes(1); }
+  // Whether a killed process may take its time to be gone.
+  void SetSlowDeaths(bool slow) { slow_deaths_ = slow; }
+  // No more faults of its own.
+  void Heal();
+  bool Busy(int slot) const { return busy_slots_.count(std::to_string(slot)) > 0; }
 
   // From the network.
   void Receive(uint64_t session, const v1::CoordinatorMessage& message);
@@ -70,6 +83,7 @@ class SimHost : public Host, public Link, public Clock {
   class Process;
   void Connect();
   void Wake();  // a descriptor has become readable
+  void GoOn(uint64_t life);
   void TickEverySecond(uint64_t life);
   void Tick();
   void CheckWelcome(const v1::Welcome& welcome);
@@ -81,7 +95,11 @@ class SimHost : public Host, public Link, public Clock {
   const WorkerId name_;
   AgentOptions options_;
   MemFiles files_;
-  std::set<std::string> busy_slots_;
+  std::map<std::string, bool> busy_slots_;  // whether its process is killed but not gone
+  bool slow_deaths_ = false;
+  absl::Duration hangs_until_ = -absl::InfiniteDuration();
+  absl::Duration loses_stop_until_ = -absl::InfiniteDuration();
+  std::deque<std::function<void()>> kept_;  // what has arrived while it hangs
 
   std::unique_ptr<AgentMetrics> metrics_;
   std::unique_ptr<Agent> agent_;  // null: no process

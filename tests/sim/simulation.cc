@@ -16,6 +16,7 @@ Simulation::Simulation(const SimOptions& options)
   }
   if (fault_kinds_.empty()) fault_kinds_.push_back(FaultKind::kRepeat);
   if (fault_kinds_.front() == FaultKind::kCoordinator) crash_rate_ = 0.004;
+  const bool slow_deaths = world_.Chance(0.5);
   storage_.on_durable = [this](absl::Span<const Record> records) { NoteDurable(records); };
   storage_.on_refused = [this](absl::Span<const Record> records) {
     for (const Record& record : records) {
@@ -30,6 +31,7 @@ Simulation::Simulation(const SimOptions& options)
     hosts_.push_back(std::make_unique<SimHost>(world_, training_, *this,
                                                shared_job_store_ ? &job_store_ : nullptr,
                                                absl::StrCat("w", i + 1), count));
+    hosts_.back()->SetSlowDeaths(slow_deaths);
     slots.push_back(absl::StrCat(count));
   }
   v1::JobSpec spec;
@@ -94,7 +96,7 @@ bool Simulation::Done() {
   for (const auto& [name, worker] : scheduler()->workers()) {
     if (worker.cordoned) Give(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
   }
-  bool done = SchedulesDone();
+  bool done = LimitsRestored() && SchedulesDone();
   for (const Request& request : requests_) {
     if (!request.acked.has_value()) return false;
     const Job* job = scheduler()->Find(*request.acked);

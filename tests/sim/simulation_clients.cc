@@ -37,6 +37,43 @@ void Simulation::PlanClients() {
   for (int i = 0; i < wishes; ++i) {
     world_.After(world_.Between(absl::Seconds(20), kFaultsLast), [this] { RandomWish(); });
   }
+  const int changes = world_.Chance(0.5) ? 1 + static_cast<int>(world_.random.Below(12)) : 0;
+  for (int i = 0; i < changes; ++i)
+    world_.After(world_.Between(absl::Minutes(1), kFaultsLast), [this] { ChangeLimits(); });
+}
+
+// An operator gives a queue another weight, quota and number of jobs; who lent may be who borrows
+// from then on. What a queue may hold at most stays, so that no job becomes impossible.
+void Simulation::ChangeLimits() {
+  QueueRecord queue = queues_[world_.random.Below(queues_.size())];
+  queue.weight = 1 + static_cast<double>(world_.random.Below(3));
+  queue.quota_gpus.reset();
+  if (world_.Chance(0.8)) {
+    const int most = std::min(16, queue.max_gpus.value_or(16));
+    queue.quota_gpus = static_cast<int>(world_.random.Below(static_cast<uint64_t>(most) + 1));
+  }
+  queue.max_jobs.reset();
+  if (world_.Chance(0.2)) queue.max_jobs = 1 + static_cast<int>(world_.random.Below(6));
+  world_.Trace(absl::StrCat("operator changes queue ", queue.name, ", quota ",
+                            queue.quota_gpus.value_or(-1)));
+  Give(SetQueueEvent{queue, "op"}, [this, name = queue.name](const Reply& reply) {
+    ++result_.wishes["limits of a queue changed"];
+    if (!reply.status.ok())
+      world_.Violation(absl::StrCat("queue ", name, ": ", reply.status.ToString()));
+  });
+}
+
+// The queues have the limits that they began with, or are given them.
+bool Simulation::LimitsRestored() {
+  bool restored = true;
+  for (const QueueRecord& queue : queues_) {
+    const Queue* now = scheduler()->fair_share().Find(queue.name);
+    const bool same = now != nullptr && now->record.quota_gpus == queue.quota_gpus &&
+                      now->record.max_jobs == queue.max_jobs;
+    if (!same) Give(SetQueueEvent{queue, "op"});
+    restored = restored && same;
+  }
+  return restored;
 }
 
 // The requests from `first` on that are submitted together, mostly one; ids and references are new
@@ -244,6 +281,18 @@ void Simulation::Fault() {
     case FaultKind::kLie:
       Lie(host);
       break;
+    case FaultKind::kHang:
+      Struck("agent hangs");
+      host.Hang(world_.Between(absl::Seconds(1), absl::Seconds(100)));
+      // Its gang fails for another reason: the rank that is out of sight is given up.
+      if (world_.Chance(0.4)) {
+        world_.After(world_.Between(absl::ZeroDuration(), absl::Seconds(20)),
+                     [this, &host] { training_.CrashPeerOf(host.name().value()); });
+      }
+      break;
+    case FaultKind::kLostStop:
+      host.LoseNextStop();
+      break;
     case FaultKind::kDisk:
       return BreakDisk();
   }
@@ -325,8 +374,7 @@ void Simulation::Heal() {
   storage_.Break(DiskFault::kNone, absl::ZeroDuration());
   storage_.Slow(absl::ZeroDuration());
   for (const auto& host : hosts_) {
-    host->SetDiskFull(false);
-    host->StartAgent();
+    host->Heal();
   }
 }
 

@@ -153,7 +153,12 @@ void Simulation::OnServing(const absl::Status& status) {
   const Scheduler& recovered = *loop_->scheduler();
   recovered.CheckInvariants();
   states_.clear();
-  for (const Job* job : recovered.List({SIZE_MAX})) states_[job->id] = job->state;
+  // What was decided but never durable is as if it had not been.
+  preempted_by_.clear();
+  for (const Job* job : recovered.List({SIZE_MAX})) {
+    states_[job->id] = job->state;
+    if (!job->preempted_by.empty()) preempted_by_[job->id] = job->preempted_by;
+  }
   for (const auto& [id, epoch] : durable_epoch_) {
     const Job* job = recovered.Find(id);
     if (job == nullptr || job->epoch < epoch)
@@ -257,11 +262,17 @@ void Simulation::CheckTransition(const PutTransition& put) {
 // in the same batch.
 void Simulation::CheckStart(const Job& job) {
   ++result_.attempts;
-  for (const auto& [epoch, host] : training_.Living(job.id)) {
-    const auto worker = scheduler()->workers().find(WorkerId(host));
-    if (epoch < job.epoch && worker != scheduler()->workers().end() && worker->second.connected)
+  for (const auto& [epoch, host, doomed] : training_.Living(job.id)) {
+    if (epoch < job.epoch && InContact(WorkerId(host)))
       world_.Violation(absl::StrCat(job.id.value(), " epoch ", job.epoch, " starts while epoch ",
                                     epoch, " lives on ", host, ", which is in contact"));
+  }
+  for (const Rank& rank : job.attempt->ranks) {
+    for (const auto& host : hosts_) {
+      if (host->name() == rank.worker && host->Busy(rank.slot))
+        world_.Violation(absl::StrCat(job.id.value(), " starts on ", rank.worker.value(), "/",
+                                      rank.slot, ", where another rank still lives"));
+    }
   }
   const int ranks = RanksOf(job);
   auto [known, first] = ranks_.try_emplace(job.id, ranks);
@@ -269,6 +280,35 @@ void Simulation::CheckStart(const Job& job) {
   if (!first && ranks < known->second) ++result_.wishes["elastic gang starts again smaller"];
   known->second = ranks;
   CheckLimitsOf(job);
+}
+
+// As the scheduler has it: heard within the lease, on a stream that is there.
+bool Simulation::InContact(const WorkerId& name) const {
+  const auto worker = scheduler()->workers().find(name);
+  return worker != scheduler()->workers().end() && worker->second.connected &&
+         worker->second.silence <= scheduler()->options().lease;
+}
+
+// A gang that is told to stop is off its slots soon, however often an order or an answer is lost:
+// the time counts while every agent is in contact.
+void Simulation::CheckStops(const Scheduler& scheduler) {
+  constexpr absl::Duration kLong = absl::Minutes(4);
+  for (const Job* job : scheduler.List({SIZE_MAX})) {
+    const bool stops = HoldsSlots(job->state) && job->attempt->stop != StopKind::kNone;
+    const bool reached =
+        stops && std::all_of(job->attempt->ranks.begin(), job->attempt->ranks.end(),
+                             [this](const Rank& rank) { return InContact(rank.worker); });
+    if (!reached || world_.now() < stalled_until_) {
+      stops_.erase(job->id);
+      continue;
+    }
+    auto& [epoch, since] = stops_.try_emplace(job->id, job->epoch, world_.now()).first->second;
+    if (epoch != job->epoch) std::tie(epoch, since) = std::pair(job->epoch, world_.now());
+    if (world_.now() - since < kLong) continue;
+    world_.Violation(absl::StrCat(job->id.value(),
+                                  " was told to stop and still holds its slots: ", job->reason));
+    stops_.erase(job->id);
+  }
 }
 
 // The queue stays within its limits, and what an elastic gang has beyond its minimum within the
@@ -281,8 +321,8 @@ void Simulation::CheckLimitsOf(const Job& started) {
     gpus += RanksOf(*job);
     ++jobs;
   }
-  for (const QueueRecord& queue : queues_) {
-    if (queue.name != name) continue;
+  if (const Queue* of = scheduler()->fair_share().Find(name)) {
+    const QueueRecord& queue = of->record;
     const bool borrows = gpus > queue.quota_gpus.value_or(gpus);
     if (gpus > queue.max_gpus.value_or(gpus) || jobs > queue.max_jobs.value_or(jobs)) {
       world_.Violation(absl::StrCat("queue ", name, " holds ", gpus, " GPUs with ", jobs,
@@ -356,7 +396,7 @@ void Simulation::CheckSend(const ll::Send& send) {
   if (const auto* ack = std::get_if<ReportAckOrder>(&send.order))
     NoteAcknowledged(send.worker, *ack);
   if (const auto* release = std::get_if<ReleaseGangOrder>(&send.order)) {
-    for (const auto& [epoch, host] : training_.Living(release->job)) {
+    for (const auto& [epoch, host, doomed] : training_.Living(release->job)) {
       if (epoch == release->epoch && host == send.worker.value())
         world_.Violation(absl::StrCat("release of a running gang of ", release->job.value()));
     }

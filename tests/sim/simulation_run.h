@@ -62,15 +62,18 @@ enum class FaultKind {
   kLongCut,
   kRepeat,
   kOperator,
-  kStall,  // the coordinator's process stands still
-  kClock,  // its wall clock is set
-  kLie,    // an agent reports what it was never ordered
-  kDisk,   // the coordinator's: full, failing, slow
+  kStall,     // the coordinator's process stands still
+  kClock,     // its wall clock is set
+  kLie,       // an agent reports what it was never ordered
+  kHang,      // an agent's main loop stands still, its connection lives on
+  kLostStop,  // an agent does nothing on a stop order
+  kDisk,      // the coordinator's: full, failing, slow
 };
 inline constexpr FaultKind kAllFaults[] = {
     FaultKind::kCoordinator, FaultKind::kAgent,   FaultKind::kAgentDisk, FaultKind::kRank,
     FaultKind::kShortCut,    FaultKind::kLongCut, FaultKind::kRepeat,    FaultKind::kOperator,
-    FaultKind::kStall,       FaultKind::kClock,   FaultKind::kLie,       FaultKind::kDisk};
+    FaultKind::kStall,       FaultKind::kClock,   FaultKind::kLie,       FaultKind::kHang,
+    FaultKind::kLostStop,    FaultKind::kDisk};
 
 class Simulation : public Network, public AgentGateway, public DriverListener, public Clock {
  public:
@@ -123,6 +126,8 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void CheckTransition(const PutTransition& put);
   void CheckStart(const Job& job);
   void CheckLimitsOf(const Job& started);
+  void CheckStops(const Scheduler& scheduler);
+  bool InContact(const WorkerId& worker) const;
   void CheckPromise(const Job& started);
   void NoteResize(const Job& durable);
   void NoteDurable(absl::Span<const Record> records);
@@ -138,6 +143,8 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
 
   // Clients and faults.
   void PlanQueues();
+  void ChangeLimits();
+  bool LimitsRestored();
   void PlanClients();
   void Operator(const WorkerId& worker);
   void BreakDisk();
@@ -201,9 +208,12 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   std::map<std::tuple<WorkerId, std::string, int64_t>, std::map<int64_t, int64_t>> reported_;
   std::map<JobId, std::map<int64_t, int64_t>> acknowledged_;
   std::vector<QueueRecord> queues_;
-  std::map<JobId, JobId> preempted_by_;                      // newest preemptor
+  std::map<JobId, std::pair<int64_t, absl::Duration>>
+      stops_;                            // epoch, since when with all in contact
+  std::map<JobId, JobId> preempted_by_;  // newest preemptor
   std::map<JobId, std::pair<int, absl::Duration>> resizes_;  // durable: how many, the newest's time
   std::map<JobId, int> ranks_;                               // of the newest attempt
+  int64_t ticks_ = 0;                                        // of the coordinator
   bool faults_ = true;
   SimResult result_;
 };

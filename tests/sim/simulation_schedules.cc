@@ -85,6 +85,7 @@ void Simulation::RunByHand(const std::string& name, const JobId& before) {
 // As the coordinator's judge does, with made-up measures.
 void Simulation::OnTick(const Scheduler& scheduler) {
   if (storage_.dead()) return;
+  if (++ticks_ % 5 == 0) CheckStops(scheduler);
   for (const RunKey& key : scheduler.to_judge()) {
     if (!being_judged_.insert(key).second) continue;
     world_.After(world_.Between(absl::ZeroDuration(), absl::Seconds(5)), [this, key] {

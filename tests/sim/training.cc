@@ -1,5 +1,7 @@
 #include "tests/sim/training.h"
 
+#include <algorithm>
+
 #include "coordinator/core/retry.h"
 
 namespace ll::sim {
@@ -58,23 +60,28 @@ void Training::Kill(const GangKey& key, int rank) {
   if (it != gangs_.end()) it->second.alive.erase(rank);
 }
 
+void Training::Doom(const GangKey& key, int rank) {
+  if (Alive(key, rank)) gangs_[key].alive[rank].doomed = true;
+}
+
 bool Training::Alive(const GangKey& key, int rank) const {
   auto it = gangs_.find(key);
   return it != gangs_.end() && it->second.alive.count(rank) > 0;
 }
 
-std::vector<std::pair<int64_t, std::string>> Training::Living(const JobId& job) const {
-  std::vector<std::pair<int64_t, std::string>> living;
+std::vector<Training::LivingRank> Training::Living(const JobId& job) const {
+  std::vector<LivingRank> living;
   for (auto it = gangs_.lower_bound({job, 0}); it != gangs_.end() && it->first.first == job; ++it) {
     for (const auto& [rank, process] : it->second.alive)
-      living.push_back({it->first.second, process.start.host});
+      living.push_back({it->first.second, process.start.host, process.doomed});
   }
   return living;
 }
 
 void Training::Exit(const GangKey& key, int rank, int code, int signal, absl::Duration delay) {
   world_.After(delay, [this, key, rank, code, signal] {
-    if (!Alive(key, rank)) return;
+    // What is being killed ends by that alone.
+    if (!Alive(key, rank) || gangs_[key].alive[rank].doomed) return;
     const RankStart ended = std::move(gangs_[key].alive[rank].start);
     gangs_[key].alive.erase(rank);
     ended.on_exit({code, signal});
@@ -95,6 +102,17 @@ void Training::CrashRandomRank() {
   world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", rank, " crashes"));
   if (world_.Chance(0.1)) return Exit(key, rank, kExitBadInput, 0, absl::ZeroDuration());
   Exit(key, rank, -1, 11, absl::ZeroDuration());
+}
+
+void Training::CrashPeerOf(const std::string& host) {
+  for (const auto& [key, gang] : gangs_) {
+    const auto is_there = [&host](const auto& rank) { return rank.second.start.host == host; };
+    const auto there = std::find_if(gang.alive.begin(), gang.alive.end(), is_there);
+    const auto elsewhere = std::find_if_not(gang.alive.begin(), gang.alive.end(), is_there);
+    if (there == gang.alive.end() || elsewhere == gang.alive.end()) continue;
+    world_.Trace(absl::StrCat("fault: rank ", Name(key), "#", elsewhere->first, " crashes"));
+    return Exit(key, elsewhere->first, -1, 11, absl::ZeroDuration());
+  }
 }
 
 void Training::WriteCheckpoint(const GangKey& key, Gang& gang) {
@@ -119,7 +137,7 @@ void Training::Tick(const GangKey& key) {
   world_.After(absl::Seconds(1), [this, key] { Tick(key); });
   bool whole = static_cast<int>(gang.alive.size()) == gang.world_size, stop = false;
   for (const auto& [rank, process] : gang.alive) {
-    whole = whole && process.rendezvous;
+    whole = whole && process.rendezvous && !process.doomed;
     stop = stop || process.stop;
   }
   if (gang.ending) return;

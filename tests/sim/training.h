@@ -45,10 +45,19 @@ class Training {
   void Rendezvous(const GangKey& gang, int rank);   // the rank was told rank 0's address
   void RequestStop(const GangKey& gang, int rank);  // SIGTERM: checkpoint at the next step and exit
   void Kill(const GangKey& gang, int rank);         // SIGKILL: gone at once, without a word
+  // SIGKILL, but the process is held up in the kernel, as by a driver: it does nothing more, and is
+  // gone at the next Kill.
+  void Doom(const GangKey& gang, int rank);
   bool Alive(const GangKey& gang, int rank) const;
-  // Epochs of the job with a living rank, and where: (epoch, host).
-  std::vector<std::pair<int64_t, std::string>> Living(const JobId& job) const;
+  struct LivingRank {
+    int64_t epoch = 0;
+    std::string host;
+    bool doomed = false;
+  };
+  std::vector<LivingRank> Living(const JobId& job) const;
   void CrashRandomRank();
+  // A rank elsewhere of a gang that has one on `host`; none: nothing.
+  void CrashPeerOf(const std::string& host);
 
   // Newest checkpoint on any disk.
   int64_t checkpoints_written() const { return checkpoints_written_; }
@@ -64,6 +73,7 @@ class Training {
     RankStart start;
     bool rendezvous = false;
     bool stop = false;
+    bool doomed = false;
   };
   struct Gang {
     int world_size = 0;

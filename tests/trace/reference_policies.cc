@@ -96,5 +96,8 @@ Timeline RunStrictPriority(const std::vector<TraceJob>& jobs, int gpus) {
 Timeline RunEasy(const std::vector<TraceJob>& jobs, int gpus) {
   return Cluster(jobs, gpus, /*by_priority=*/false, /*backfill=*/true).Run();
 }
+Timeline RunEasyPriority(const std::vector<TraceJob>& jobs, int gpus) {
+  return Cluster(jobs, gpus, /*by_priority=*/true, /*backfill=*/true).Run();
+}
 
 }  // namespace ll::trace

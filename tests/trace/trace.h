@@ -46,6 +46,7 @@ Timeline RunFifo(const std::vector<TraceJob>& jobs, int gpus);
 Timeline RunStrictPriority(const std::vector<TraceJob>& jobs, int gpus);  // then by arrival
 // Lifka, "The ANL/IBM SP scheduling system", JSSPP 1995.
 Timeline RunEasy(const std::vector<TraceJob>& jobs, int gpus);
+Timeline RunEasyPriority(const std::vector<TraceJob>& jobs, int gpus);  // its queue by priority
 
 // The coordinator's own core, hosts of 8 GPUs. A preempted gang takes `checkpoint_time` to give
 // back its GPUs and loses nothing.

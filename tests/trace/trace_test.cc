@@ -58,6 +58,7 @@ TEST(Trace, EveryPolicyRunsEveryJobOfARandomTrace) {
         Summarise(jobs, RunCore(jobs, 128, absl::Seconds(30), /*priorities=*/false), 128);
     Summarise(jobs, RunCore(jobs, 128, absl::Seconds(30), /*priorities=*/true), 128);
     Summarise(jobs, RunStrictPriority(jobs, 128), 128);
+    Summarise(jobs, RunEasyPriority(jobs, 128), 128);
     EXPECT_LE(easy.mean_wait, fifo.mean_wait) << "seed " << seed;
     EXPECT_LE(core.mean_wait, fifo.mean_wait) << "seed " << seed;
     EXPECT_GT(core.utilisation, 0.3) << "seed " << seed;

@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""What the scheduler decides, seen as a user and an operator see it: llctl, a real coordinator, real agents in two racks and a stand-in for
+the trainer.
+
+  scheduling_test.py BIN_DIR FAKE_TRAINER
+"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BIN, TRAINER = (pathlib.Path(sys.argv.pop(1)).resolve() for _ in range(2))
+DEADLINE_S = 60
+CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+          "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 256, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+          "rope_theta": 10000.0, "tie_word_embeddings": True, "hidden_act": "silu", "torch_dtype": "float32"}
+FOREVER = ("--labels", "fake.until_stopped=1", "--steps", 1000000)
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+# Alone or by name a gang of two would take w1 and w2, which do not share a rack.
+RACKS = {"w1": "a", "w2": "b", "w3": "a", "w4": "b"}
+
+
+class SchedulingTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="ll-scheduling-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.root = pathlib.Path(folder.name)
+        (cls.root / "model").mkdir()
+        (cls.root / "model/config.json").write_text(json.dumps(CONFIG))
+        (cls.root / "data.bin").write_bytes(b"\1" * 65536)
+        # A host on which no trainer starts.
+        (cls.root / "broken-trainer").write_text("#!/bin/sh\nexit 30\n")
+        (cls.root / "broken-trainer").chmod(0o755)
+        cls.environment = dict(os.environ, LL_DATA_DIR=str(cls.root / "data"), HOME=str(cls.root))
+        cls.processes = {}
+        cls.addClassCleanup(lambda: [cls.end(name) for name in list(cls.processes)])
+        line = cls.start("coordinator", BIN / "ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", cls.root / "data",
+                         "--shared-job-store").stdout.readline()
+        cls.environment["LLCTL_COORDINATOR"] = dict(part.split("=", 1) for part in line.split() if "=" in part)["grpc"]
+        for name, rack in RACKS.items():
+            cls.worker(name, "--rack", rack)
+        cls.await_workers(set(RACKS))
+
+    @classmethod
+    def start(cls, name, *command):
+        cls.processes[name] = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                               stdin=subprocess.DEVNULL, text=True, env=cls.environment)
+        return cls.processes[name]
+
+    @classmethod
+    def end(cls, name):
+        process = cls.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=DEADLINE_S)
+        process.stdout.close()
+
+    @classmethod
+    def worker(cls, name, *more, trainer=TRAINER, memory=4_000_000_000):
+        # Each on a host of its own, as far as placement is concerned.
+        own = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+        cls.start(name, "unshare", *own, "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, BIN / "ll-worker", "--coordinator", cls.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir",
+                  cls.root / name, "--name", name, "--fabric-host", "127.0.0.1", "--cpu-slots", 1, "--slot-memory", memory, "--trainer", trainer,
+                  "--trainer-threads", 1, "--probe-days", 0, "--job-store", cls.root / "jobs", *more)
+
+    @classmethod
+    def llctl(cls, *arguments, code=0):
+        run = subprocess.run([BIN / "llctl", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S, env=cls.environment)
+        assert run.returncode == code, f"{arguments}: {run.returncode}, {run.stdout}{run.stderr}"
+        return run
+
+    @classmethod
+    def json(cls, *arguments):
+        return json.loads(cls.llctl("-o", "json", *arguments).stdout)
+
+    @classmethod
+    def workers(cls):
+        return {w["worker"]: w for w in cls.json("workers", "list") if w.get("connected")}
+
+    @classmethod
+    def await_that(cls, condition, what):
+        deadline = time.monotonic() + DEADLINE_S
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"waited in vain for {what() if callable(what) else what}"
+            time.sleep(0.05)
+        return value
+
+    @classmethod
+    def await_workers(cls, names):
+        cls.await_that(lambda: set(cls.workers()) == names, f"workers {names}")
+
+    def submit(self, *arguments):
+        return self.llctl("-o", "name", "submit", "--model", self.root / "model", "--data", self.root / "data.bin", "--ctx", 512, "--steps", 20,
+                          *arguments).stdout.split()
+
+    def one(self, *arguments):
+        (job,) = self.submit(*arguments)
+        self.addCleanup(self.clear, job)
+        return job
+
+    def clear(self, job):
+        subprocess.run([BIN / "llctl", "cancel", job], capture_output=True, env=self.environment, timeout=DEADLINE_S)
+        self.await_that(lambda: self.get(job)["state"] in ENDED, f"the end of {job}")
+
+    def get(self, job):
+        return self.json("get", job)
+
+    def wait_for(self, job, state, epoch=0):
+        def there():
+            found = self.get(job)
+            if found["state"] == state and int(found.get("epoch", 0)) >= epoch:
+                return found
+            self.assertFalse(found["state"] in ENDED, f"{job} {found['state']}: {found['reason']}")
+            return None
+        return self.await_that(there, lambda: f"{job} {state}: {self.llctl('why', job).stdout}")
+
+    def places(self, job):
+        """The workers of its newest attempt."""
+        return sorted(name for name, w in self.workers().items() for use in w.get("uses", []) if use.get("job_id") == job)
+
+    def test_a_gang_stays_in_one_rack_and_a_drain_moves_it_there(self):
+        job = self.one("--gpus", 2, *FOREVER)
+        self.wait_for(job, "RUNNING")
+        self.assertEqual(self.places(job), ["w1", "w3"])
+        self.await_that(lambda: int(self.get(job).get("progress", {}).get("step", 0)) >= 5, "five steps")
+        self.llctl("workers", "drain", "w3", "--reason", "new fan")
+        self.addCleanup(self.llctl, "workers", "uncordon", "w3")
+        moved = self.wait_for(job, "RUNNING", epoch=2)
+        self.assertEqual(self.places(job), ["w2", "w4"])
+        self.assertEqual(int(moved.get("retries", 0)), 0)
+        history = self.json("get", "--history", job)["history"]
+        drained = next(change for change in history if change["state"] == "PREEMPTING")
+        self.assertIn("moves off worker w3, drained by", drained["reason"])
+        self.assertIn("new fan", drained["reason"])
+        self.assertRegex(history[-2]["reason"], "from the checkpoint of step [0-9]+")
+        steps = [step["step"] for step in self.json("get", "--history", job)["steps"]]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)), "no step is lost or done twice")
+        self.assertIn("new fan", self.llctl("-o", "table", "workers", "list").stdout)
+
+    def test_too_small_slots_are_left_alone(self):
+        self.worker("a-small", "--rack", "a", memory=32_000_000)
+        self.addCleanup(self.await_workers, set(RACKS))
+        self.addCleanup(self.end, "a-small")
+        self.await_workers({*RACKS, "a-small"})
+        gang = self.one("--gpus", 4, *FOREVER)
+        self.wait_for(gang, "RUNNING")
+        self.assertEqual(self.places(gang), sorted(RACKS))
+        waits = self.one("--gpus", 1)
+        self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot with at least [0-9]+ MB; 0 of [0-9]+ are free")
+
+    def test_who_waits_for_whom(self):
+        fails = self.one("--labels", "fake.fault=exit:20,fake.load_ms=2000")
+        needs, any_end = self.one("--after", fails), self.one("--after-any", fails)
+        after_good = self.one("--after", any_end)
+        self.await_that(lambda: self.get(after_good)["state"] == "SUCCEEDED", "the end of the chain")
+        self.assertEqual(self.get(fails)["state"], "FAILED")
+        self.assertEqual(self.get(any_end)["state"], "SUCCEEDED")
+        failed = self.get(needs)
+        self.assertEqual(failed["state"], "FAILED")
+        self.assertIn(f"{fails}, which it waits for, ended as FAILED", failed["reason"])
+
+    def test_a_sweep_is_one_request(self):
+        jobs = self.submit("--name", "grid", "--sweep", "learning_rate=1e-5,2e-5", "--sweep", "lora_rank=4,8")
+        self.assertEqual(len(jobs), 4)
+        self.await_that(lambda: all(self.get(job)["state"] == "SUCCEEDED" for job in jobs), "four ends")
+        listed = self.json("list", "--label", "array=grid", "--label", "lora_rank=8")
+        self.assertEqual(sorted(job["spec"]["name"] for job in listed), ["grid-1", "grid-3"])
+
+    def test_deadlines_and_records_that_expire(self):
+        late = self.one("--deadline", 2, *FOREVER)
+        self.await_that(lambda: self.get(late)["state"] == "FAILED", "its deadline")
+        found = self.json("get", "--history", late)
+        self.assertRegex(found["reason"], "its deadline, .*, has passed")
+        # What it has trained is in a checkpoint.
+        self.assertTrue(any(path.name.startswith("step-") for path in (self.root / "jobs" / late).glob("e0001/checkpoints/step-*")))
+        gone = self.submit("--ttl-after-finished", 1)[0]
+        self.await_that(lambda: subprocess.run([BIN / "llctl", "get", gone], capture_output=True, env=self.environment).returncode == 8,
+                        "the end of its record")
+
+    def test_a_host_on_which_three_jobs_fail_is_cordoned(self):
+        self.worker("a-lemon", "--rack", "a", trainer=self.root / "broken-trainer")
+        self.addCleanup(self.await_workers, set(RACKS))
+        self.addCleanup(self.end, "a-lemon")
+        self.await_workers({*RACKS, "a-lemon"})
+        jobs = []
+        for _ in range(3):  # the first in the alphabet, and idle again by then
+            jobs.append(self.one("--max-retries", 5))
+            self.await_that(lambda: int(self.get(jobs[-1]).get("epoch", 0)) >= 1, "an attempt")
+            self.await_that(lambda: not self.places(jobs[-1]), "its end")
+        self.await_that(lambda: self.workers()["a-lemon"].get("cordoned"), "the cordon")
+        self.assertIn("3 jobs failed on it by infrastructure", self.workers()["a-lemon"]["cordon_reason"])
+        for job in jobs:
+            self.await_that(lambda: self.get(job)["state"] == "SUCCEEDED", lambda: self.llctl("why", job).stdout)
+        self.llctl("workers", "uncordon", "a-lemon")
+
+    def test_a_quota_is_taken_back(self):
+        self.llctl("queues", "set", "guest", "--quota-gpus", 0)
+        self.llctl("queues", "set", "own", "--quota-gpus", 4)
+        borrower = self.one("--gpus", 4, "--queue", "guest", "--min-runtime", 0, *FOREVER)
+        self.wait_for(borrower, "RUNNING")
+        owner = self.one("--gpus", 2, "--queue", "own")
+        self.await_that(lambda: self.get(owner)["state"] == "SUCCEEDED", "the owner")
+        again = self.wait_for(borrower, "RUNNING", epoch=2)
+        self.assertEqual(int(again.get("retries", 0)), 0)
+        reasons = [change["reason"] for change in self.json("get", "--history", borrower)["history"]]
+        expected = f"preempted by {owner}: queue own takes back its quota"
+        self.assertTrue(any(reason.startswith(f"{expected}; goes on from the checkpoint of step") for reason in reasons), reasons)
+
+    def test_what_can_never_be_is_refused_with_its_field(self):
+        self.llctl("queues", "set", "closed", "--max-gpus", 0)
+        for field, word, arguments in (
+                ("queue", "there is no queue nobody", ("--queue", "nobody")),
+                ("queue", "queue closed may never hold more than 0", ("--queue", "closed")),
+                ("gpus", "", ("--gpus", 0)), ("gpus", "", ("--gpus", 100_000)), ("after", "job-nobody", ("--after", "job-nobody")),
+                ("priority", "", ("--priority", 10_000_000))):
+            run = subprocess.run([BIN / "llctl", "-o", "json", "submit", "--model", self.root / "model", "--data", self.root / "data.bin",
+                                  "--ctx", "512", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S, env=self.environment)
+            self.assertNotEqual(run.returncode, 0, arguments)
+            error = json.loads(run.stderr)
+            self.assertEqual(error["field"], field, error)
+            self.assertIn(word, error["message"])
+
+
+if __name__ == "__main__":
+    unittest.main()
