@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job on real text, end to end: a coordinator, two CPU workers, a model extended from 256 to 1024 tokens.
 #
-#   bash deploy/demo.sh [--keep] [--from-scratch] [--steps N]
+#   bash deploy/demo.sh [--keep] [--from-scratch] [--steps N] [--nightly]
 #
 # Installs and builds what is missing, then: packs a public-domain text, starts the service on free loopback ports,
 # measures the base model's perplexity, submits one LongLoRA job (S2-Attn, LoRA + embedding + norms, Position
@@ -10,6 +10,7 @@
 #   --keep           leaves the service running and says how to use and how to stop it
 #   --from-scratch   pre-trains the base model anew with the service's own `full` job (deploy/demo/README.md)
 #   --steps N        optimizer steps of the extension (default: deploy/demo/extend.yaml's)
+#   --nightly        the long form: then two nights of deploy/nightly on the same model and text, and what they are judged to be
 #
 # Writes build/demo/result.json. Exit codes: 0 done and perplexity fell, 1 a job or a check failed, 2 usage.
 set -euo pipefail
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/.."
 ROOT=$PWD
 WORK=$ROOT/build/demo
 BASE=$ROOT/deploy/demo/base
-KEEP=0 FROM_SCRATCH=0 STEPS=
+KEEP=0 FROM_SCRATCH=0 STEPS='' NIGHTLY=0
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "demo: $*"; exit 1; }
@@ -26,6 +27,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --keep) KEEP=1 ;;
     --from-scratch) FROM_SCRATCH=1 ;;
+    --nightly) NIGHTLY=1 ;;
     --steps) STEPS=${2:?--steps needs a number}; shift ;;
     -h|--help) sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
     *) say "demo: unknown flag $1; try --help"; exit 2 ;;
@@ -103,6 +105,24 @@ curl -fsS "http://$HTTP/metrics" > "$WORK/metrics.txt" || die "no metrics on htt
 grep -q "^ll_train_loss{.*$JOB" "$WORK/metrics.txt" || die "ll_train_loss of $JOB is missing from /metrics"
 
 python3 deploy/demo/report.py "$WORK"
+
+# ---- the long form: the nightly example, smaller by flags alone; two nights of the same program and data are the same
+verdicts() { llctl -o json schedule show nightly | python3 -c 'import json,sys; print(sum("verdict" in run for run in json.load(sys.stdin)["runs"]))'; }
+if [ "$NIGHTLY" = 1 ]; then
+  say "demo: two nights of deploy/nightly: 256 -> 512 -> 1024 tokens, each stage measured, merged at the end"
+  deploy/nightly/create.sh --set model=demo-base --set data=bible --set context_length=1024 --set stages=512,1024 --set max_steps=40 \
+    --set learning_rate=2e-3 --set gate="ppl<=100" --tolerance-tokens-per-second 0.5 > /dev/null
+  for night in 1 2; do
+    llctl schedule run nightly > /dev/null
+    for second in $(seq 1800); do
+      [ "$(verdicts)" -lt "$night" ] || break
+      [ "$second" -lt 1800 ] || die "night $night has no verdict after half an hour"
+      sleep 1
+    done
+    deploy/nightly/verdict.sh nightly || die "night $night: $(llctl schedule show nightly)"
+  done
+  llctl -o json schedule show nightly > "$WORK/nightly.json"
+fi
 if [ "$KEEP" = 1 ]; then
   trap - EXIT
   say "

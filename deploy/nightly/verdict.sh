@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Publishes the newest verdict of a schedule: one line on standard output, for mail or a chat's hook. Exit status 0: good
-# (baseline, better, same), 1: regressed or failed, 2: there is none yet.
+# (baseline, better, same), 1: regressed or failed, 2: there is none yet. Needs python3.
 #
 #   verdict.sh [NAME]      default: nightly
 set -euo pipefail

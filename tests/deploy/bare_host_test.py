@@ -15,14 +15,16 @@ from machine import Machine  # noqa: E402
 from status import record  # noqa: E402
 
 TARBALL = next((service.BIN.parent / "release").glob("ll-*-cpu.tar.gz"))
+PROMETHEUS = pathlib.Path(__file__).resolve().parents[2] / "deploy/prometheus"
 LLCTL = ("env", "LL_DATA_DIR=/var/lib/ll/coordinator", "/opt/ll/bin/llctl")
 DROP_IN = "[Service]\nWatchdogSec=4\n"
+MOST_S = 600  # from the tarball to a live job on the web page and in Prometheus
 
 
 class BareHost(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.machine = cls.enterClassContext(Machine())
+        cls.machine = cls.enterClassContext(Machine("prometheus"))
         cls.began = time.monotonic()
 
     @property
@@ -33,7 +35,7 @@ class BareHost(unittest.TestCase):
         return time.monotonic() - self.began
 
     def llctl(self, *arguments, timeout=90):
-        return self.machine.run(*LLCTL, *arguments, timeout=timeout).stdout
+        return self.machine.run(*LLCTL, *map(str, arguments), timeout=timeout).stdout
 
     def make_model(self):
         """A tiny model with random weights and words to train on, as an operator's own files."""
@@ -56,16 +58,27 @@ class BareHost(unittest.TestCase):
         self.install()
         installed = self.seconds()
         self.serve()
+        self.prometheus()
         running = self.train()
-        total = self.seconds()
+        seen = self.look()
+        self.assertLess(seen, MOST_S)
+        self.train_to_the_end()
+        self.logs()
         self.reload()
         self.restarts()
         self.uninstall(before)
         size_mb = round(sum(status.st_size for status in self.unpacked.values()) / 1e6)
         record("bare host: tarball, systemd units", "run for real",
                f"systemd 252 as process 1 in namespaces over a minimal Debian 12 without compiler, Python or network; boot {boot:.1f} s; "
-               f"unpack and install {installed:.0f} s; first job running after {running:.0f} s, done after {total:.0f} s; "
-               f"installed size {size_mb} MB, tarball {TARBALL.stat().st_size / 1e6:.0f} MB; systemctl reload under a running job, kill -9, a hung daemon and uninstall checked")
+               f"by docs/install.md, with nothing else (Debian's prometheus was there, for want of a network): "
+               f"installed after {installed:.0f} s, first job running after {running:.0f} s, on the web page and scraped "
+               f"by Prometheus after {seen:.0f} s; installed size {size_mb} MB, tarball {TARBALL.stat().st_size / 1e6:.0f} MB; systemctl reload under a running job, kill -9, a hung daemon and "
+               "uninstall checked")
+        record("Prometheus: deploy/prometheus (configuration, service discovery, rules)", "run for real",
+               "Debian's prometheus.service with the files of the release, as docs/install.md copies them: coordinator, agent and job scraped, rules loaded "
+               "without error")
+        record("bare host: logs and their rotation", "run for real",
+               "the daemons write to systemd's journal; after journalctl --rotate they go on in the new one; its limits are journald.conf's")
 
     def install(self):
         subprocess.run(["cp", TARBALL, self.root / "root"], check=True)
@@ -100,17 +113,66 @@ class BareHost(unittest.TestCase):
     def show(self, unit, key):
         return self.machine.run("systemctl", "show", "-P", key, unit).stdout.strip()
 
+    def get(self, url, *flags):
+        """A page, as a program on the machine gets it."""
+        return self.machine.run_host_in_network("curl", "-fsS", "--max-time", "20", *flags, url).stdout
+
+    def prometheus(self):
+        """Debian's package is in the machine, which has no network to get it from; the rest is as the page says."""
+        self.machine.run("cp", "-r", "/opt/ll/share/ll/prometheus/.", "/etc/prometheus/")
+        self.machine.run("systemctl", "restart", "prometheus")
+        self.machine.wait_for(lambda: self.asked("min(up{job=~'ll-.*'})") and len(self.asked("up{job=~'ll-.*'}")) == 2, "both targets up", 90)
+        self.machine.wait_for(lambda: self.rules_health() == {"ok"}, "every rule evaluated", 90)
+
+    def rules_health(self):
+        groups = json.loads(self.get("http://127.0.0.1:9090/api/v1/rules"))["data"]["groups"]
+        return {rule["health"] for group in groups for rule in group["rules"]}
+
+    def asked(self, query):
+        """Rows of a query whose value is not 0; none while Prometheus does not answer."""
+        try:
+            found = self.get("http://127.0.0.1:9090/api/v1/query", "-G", "--data-urlencode", f"query={query}")
+        except subprocess.CalledProcessError:
+            return []
+        return [row for row in json.loads(found)["data"]["result"] if float(row["value"][1]) != 0]
+
+    def look(self):
+        """The live job on the web page and in Prometheus; returns when both had been seen."""
+        token = (self.root / "var/lib/ll/coordinator/token").read_text().strip()
+        page = self.get("http://127.0.0.1:7071/", "-H", f"Authorization: Bearer {token}")
+        self.assertIn(self.live, page)
+        self.assertIn("RUNNING", page)
+        self.machine.wait_for(lambda: self.asked(f"ll_train_step{{job_id='{self.live}'}}") and self.asked(f"ll_rank_step{{job_id='{self.live}'}}"),
+                              "the job in Prometheus", 120)
+        return self.seconds()
+
+    def logs(self):
+        def lines():
+            return int(self.machine.run("sh", "-c", "journalctl -q -u ll-coordinator -o cat | wc -l").stdout)
+        before = lines()
+        self.assertGreater(before, 0)
+        self.machine.run("journalctl", "--rotate")
+        self.machine.run("systemctl", "restart", "ll-coordinator")
+        self.machine.wait_for(lambda: lines() > before, "lines behind the rotation")
+        self.wait_in_contact()
+
     def train(self):
         """Returns when the first step had been made."""
         self.llctl("models", "add", "talker", "/srv/ll/models/talker")
         self.machine.run("/opt/ll/bin/llctl", "data", "pack", "/srv/ll/data/text.txt", "--tokenizer", "/srv/ll/models/talker", "--out",
                          "/srv/ll/data/text.bin")
         self.llctl("data", "add", "words", "/srv/ll/data/text.bin", "--default")
-        job = self.llctl("-o", "name", "submit", "--model", "talker", "--ctx", "512", "--steps", "60", "--set", "save_steps=10").strip()
-        self.wait_for_job(job, lambda found: found.get("progress", {}).get("step", 0) > 0)
-        running = self.seconds()
+        self.live = self.submit(1_000_000)
+        self.wait_for_job(self.live, lambda found: found.get("progress", {}).get("step", 0) > 0)
+        return self.seconds()
+
+    def submit(self, steps):
+        return self.llctl("-o", "name", "submit", "--model", "talker", "--ctx", "512", "--steps", steps, "--set", "save_steps=10").strip()
+
+    def train_to_the_end(self):
+        self.llctl("cancel", self.live)
+        job = self.submit(30)
         self.wait_for_job(job, lambda found: found["state"] == "SUCCEEDED")
-        return running
 
     def wait_for_job(self, job, condition, seconds=90):
         def holds():
@@ -176,7 +238,8 @@ class BareHost(unittest.TestCase):
             self.machine.run("rm", "-r", f"/etc/systemd/system/ll-{daemon}.service.d")
         self.machine.run("/opt/ll/uninstall.sh", "--purge")
         self.assertEqual(self.machine.run("getent", "passwd", "ll", check=False).stdout, "")
-        self.assertEqual(self.machine.files() - before, {"f /srv/ll/data/text.bin", "f /srv/ll/data/text.bin.json"},
+        copied = {f"{'d' if path.is_dir() else 'f'} /etc/prometheus/{path.relative_to(PROMETHEUS)}" for path in PROMETHEUS.rglob("*")}
+        self.assertEqual(self.machine.files() - before - copied, {"f /srv/ll/data/text.bin", "f /srv/ll/data/text.bin.json"},
                          "the operator's own files alone stay")
         self.assertEqual(before - self.machine.files(), set())
 

@@ -1,4 +1,4 @@
-"""deploy/containers: the coordinator's image built by buildah without a daemon, and what is in it; compose.yaml looked at.
+"""deploy/containers: both images built by buildah without a daemon, and what is in them; compose.yaml looked at.
 
 containers_test.py BIN_DIR, with Debian packages in BIN_DIR/../release (deploy/package.sh). Needs root. The base image is not
 pulled: a minimal Debian root of the same release stands for it.
@@ -6,6 +6,7 @@ pulled: a minimal Debian root of the same release stands for it.
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,30 +47,54 @@ class Containers(unittest.TestCase):
         self.buildah("add", "-q", container, base_root(""), "/")
         self.buildah("commit", "-q", "--rm", container, "localhost/debian:bookworm-slim")
 
-    def test_coordinator_image(self):
-        self.make_base()
+    def build(self, target, packages):
+        """(container, its configuration, seconds, MB) of an image of this release's packages."""
         began = time.monotonic()
-        context = self.folder / "context"
+        context = self.folder / f"context-{target}"
         (context / "build/release").mkdir(parents=True)
-        for package in (BIN.parent / "release").glob("ll-c*.deb"):
-            (context / "build/release" / package.name).write_bytes(package.read_bytes())
+        for package in packages:
+            found = next((BIN.parent / "release").glob(f"ll-{package}_*.deb"))
+            (context / "build/release" / found.name).write_bytes(found.read_bytes())
         self.buildah("bud", "--layers=false", "--build-arg", "BASE=localhost/debian:bookworm-slim", "--build-arg", "PACKAGES=context", "--target",
-                     "coordinator", "-t", "localhost/ll-coordinator:test", "-f", FOLDER / "Dockerfile", context)
+                     target, "-t", f"localhost/ll-{target}:test", "-f", FOLDER / "Dockerfile", context)
+        shutil.rmtree(context)
         took = time.monotonic() - began
-        container = self.buildah("from", "localhost/ll-coordinator:test").stdout.strip()
+        container = self.buildah("from", f"localhost/ll-{target}:test").stdout.strip()
         config = json.loads(self.buildah("inspect", container).stdout)["OCIv1"]["config"]
         self.assertEqual(config["User"], "7070:7070")
-        # As the image's user, by its command: serves, answers llctl, ends by SIGTERM.
-        script = ("ll-coordinator --data-dir /var/lib/ll > /tmp/log 2>&1 & "
-                  "for i in $(seq 100); do [ -s /var/lib/ll/endpoints.json ] && break; sleep 0.1; done; "
-                  "llctl -o json workers list && id -u && kill %1 && wait %1; echo ended $?; test ! -w /usr/bin && command -v cc pip python3")
-        run = self.buildah("run", container, "--", "bash", "-mc", script, check=False)
-        self.assertEqual(run.stdout.split(), ["[]", "7070", "ended", "0"], run.stderr)
         mounted = pathlib.Path(self.buildah("mount", container).stdout.strip())
         size = sum(path.lstat().st_size for path in mounted.rglob("*") if path.is_file() and not path.is_symlink())
-        record("Containers: image of the coordinator", "run for real",
-               f"built by buildah 1.28 (chroot isolation, no daemon) from the Debian packages in {took:.0f} s over a root of debootstrap instead of "
-               f"the registry's image; serves as user 7070; {size / 1e6:.0f} MB unpacked")
+        return container, took, size / 1e6
+
+    def in_container(self, container, script):
+        """Standard output's words, of a shell of the image's user."""
+        run = self.buildah("run", container, "--", "bash", "-mc", script + "; test ! -w /usr/bin && command -v cc pip python3", check=False)
+        return run.stdout.split(), run.stderr
+
+    def test_images(self):
+        self.make_base()
+        for target, packages, script, expected, seen in (
+                # Serves, answers llctl, ends by SIGTERM.
+                ("coordinator", ("client", "coordinator"),
+                 "ll-coordinator --data-dir /var/lib/ll > /tmp/log 2>&1 & "
+                 "for i in $(seq 100); do [ -s /var/lib/ll/endpoints.json ] && break; sleep 0.1; done; "
+                 "llctl -o json workers list && id -u && kill %1 && wait %1; echo ended $?",
+                 ["[]", "7070", "ended", "0"], "serves as user 7070"),
+                # LibTorch is found, and the agent runs as far as it can without a coordinator.
+                ("worker", ("client", "worker"),
+                 "ll-trainer version | cut -d' ' -f1; "
+                 "ll-worker --work-dir /var/lib/ll/worker --cpu-slots 1 --trainer-sandbox auto > /tmp/log 2>&1 & "
+                 "for i in $(seq 100); do grep -q slots=1 /tmp/log && break; sleep 0.1; done; "
+                 "grep -o slots=1 /tmp/log && id -u && kill %1 && wait %1; echo ended $?",
+                 ["ll-trainer", "slots=1", "7070", "ended", "0"], "the trainer and the agent start as user 7070")):
+            with self.subTest(target):
+                container, took, size_mb = self.build(target, packages)
+                said, errors = self.in_container(container, script)
+                self.assertEqual(said, expected, errors)
+                record(f"Containers: image of the {target}", "run for real",
+                       f"built by buildah 1.28 (chroot isolation, no daemon) from the Debian packages in {took:.0f} s over a root of debootstrap instead of "
+                       f"the registry's image; {seen}; {size_mb:.0f} MB unpacked")
+                self.buildah("rm", container)
 
     def test_compose(self):
         compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -82,17 +107,20 @@ class Containers(unittest.TestCase):
                 self.assertTrue(port.startswith("127.0.0.1:"), port)
             for volume in service.get("volumes", []):
                 source = volume.rsplit(":", 2 if volume.endswith(":ro") else 1)[0]
-                self.assertTrue(source.startswith(("./", "${")) or source in compose["volumes"], volume)
-                if source.startswith("./"):
+                self.assertTrue(source.startswith(("./", "../", "${")) or source in compose["volumes"], volume)
+                if source.startswith("."):
                     self.assertTrue((FOLDER / source).exists(), source)
-        for service in compose["services"].values():
+        for service in (one for one in compose["services"].values() if "command" in one):
             daemon, flags = service["command"][0], [word for word in service["command"] if word.startswith("--")]
             if daemon.startswith("ll-"):
                 known = subprocess.run([BIN / daemon, "--help"], capture_output=True, text=True, check=True).stdout
                 self.assertEqual([flag for flag in flags if flag not in known], [])
+        grafana = compose["services"]["grafana"]
+        self.assertTrue(any(volume.endswith("/dashboards:/etc/ll/grafana/dashboards:ro") for volume in grafana["volumes"]), grafana)
         for job in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]:
             self.assertTrue(all(target.startswith("127.0.0.1:707") for entry in job["static_configs"] for target in entry["targets"]))
-        record("Containers: compose.yaml, image of the worker, CUDA images", "rendered only", "no Docker daemon or Compose at hand; compose.yaml's keys are checked")
+        record("Containers: compose.yaml with Prometheus and Grafana", "rendered only",
+               "no Docker daemon or Compose at hand; its keys, ports, mounts and the daemons' flags are checked")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def base_root(packages=SYSTEMD):
         made = pathlib.Path(tempfile.mkdtemp(prefix="debian-", dir=cache))
         try:
             run = subprocess.run(["debootstrap", "--variant=minbase", *([f"--include={packages}"] if packages else []), "bookworm", made],
-                                 stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+                                 stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500)
             if run.returncode != 0:
                 raise RuntimeError("debootstrap failed:\n" + run.stdout[-2000:] + run.stderr[-2000:])
             made.chmod(0o755)
@@ -70,7 +70,10 @@ def cgroup2():
 
 
 class Machine:
-    """Use as a context; `root` is its root folder as the host sees it."""
+    """Use as a context; `root` is its root folder as the host sees it. `packages`: more of Debian's that it has."""
+
+    def __init__(self, *packages):
+        self.packages = ",".join((SYSTEMD, *packages))
 
     def __enter__(self):
         if os.geteuid() != 0:
@@ -80,7 +83,7 @@ class Machine:
         for name in ("root", "upper", "work"):
             (self.folder / name).mkdir()
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o",
-                        f"lowerdir={base_root()},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}", self.root], check=True)
+                        f"lowerdir={base_root(self.packages)},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}", self.root], check=True)
         self.cgroup = cgroup2() / self.folder.name
         self.cgroup.mkdir()
         self.pid = None
@@ -115,8 +118,8 @@ class Machine:
         return subprocess.run(["nsenter", "-t", self.pid, "-n", *arguments], check=True, capture_output=True, text=True, timeout=DEADLINE_S)
 
     def files(self):
-        """Every path with its kind, without what systemd itself writes."""
-        own = ("run", "proc", "sys", "dev", "tmp", "var/log", "var/lib/systemd", "var/tmp", "var/cache", "etc/machine-id")
+        """Every path with its kind, without what systemd itself writes, and Prometheus into its own folder."""
+        own = ("run", "proc", "sys", "dev", "tmp", "var/log", "var/lib/systemd", "var/lib/prometheus", "var/tmp", "var/cache", "etc/machine-id")
         listed = self.run("find", "/", "-xdev", *sum((["-path", f"/{name}", "-prune", "-o"] for name in own), []), "-printf", "%y %p\\n").stdout
         return set(listed.splitlines())
 

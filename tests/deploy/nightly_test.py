@@ -22,8 +22,9 @@ sys.argv = [argument for argument in sys.argv if argument != "--by-the-clock"]
 import pathlib  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/cli"))
+sys.path[:0] = [str(ROOT / "tests/cli"), str(ROOT / "tests/deploy")]
 from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
+from status import record  # noqa: E402
 
 NIGHTLY = ROOT / "deploy/nightly"
 SHORTER = {"model": "smollm2", "context_length": "512", "stages": "512", "max_steps": "2", "gradient_accumulation_steps": "1",
@@ -97,6 +98,19 @@ class NightlyTest(ServiceCase):
         run = self.judged("strict", 1, DEADLINE_S)[0]
         self.assertEqual(run["verdict"], "FAILED", run)
         self.assertIn("ppl <= 1 is not met", self.script("verdict.sh", "strict", code=1))
+
+    def test_the_simulated_nights_have_its_policies(self):
+        """tests/scenarios/50_the_nightly_example.txt runs a week of nights by a simulated clock."""
+        scenario = (ROOT / "tests/scenarios/50_the_nightly_example.txt").read_text()
+        rule = dict(word.split("=", 1) for word in next(line for line in scenario.splitlines() if line.startswith("schedule nightly")).split()[2:])
+        self.script("create.sh", *FLAGS, NIGHTLY_NAME="policies")
+        made = json.loads(self.llctl("-o", "json", "schedule", "show", "policies").stdout)
+        self.assertEqual((rule["cron"].replace("_", " "), rule["tz"], rule["missed"], rule["overlap"], int(rule["start_within"][:-1]) * 3600),
+                         (made["cron"], made["time_zone"], made["missed"], made["overlap"], int(made["start_within"])))
+
+    def test_zz_record(self):
+        record("deploy/nightly" + (": by the clock" if BY_THE_CLOCK else ""), "run for real", "the shipped scripts and job against a real coordinator, agent and trainer on a tiny model: "
+               + ("two fires of the real clock" if BY_THE_CLOCK else "two nights, one that fails its gate; policies by a simulated clock in tests/scenarios"))
 
     def test_the_shipped_job_is_valid(self):
         """As it is, but for the registered model's size: on a cluster of one CPU it need not fit."""

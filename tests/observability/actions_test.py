@@ -7,7 +7,6 @@ Time of the rules is compressed as in service_test.py; thresholds in hours or da
 here: service_test.py and faults_test.py, which use real ones; NOT_HERE says what only series show (rules_test.py).
 """
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -26,10 +25,13 @@ from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
 PATIENCE_S = 120
 SLOTS = 12
 THRESHOLDS = {"LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25")}
-DISK_BYTES = 48 << 20
+DISK_BYTES = 256 << 20  # telemetry leaves 64 MiB of a disk free
+SERIES_STAY_S = 400  # a job's series go five minutes after its end
 ELSEWHERE = {"service_test.py": {"LlWorkerMetricsMissing", "LlQueueStuck", "LlJobNoProgress"},
              "faults_test.py": {"LlLossNotANumber", "LlJobStraggler", "LlThroughputDrop", "LlQueueStarving"}}
-NOT_HERE = {"LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlScrapeSlow": "the page is a few milliseconds of processor time",
+NOT_HERE = {"LlStoreFailing": "on a full disk the store fails and is opened again in turn; a disk that stays away could not be made",
+            "LlReportsNotAcknowledged": "needs a store that stays away while its agents are connected",
+            "LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlScrapeSlow": "the page is a few milliseconds of processor time",
             "LlTooManySeries": "needs a thousand jobs that train at once", "LlGpuMemoryErrors": "needs a GPU that fails", "LlGpuThrottled": "needs a GPU that is too hot",
             "LlLossSpike": "needs an hour of a loss that then jumps", "LlForecastError": "nothing is forecast of the tests' model"}
 
@@ -100,9 +102,9 @@ class ActionsTest(ServiceCase):
         for name in names:
             self.prometheus.wait(lambda: self.prometheus.firing(name, **labels), f"{name} {labels}", PATIENCE_S)
 
-    def ends(self, *names):
+    def ends(self, *names, seconds=PATIENCE_S):
         for name in names:
-            self.prometheus.wait(lambda: not self.prometheus.firing(name), f"{name} ends", PATIENCE_S)
+            self.prometheus.wait(lambda: not self.prometheus.firing(name), f"{name} ends", seconds)
 
     def in_contact(self, count):
         self.prometheus.wait(lambda: self.prometheus.value("sum(ll_worker_up)") == count, f"{count} workers in contact", PATIENCE_S)
@@ -159,8 +161,6 @@ class ActionsTest(ServiceCase):
         self.assertEqual(len(jobs), SLOTS)
         self.fires("LlRelaunchStorm")
         self.ends("LlRelaunchStorm")
-        for job in jobs:
-            self.llctl("cancel", job)
 
     def test_no_backup(self):
         backup = lambda: subprocess.run([BIN / "ll-coordinator", "backup", "--data-dir", self.disk, "--to", self.root / "backup"], check=True,
@@ -175,7 +175,7 @@ class ActionsTest(ServiceCase):
         (job,) = self.submit("--set", "save_steps=0", labels="fake.until_stopped=1,fake.step_ms=200")
         self.fires("LlCheckpointTooOld", job_id=job)
         self.llctl("cancel", job)
-        self.ends("LlCheckpointTooOld")
+        self.ends("LlCheckpointTooOld", seconds=SERIES_STAY_S)
 
     def test_a_night_that_fails_and_nights_that_do_not_come(self):
         create = ("schedule", "create", "nightly", "--cron", "0 2 1 1 *", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256)
@@ -195,29 +195,30 @@ class ActionsTest(ServiceCase):
         self.prometheus.wait(lambda: self.prometheus.value(f'll_train_step{{job_id="{job}"}}'), f"{job} trains", PATIENCE_S)
         filler = self.disk / "filler"
         try:
-            with open(filler, "wb", buffering=0) as file:
-                try:
-                    while file.write(bytes(1 << 16)):
-                        pass
-                except OSError:
-                    pass
-            for pid in self.ranks(job):
-                os.kill(pid, signal.SIGKILL)  # what its agent then reports cannot be made durable
-            self.fires("LlDiskNearlyFull", "LlStoreFailing")
+            self.fill(filler)
+            wanted = ("LlDiskNearlyFull", "LlRpcErrors")
             deadline = time.monotonic() + PATIENCE_S
-            while not (self.prometheus.firing("LlRpcErrors") and self.prometheus.firing("LlReportsNotAcknowledged")):
-                self.assertLess(time.monotonic(), deadline, self.prometheus.get("/api/v1/alerts")["alerts"])
-                subprocess.run([BIN / "llctl", "--timeout", "2", "queues", "set", "default", "--weight", "1"], capture_output=True, timeout=DEADLINE_S,
-                               env=self.environment)
+            while missing := [name for name in wanted if not self.prometheus.firing(name)]:
+                self.assertLess(time.monotonic(), deadline, missing)
+                # Many jobs at once: the store's log has some room of its own.
+                subprocess.run([BIN / "llctl", "--timeout", "2", "submit", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", "256", "--steps",
+                                "3", "--sweep", "seed=" + ",".join(map(str, range(200)))], capture_output=True, timeout=DEADLINE_S, env=self.environment)
+                self.fill(filler)
         finally:
             filler.unlink()
-        self.ends("LlDiskNearlyFull", "LlStoreFailing", "LlRpcErrors", "LlReportsNotAcknowledged")
+        self.ends("LlDiskNearlyFull", "LlRpcErrors")
         self.llctl("cancel", job)
 
     @staticmethod
-    def ranks(job):
-        found = subprocess.run(["pgrep", "-f", f"fake_trainer run.*{job}"], capture_output=True, text=True, timeout=DEADLINE_S)
-        return list(map(int, found.stdout.split()))
+    def fill(file):
+        """To the last page."""
+        with open(file, "ab", buffering=0) as out:
+            for piece in (1 << 16, 1 << 12):
+                try:
+                    while out.write(bytes(piece)) == piece:
+                        pass
+                except OSError:
+                    pass
 
     def test_a_slow_disk(self):
         tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.processes[0].pid), "-e", "trace=fsync,fdatasync", "-e",

@@ -223,7 +223,7 @@ class WebTest(ServiceCase):
         print(f"\n{MANY} jobs: loaded in {loaded:.2f} s, first paint after {paint:.0f} ms, {size / 1000:.0f} kB, "
               f"{len(tasks)} tasks while scrolling, longest {max(tasks):.0f} ms", file=sys.stderr)
         self.assertLess(paint, 1000)
-        self.assertLess(size, 600_000)
+        self.assertLess(size, 300_000)
         self.assertLess(max(tasks), LONG_TASK_MS)
         tab.open(self.address + "/")
         paint, size = self.cost_of(tab)
