@@ -63,7 +63,7 @@ class NightlyTest : public testing::Test {
     schedule.set_name(name);
     schedule.set_cron(cron);
     schedule.set_time_zone(zone);
-    schedule.set_missed("all");
+    schedule.set_missed(overlap == "skip" ? "last" : "all");
     schedule.set_overlap(overlap);
     schedule.set_history_limit(history);
     v1::JobSpec& spec = *schedule.mutable_spec();
