@@ -84,7 +84,8 @@ class NightlyTest : public testing::Test {
   void ExpectEachOnce(const std::string& name, const std::vector<absl::Time>& times) {
     std::multiset<int64_t> fired;
     std::set<std::string> jobs;
-    for (const v1::ScheduleRun& run : Get(name).runs()) {
+    const v1::Schedule schedule = Get(name);
+    for (const v1::ScheduleRun& run : schedule.runs()) {
       EXPECT_EQ(run.fires(), 1) << run.ShortDebugString();
       EXPECT_FALSE(run.job_id().empty()) << run.ShortDebugString();
       EXPECT_TRUE(jobs.insert(run.job_id()).second) << "a job of two fires";
