@@ -228,12 +228,14 @@ def coordinator_upgrade(cluster, job, ranks, out):
     where = ("--store", cluster.postgres.uri) if cluster.postgres else ()
     if cluster.knows("old", "ll-coordinator", "backup"):
         cluster.run("old", "ll-coordinator", "backup", "--data-dir", cluster.root / "a", *where, "--to", backup)
-    queued = cluster.submit("old", "queued-by-old", 30, 3)  # one slot is free: it waits
+    queued = cluster.submit("old", "queued-by-old", 30, 1, "--set", f"after_any={job}")
+    waits = cluster.llctl("old", "get", queued)["state"]
     cluster.stop("a")
     cluster.start_coordinator("new")
     undisturbed(cluster, "coordinator old to new", job, ranks)
-    expect(cluster.llctl("new", "get", queued)["state"] == "QUEUED", "what was queued is not")
-    expect(cluster.submit("old", "queued-by-old", 30, 3) == queued, "the same request is another job after the upgrade")
+    state = cluster.llctl("new", "get", queued)["state"]
+    expect(state == waits, f"what waited as {waits} is {state}")
+    expect(cluster.submit("old", "queued-by-old", 30, 1, "--set", f"after_any={job}") == queued, "the same request is another job after the upgrade")
     small = cluster.submit("old", "of-old-at-new", 30)
     finished(cluster, small, 30)
     cluster.stop("a")
