@@ -63,7 +63,7 @@ class NightlyTest : public testing::Test {
     schedule.set_name(name);
     schedule.set_cron(cron);
     schedule.set_time_zone(zone);
-    schedule.set_missed("all");
+    schedule.set_missed(overlap == "skip" ? "last" : "all");
     schedule.set_overlap(overlap);
     schedule.set_history_limit(history);
     v1::JobSpec& spec = *schedule.mutable_spec();
@@ -84,7 +84,8 @@ class NightlyTest : public testing::Test {
   void ExpectEachOnce(const std::string& name, const std::vector<absl::Time>& times) {
     std::multiset<int64_t> fired;
     std::set<std::string> jobs;
-    for (const v1::ScheduleRun& run : Get(name).runs()) {
+    const v1::Schedule schedule = Get(name);
+    for (const v1::ScheduleRun& run : schedule.runs()) {
       EXPECT_EQ(run.fires(), 1) << run.ShortDebugString();
       EXPECT_FALSE(run.job_id().empty()) << run.ShortDebugString();
       EXPECT_TRUE(jobs.insert(run.job_id()).second) << "a job of two fires";
