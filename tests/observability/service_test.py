@@ -27,7 +27,9 @@ from service import BIN, ServiceCase  # noqa: E402
 PATIENCE_S = 90
 # What alerts may name although nothing here shows it.
 NOT_HERE = {"ll_forecast_error_ratio": "nothing is forecast of the test's model and device",
-            "ll_backup_timestamp_seconds": "no backup is made here, but in tests/cluster/failover_test.py"}
+            "ll_backup_timestamp_seconds": "no backup is made here, but in tests/cluster/failover_test.py",
+            "ll_webhook_deliveries_total": "no endpoint is configured here, but in tests/webhooks/webhooks_test.py",
+            "ll_webhook_oldest_waiting_seconds": "likewise"}
 NAME = re.compile(r"\b((?:ll|process|scrape)_[a-z0-9_]+|up)\b(?!\s*[=~!(:])")
 RECIPE = ("--ctx", 256, "--precision", "fp32", "--set", "global_batch_size=1", "--seed", 5)
 
