@@ -11,7 +11,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "kernels/common/cuda_kernels.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "kernels/ops.h"
 #include "model/llama_state.h"
 #include "model/torch_edge.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "kernels/ops.h"
 
 namespace ll {

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "kernels/common/cuda_kernels.h"
 #include "kernels/common/dtype.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 
 namespace ll {
 

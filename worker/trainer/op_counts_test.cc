@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "gtest/gtest.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "model/llama.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/time_plan.h"

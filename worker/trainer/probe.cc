@@ -22,7 +22,7 @@
 #include "base/file.h"
 #include "base/gpu_kind.h"
 #include "base/status_macros.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "model/llama.h"
 #include "model/plan/time_plan.h"
 #include "model/torch_edge.h"

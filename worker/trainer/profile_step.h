@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "model/plan/devices.h"
 #include "nlohmann/json.hpp"
 #include "worker/trainer/setup.h"

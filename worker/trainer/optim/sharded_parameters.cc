@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "kernels/common/op_trace.h"
+#include "kernels/common/torch_op_trace.h"
 #include "kernels/global_norm/global_norm.h"
 #include "kernels/ops.h"
 #include "model/torch_edge.h"
