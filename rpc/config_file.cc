@@ -4,12 +4,11 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
+#include "base/edit_distance.h"
 
 namespace ll {
 namespace {
@@ -33,21 +32,6 @@ CLI::ConfigItem ItemOf(const YAML::Node& key, const YAML::Node& value) {
     item.inputs.push_back(entry.as<std::string>());
   }
   return item;
-}
-
-// Letters to add, take away or change until `a` is `b`.
-size_t Distance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 // CLI11 reads configuration files of its own dialect; this teaches it one flat YAML mapping, and to
@@ -80,11 +64,10 @@ class YamlConfig : public CLI::Config {
  private:
   std::string Unknown(const std::string& key, const std::string& flag) const {
     std::string nearest;
-    size_t least =
-        std::max<size_t>(2, flag.size() / 3) + 1;  // beyond that it is no slip of the pen
+    size_t least = MostSlips(flag) + 1;
     for (const CLI::Option* option : app_.get_options()) {
       for (const std::string& name : option->get_lnames()) {
-        if (const size_t distance = Distance(flag, name); distance < least) {
+        if (const size_t distance = EditDistance(flag, name); distance < least) {
           least = distance;
           nearest = name;
         }

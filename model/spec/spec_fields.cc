@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "base/edit_distance.h"
 
 namespace ll {
 namespace {
@@ -322,22 +323,6 @@ std::vector<SpecField> ServiceFields() {
   };
 }
 
-// Levenshtein distance, two rows.
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row[b.size()];
-}
-
 std::string DescribeNumber(const SpecField& field, absl::string_view noun) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   if (!field.range_end.empty())
@@ -383,7 +368,7 @@ const SpecField* FindSpecField(absl::string_view name_or_alias) {
 
 std::string NearestSpecKey(absl::string_view key) {
   std::string nearest;
-  size_t best = std::max<size_t>(2, key.size() / 3) + 1;
+  size_t best = MostSlips(key) + 1;
   for (const SpecField& field : SpecFields()) {
     size_t distance = EditDistance(key, field.name);
     for (const std::string& alias : field.aliases)
