@@ -52,6 +52,15 @@ class OpTrace {
 // The one that is on in this thread, or null. Owned by whoever switched it on.
 inline thread_local OpTrace* active_op_trace = nullptr;
 
+// `trace` is on in this thread as long as this lives. No other may be.
+class OpTracing {
+ public:
+  explicit OpTracing(OpTrace& trace) { active_op_trace = &trace; }
+  ~OpTracing() { active_op_trace = nullptr; }
+  OpTracing(const OpTracing&) = delete;
+  OpTracing& operator=(const OpTracing&) = delete;
+};
+
 // What follows in this scope belongs to `phase`, which is a literal.
 class OpPhase {
  public:

@@ -1,6 +1,7 @@
 // What the planner counts of a step is what a trace of the step counts.
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,9 +77,8 @@ OpTrace Traced(const LlamaConfig& config, const JobSpec& spec, Recompute recompu
   row.tokens = at::arange(kTokens, at::kLong) % config.vocab_size;
   row.labels = row.tokens;
   OpTrace trace(RealClock(), [] {});
-  active_op_trace = &trace;
+  const OpTracing on(trace);
   const auto loss = (*model)->ForwardBackward(row, {kind, WrapKind::kSplit, kTokens / 4}, 1.0);
-  active_op_trace = nullptr;
   EXPECT_TRUE(loss.ok()) << loss.status();
   return trace;
 }
@@ -135,7 +135,7 @@ TEST(OpCountsTest, NothingIsTracedWhereNoTraceIsOn) {
 
 TEST(OpCountsTest, AnOperationWithinAnotherIsPartOfIt) {
   OpTrace trace(RealClock(), [] {});
-  active_op_trace = &trace;
+  std::optional<OpTracing> on(trace);
   {
     const OpPhase phase("forward");
     const OpScope outer("LoRA", [] { return OpWork{3, 4}; });
@@ -144,7 +144,7 @@ TEST(OpCountsTest, AnOperationWithinAnotherIsPartOfIt) {
   {
     const OpScope later("AdamW", [] { return OpWork{0, 7}; });
   }
-  active_op_trace = nullptr;
+  on.reset();
   ASSERT_EQ(trace.sums().size(), 2u);
   const OpTrace::Sum& lora = trace.sums().at({"forward", "LoRA"});
   EXPECT_EQ(lora.calls, 1);

@@ -29,6 +29,7 @@
 #include "model/weight_source.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/device.h"
+#include "worker/trainer/median.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/sharded_parameters.h"
 
@@ -38,12 +39,6 @@ namespace {
 // Shares of the budget: four trainings, memory, and the link.
 constexpr int kMeasurements = 6;
 constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
-
-double MedianOf(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 // `work` is repeated for `budget`; the median of `amount` over the seconds of one time.
 double Rate(double amount, absl::Duration budget, Clock& clock, const std::function<void()>& work) {
@@ -164,10 +159,10 @@ absl::StatusOr<StepTimes> TimeTraining(const Shapes& shapes, const ProbedTrainin
   const absl::Duration begin = clock.Steady();
   for (int taken = 0; taken < kLeastRepeats || clock.Steady() - begin < budget; ++taken) {
     OpTrace trace(clock, WaitForDevice);
-    active_op_trace = &trace;
-    const absl::Status status = TakeStep(attention, row, ++step, *model, parameters, optimizer);
-    active_op_trace = nullptr;
-    LL_RETURN_IF_ERROR(status);
+    {
+      const OpTracing on(trace);
+      LL_RETURN_IF_ERROR(TakeStep(attention, row, ++step, *model, parameters, optimizer));
+    }
     std::map<std::string, StepTimes::Sum> operations;
     for (const auto& [key, sum] : trace.sums()) {
       StepTimes::Sum& mine = operations[key.second];

@@ -3,34 +3,20 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/device.h"
+#include "worker/trainer/median.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/schedule.h"
 #include "worker/trainer/optim/sharded_parameters.h"
 #include "worker/trainer/step.h"
 
 namespace ll {
-namespace {
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.empty() ? 0 : values[values.size() / 2];
-}
-
-// A trace is on in this thread as long as this lives.
-class Tracing {
- public:
-  explicit Tracing(OpTrace& trace) { active_op_trace = &trace; }
-  ~Tracing() { active_op_trace = nullptr; }
-};
-
-}  // namespace
-
 absl::StatusOr<StepProfile> ProfileStep(Training& training, int64_t steps, Clock& clock) {
   const JobSpec& spec = training.spec;
   const std::unique_ptr<Comm> comm = MakeSingleComm();
@@ -65,11 +51,11 @@ absl::StatusOr<StepProfile> ProfileStep(Training& training, int64_t steps, Clock
   for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&plain));
   OpTrace trace(clock, WaitForDevice);
   {
-    const Tracing on(trace);
+    const OpTracing on(trace);
     for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&traced));
   }
-  profile.step_seconds = Median(plain);
-  profile.traced_seconds = Median(traced);
+  profile.step_seconds = MedianOf(std::move(plain));
+  profile.traced_seconds = MedianOf(std::move(traced));
   const double n = static_cast<double>(steps);
   for (const auto& [key, sum] : trace.sums()) {
     profile.rows.push_back({key.first,
@@ -108,11 +94,12 @@ std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates
   }
   absl::StrAppendFormat(
       &text,
-      "operations: %.3f ms, floor %.3f ms; the rest of the step: %.3f ms\n"
+      "operations: %.3f ms, floor %s; the rest of the step: %.3f ms\n"
       "step: %.3f ms without the trace (%.0f tokens/s), %.3f ms with it; loss %.5f\n",
-      1e3 * seconds, 1e3 * floor, 1e3 * (profile.traced_seconds - seconds),
-      1e3 * profile.step_seconds, static_cast<double>(profile.tokens) / profile.step_seconds,
-      1e3 * profile.traced_seconds, profile.loss);
+      1e3 * seconds, floor > 0 ? absl::StrFormat("%.3f ms", 1e3 * floor) : "not known",
+      1e3 * (profile.traced_seconds - seconds), 1e3 * profile.step_seconds,
+      static_cast<double>(profile.tokens) / profile.step_seconds, 1e3 * profile.traced_seconds,
+      profile.loss);
   return text;
 }
 
