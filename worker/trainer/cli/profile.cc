@@ -13,6 +13,7 @@
 #include "model/plan/flops_table.h"
 #include "model/plan/models.h"
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/data/text_data.h"
 #include "worker/trainer/device.h"
 #include "worker/trainer/profile_step.h"
 #include "worker/trainer/rank.h"
@@ -70,25 +71,31 @@ absl::StatusOr<DeviceRates> RatesHere(const std::string& calibration) {
   return WithCalibration(rates, measured);
 }
 
+// Text is packed to a folder that is gone when this returns: the tokens are mapped by then.
+absl::StatusOr<Training> Prepare(const JobSpec& spec) {
+  std::string folder;
+  const absl::Cleanup remove = [&folder] {
+    std::error_code ignored;
+    if (!folder.empty()) std::filesystem::remove_all(folder, ignored);
+  };
+  if (spec.data && IsTextData(*spec.data)) {
+    std::string made = (std::filesystem::temp_directory_path() / "ll-profile-XXXXXX").string();
+    if (mkdtemp(made.data()) == nullptr) return ErrnoStatus(errno, "cannot create", made);
+    folder = made;
+  }
+  return PrepareTraining(spec, /*local_ranks=*/1, PackPlace{folder, 0, {}});
+}
+
 absl::Status PrintStep(const StepFlags& flags) {
-  std::vector<std::string> settings = {
-      "kind=train",   "gpus=1",           "context_parallel=1",
-      "zero_stage=0", "shard_base=false", absl::StrCat("max_steps=", 2 * flags.steps + 1),
-      "eval_steps=0", "save_steps=0"};
+  std::vector<std::string> settings = {"kind=train",   "gpus=1",           "context_parallel=1",
+                                       "zero_stage=0", "shard_base=false", "eval_steps=0",
+                                       "save_steps=0"};
   settings.insert(settings.end(), flags.settings.begin(), flags.settings.end());
   LL_ASSIGN_OR_RETURN(const JobSpec spec, ReadSpec(flags.spec, settings));
   LL_RETURN_IF_ERROR(UseDevice(flags.device, spec.deterministic.value_or(true)));
   SetThreads(flags.threads, /*local_ranks=*/1);
   LL_ASSIGN_OR_RETURN(const DeviceRates rates, RatesHere(flags.calibration));
-  // Text is packed to a folder that goes again.
-  std::string folder = (std::filesystem::temp_directory_path() / "ll-profile-XXXXXX").string();
-  if (mkdtemp(folder.data()) == nullptr) return ErrnoStatus(errno, "cannot create", folder);
-  const absl::Cleanup remove = [&folder] {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder, ignored);
-  };
-  LL_ASSIGN_OR_RETURN(Training training,
-                      PrepareTraining(spec, /*local_ranks=*/1, PackPlace{folder, 0, {}}));
+  LL_ASSIGN_OR_RETURN(Training training, Prepare(spec));
   LL_ASSIGN_OR_RETURN(const StepProfile profile, ProfileStep(training, flags.steps, RealClock()));
   if (flags.output == "json") {
     std::printf("%s\n", StepProfileJson(profile, rates).dump(1).c_str());
