@@ -116,8 +116,6 @@ class Guard : public ConnectionGuard {
     looker_ = std::thread([this] { LookOften(); });
   }
 
-  int64_t count() const override { return count_; }
-
   void Arrived(ConnectionLedger::Identity connection) {
     std::string peer;
     if (!ledger_.CallArrived(connection, &peer)) return;
@@ -162,7 +160,6 @@ class Guard : public ConnectionGuard {
     for (const OpenSocket& socket : SocketsAt(port_)) {
       if (socket.facts.peer == peer) Disconnect(socket.fd);
     }
-    ++count_;
     hung_up_(peer);
   }
 
@@ -200,7 +197,6 @@ class Guard : public ConnectionGuard {
   const std::function<void(const std::string&)> hung_up_;
   ConnectionLedger ledger_;
   std::atomic<int> port_ = 0;
-  std::atomic<int64_t> count_ = 0;
   absl::Mutex mutex_;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<std::string, absl::Time> gone_ ABSL_GUARDED_BY(mutex_);   // hung up of late

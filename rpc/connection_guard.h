@@ -29,9 +29,6 @@ class ConnectionGuard {
 
   // Connections accepted at this port are guarded from now on; call it once the server listens.
   virtual void Watch(int port) = 0;
-
-  // Connections hung up so far.
-  virtual int64_t count() const = 0;
 };
 
 }  // namespace ll
