@@ -5,9 +5,11 @@
 tests/trainer/kill_at.cc, preloaded, lists every operation of one undisturbed run: what it does to files below its folder, where it computes
 (call stacks, sorted into phases by the functions in them) and what it sends to other ranks. Then the run is killed at one operation after the other.
 Of the files' operations and the messages `--whole` takes every one, else the first and the last of each kind on each file; of the compute operations it
-takes the first and the last at each distinct call stack, else the first of each of the phases' innermost functions.
+takes the first and the last at each distinct call stack, else the first of each of the phases' innermost functions. Several kills are tried at a
+time: after most of them nothing computes until a silence has been long enough.
 """
 import collections
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ from harness import Gang, TrainerTest, losses, train
 KILL_AT = REPORT = None
 WHOLE = False
 STEPS, SAVE = 4, 2
+CORES = len(os.sched_getaffinity(0))
 PATIENCE_S = 8 * int(os.environ.get("LL_PATIENCE", "1"))  # until a rank that lost the other one has ended; more where others have the cores
 # A pattern of functions in the call stack -> the phase, the first that is found counting.
 PHASES = (("GradNorm", "clip"), ("AdamWOptimizer::Step", "optimizer"), ("AdamWOptimizer::AdamWOptimizer", "load"), ("Snapshot", "snapshot"),
@@ -127,6 +130,15 @@ def chosen(points, what_class):
     return [picked[n] for n in sorted(picked)]
 
 
+def each(attempt, points, at_a_time):
+    """What `attempt` returns for every point, in their order; they are made in other threads."""
+    pool = concurrent.futures.ThreadPoolExecutor(at_a_time)
+    try:
+        yield from pool.map(attempt, points)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 class KillSweepTest(TrainerTest):
     def setUp(self):
         super().setUp()
@@ -209,13 +221,16 @@ class KillSweepTest(TrainerTest):
 
     def sweep(self, what_class, spec, expected, prepare=lambda out: None):
         points = chosen(self.points(spec, what_class), what_class)
-        for point in points:
-            out, log = self.path(f"{what_class}-{point.number}"), self.path("fatal.log")
+
+        def attempt(point):
+            out, log = self.path(f"{what_class}-{point.number}"), self.path(f"{what_class}-{point.number}.log")
             prepare(out)
-            if os.path.exists(log):
-                os.remove(log)
             killed = self.one(spec, out, **self.preload(what_class, out, point.number, log))
-            fatal = self.lines(log)
+            self.whole_checkpoints(out)
+            before = events_in(os.path.join(out, "events.jsonl"))
+            return out, self.lines(log), killed, before, self.one(spec, out)
+
+        for out, fatal, killed, before, again in each(attempt, points, CORES):
             if not fatal:  # two threads write files: this run had fewer operations than the listed one
                 self.assertEqual(killed.returncode, 0, killed.stderr)
                 self.hit["(fewer operations)"] += 1
@@ -223,9 +238,6 @@ class KillSweepTest(TrainerTest):
                 self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
                 self.hit[Point(fatal[0], what_class, out).phase] += 1
             with self.subTest(kill=fatal):
-                self.whole_checkpoints(out)
-                before = events_in(os.path.join(out, "events.jsonl"))
-                again = self.one(spec, out)
                 self.assertEqual(again.returncode, 0, again.stderr)
                 self.check_after_kill(out, before, events_in(os.path.join(out, "events.jsonl"))[len(before):], expected)
             subprocess.run(["rm", "-rf", out], check=True)
@@ -298,12 +310,15 @@ class KillSweepTest(TrainerTest):
         out, log = self.path(f"listed-{victim}-{what_class}"), self.path(f"{victim}{what_class}.log")
         codes, _ = self.two(spec, out, environments(out, 0, log))
         self.assertEqual(codes, [0, 0])
-        for point in chosen([Point(line, what_class, out) for line in self.lines(log)], what_class):
-            out, log = self.path(f"{victim}-{what_class}-{point.number}"), self.path("fatal.log")
-            if os.path.exists(log):
-                os.remove(log)
+
+        def attempt(point):
+            out, log = self.path(f"{victim}-{what_class}-{point.number}"), self.path(f"{victim}-{what_class}-{point.number}.log")
             codes, before = self.two(spec, out, environments(out, point.number, log))
-            fatal = self.lines(log)
+            self.whole_checkpoints(out)
+            return out, self.lines(log), codes, before, *self.two(spec, out, [{}, {}])
+
+        points = chosen([Point(line, what_class, out) for line in self.lines(log)], what_class)
+        for out, fatal, codes, before, codes_after, resumed in each(attempt, points, 3 * CORES):
             if fatal:
                 self.assertEqual(codes[victim], -signal.SIGKILL)
                 # The other one ends as an infrastructure failure, unless its work was done, or it was waiting for the first word.
@@ -313,9 +328,7 @@ class KillSweepTest(TrainerTest):
                 self.assertEqual(codes, [0, 0])
                 self.hit["(fewer operations)"] += 1
             with self.subTest(rank=victim, kill=fatal):
-                self.whole_checkpoints(out)
-                codes, resumed = self.two(spec, out, [{}, {}])
-                self.assertEqual(codes, [0, 0])
+                self.assertEqual(codes_after, [0, 0])
                 self.check_after_kill(out, before, resumed, expected)
             subprocess.run(["rm", "-rf", out], check=True)
 
