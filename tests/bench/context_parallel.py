@@ -6,7 +6,8 @@
 Prints tokens/s of both sides, the share of the ideal (N ranks: N times one rank's), the bytes a layer sends, and where rank 0's time goes by
 phase (`exchange`: of forward and backward, waiting for others' keys and values; `wait`: for the slowest rank at the sums; `reduce`: the sums).
 Rounds alternate one rank and all, and which comes first, so that a slow minute hits both; figures are medians over rounds of the median step
-after the first. `cpu_share` well below 1 means that something else had the cores: such a run says so and should be repeated.
+after the first. `cpu_share` is CPU time over the time in which rank 0 did not wait for the others; well below 1 it means that something else had
+the cores: such a run says so and should be repeated.
 """
 import argparse
 import json
@@ -54,7 +55,7 @@ def pump(stream, events, controls):
 
 
 def run_gang(a, work, data, ranks, cores):
-    """The median step of rank 0 in seconds, and the share of the cores that the ranks got."""
+    """The median step of rank 0 in seconds, and the CPU time that the ranks got beside the time they could have had."""
     out = os.path.join(work, f"out-{ranks}-{time.monotonic_ns()}")
     processes, controls, events = [], [], []
     for rank in range(ranks):
@@ -83,7 +84,8 @@ def run_gang(a, work, data, ranks, cores):
     steps = [e for e in events if e["event"] == "step"]
     chosen = steps[1:] or steps
     phases = {p: statistics.median(e.get(f"{p}_seconds", 0) for e in chosen) for p in PHASES}
-    return {"seconds": statistics.median(e["step_seconds"] for e in chosen), "loss": steps[0]["loss"], "wall": wall, "phases": phases,
+    waited = sum(e.get("exchange_seconds", 0) + e.get("wait_seconds", 0) for e in steps)
+    return {"seconds": statistics.median(e["step_seconds"] for e in chosen), "loss": steps[0]["loss"], "wall": wall - waited, "phases": phases,
             "cpu": usage.children_user + usage.children_system, "peak_bytes": steps[-1]["peak_bytes"]}
 
 
