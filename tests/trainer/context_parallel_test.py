@@ -88,8 +88,8 @@ class ContextParallelTest(TrainerTest):
             self.make_tokens("data.bin", 4000, documents=[[0, 700], [700, 733], [733, 4000]])
             one, _ = self.gang(f"{model}-one", 1, 1, **changes)
             for plan in range(2):
-                world = rng.choice((2, 3, 4))
-                context = rng.choice([c for c in (1, 2, 3, 4) if world % c == 0])
+                world = rng.choice((2, 3, 4, 8))
+                context = rng.choice([c for c in (1, 2, 3, 4, 8) if world % c == 0])
                 shard = dict(zero_stage=rng.choice((0, 1, 2)), shard_base=rng.random() < 0.4)
                 label = f"{world} ranks, context_parallel {context}, {shard}, {changes}"
                 with self.subTest(label):
