@@ -72,6 +72,12 @@ double DropoutScale(double p);
 // sum (fp32) += scale * x.
 void AccumulateInto(at::Tensor& sum, const at::Tensor& x, double scale = 1.0);
 
+// Two results of the same queries over disjoint keys become one, in out and lse
+// (kernels/merge_attention/merge_attention.h). fp32: out, part [N, H, D]; lse, part_lse [H, N],
+// whose rows may lie apart.
+void MergeAttention(at::Tensor& out, at::Tensor& lse, const at::Tensor& part,
+                    const at::Tensor& part_lse);
+
 struct AdamWSettings {
   double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   int64_t step = 1;       // counted from 1

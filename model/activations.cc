@@ -1,6 +1,7 @@
 #include "model/activations.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "model/offload.h"
 
@@ -103,8 +104,9 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
                        view(l.gate_up), l.received});
   }
   const Workspace& w = full_workspace_;
+  RingBuffers ring = std::move(workspace_.ring);  // finds its views itself
   workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),
-                view(w.dattention), view(w.dqkv),    view(w.dx)};
+                view(w.dattention), view(w.dqkv),    view(w.dx),      std::move(ring)};
   final_x_ = view(full_final_x_);
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "model/llama.h"
+#include "model/ring_attention.h"
 
 namespace ll {
 
@@ -35,6 +36,7 @@ struct Workspace {
   at::Tensor dattention;  // [N, H D]
   at::Tensor dqkv;        // [N, (H + 2K) D]
   at::Tensor dx;          // [N, d] gradient on the residual stream
+  RingBuffers ring;
 };
 
 // Owns the buffers and hands out views for a row's length. They grow to the longest row seen and

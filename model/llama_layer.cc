@@ -105,7 +105,8 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
     LL_RETURN_IF_ERROR(
         ShardAttentionForward(*row.shard, *row.peers, s.qkv, s.received, s.attention, s.lse));
   } else if (row.ring) {
-    LL_RETURN_IF_ERROR(RingAttentionForward(*row.ring, *row.peers, s.qkv, s.attention, s.lse));
+    LL_RETURN_IF_ERROR(
+        RingAttentionForward(*row.ring, *row.peers, s.qkv, w.ring, s.attention, s.lse));
   } else {
     AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   }
@@ -154,7 +155,7 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
                                               s.attention, s.lse, w.dattention, w.dqkv));
   } else if (row.ring) {
     LL_RETURN_IF_ERROR(RingAttentionBackward(*row.ring, *row.peers, s.qkv, s.attention, s.lse,
-                                             w.dattention, w.dqkv));
+                                             w.dattention, w.ring, w.dqkv));
   } else {
     AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
   }

@@ -6,6 +6,8 @@
 #include "base/check.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "kernels/common/torch_op_trace.h"
+#include "kernels/ops.h"
 #include "model/attention_calls.h"
 
 namespace ll {
@@ -18,26 +20,41 @@ std::vector<Segment> ChunksOf(int64_t tokens, int ranks, int rank) {
   return {chunk(rank), chunk(2 * ranks - 1 - rank)};
 }
 
-// What `mine` sees of `theirs`: a chunk sees of an earlier one what is of the document that it
-// begins in.
-std::vector<RingPlan::Block> BlocksOf(const std::vector<Segment>& mine,
-                                      const std::vector<Segment>& theirs,
-                                      const std::vector<Segment>& documents) {
-  std::vector<RingPlan::Block> blocks;
+// The document of `row` that token `at` belongs to.
+Segment DocumentAt(const AttentionPlan& row, int64_t at) {
+  const std::vector<Segment>& all = row.segments[0];
+  return *std::find_if(all.begin(), all.end(),
+                       [at](const Segment& d) { return d.begin <= at && at < d.end; });
+}
+
+// What the chunks `mine` see of another rank's chunks `theirs`: a chunk sees of an earlier one what
+// is of the document that it begins in. It is one rectangle: where two chunks see something, they
+// or what they see are of one document, which holds all that lies between.
+std::optional<RingPlan::Block> BlockOf(const std::vector<Segment>& mine,
+                                       const std::vector<Segment>& theirs,
+                                       const AttentionPlan& row) {
+  std::optional<RingPlan::Block> block;
   for (int64_t i = 0, q_offset = 0; i < 2; q_offset += mine[i].end - mine[i].begin, ++i) {
     const Segment& q = mine[i];
-    const auto document = std::find_if(documents.begin(), documents.end(), [&q](const Segment& d) {
-      return d.begin <= q.begin && q.begin < d.end;
-    });
+    const Segment document = DocumentAt(row, q.begin);
     for (int64_t j = 0, k_offset = 0; j < 2; k_offset += theirs[j].end - theirs[j].begin, ++j) {
       const Segment& k = theirs[j];
-      const int64_t first = std::max(document->begin, k.begin);
+      const int64_t first = std::max(document.begin, k.begin);
       if (k.begin >= q.begin || first >= k.end) continue;
-      blocks.push_back({{q_offset, q_offset + std::min(document->end, q.end) - q.begin},
-                        {k_offset + first - k.begin, k_offset + k.end - k.begin}});
+      const RingPlan::Block part{{q_offset, q_offset + std::min(document.end, q.end) - q.begin},
+                                 {k_offset + first - k.begin, k_offset + k.end - k.begin}};
+      if (!block) {
+        block = part;
+      } else if (part.queries == block->queries) {
+        LL_CHECK(part.keys.begin == block->keys.end);
+        block->keys.end = part.keys.end;
+      } else {
+        LL_CHECK(part.keys == block->keys && part.queries.begin == block->queries.end);
+        block->queries.end = part.queries.end;
+      }
     }
   }
-  return blocks;
+  return block;
 }
 
 // The columns of keys and values of a row tensor.
@@ -45,117 +62,163 @@ at::Tensor KvOf(const AttentionPlan& plan, const at::Tensor& rows) {
   return rows.narrow(1, plan.heads * plan.head_dim, 2 * plan.kv_heads * plan.head_dim);
 }
 
-// Keys and values of a rank's tokens [N, 2K*D], packed: [2, tokens, KV heads, D].
-at::Tensor PackKv(const AttentionPlan& plan, const at::Tensor& kv_columns) {
-  return kv_columns.unflatten(1, {2, plan.kv_heads, plan.head_dim}).transpose(0, 1).contiguous();
-}
+SegmentBatch OneOf(const Segment& s) { return {s.begin, 0, 1, s.end - s.begin}; }
 
-// One block's views: queries [1, H, nq, D] of a row tensor, lse [1, H, nq], keys [1, K, nk, D].
+// A block's views of row tensors: [1, heads, length, D], and of lse [1, H, length].
 struct BlockViews {
   const AttentionPlan& plan;
   const RingPlan::Block& block;
 
-  at::Tensor Queries(const at::Tensor& rows) const {
-    return SegmentView(rows, 0, plan.heads, plan.head_dim, QueryBatch());
-  }
+  at::Tensor Queries(const at::Tensor& rows) const { return OfQueries(rows, block.queries); }
   at::Tensor Lse(const at::Tensor& lse) const {
-    return SegmentLse(lse, 0, plan.heads, QueryBatch());
+    return SegmentLse(lse, 0, plan.heads, OneOf(block.queries));
   }
-  at::Tensor Keys(const at::Tensor& kv, int which) const {
-    return kv.select(0, which)
-        .narrow(0, block.keys.begin, block.keys.end - block.keys.begin)
-        .transpose(0, 1)
-        .unsqueeze(0);
+  at::Tensor Keys(const at::Tensor& kv) const { return OfKeys(kv, 0); }
+  at::Tensor Values(const at::Tensor& kv) const { return OfKeys(kv, plan.kv_heads); }
+  // Of buffers that hold one block's queries and nothing else.
+  at::Tensor First(const at::Tensor& rows) const { return OfQueries(rows, Count()); }
+  at::Tensor FirstLse(const at::Tensor& lse) const {
+    return SegmentLse(lse, 0, plan.heads, OneOf(Count()));
+  }
+  // Pairs of query and key times what is computed of each, and bytes of no account beside it.
+  OpWork Work(double products, bool causal) const {
+    const auto q = static_cast<double>(block.queries.end - block.queries.begin),
+               k = static_cast<double>(block.keys.end - block.keys.begin);
+    const double pairs = q * k - (causal ? q * (q - 1) / 2 : 0);
+    return {2 * products * pairs * static_cast<double>(plan.heads * plan.head_dim), 0};
   }
 
  private:
-  SegmentBatch QueryBatch() const {
-    return {block.queries.begin, 0, 1, block.queries.end - block.queries.begin};
+  Segment Count() const { return {0, block.queries.end - block.queries.begin}; }
+  at::Tensor OfQueries(const at::Tensor& rows, const Segment& which) const {
+    return SegmentView(rows, 0, plan.heads, plan.head_dim, OneOf(which));
+  }
+  at::Tensor OfKeys(const at::Tensor& kv, int64_t first) const {
+    return SegmentView(kv, first, plan.kv_heads, plan.head_dim, OneOf(block.keys));
   }
 };
 
-// Partial results of a rank's queries, in fp32.
-struct Merged {
-  at::Tensor out;  // [N, H, D]
-  at::Tensor lse;  // [H, N], the caller's
-
-  void Add(const Segment& queries, const at::Tensor& part, const at::Tensor& part_lse) {
-    const int64_t n = queries.end - queries.begin;
-    at::Tensor rows = out.narrow(0, queries.begin, n), sums = lse.narrow(1, queries.begin, n);
-    const at::Tensor both = at::logaddexp(sums, part_lse);
-    const auto share = [&](const at::Tensor& of) { return (of - both).exp_().t().unsqueeze(2); };
-    rows.mul_(share(sums)).add_(part * share(part_lse));
-    sums.copy_(both);
+// The first `rows` rows of `buffer`, which grows to hold them.
+at::Tensor RowsOf(at::Tensor& buffer, int64_t rows, at::IntArrayRef row, at::TensorOptions type) {
+  std::vector<int64_t> shape{rows};
+  shape.insert(shape.end(), row.begin(), row.end());
+  if (!buffer.defined() || buffer.size(0) < rows) {
+    buffer = at::Tensor();  // the old one goes before the new one comes
+    buffer = at::empty(shape, type);
   }
-};
-
-// Attends to one rank's keys and values.
-void AddBlocks(const RingPlan& plan, size_t holder, const at::Tensor& qkv, const at::Tensor& kv,
-               Merged& merged) {
-  std::vector<FlashAttentionForwardCall> calls;
-  const AttentionPlan& p = plan.local;
-  const at::TensorOptions fp32 = merged.lse.options();
-  for (const RingPlan::Block& block : plan.blocks[holder]) {
-    const BlockViews views{p, block};
-    const int64_t n = block.queries.end - block.queries.begin;
-    const at::Tensor part = at::empty({n, p.heads, p.head_dim}, fp32);
-    calls.push_back({views.Queries(qkv), views.Keys(kv, 0), views.Keys(kv, 1),
-                     part.transpose(0, 1).unsqueeze(0), at::empty({1, p.heads, n}, fp32)});
-  }
-  RunAttentionForward(calls, /*causal=*/false);
-  for (size_t i = 0; i < calls.size(); ++i) {
-    merged.Add(plan.blocks[holder][i].queries, calls[i].out[0].transpose(0, 1), calls[i].lse[0]);
-  }
+  return buffer.narrow(0, 0, rows);
 }
 
-// Gradients through one rank's keys and values: added to dq [N, H, D] and dkv, both fp32.
-void AddBlocksBackward(const RingPlan& plan, size_t holder, const at::Tensor& qkv,
-                       const at::Tensor& kv, const at::Tensor& out, const at::Tensor& lse,
-                       const at::Tensor& dout, at::Tensor& dq, at::Tensor& dkv) {
-  std::vector<FlashAttentionBackwardCall> calls;
+// Views of the buffers for one row.
+RingBuffers Views(const RingPlan& plan, const at::Tensor& qkv, bool backward, RingBuffers& b) {
   const AttentionPlan& p = plan.local;
-  const at::TensorOptions fp32 = dkv.options();
-  for (const RingPlan::Block& block : plan.blocks[holder]) {
-    const BlockViews views{p, block};
-    const int64_t n = block.queries.end - block.queries.begin;
-    const at::Tensor dkeys =
-        at::empty({2, block.keys.end - block.keys.begin, p.kv_heads, p.head_dim}, fp32);
-    const auto heads_first = [](const at::Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };
-    calls.push_back({views.Queries(qkv), views.Keys(kv, 0), views.Keys(kv, 1), views.Queries(out),
-                     views.Lse(lse), views.Queries(dout),
-                     heads_first(at::empty({n, p.heads, p.head_dim}, fp32)), heads_first(dkeys[0]),
-                     heads_first(dkeys[1])});
+  const int64_t most = *std::max_element(plan.holds.begin(), plan.holds.end()),
+                kv_width = 2 * p.kv_heads * p.head_dim;
+  const at::TensorOptions fp32 = qkv.options().dtype(at::kFloat);
+  RingBuffers v;
+  for (int i : {0, 1}) {
+    v.kv[i] = RowsOf(b.kv[i], most, {kv_width}, qkv.options());
+    if (backward) v.dkv[i] = RowsOf(b.dkv[i], most, {kv_width}, fp32);
   }
-  RunAttentionBackward(calls, /*causal=*/false);
-  for (size_t i = 0; i < calls.size(); ++i) {
-    const auto& [queries, keys] = plan.blocks[holder][i];
-    dq.narrow(0, queries.begin, queries.end - queries.begin).add_(calls[i].dq[0].transpose(0, 1));
-    at::Tensor to = dkv.narrow(1, keys.begin, keys.end - keys.begin);
-    to[0].add_(calls[i].dk[0].transpose(0, 1));
-    to[1].add_(calls[i].dv[0].transpose(0, 1));
-  }
+  v.sum = RowsOf(b.sum, p.tokens, {p.heads, p.head_dim}, fp32);
+  v.part = RowsOf(b.part, p.tokens, {p.heads, p.head_dim}, fp32);
+  v.part_lse = RowsOf(b.part_lse, p.heads * p.tokens, {}, fp32).view({p.heads, p.tokens});
+  return v;
 }
 
-// Passes `mine` to the next rank and receives, into the result, what the one before holds.
-class Turn {
+// Products of a pair of query and key: q k^T and p v; backward again q k^T, dout v^T and the three
+// gradients.
+constexpr double kForwardProducts = 2, kBackwardProducts = 5;
+
+// This rank's queries on its own keys: out and lse are written.
+void OwnForward(const RingPlan& plan, const at::Tensor& qkv, at::Tensor out, at::Tensor& lse) {
+  AttentionForward(plan.local, /*window=*/0, qkv, out, lse);
+  if (!plan.spanning) return;
+  const BlockViews views{plan.local, *plan.spanning};
+  const at::Tensor kv = KvOf(plan.local, qkv);
+  const OpScope scope("attention", [&] { return views.Work(kForwardProducts, true); });
+  RunAttentionForward(
+      {{views.Queries(qkv), views.Keys(kv), views.Values(kv), views.Queries(out), views.Lse(lse)}},
+      /*causal=*/true);
+}
+
+// Its gradients: dq and dkv are written.
+void OwnBackward(const RingPlan& plan, const at::Tensor& qkv, const at::Tensor& out,
+                 const at::Tensor& lse, const at::Tensor& dout, at::Tensor dq, at::Tensor dkv) {
+  AttentionBackward(plan.local, /*window=*/0, qkv, out, lse, dout, dq, dkv);
+  if (!plan.spanning) return;
+  const BlockViews views{plan.local, *plan.spanning};
+  const auto [begin, end] = plan.spanning->queries;
+  dkv.narrow(0, begin, end - begin).zero_();  // what lies in front has gradients already
+  const at::Tensor kv = KvOf(plan.local, qkv);
+  const OpScope scope("attention", [&] { return views.Work(kBackwardProducts, true); });
+  RunAttentionBackward(
+      {{views.Queries(qkv), views.Keys(kv), views.Values(kv), views.Queries(out), views.Lse(lse),
+        views.Queries(dout), views.Queries(dq), views.Keys(dkv), views.Values(dkv),
+        /*accumulate_dkv=*/true}},
+      /*causal=*/true);
+}
+
+// Attends to another rank's keys and values.
+void AddBlock(const RingPlan& plan, const RingPlan::Block& block, const at::Tensor& qkv,
+              const at::Tensor& kv, RingBuffers& b, at::Tensor& lse) {
+  const BlockViews views{plan.local, block};
+  {
+    const OpScope scope("attention", [&] { return views.Work(kForwardProducts, false); });
+    RunAttentionForward({{views.Queries(qkv), views.Keys(kv), views.Values(kv),
+                          views.First(b.part.flatten(1)), views.FirstLse(b.part_lse)}},
+                        /*causal=*/false);
+  }
+  const int64_t begin = block.queries.begin, n = block.queries.end - begin;
+  at::Tensor sum = b.sum.narrow(0, begin, n), sum_lse = lse.narrow(1, begin, n);
+  MergeAttention(sum, sum_lse, b.part.narrow(0, 0, n), b.part_lse.narrow(1, 0, n));
+}
+
+// Gradients through another rank's keys and values: added to the sum of dq and to dkv. With the
+// final log-sum-exps they are the block's part of the whole.
+void AddBlockBackward(const RingPlan& plan, const RingPlan::Block& block, const at::Tensor& qkv,
+                      const at::Tensor& kv, const at::Tensor& out, const at::Tensor& lse,
+                      const at::Tensor& dout, RingBuffers& b, const at::Tensor& dkv) {
+  const BlockViews views{plan.local, block};
+  {
+    const OpScope scope("attention", [&] { return views.Work(kBackwardProducts, false); });
+    RunAttentionBackward(
+        {{views.Queries(qkv), views.Keys(kv), views.Values(kv), views.Queries(out), views.Lse(lse),
+          views.Queries(dout), views.First(b.part.flatten(1)), views.Keys(dkv), views.Values(dkv),
+          /*accumulate_dkv=*/true}},
+        /*causal=*/false);
+  }
+  const int64_t begin = block.queries.begin, n = block.queries.end - begin;
+  at::Tensor sum = b.sum.narrow(0, begin, n);
+  AccumulateInto(sum, b.part.narrow(0, 0, n));
+}
+
+// What goes round: `at_hand` is passed to the next rank, and what the one before holds comes into
+// the other buffer.
+class Carousel {
  public:
-  Turn(RowPeers& peers, at::Tensor mine, int64_t tokens) : peers_(peers), mine_(std::move(mine)) {
-    std::vector<int64_t> shape = mine_.sizes().vec();
-    shape[1] = tokens;
-    theirs_ = at::empty(shape, mine_.options());
+  Carousel(RowPeers& peers, const RingPlan& plan, at::Tensor (&buffers)[2])
+      : peers_(peers), plan_(plan), buffers_(buffers) {}
+
+  at::Tensor at_hand() const { return buffers_[turn_ % 2].narrow(0, 0, plan_.holds[Holder()]); }
+  // The rank whose block is at hand.
+  size_t Holder() const { return static_cast<size_t>((peers_.rank() - turn_ + n()) % n()); }
+
+  absl::Status StartToPass() {
+    const at::Tensor mine = at_hand();
+    ++turn_;
+    const int rank = peers_.rank();
+    return peers_.StartExchange({{(rank + 1) % n(), mine}}, {{(rank + n() - 1) % n(), at_hand()}});
   }
-  absl::Status Start() {
-    const int n = peers_.world_size(), rank = peers_.rank();
-    return peers_.StartExchange({{(rank + 1) % n, mine_}}, {{(rank + n - 1) % n, theirs_}});
-  }
-  absl::StatusOr<at::Tensor> Finish() {
-    LL_RETURN_IF_ERROR(peers_.FinishExchange());
-    return theirs_;
-  }
+  absl::Status Finish() { return peers_.FinishExchange(); }
 
  private:
+  int n() const { return peers_.world_size(); }
+
   RowPeers& peers_;
-  at::Tensor mine_, theirs_;
+  const RingPlan& plan_;
+  at::Tensor (&buffers_)[2];
+  int turn_ = 0;
 };
 
 }  // namespace
@@ -182,9 +245,13 @@ absl::StatusOr<RingPlan> MakeRingPlan(const LlamaConfig& config, int64_t tokens,
   for (const Segment& chunk : plan.chunks) {
     for (const Segment& d : row.segments[0]) {
       const Segment part{std::max(d.begin, chunk.begin), std::min(d.end, chunk.end)};
-      if (part.begin < part.end) {
-        plan.local.segments[0].push_back(
-            {part.begin - chunk.begin + offset, part.end - chunk.begin + offset});
+      if (part.begin >= part.end) continue;
+      const Segment here{part.begin - chunk.begin + offset, part.end - chunk.begin + offset};
+      const Segment& first = plan.chunks[0];
+      if (offset > 0 && part.begin == chunk.begin && d.begin < first.end) {
+        plan.spanning = {here, {std::max(d.begin, first.begin) - first.begin, here.end}};
+      } else {
+        plan.local.segments[0].push_back(here);
       }
     }
     offset += chunk.end - chunk.begin;
@@ -194,62 +261,50 @@ absl::StatusOr<RingPlan> MakeRingPlan(const LlamaConfig& config, int64_t tokens,
   for (int other = 0; other < ranks; ++other) {
     const std::vector<Segment> theirs = ChunksOf(tokens, ranks, other);
     plan.holds.push_back(theirs[0].end - theirs[0].begin + theirs[1].end - theirs[1].begin);
-    plan.blocks.push_back(BlocksOf(plan.chunks, theirs, row.segments[0]));
+    plan.blocks.push_back(other == rank ? std::nullopt : BlockOf(plan.chunks, theirs, row));
   }
   return plan;
 }
 
 absl::Status RingAttentionForward(const RingPlan& plan, RowPeers& peers, const at::Tensor& qkv,
-                                  at::Tensor& out, at::Tensor& lse) {
-  const int n = peers.world_size(), rank = peers.rank();
-  at::Tensor kv = PackKv(plan.local, KvOf(plan.local, qkv));
-  Merged merged;
-  for (int turn = 0; turn < n; ++turn) {
-    const int holder = (rank - turn + n) % n, next = (holder + n - 1) % n;
-    Turn passing(peers, kv, plan.holds[next]);
-    if (turn + 1 < n) LL_RETURN_IF_ERROR(passing.Start());
-    if (turn == 0) {
-      at::Tensor own = at::empty(out.sizes(), lse.options());
-      AttentionForward(plan.local, /*window=*/0, qkv, own, lse);
-      merged = {own.view({-1, plan.local.heads, plan.local.head_dim}), lse};
-    }
-    AddBlocks(plan, holder, qkv, kv, merged);
-    if (turn + 1 < n) {
-      LL_ASSIGN_OR_RETURN(kv, passing.Finish());
-    }
+                                  RingBuffers& scratch, at::Tensor& out, at::Tensor& lse) {
+  RingBuffers buffers = Views(plan, qkv, /*backward=*/false, scratch);
+  Carousel kv(peers, plan, buffers.kv);
+  kv.at_hand().copy_(KvOf(plan.local, qkv));
+  for (int turn = 0; turn < peers.world_size(); ++turn) {
+    const at::Tensor at_hand = kv.at_hand();
+    const std::optional<RingPlan::Block>& block = plan.blocks[kv.Holder()];
+    const bool last = turn + 1 == peers.world_size();
+    if (!last) LL_RETURN_IF_ERROR(kv.StartToPass());
+    if (turn == 0) OwnForward(plan, qkv, buffers.sum.flatten(1), lse);
+    if (block) AddBlock(plan, *block, qkv, at_hand, buffers, lse);
+    if (!last) LL_RETURN_IF_ERROR(kv.Finish());
   }
-  out.copy_(merged.out.view(out.sizes()));
+  out.copy_(buffers.sum.flatten(1));
   return absl::OkStatus();
 }
 
 absl::Status RingAttentionBackward(const RingPlan& plan, RowPeers& peers, const at::Tensor& qkv,
                                    const at::Tensor& out, const at::Tensor& lse,
-                                   const at::Tensor& dout, at::Tensor& dqkv) {
+                                   const at::Tensor& dout, RingBuffers& scratch, at::Tensor& dqkv) {
+  RingBuffers buffers = Views(plan, qkv, /*backward=*/true, scratch);
   const AttentionPlan& p = plan.local;
-  const int n = peers.world_size(), rank = peers.rank();
-  at::Tensor kv = PackKv(p, KvOf(p, qkv));
-  at::Tensor dq = at::empty({p.tokens, p.heads, p.head_dim}, lse.options()), dkv;  // fp32
-  for (int turn = 0; turn < n; ++turn) {
-    const int holder = (rank - turn + n) % n, next = (holder + n - 1) % n;
-    Turn passing(peers, kv, plan.holds[next]);
-    if (turn + 1 < n) LL_RETURN_IF_ERROR(passing.Start());
-    // The block's own gradients, with the final log-sum-exps, are the block's part of the whole.
-    if (turn == 0) {
-      const at::Tensor own = at::empty(KvOf(p, dqkv).sizes(), lse.options());
-      AttentionBackward(p, /*window=*/0, qkv, out, lse, dout, dq.flatten(1), own);
-      dkv = PackKv(p, own);
-    }
-    AddBlocksBackward(plan, holder, qkv, kv, out, lse, dout, dq, dkv);
-    if (turn + 1 < n) {
-      LL_ASSIGN_OR_RETURN(kv, passing.Finish());
-    }
+  Carousel kv(peers, plan, buffers.kv), dkv(peers, plan, buffers.dkv);
+  kv.at_hand().copy_(KvOf(p, qkv));
+  for (int turn = 0; turn < peers.world_size(); ++turn) {
+    const at::Tensor at_hand = kv.at_hand();
+    const std::optional<RingPlan::Block>& block = plan.blocks[kv.Holder()];
+    const bool last = turn + 1 == peers.world_size();
+    if (!last) LL_RETURN_IF_ERROR(kv.StartToPass());
+    if (turn == 0) OwnBackward(plan, qkv, out, lse, dout, buffers.sum.flatten(1), dkv.at_hand());
+    if (block) AddBlockBackward(plan, *block, qkv, at_hand, out, lse, dout, buffers, dkv.at_hand());
+    if (!last) LL_RETURN_IF_ERROR(kv.Finish());
     // The gradients follow their block; after the last turn they are home.
-    Turn following(peers, dkv, plan.holds[next]);
-    LL_RETURN_IF_ERROR(following.Start());
-    LL_ASSIGN_OR_RETURN(dkv, following.Finish());
+    LL_RETURN_IF_ERROR(dkv.StartToPass());
+    LL_RETURN_IF_ERROR(dkv.Finish());
   }
-  dqkv.narrow(1, 0, p.heads * p.head_dim).copy_(dq.flatten(1));
-  KvOf(p, dqkv).unflatten(1, {2, p.kv_heads, p.head_dim}).copy_(dkv.transpose(0, 1));
+  dqkv.narrow(1, 0, p.heads * p.head_dim).copy_(buffers.sum.flatten(1));
+  KvOf(p, dqkv).copy_(dkv.at_hand());
   return absl::OkStatus();
 }
 

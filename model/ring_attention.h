@@ -10,6 +10,7 @@
 // their gradients, which are fp32.
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -23,15 +24,30 @@
 namespace ll {
 
 struct RingPlan {
-  // A rectangle of the mask: all of these keys are visible to all of these queries. Both count from
-  // the first token of the rank that holds them.
+  // Queries and keys, each counted from the first token of the rank that holds them.
   struct Block {
     Segment queries, keys;
   };
-  std::vector<Segment> chunks;             // this rank's, in tokens of the row
-  AttentionPlan local;                     // each document inside a chunk, in tokens of this rank
-  std::vector<int64_t> holds;              // tokens of each rank
-  std::vector<std::vector<Block>> blocks;  // of each rank's keys, for this rank's queries
+  std::vector<Segment> chunks;  // this rank's, in tokens of the row
+  // Each document inside a chunk, in tokens of this rank, but for the queries of `spanning`.
+  AttentionPlan local;
+  // The document in which the second chunk begins, if it was there in the first one already. Keys
+  // end with the queries: causal.
+  std::optional<Block> spanning;
+  std::vector<int64_t> holds;  // tokens of each rank
+  // Of each rank's keys what queries of this one see: all of these keys, all of these queries. Its
+  // own keys: nothing.
+  std::vector<std::optional<Block>> blocks;
+};
+
+// Scratch that every layer uses in turn. The buffers grow to the longest row seen and are then
+// reused, so that a step touches no fresh pages.
+struct RingBuffers {
+  at::Tensor kv[2];     // [tokens, 2K*D] keys and values at hand and on their way
+  at::Tensor dkv[2];    // fp32, their gradients
+  at::Tensor sum;       // fp32 [N, H, D] merged results; backward the queries' gradient
+  at::Tensor part;      // fp32 [N, H, D] one block's part of it
+  at::Tensor part_lse;  // fp32 [H, N]
 };
 
 // Rank `rank` of `ranks`; tokens >= 2 * ranks. Errors: InvalidArgument for documents that do not
@@ -43,9 +59,9 @@ absl::StatusOr<RingPlan> MakeRingPlan(const LlamaConfig& config, int64_t tokens,
 // As AttentionForward and AttentionBackward on this rank's tokens, its chunks one behind the other.
 // Collective over `peers`.
 absl::Status RingAttentionForward(const RingPlan& plan, RowPeers& peers, const at::Tensor& qkv,
-                                  at::Tensor& out, at::Tensor& lse);
+                                  RingBuffers& scratch, at::Tensor& out, at::Tensor& lse);
 absl::Status RingAttentionBackward(const RingPlan& plan, RowPeers& peers, const at::Tensor& qkv,
                                    const at::Tensor& out, const at::Tensor& lse,
-                                   const at::Tensor& dout, at::Tensor& dqkv);
+                                   const at::Tensor& dout, RingBuffers& scratch, at::Tensor& dqkv);
 
 }  // namespace ll

@@ -244,8 +244,14 @@ TEST(RingAttention, WorkIsEqual) {
       LL_ASSERT_OK_AND_ASSIGN(const RingPlan plan,
                               MakeRingPlan(Config(4, 4, 16, "llama"), kTokens, {}, ranks, rank));
       pairs.push_back(0);
-      for (const auto& blocks : plan.blocks) {
-        for (const auto& [q, k] : blocks) pairs.back() += (q.end - q.begin) * (k.end - k.begin);
+      for (const auto& block : plan.blocks) {
+        if (!block) continue;
+        pairs.back() +=
+            (block->queries.end - block->queries.begin) * (block->keys.end - block->keys.begin);
+      }
+      if (plan.spanning) {
+        const int64_t q = plan.spanning->queries.end - plan.spanning->queries.begin;
+        pairs.back() += q * plan.spanning->queries.begin + q * (q + 1) / 2;
       }
       for (const Segment& s : plan.local.segments[0])
         pairs.back() += (s.end - s.begin) * (s.end - s.begin + 1) / 2;

@@ -11,6 +11,7 @@ struct AdamWParams;
 struct CrossEntropyParams;
 struct DropoutParams;
 struct EmbeddingBackwardParams;
+struct MergeAttentionParams;
 struct Nf4DequantizeParams;
 struct Nf4QuantizeParams;
 struct RmsNormBackwardParams;
@@ -28,6 +29,7 @@ struct CudaKernels {
   int (*cross_entropy)(const CrossEntropyParams&, int64_t items, void* stream);
   int (*dropout)(const DropoutParams&, int64_t items, void* stream);
   int (*embedding_backward)(const EmbeddingBackwardParams&, int64_t items, void* stream);
+  int (*merge_attention)(const MergeAttentionParams&, int64_t items, void* stream);
   int (*nf4_dequantize)(const Nf4DequantizeParams&, int64_t items, void* stream);
   int (*nf4_quantize)(const Nf4QuantizeParams&, int64_t items, void* stream);
   int (*rms_norm_backward)(const RmsNormBackwardParams&, int64_t items, void* stream);

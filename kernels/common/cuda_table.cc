@@ -7,6 +7,7 @@
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/global_norm/global_norm.h"
+#include "kernels/merge_attention/merge_attention.h"
 #include "kernels/nf4/nf4.h"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rope/rope.h"
@@ -21,6 +22,7 @@ CudaKernels MakeCudaKernels() {
   kernels.cross_entropy = CrossEntropyCuda;
   kernels.dropout = DropoutCuda;
   kernels.embedding_backward = EmbeddingBackwardCuda;
+  kernels.merge_attention = MergeAttentionCuda;
   kernels.nf4_dequantize = Nf4DequantizeCuda;
   kernels.nf4_quantize = Nf4QuantizeCuda;
   kernels.rms_norm_backward = RmsNormBackwardCuda;

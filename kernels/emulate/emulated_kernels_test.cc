@@ -66,6 +66,11 @@ std::vector<at::Tensor> RunAll(at::ScalarType dtype, int64_t rows, int64_t width
   Dropout(x, 0.3, 1234567, 5, dropped);
   AccumulateInto(sum, x, 0.5);
   out.insert(out.end(), {logits, nll, grad, dropped, sum});
+  at::Tensor merged = Random({rows, 2, width}, at::kFloat, 13),
+             lse = Random({2, rows}, at::kFloat, 14);
+  MergeAttention(merged, lse, Random({rows, 2, width}, at::kFloat, 15),
+                 Random({2, rows}, at::kFloat, 16));
+  out.insert(out.end(), {merged, lse});
 
   at::Tensor master = Random({rows, width}, at::kFloat, 11), m = at::zeros_like(master),
              v = at::zeros_like(master), compute = master.to(at::kBFloat16);

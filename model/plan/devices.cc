@@ -37,6 +37,7 @@ DeviceKind KindOf(const nlohmann::json& entry) {
   r.network_bandwidth = NumberOf(entry, "network_bandwidth");
   r.power_watts = NumberOf(entry, "power_watts");
   r.nominal = entry.value("nominal", false);
+  r.shares_cores = entry.value("shares_cores", false);
   kind.unsupported = TextOf(entry, "unsupported");
   kind.source = TextOf(entry, "source");
   LL_CHECK(!kind.device.kind.empty() && r.gemm > 0 && r.attention > 0 && r.memory_bandwidth > 0 &&

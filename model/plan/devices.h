@@ -36,6 +36,8 @@ struct DeviceRates {
   double link_bandwidth = 0, host_bandwidth = 0, network_bandwidth = 0;
   double power_watts = 0;  // at full load
   bool measured = false;   // by a probe on such a host, not from the catalogue
+  // What moves bytes between ranks are the cores that compute: nothing hides.
+  bool shares_cores = false;
   // The rates order plans but do not tell times: the speed depends on the host.
   bool nominal = false;
 };

@@ -245,12 +245,12 @@ int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
 
 // ---- what ranks exchange
 
-// Of a ring of full attention (model/ring_attention.cc), of one layer at a time: blocks of keys and
-// values at hand and on their way, their fp32 gradients, and the queries' sums and partial results;
-// many short-lived buffers of different sizes, so that the factors are measured, not counted.
+// The buffers of a ring of full attention (RingBuffers in model/ring_attention.h).
 int64_t RingBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   if (!UsesRing(s)) return 0;
-  return ShardTokens(c, s) * (KvWidth(c) * (8 * element + 10 * 4) + QueryWidth(c) * element);
+  const int64_t kv = 2 * KvWidth(c), gradients = Trains(s) ? 4 : 0;
+  return ShardTokens(c, s) *
+         (2 * kv * (element + gradients) + 4 * (2 * QueryWidth(c) + c.num_attention_heads));
 }
 
 // Elements of keys and values that a rank receives and keeps in a layer of S²-Attn: half the heads
@@ -271,7 +271,7 @@ int64_t EmbeddingSumBytes(const LlamaConfig& c, const JobSpec& s) {
 
 int64_t CommunicationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
                            const std::string& recompute) {
-  int64_t bytes = std::max(RingBytes(c, s, element), EmbeddingSumBytes(c, s));
+  int64_t bytes = RingBytes(c, s, element) + EmbeddingSumBytes(c, s);
   bytes += ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
   // A gathered layer, and the next one on its way.
   if (s.shard_base.value_or(false) && Ranks(s) > 1) {

@@ -78,18 +78,40 @@ double RecomputedLora(const LlamaConfig& c, const JobSpec& s, const std::string&
   return rank * (h + f) * (Adapts(s, "gate_proj") + Adapts(s, "up_proj"));
 }
 
-// FLOPs of attention's forward pass, all layers; a query costs `extra_keys` more than it sees.
+// Share of the steps whose attention is full.
+double FullAttentionShare(const JobSpec& s) {
+  if (s.attention.value_or("s2") == "full") return 1;
+  return static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
+}
+
+// FLOPs of attention's forward pass, all layers; a query costs `extra_keys` more than it sees, in a
+// ring (model/ring_attention.h) once for each rank whose keys it sees: of the last one, all.
 double AttentionFlops(const LlamaConfig& c, const JobSpec& s, double extra_keys) {
   const int64_t tokens = RowTokens(c, s);
   const int64_t group =
       static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
-  const double full_share =
-      static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
+  const double full_share = FullAttentionShare(s),
+               others = static_cast<double>(s.context_parallel.value_or(1) - 1);
   double flops = 0;
   if (full_share < 1)
     flops += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
   if (full_share > 0) flops += CausalAttentionFlops(c, tokens, "full", group) * full_share;
-  return flops + extra_keys * AttentionQueryFlops(c) * static_cast<double>(tokens);
+  return flops + extra_keys * AttentionQueryFlops(c) * static_cast<double>(tokens) *
+                     (1 + full_share * others);
+}
+
+// Bytes a token and layer that a ring moves beside attention: sums in fp32 that are rounded at the
+// end, copies of keys and values; for each other rank a part that is written, and merged with or
+// added to the sums.
+double RingBytes(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  const int64_t others = s.context_parallel.value_or(1) - 1;
+  if (others == 0) return 0;
+  const auto q = static_cast<double>(c.num_attention_heads * c.head_dim),
+             kv = static_cast<double>(c.num_key_value_heads * c.head_dim),
+             n = static_cast<double>(others);
+  const double forward = 8 * q + 8 * kv + 16 * q * n,
+               backward = 8 * q + 20 * kv + 16 * (q + kv) * n;
+  return FullAttentionShare(s) * (forward * (recompute == "full" ? 2 : 1) + backward);
 }
 
 // Bytes of dropout in front of the adapters: of each input a copy with zeros, forward and again
@@ -137,6 +159,8 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
       ElementwiseBytes(c, s, recompute) * layers + DropoutBytes(c, s, recompute);
   work.elementwise = (fp32 ? 2 : 1) * n * elementwise /
                          OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth) +
+                     n * layers * RingBytes(c, s, recompute) /
+                         OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth) +
                      n * LossBytes(c) / OrElse(rates.loss_bandwidth, rates.memory_bandwidth);
   if (trained_head) {
     // The head's gradient is added to its sum chunk by chunk of logits.
@@ -157,8 +181,9 @@ double LinkOf(const DeviceRates& rates, const Links& links, int64_t ranks) {
                                  : std::min(rates.link_bandwidth, rates.network_bandwidth);
 }
 
-double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates,
-                            const Links& links, double rows, double row_seconds) {
+double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+                            const DeviceRates& rates, const Links& links, double rows,
+                            double row_seconds) {
   const int64_t ranks = *s.gpus, context = s.context_parallel.value_or(1);
   if (ranks <= 1) return 0;
   const double link = LinkOf(rates, links, ranks);
@@ -182,13 +207,17 @@ double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const Device
     const double bytes = 2 * kv * 3 * static_cast<double>(c.num_hidden_layers);
     seconds += rows * bytes / LinkOf(rates, links, context);
   }
-  if (context > 1 && *s.attention == "full") {
-    // A ring: keys and values of every other shard in each layer, forward and backward (whose
-    // gradients travel too, in fp32), beside the attention of the block at hand.
+  const double full_share = FullAttentionShare(s);
+  if (context > 1 && full_share > 0) {
+    // A ring: keys and values of every other shard in each layer travel beside the attention of the
+    // block at hand. Their gradients in fp32 follow them home, when each block is done.
     const double kv = 2.0 * static_cast<double>(c.num_key_value_heads * c.head_dim) *
-                      static_cast<double>(ShardTokens(c, s)) * static_cast<double>(context - 1);
-    const double bytes = kv * (2 + 2 + 4) * static_cast<double>(c.num_hidden_layers);
-    seconds += rows * std::max(0.0, bytes / LinkOf(rates, links, context) - row_seconds);
+                      static_cast<double>(ShardTokens(c, s) * c.num_hidden_layers);
+    const double others = static_cast<double>(context - 1), passes = recompute == "full" ? 3 : 2,
+                 beside = 2 * passes * kv * others / LinkOf(rates, links, context),
+                 after = 4 * kv * static_cast<double>(context) / LinkOf(rates, links, context);
+    seconds += full_share * rows *
+               (after + (rates.shares_cores ? beside : std::max(0.0, beside - row_seconds)));
   }
   return seconds;
 }
@@ -288,7 +317,7 @@ StepForecast ForecastStep(const LlamaConfig& c, const JobSpec& s, const std::str
   step.memory_traffic = rows * (row.elementwise / context + row.expansion);
   const double computing =
       (step.gemm + step.attention + step.recompute + step.memory_traffic) / rows;
-  step.communication = CommunicationSeconds(c, s, rates, links, rows, computing);
+  step.communication = CommunicationSeconds(c, s, recompute, rates, links, rows, computing);
   step.optimizer = OptimizerSeconds(c, s, rates);
   if (s.activation_offload.value_or(false))
     step.offload = rows * OffloadSeconds(c, s, rates, computing);

@@ -146,6 +146,19 @@ Prepared Accumulate(at::ScalarType t, Shape s, at::Device d) {
   };
 }
 
+// Heads of 128, or of the whole width where that is less.
+Prepared MergeAttentionOf(at::ScalarType, Shape s, at::Device d) {
+  const int64_t dim = s.width % 128 == 0 ? 128 : s.width, heads = s.width / dim;
+  const at::Tensor part = Random({s.rows, heads, dim}, at::kFloat, d, 1),
+                   part_lse = Random({heads, s.rows}, at::kFloat, d, 2);
+  at::Tensor out = Random({s.rows, heads, dim}, at::kFloat, d, 3),
+             lse = Random({heads, s.rows}, at::kFloat, d, 4);
+  return [=]() mutable -> Tensors {
+    MergeAttention(out, lse, part, part_lse);
+    return {out, lse};
+  };
+}
+
 Prepared AdamW(at::ScalarType, Shape s, at::Device d) {
   at::Tensor master = Random({s.rows, s.width}, at::kFloat, d, 1);
   at::Tensor m = at::zeros_like(master), v = at::zeros_like(master);
@@ -177,6 +190,7 @@ const std::vector<Operation>& Operations() {
       {"embedding_backward", Embedding, [](double e) { return e + 8; }, {32768, 4096}},
       {"dropout", DropoutOf, [](double e) { return 2 * e; }, {32768, 4096}},
       {"accumulate", Accumulate, [](double e) { return e + 8; }, {32000, 4096}},
+      {"merge_attention", MergeAttentionOf, [](double) { return 12.0; }, {32768, 4096}, true},
       {"adamw", AdamW, [](double) { return 30.0; }, {32000, 4096}, true},
       {"sum_squares", SumSquaresOf, [](double) { return 4.0; }, {32000, 4096}, true}};
   return all;
