@@ -86,7 +86,7 @@ add_system_libraries() {  # add_system_libraries PREFIX
     [[ -e $1/share/doc/ll/licenses/$package.txt ]] && continue
     install -m 644 "/usr/share/doc/$package/copyright" "$1/share/doc/ll/licenses/$package.txt"
     echo "$package $(dpkg-query -W -f '${Version}' "$package") (Debian): licenses/$package.txt" >> "$1/share/doc/ll/THIRD_PARTY"
-  done < <(libraries_of "$build"/bin/{llctl,ll-data,ll-coordinator,ll-worker,ll-trainer})
+  done < <(libraries_of "$build"/bin/{llctl,ll-data,ll-coordinator,ll-scaler,ll-worker,ll-trainer})
   # A part of llctl, which draws with it; its licence came with the component.
   echo "fonts-dejavu-core $(dpkg-query -W -f '${Version}' fonts-dejavu-core) (Debian): licenses/fonts-dejavu-core.txt" >> "$1/share/doc/ll/THIRD_PARTY"
 }

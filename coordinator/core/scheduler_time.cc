@@ -119,7 +119,7 @@ void Scheduler::GiveUpSilentRanks() {
   if (headless_.empty()) return;
   size_t known = 0, silent = 0;
   for (const auto& [name, worker] : workers_) {
-    if (worker.declared_dead || worker.silence > kCountSilentFor) continue;
+    if (worker.declared_dead || worker.retired() || worker.silence > kCountSilentFor) continue;
     ++known;
     if (time_.LeaseExpired(worker.silence)) ++silent;
   }

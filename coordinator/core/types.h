@@ -234,6 +234,10 @@ struct Worker {
   absl::Duration silence = absl::ZeroDuration();  // since last heard, in the scheduler's own time
   std::map<int, SlotUse> uses;                    // slot index → what holds it
   std::map<JobId, absl::Duration> faults;  // infrastructure failures: job → newest, own time
+
+  // Out of service with nothing left on it: silence is what was to be expected of it, as of a
+  // worker that a scaler or an operator takes away.
+  bool retired() const { return cordoned && uses.empty(); }
 };
 
 // A share of the cluster. Limits count the gangs that hold slots.

@@ -52,7 +52,10 @@ Metrics::Metrics(Clock& clock)
       scheduler_pass_seconds_(
           HistogramOf(*registry_, "ll_scheduler_pass_seconds", "Duration of one decision.")
               .Add({}, kFastBuckets)),
-      worker_up_(GaugeOf(*registry_, "ll_worker_up", "1 while the worker's agent is in contact.")),
+      worker_up_(
+          GaugeOf(*registry_, "ll_worker_up",
+                  "1 while the worker's agent is in contact, 0 while it is not; absent: it was "
+                  "cordoned, nothing ran there, and it went.")),
       schedule_final_loss_(GaugeOf(*registry_, "ll_schedule_last_final_loss",
                                    "Final loss of the schedule's newest judged run.")),
       schedule_perplexity_(GaugeOf(*registry_, "ll_schedule_last_perplexity",
@@ -203,10 +206,12 @@ void Metrics::OnTick(const Scheduler& scheduler) {
   absl::MutexLock lock(&mu_);
   std::set<std::string> known;
   for (const auto& [name, worker] : scheduler.workers()) {
+    const bool up = worker.connected && worker.silence <= scheduler.options().lease;
+    if (!up && worker.retired()) continue;
     known.insert(name.value());
     auto [it, fresh] = workers_.try_emplace(name.value(), nullptr);
     if (fresh) it->second = &worker_up_.Add({{"worker", name.value()}});
-    it->second->Set(worker.connected && worker.silence <= scheduler.options().lease ? 1 : 0);
+    it->second->Set(up ? 1 : 0);
   }
   for (auto it = workers_.begin(); it != workers_.end();) {
     if (known.count(it->first) == 0) {

@@ -171,8 +171,8 @@ class BareHost(unittest.TestCase):
 
     def train_to_the_end(self):
         self.llctl("cancel", self.live)
-        job = self.submit(30)
-        self.wait_for_job(job, lambda found: found["state"] == "SUCCEEDED")
+        self.ended = self.submit(30)
+        self.wait_for_job(self.ended, lambda found: found["state"] == "SUCCEEDED")
 
     def wait_for_job(self, job, condition, seconds=90):
         def holds():
@@ -220,7 +220,7 @@ class BareHost(unittest.TestCase):
             self.machine.wait_for(lambda: self.show(unit, "MainPID") not in ("0", old) and self.show(unit, "ActiveState") == "active",
                                   f"{unit} after SIG{signal}")
         self.wait_in_contact()
-        self.assertEqual(json.loads(self.llctl("-o", "json", "list"))[0]["state"], "SUCCEEDED")
+        self.assertEqual(json.loads(self.llctl("-o", "json", "get", self.ended))["state"], "SUCCEEDED")
         for unit in ("ll-worker", "ll-coordinator"):
             self.machine.run("systemctl", "stop", unit)
             self.assertEqual(self.show(unit, "Result"), "success")

@@ -67,9 +67,10 @@ class Containers(unittest.TestCase):
         return container, took, size / 1e6
 
     def in_container(self, container, script):
-        """Standard output's words, of a shell of the image's user."""
-        run = self.buildah("run", container, "--", "bash", "-mc", script + "; test ! -w /usr/bin && command -v cc pip python3", check=False)
-        return run.stdout.split(), run.stderr
+        """Standard output's words, of a shell of the image's user. By way of a file: buildah may end before it has copied the last lines."""
+        run = self.buildah("run", container, "--", "bash", "-mc", f"exec > /tmp/said; {script}; test ! -w /usr/bin && command -v cc pip python3", check=False)
+        said = pathlib.Path(self.buildah("mount", container).stdout.strip()) / "tmp/said"
+        return said.read_text().split(), run.stdout + run.stderr
 
     def test_images(self):
         self.make_base()

@@ -12,7 +12,7 @@ from machine import Machine
 from status import record
 
 RELEASE = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve().parent / "release"
-PROGRAMS = ("llctl", "ll-data", "ll-coordinator", "ll-worker", "ll-trainer")
+PROGRAMS = ("llctl", "ll-data", "ll-coordinator", "ll-worker", "ll-trainer", "ll-scaler")
 
 
 class Deb(unittest.TestCase):

@@ -14,6 +14,9 @@ def lint(documents):
             yield f"{where}: no label app.kubernetes.io/part-of"
         if document["kind"] != "Namespace" and document["metadata"].get("namespace") != "ll":
             yield f"{where}: not in the namespace ll"
+        for rule in document.get("rules", ()) if document["kind"] in ("Role", "ClusterRole") else ():
+            if document["kind"] == "ClusterRole" or not rule.get("resourceNames") or "*" in str(rule):
+                yield f"{where}: may do more than one object of the namespace needs"
         if document["kind"] == "Secret":
             yield f"{where}: secrets are made by the operator and named here, never written"
     for workload in workloads:

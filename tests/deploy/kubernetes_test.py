@@ -15,7 +15,7 @@ import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "deploy/kubernetes"
-OVERLAYS = ("cpu-demo", "gpu", "postgresql")
+OVERLAYS = ("cpu-demo", "gpu", "postgresql", "scaled")
 OLDEST = "1.28"
 # Kinds of the Prometheus operator: no schema of Kubernetes' own knows them. Required keys, by kind.
 FOREIGN = {"ServiceMonitor": {"selector", "endpoints"}, "PodMonitor": {"selector", "podMetricsEndpoints"}}
@@ -51,7 +51,7 @@ class Kubernetes(unittest.TestCase):
                 for version in versions:
                     self.assertEqual(schema_faults(document, version), [], f"{overlay}: {document['kind']} {document['metadata']['name']}, {version}")
         count = sum(len(d) for d in self.rendered.values())
-        record("Kubernetes: kustomize base, overlays cpu-demo, gpu and postgresql", "rendered only",
+        record("Kubernetes: kustomize base, overlays cpu-demo, gpu, postgresql and scaled", "rendered only",
                f"{count} objects rendered by kubectl, valid for Kubernetes {versions[0]} to {versions[1].rsplit('.', 1)[0]} (strict; the Prometheus "
                "operator's two kinds by their required keys), linted; no cluster was there to start them")
 
@@ -97,6 +97,10 @@ class Kubernetes(unittest.TestCase):
             documents = copy.deepcopy(self.rendered["gpu"])
             break_it(next(d for d in documents if (d["kind"], d["metadata"]["name"]) == ("StatefulSet", "ll-worker")))
             self.assertTrue(any(expected in fault for fault in lint(documents)), expected)
+        for break_it in (lambda rule: rule.pop("resourceNames"), lambda rule: rule["verbs"].append("*")):
+            documents = copy.deepcopy(self.rendered["scaled"])
+            break_it(next(d for d in documents if d["kind"] == "Role")["rules"][0])
+            self.assertTrue(any("may do more" in fault for fault in lint(documents)))
         for kind, name, expected in (("NetworkPolicy", "ll-nothing-else", "denies what is not named"),
                                      ("NetworkPolicy", "ll-worker", "no NetworkPolicy of its own")):
             documents = [d for d in self.rendered["gpu"] if (d["kind"], d["metadata"]["name"]) != (kind, name)]
@@ -105,11 +109,30 @@ class Kubernetes(unittest.TestCase):
     def test_the_daemons_accept_what_the_config_maps_say(self):
         """The keys are flags: an unknown one would end the pod at its start."""
         binaries = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin")
-        for daemon in ("coordinator", "worker"):
+        files = {daemon: (f"base/config/{daemon}.yaml", f"overlays/postgresql/{daemon}.yaml") for daemon in ("coordinator", "worker")}
+        files["scaler"] = ("scaler/config/scaler.yaml",)
+        for daemon in files:
             known = subprocess.run([binaries / f"ll-{daemon}", "--help"], capture_output=True, text=True, check=True).stdout
-            for file in (f"base/config/{daemon}.yaml", f"overlays/postgresql/{daemon}.yaml"):
+            for file in files[daemon]:
                 for key in yaml.safe_load((FOLDER / file).read_text()):
                     self.assertIn(f"--{key} ", known.replace("=", " "), file)
+
+    def test_the_scaler_may_do_what_it_does_and_no_more(self):
+        """Paths and verbs of scaler/kubernetes.cc: GET and PUT of one StatefulSet's scale."""
+        (rule,) = self.find("scaled", "Role", "ll-scaler")["rules"]
+        self.assertEqual(rule, {"apiGroups": ["apps"], "resources": ["statefulsets/scale"], "resourceNames": ["ll-worker"], "verbs": ["get", "update"]})
+        binding = self.find("scaled", "RoleBinding", "ll-scaler")
+        self.assertEqual((binding["roleRef"]["kind"], binding["roleRef"]["name"]), ("Role", "ll-scaler"))
+        self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": "ll-scaler", "namespace": "ll"}])
+        deployment = self.find("scaled", "Deployment", "ll-scaler")
+        self.assertEqual(deployment["spec"]["template"]["spec"]["serviceAccountName"], "ll-scaler")
+        self.assertEqual(deployment["spec"]["strategy"], {"type": "Recreate"})
+        config = next(d for d in self.rendered["scaled"] if d["kind"] == "ConfigMap" and d["metadata"]["name"].startswith("ll-scaler"))
+        self.assertEqual(yaml.safe_load(config["data"]["scaler.yaml"])["statefulset"], "ll-worker")
+        # Only here, where something else sets it: the number would be set back by each `kubectl apply`.
+        self.assertNotIn("replicas", self.find("scaled", "StatefulSet", "ll-worker")["spec"])
+        self.assertIn("replicas", self.find("gpu", "StatefulSet", "ll-worker")["spec"])
+        self.assertFalse([d for overlay in OVERLAYS if overlay != "scaled" for d in self.rendered[overlay] if d["kind"] in ("Role", "RoleBinding")])
 
     def test_coordinators_with_postgresql(self):
         """Each has a name of its own that agents know, a way to the database, and a passfile that libpq takes."""

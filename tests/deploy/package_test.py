@@ -21,7 +21,7 @@ EPOCH = "1700000000"
 NOT_RUN = {  # what nothing here can run, and what is known of it all the same
     "release: CUDA variant": "no nvcc and no GPU at hand; the same script makes it",
     "Containers: CUDA image of the worker": "no nvcc, no GPU and no container toolkit at hand",
-    "Kubernetes: a cluster": "none was at hand; manifests are rendered and checked, no adapter talks to Kubernetes' API",
+    "Kubernetes: a cluster": "none was at hand; manifests are rendered and checked, ll-scaler talks to a stand-in of the API server",
     "NCCL on several GPUs": "one GPU at most was at hand; ranks on several slots run over Gloo",
     "several hosts over InfiniBand or RoCE": "no such network was at hand; hosts are emulated by network namespaces",
 }
@@ -55,7 +55,7 @@ class Package(unittest.TestCase):
             tar.extractall(folder, filter="data")
             (tree,) = pathlib.Path(folder).iterdir()
             programs = sorted(tree.glob("bin/*"))
-            self.assertEqual([p.name for p in programs], ["ll-coordinator", "ll-data", "ll-trainer", "ll-worker", "llctl"])
+            self.assertEqual([p.name for p in programs], ["ll-coordinator", "ll-data", "ll-scaler", "ll-trainer", "ll-worker", "llctl"])
             for program in programs:
                 dynamic = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True).stdout
                 self.assertIn("Library rpath: [$ORIGIN/../lib/ll]", dynamic, program.name)

@@ -43,7 +43,7 @@ def command_sections(program, words, depth):
 def cli(build):
     parts = [f"# Commands and flags\n{MADE}\nEvery program's `--help`, as it prints it. `llctl plan` and `llctl schedule create` take the flags of a job's keys, "
              "as `llctl submit` does; the keys are in [spec.md](spec.md).\n"]
-    for name in ("llctl", "ll-coordinator", "ll-worker", "ll-trainer", "ll-data"):
+    for name in ("llctl", "ll-coordinator", "ll-worker", "ll-trainer", "ll-data", "ll-scaler"):
         parts += command_sections(build / "bin" / name, [], 2)
     return "\n".join(parts)
 
@@ -73,7 +73,7 @@ def metrics(_build):
     strings = r'((?:"(?:[^"\\]|\\.)*"\s*)+)'
     pattern = re.compile(r'"(ll_[a-z0-9_]+)"\s*(?:\)\s*\.Help\(|,)\s*' + strings)
     found, named = {}, set()
-    for folder in ("coordinator", "worker/agent", "rpc"):
+    for folder, program in (("coordinator", "ll-coordinator"), ("worker/agent", "ll-worker"), ("scaler", "ll-scaler"), ("rpc", "ll-coordinator")):
         for file in sorted((ROOT / folder).rglob("*.cc")):
             if file.name.endswith("_test.cc") or file.name.endswith("_bench.cc"):
                 continue
@@ -82,10 +82,10 @@ def metrics(_build):
             for name, text in pattern.findall(source):
                 whole = literals(text)
                 if not re.fullmatch(r"ll_[a-z0-9_]+", whole):
-                    found[name] = (whole, "ll-worker" if folder == "worker/agent" else "ll-coordinator")
+                    found[name] = (whole, program)
     if named - set(found):
         sys.exit(f"no HELP text found for {sorted(named - set(found))}: correct the pattern in generate.py")
-    rows = [f"# Metrics\n{MADE}\nNames and HELP texts of `/metrics`, which both daemons serve at `--http`. Alerts on them: [runbooks.md](../runbooks.md), "
+    rows = [f"# Metrics\n{MADE}\nNames and HELP texts of `/metrics`, which the daemons serve at `--http`. Alerts on them: [runbooks.md](../runbooks.md), "
             "[deploy/prometheus](../../deploy/prometheus/README.md).\n", "| metric | of | is |", "|---|---|---|"]
     rows += [f"| `{name}` | {program} | {cell(text)} |" for name, (text, program) in sorted(found.items())]
     return "\n".join(rows) + "\n"

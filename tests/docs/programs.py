@@ -2,7 +2,7 @@
 import re
 import shlex
 
-PROGRAMS = ("llctl", "ll-coordinator", "ll-worker", "ll-trainer", "ll-data")
+PROGRAMS = ("llctl", "ll-coordinator", "ll-worker", "ll-trainer", "ll-data", "ll-scaler")
 # Flags of tools behind a pipe and the like are not ours.
 ENDS = {"|", "&&", "||", ";", "&", ">", ">>", "2>", "<", "#", "&>"}
 # What may stand in front of a program's name, beside variables.

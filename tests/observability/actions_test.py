@@ -6,6 +6,7 @@
 Time of the rules is compressed as in service_test.py; thresholds in hours or days are seconds here (THRESHOLDS). Trainers are stand-ins. What is not
 here: service_test.py and faults_test.py, which use real ones; NOT_HERE says what only series show (rules_test.py).
 """
+import contextlib
 import json
 import pathlib
 import signal
@@ -24,15 +25,13 @@ from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
 
 PATIENCE_S = 120
 SLOTS = 12
-THRESHOLDS = {"LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25")}
+THRESHOLDS = {"LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25"),
+              "LlWebhookWaiting": ("3600", "10")}
 DISK_BYTES = 256 << 20  # telemetry leaves 64 MiB of a disk free
 SERIES_STAY_S = 400  # a job's series go five minutes after its end
 ELSEWHERE = {"service_test.py": {"LlWorkerMetricsMissing", "LlQueueStuck", "LlJobNoProgress"},
              "faults_test.py": {"LlLossNotANumber", "LlJobStraggler", "LlThroughputDrop", "LlQueueStarving"}}
-NOT_HERE = {"LlStoreFailing": "on a full disk the store fails and is opened again in turn; a disk that stays away could not be made",
-            "LlReportsNotAcknowledged": "needs a store that stays away while its agents are connected",
-            "LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlScrapeSlow": "the page is a few milliseconds of processor time",
-            "LlTooManySeries": "needs a thousand jobs that train at once", "LlGpuMemoryErrors": "needs a GPU that fails", "LlGpuThrottled": "needs a GPU that is too hot",
+NOT_HERE = {"LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlTooManySeries": "needs a thousand jobs that train at once", "LlGpuMemoryErrors": "needs a GPU that fails", "LlGpuThrottled": "needs a GPU that is too hot",
             "LlLossSpike": "needs an hour of a loss that then jumps", "LlForecastError": "nothing is forecast of the tests' model"}
 
 
@@ -220,18 +219,42 @@ class ActionsTest(ServiceCase):
                 except OSError:
                     pass
 
-    def test_a_slow_disk(self):
-        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.processes[0].pid), "-e", "trace=fsync,fdatasync", "-e",
-                                   "inject=fsync,fdatasync:delay_enter=1500000"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    @contextlib.contextmanager
+    def injected(self, process, calls, what):
+        """The kernel answers the process's system calls so meanwhile."""
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(process.pid), "-e", f"trace={calls}", "-e", f"inject={calls}:{what}"],
+                                  stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + PATIENCE_S
-            while not (self.prometheus.firing("LlStoreSlow") and self.prometheus.firing("LlRpcSlow")):
-                self.assertLess(time.monotonic(), deadline, self.prometheus.get("/api/v1/alerts")["alerts"])
-                self.llctl("queues", "set", "slow", "--weight", 1 + time.monotonic() % 7)
+            yield
         finally:
             tracer.terminate()
             tracer.wait(timeout=DEADLINE_S)
-        self.ends("LlStoreSlow", "LlRpcSlow")
+
+    def test_a_slow_disk(self):
+        names = ("LlStoreSlow", "LlRpcSlow", "LlReportsNotAcknowledged")
+        (job,) = self.submit("--set", "save_steps=1", labels="fake.until_stopped=1,fake.step_ms=100")  # a report for each step
+        self.prometheus.wait(lambda: self.prometheus.value(f'll_train_step{{job_id="{job}"}}'), f"{job} trains", PATIENCE_S)
+        with self.injected(self.processes[0], "fsync,fdatasync", "delay_enter=1500000"):
+            deadline = time.monotonic() + PATIENCE_S
+            while missing := [name for name in names if not self.prometheus.firing(name)]:
+                self.assertLess(time.monotonic(), deadline, missing)
+                self.llctl("queues", "set", "slow", "--weight", 1 + time.monotonic() % 7)
+        self.llctl("cancel", job)
+        self.ends(*names)
+
+    def test_a_disk_that_fails_and_stays_so(self):
+        (job,) = self.submit("--steps", 40)  # it ends meanwhile, which nobody can make durable
+        self.prometheus.wait(lambda: self.prometheus.value(f'll_train_step{{job_id="{job}"}}'), f"{job} trains", PATIENCE_S)
+        with self.injected(self.processes[0], "fsync,fdatasync,pwrite64", "error=EIO"):
+            self.fires("LlStoreFailing")
+        self.ends("LlStoreFailing")
+        self.await_result(job)
+
+    def test_a_page_that_is_slow(self):
+        # It looks at two disks.
+        with self.injected(self.agents["w2"], "statfs", "delay_enter=350000"):
+            self.fires("LlScrapeSlow")
+        self.ends("LlScrapeSlow")
 
     def test_events_that_are_none(self):
         (job,) = self.submit("--steps", 40, labels="fake.fault=garbage,fake.step_ms=100")
@@ -273,6 +296,28 @@ class ActionsTest(ServiceCase):
         self.ends("LlCertificateExpiring")
         self.prometheus.targets("coordinators", [{"targets": [self.http]}])
         self.end(process)
+
+    def test_an_endpoint_that_takes_nothing(self):
+        secret, data = self.root / "secret", self.root / "hooked"
+        secret.write_text("a key of thirty-two bytes or more\n")
+        secret.chmod(0o600)
+        keys = f"url: http://127.0.0.1:9/x, secret-file: {secret}, all-jobs: true, allow-loopback: true"
+        (self.root / "webhooks.yaml").write_text(f"endpoints:\n  patient: {{{keys}}}\n  short: {{{keys}, give-up-after: 5}}\n")
+        process = self.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data, "--webhooks",
+                             self.root / "webhooks.yaml")
+        address = dict(part.split("=", 1) for part in process.stdout.readline().split() if "=" in part)
+        self.scrape_beside(address["http"])
+        self.prometheus.wait(lambda: self.prometheus.query('up{job="other"} == 1'), "a scrape", PATIENCE_S)
+        hooked = dict(self.environment, LL_DATA_DIR=str(data), LLCTL_COORDINATOR=address["grpc"])
+        call = lambda *words: subprocess.run([BIN / "llctl", *map(str, words)], capture_output=True, text=True, timeout=DEADLINE_S, env=hooked, check=True).stdout
+        job = call("-o", "name", "submit", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256).strip()
+        call("cancel", job)
+        self.fires("LlWebhookWaiting", endpoint="patient")
+        self.fires("LlWebhookGivenUp", endpoint="short")
+        self.ends("LlWebhookGivenUp")
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+        self.end(process)
+        self.ends("LlWebhookWaiting")
 
     def scrape_beside(self, address):
         self.prometheus.targets("coordinators", [{"targets": [self.http]}, {"targets": [address], "labels": {"job": "other"}}])

@@ -21,6 +21,7 @@ SOURCES = {  # file -> who shows it
     "coordinator/runtime/job_metrics.cc": "coordinator", "worker/agent/agent_metrics.cc": "agent", "worker/agent/gpu_metrics.cc": "agent",
     "rpc/daemon_metrics.cc": "both", "coordinator/coordinator.cc": "coordinator", "coordinator/backup_metrics.h": "coordinator",
     "coordinator/webhooks/notifier.cc": "coordinator", "coordinator/api/plan_cache.cc": "coordinator",
+    "scaler/scaler.cc": "scaler",
 }
 STRING = r'"(?:[^"\\]|\\.)*"'
 FAMILY = re.compile(rf'(\w+)\s*[({{]\s*(?:[\w*]+\s*,\s*)?"((?:ll|process)_\w+)",\s*({STRING}(?:\s*{STRING})*)')
@@ -65,6 +66,7 @@ def alert_table():
 def updated(page):
     """The page with what stands between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
     tables = {"coordinator": metric_table("coordinator"), "agent": metric_table("agent"), "both": metric_table("both"),
+              "scaler": metric_table("scaler"),
               "alerts": alert_table()}
     for name, lines in tables.items():
         block = f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"

@@ -28,6 +28,7 @@ LAYERS = [
     ("coordinator", {"coordinator", "coordinator/web", "coordinator/core", "coordinator/store", "rpc", "proto", "base", "tracker", "storage"} | TORCH_FREE_MODEL),
     ("worker/agent", {"worker/agent", "rpc", "proto", "base"} | TORCH_FREE_MODEL),
     ("worker/trainer", {"worker/trainer", "storage", "model", "kernels", "base"} | TORCH_FREE_MODEL | DATA | REPORT),
+    ("scaler", {"scaler", "rpc", "proto", "base", "storage"}),
     ("llctl", {"llctl", "rpc", "proto", "base", "tracker", "model/data/cli"} | TORCH_FREE_MODEL | REPORT),
 ]
 # Only these folders may include headers of LibTorch; only the others those of gRPC, Protobuf and spdlog: the wheel's

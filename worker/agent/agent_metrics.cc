@@ -14,8 +14,11 @@ prometheus::Counter* OneCounter(prometheus::Registry& registry, const char* name
   return &CounterOf(registry, name, help).Add({});
 }
 
-void SetIfKnown(prometheus::Gauge* gauge, double value) {
-  if (!std::isnan(value)) gauge->Set(value);
+using RankLabels = std::map<std::string, std::string>;
+
+RankLabels LabelsOf(const GangKey& gang, int rank) {
+  // The epoch is no label: attempts of a job continue one series.
+  return {{"job_id", gang.job_id}, {"rank", std::to_string(rank)}};
 }
 
 }  // namespace
@@ -37,7 +40,9 @@ AgentMetrics::AgentMetrics(const std::string& version)
                            "Sessions opened with the coordinator.")),
       checkpoints_(CounterOf(registry_, "ll_worker_checkpoints_total",
                              "Checkpoints of this worker's ranks, by what became of them.")),
-      step_(GaugeOf(registry_, "ll_rank_step", "Newest optimizer step of the rank.")),
+      step_(GaugeOf(registry_, "ll_rank_step",
+                    "Newest optimizer step that the rank has told of: rank 0 "
+                    "of each, the others every five seconds.")),
       tokens_per_second_(
           GaugeOf(registry_, "ll_rank_tokens_per_second", "Tokens per second of the newest step.")),
       step_seconds_(GaugeOf(registry_, "ll_rank_step_seconds", "Seconds of the newest step.")),
@@ -82,18 +87,18 @@ void AgentMetrics::SetWorker(bool connected, bool headless, int gangs, int busy_
 AgentMetrics::RankSeries& AgentMetrics::SeriesOf(const GangKey& gang, int rank) {
   const auto key = std::make_pair(gang, rank);
   if (const auto it = ranks_.find(key); it != ranks_.end()) return it->second;
-  // The epoch is no label: attempts of a job continue one series.
-  const std::map<std::string, std::string> labels = {{"job_id", gang.job_id},
-                                                     {"rank", std::to_string(rank)}};
-  const RankSeries series = {&step_.Add(labels), &tokens_per_second_.Add(labels),
-                             &step_seconds_.Add(labels), &peak_memory_bytes_.Add(labels),
-                             &events_.Add(labels)};
-  return ranks_.emplace(key, series).first->second;
+  return ranks_.emplace(key, RankSeries{&events_.Add(LabelsOf(gang, rank))}).first->second;
 }
 
 void AgentMetrics::OnEvent(const GangKey& gang, int rank, const TrainerEvent& event) {
   RankSeries& series = SeriesOf(gang, rank);
   series.events->Increment();
+  const auto set_if_known = [&](prometheus::Family<prometheus::Gauge>& family, double value) {
+    if (std::isnan(value)) return;
+    prometheus::Gauge*& gauge = series.gauges[&family];
+    if (gauge == nullptr) gauge = &family.Add(LabelsOf(gang, rank));
+    gauge->Set(value);
+  };
   for (const auto& [phase, seconds] : event.phases) {
     prometheus::Gauge*& gauge = series.phases[phase];
     if (gauge == nullptr) {
@@ -102,19 +107,15 @@ void AgentMetrics::OnEvent(const GangKey& gang, int rank, const TrainerEvent& ev
     }
     gauge->Set(seconds);
   }
-  if (!std::isnan(event.straggler_score)) {
-    if (series.straggler_score == nullptr) {
-      series.straggler_score =
-          &straggler_score_.Add({{"job_id", gang.job_id}, {"rank", std::to_string(rank)}});
-    }
-    series.straggler_score->Set(event.straggler_score);
-  }
+  set_if_known(straggler_score_, event.straggler_score);
   CountCheckpoint(event);
+  // Rank 0 alone tells each step; the others tell where they are with their times, now and then.
+  if (event.event != "step" && event.event != "times") return;
+  set_if_known(step_, static_cast<double>(event.step));
   if (event.event != "step") return;
-  series.step->Set(static_cast<double>(event.step));
-  SetIfKnown(series.tokens_per_second, event.tokens_per_second);
-  SetIfKnown(series.step_seconds, event.step_seconds);
-  SetIfKnown(series.peak_memory_bytes, event.peak_bytes);
+  set_if_known(tokens_per_second_, event.tokens_per_second);
+  set_if_known(step_seconds_, event.step_seconds);
+  set_if_known(peak_memory_bytes_, event.peak_bytes);
 }
 
 void AgentMetrics::CountCheckpoint(const TrainerEvent& event) {
@@ -135,17 +136,19 @@ void AgentMetrics::Forget(const GangKey& gang) {
     }
     const RankSeries gone = it->second;
     it = ranks_.erase(it);
-    // Another attempt of the job on this host shares the series.
+    // Another attempt of the job on this host shares the series, and takes those that it has not
+    // told of itself yet.
     bool shared = false;
-    for (const auto& [key, series] : ranks_) shared = shared || series.step == gone.step;
+    for (auto& [key, series] : ranks_) {
+      if (series.events != gone.events) continue;
+      shared = true;
+      series.gauges.insert(gone.gauges.begin(), gone.gauges.end());
+      series.phases.insert(gone.phases.begin(), gone.phases.end());
+    }
     if (shared) continue;
-    step_.Remove(gone.step);
-    tokens_per_second_.Remove(gone.tokens_per_second);
-    step_seconds_.Remove(gone.step_seconds);
-    peak_memory_bytes_.Remove(gone.peak_memory_bytes);
     events_.Remove(gone.events);
+    for (const auto& [family, gauge] : gone.gauges) family->Remove(gauge);
     for (const auto& [phase, gauge] : gone.phases) phase_seconds_.Remove(gauge);
-    if (gone.straggler_score != nullptr) straggler_score_.Remove(gone.straggler_score);
   }
 }
 

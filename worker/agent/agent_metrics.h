@@ -41,10 +41,10 @@ class AgentMetrics {
 
  private:
   struct RankSeries {
-    prometheus::Gauge *step, *tokens_per_second, *step_seconds, *peak_memory_bytes;
     prometheus::Counter* events;
-    prometheus::Gauge* straggler_score = nullptr;      // made with the first value
-    std::map<std::string, prometheus::Gauge*> phases;  // likewise
+    // Made with their first value: a rank that tells none has no series, rather than one of 0.
+    std::map<prometheus::Family<prometheus::Gauge>*, prometheus::Gauge*> gauges;
+    std::map<std::string, prometheus::Gauge*> phases;
   };
   void CountCheckpoint(const TrainerEvent& event);
   RankSeries& SeriesOf(const GangKey& gang, int rank);

@@ -2,6 +2,7 @@
 
 #include <prometheus/text_serializer.h>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -30,7 +31,32 @@ TEST(AgentMetricsTest, PhasesAndScoreOfARankLiveAsLongAsItsGang) {
   EXPECT_THAT(text(),
               HasSubstr("ll_rank_phase_seconds{job_id=\"job-a\",phase=\"wait\",rank=\"1\"} 0.25"));
   EXPECT_THAT(text(), HasSubstr("ll_rank_straggler_score{job_id=\"job-a\",rank=\"1\"} 1.25"));
+  // Rank 1 tells no steps of its own, but where it is; what it does not tell is no 0.
+  tell(1, R"({"event":"times","step":7})");
+  EXPECT_THAT(text(), HasSubstr("ll_rank_step{job_id=\"job-a\",rank=\"1\"} 7"));
+  EXPECT_THAT(text(), HasSubstr("ll_rank_step{job_id=\"job-a\",rank=\"0\"} 3"));
+  for (const char* name : {"step_seconds", "tokens_per_second", "peak_memory_bytes"}) {
+    EXPECT_THAT(text(),
+                Not(HasSubstr(absl::StrCat("ll_rank_", name, "{job_id=\"job-a\",rank=\"1\"}"))));
+  }
   metrics.Forget(gang);
+  EXPECT_THAT(text(), Not(HasSubstr("job-a")));
+}
+
+TEST(AgentMetricsTest, AnAttemptInheritsTheSeriesOfTheOneBefore) {
+  AgentMetrics metrics("test");
+  const auto text = [&] {
+    return prometheus::TextSerializer().Serialize(metrics.registry().Collect());
+  };
+  const GangKey first{"job-a", 1}, second{"job-a", 2};
+  LL_ASSERT_OK_AND_ASSIGN(const TrainerEvent step,
+                          ParseTrainerEvent(R"({"event":"step","step":3,"step_seconds":2})"));
+  LL_ASSERT_OK_AND_ASSIGN(const TrainerEvent started, ParseTrainerEvent(R"({"event":"hello"})"));
+  metrics.OnEvent(first, 0, step);
+  metrics.OnEvent(second, 0, started);
+  metrics.Forget(first);
+  EXPECT_THAT(text(), HasSubstr("ll_rank_step{job_id=\"job-a\",rank=\"0\"} 3"));
+  metrics.Forget(second);
   EXPECT_THAT(text(), Not(HasSubstr("job-a")));
 }
 

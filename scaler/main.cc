@@ -1,0 +1,82 @@
+// ll-scaler: flags, one Scaler, pages, and a round after the other until a signal. Exit codes: 0
+// asked to end, 1 an error on this host, 2 usage.
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
+#include "base/log.h"
+#include "rpc/daemon_metrics.h"
+#include "rpc/http_server.h"
+#include "rpc/spdlog_sink.h"
+#include "scaler/options.h"
+#include "scaler/scaler.h"
+
+namespace ll {
+namespace {
+
+int Fail(const absl::Status& status, int code) {
+  const std::string hint = ErrorHint(status), message(status.message());
+  const bool add = !hint.empty() && !absl::StrContains(message, hint);
+  std::fprintf(stderr, "ll-scaler: %s%s%s\n", message.c_str(), add ? "; " : "",
+               add ? hint.c_str() : "");
+  return code;
+}
+
+std::map<std::string, HttpServer::Page> PagesOf(Scaler& scaler, const ScalerOptions& options) {
+  const DaemonSubjects subjects{.certificates = {{"tls_cert", options.channel.cert_file},
+                                                 {"tls_ca", options.channel.ca_file}}};
+  const auto state = [](bool good) {
+    return good ? HttpAnswer{.body = "ok\n"} : HttpAnswer{.status = 503, .body = "not now\n"};
+  };
+  std::map<std::string, HttpServer::Page> pages;
+  pages["/healthz"] = [&scaler, state] { return state(scaler.alive()); };
+  pages["/readyz"] = [&scaler, state] { return state(scaler.ready()); };
+  pages["/metrics"] = MetricsPage(
+      {{std::shared_ptr<void>(), &scaler.registry()}, std::make_shared<DaemonMetrics>(subjects)});
+  return pages;
+}
+
+int Main(int argc, char** argv) {
+  std::optional<int> exit_code;
+  const absl::StatusOr<ScalerOptions> options = ParseScalerOptions(argc, argv, exit_code);
+  if (exit_code) return *exit_code;
+  if (!options.ok()) return Fail(options.status(), 2);
+  // A dump of this process would hold its tokens.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  // All threads inherit the mask; this one takes the signals between two rounds.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  InstallSpdlogSink("ll-scaler");
+  if (options->verbose) SetLogLevel(LogLevel::kDebug);
+
+  const StatefulSetAddress& set = options->stateful_set;
+  Scaler scaler(options->limits, set,
+                ScalingCoordinator(options->channel, options->token_file, set.name), RealClock(),
+                CurlTransport());
+  auto http = HttpServer::Start(options->http, PagesOf(scaler, *options));
+  if (!http.ok()) return Fail(http.status(), 1);
+  std::printf("ll-scaler: statefulset=%s/%s api_server=%s http=%s\n", set.name_space.c_str(),
+              set.name.c_str(), set.server.c_str(), (*http)->address().c_str());
+  std::fflush(stdout);
+  while (true) {
+    const timespec wait = absl::ToTimespec(scaler.Round(options->poll));
+    if (const int number = sigtimedwait(&signals, nullptr, &wait); number > 0) {
+      LL_LOG(kInfo) << "signal " << number << ": workers stay as they are";
+      return 0;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ll
+
+int main(int argc, char** argv) { return ll::Main(argc, argv); }
