@@ -275,6 +275,7 @@ class RealCoordinator : public Coordinator {
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
     admission_.plans = &plans_;
+    admission_.configs = &configs_;
     admission_.memory_factor = [this](const std::string& device, const std::string& model,
                                       const std::string& method) {
       return forecasts_->MemoryFactor(device, model, method);
@@ -383,6 +384,7 @@ class RealCoordinator : public Coordinator {
   std::unique_ptr<ForecastRecords> forecasts_;
   std::unique_ptr<Notifier> notifier_;  // null: there are no webhooks
   PlanCache plans_{*metrics_.registry()};
+  ConfigCache configs_;
   AdmissionOptions admission_;
   std::unique_ptr<Tenants> tenants_;
   std::unique_ptr<Authenticator> authenticator_;

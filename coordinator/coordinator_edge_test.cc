@@ -1,6 +1,10 @@
 // Registries, strangers, health, limits, TLS: what surrounds the jobs.
 #include <grpcpp/generic/generic_stub.h>
 
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/field_error.h"
 #include "coordinator/secure_case.h"
 #include "model/plan/models.h"
@@ -194,6 +198,99 @@ TEST_F(CoordinatorTest, StopsSoonWithStreamsOpen) {
   under_test_.Stop();
   EXPECT_LT(absl::Now() - before, absl::Seconds(5));
   EXPECT_FALSE(stream->Read(&first));
+}
+
+// ---- a watch that is cut
+
+// What a watch told, by kind: a resumed one tells the states that it missed before the events.
+struct Told {
+  std::vector<std::string> states, others;
+  bool operator==(const Told&) const = default;
+};
+std::ostream& operator<<(std::ostream& out, const Told& told) {
+  return out << absl::StrJoin(told.states, " ") << "; " << absl::StrJoin(told.others, " ");
+}
+
+Told ToldBy(const std::vector<v1::WatchResponse>& messages) {
+  Told told;
+  for (const v1::WatchResponse& m : messages) {
+    if (m.has_job()) told.states.push_back(v1::JobState_Name(m.job().state()));
+    if (m.has_step()) told.others.push_back(absl::StrCat(m.step().epoch(), "/", m.step().step()));
+    if (m.has_event()) told.others.push_back(m.event().fields().at("event").string_value());
+  }
+  return told;
+}
+
+absl::StatusOr<std::vector<v1::WatchResponse>> WatchAll(v1::Jobs::Stub& jobs,
+                                                        const v1::WatchRequest& request) {
+  grpc::ClientContext context;
+  SetDeadline(context);
+  auto stream = jobs.Watch(&context, request);
+  std::vector<v1::WatchResponse> out;
+  v1::WatchResponse message;
+  while (stream->Read(&message)) out.push_back(message);
+  const grpc::Status status = stream->Finish();
+  if (!status.ok()) return FromGrpcStatus(status);
+  return out;
+}
+
+TEST_F(CoordinatorTest, AWatchThatIsCutAnywhereGoesOnThereAlsoAfterARestart) {
+  Start();
+  auto agent = Agent("w1", 1);
+  agent->SayHello();
+  agent->TakeWelcome();
+  LL_ASSERT_OK_AND_ASSIGN(v1::SubmitResponse submitted, Submit(Request(1)));
+  const std::string id = submitted.job().job_id();
+  v1::WatchRequest request;
+  request.set_job_id(id);
+  absl::StatusOr<std::vector<v1::WatchResponse>> live;
+  std::thread watcher([&] { live = WatchAll(*jobs_, request); });
+  const v1::StartGang gang = agent->TakeStart();
+  agent->ReportTraining(gang);
+  AwaitState(id, v1::RUNNING);
+  const std::string lines = R"({"event":"warning","text":"1"})"
+                            "\n" +
+                            StepLine(1) +
+                            R"({"event":"eval","perplexity":9.5})"
+                            "\n" +
+                            StepLine(2) + StepLine(1) + StepLine(2) +
+                            R"({"event":"done"})"
+                            "\n";
+  // A line that comes in two pieces is one event.
+  const size_t half = lines.size() / 2;
+  agent->SendTelemetry(gang, v1::Telemetry::EVENTS, 0, lines.substr(0, half));
+  agent->TakeTelemetryAck();
+  agent->SendTelemetry(gang, v1::Telemetry::EVENTS, static_cast<int64_t>(half), lines.substr(half));
+  agent->TakeTelemetryAck();
+  agent->ReportExit(gang, 0);
+  AwaitState(id, v1::SUCCEEDED);
+  watcher.join();
+  LL_ASSERT_OK(live);
+  const Told all = ToldBy(*live);
+  // Steps that a rollback repeats are told again, also behind a cut.
+  EXPECT_EQ(all.others,
+            (std::vector<std::string>{"warning", "1/1", "eval", "1/2", "1/1", "1/2", "done"}));
+  for (const bool restarted : {false, true}) {
+    if (restarted) Restart();
+    for (size_t cut = 0; cut < live->size(); ++cut) {
+      request.set_resume_token((*live)[cut].resume_token());
+      request.set_from_step(100);  // for a coordinator that knows no tokens
+      const auto rest = WatchAll(*jobs_, request);
+      ASSERT_THAT(rest, IsOk()) << cut;
+      std::vector<v1::WatchResponse> joined(live->begin(), live->begin() + cut + 1);
+      joined.insert(joined.end(), rest->begin(), rest->end());
+      EXPECT_EQ(ToldBy(joined), all) << "cut behind message " << cut;
+    }
+  }
+
+  LL_ASSERT_OK_AND_ASSIGN(submitted, Submit(Request(1)));
+  request.set_job_id(submitted.job().job_id());
+  for (const std::string& token :
+       {(*live)[0].resume_token(), std::string("w1.1.1.0.0.0.1.00000000"), std::string("x")}) {
+    request.set_resume_token(token);
+    EXPECT_THAT(WatchAll(*jobs_, request),
+                StatusIs(absl::StatusCode::kInvalidArgument, "resume_token"));
+  }
 }
 
 // ---- who may listen where, and certificates

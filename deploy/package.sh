@@ -87,8 +87,10 @@ add_system_libraries() {  # add_system_libraries PREFIX
     install -m 644 "/usr/share/doc/$package/copyright" "$1/share/doc/ll/licenses/$package.txt"
     echo "$package $(dpkg-query -W -f '${Version}' "$package") (Debian): licenses/$package.txt" >> "$1/share/doc/ll/THIRD_PARTY"
   done < <(libraries_of "$build"/bin/{llctl,ll-data,ll-coordinator,ll-scaler,ll-worker,ll-trainer})
-  # A part of llctl, which draws with it; its licence came with the component.
-  echo "fonts-dejavu-core $(dpkg-query -W -f '${Version}' fonts-dejavu-core) (Debian): licenses/fonts-dejavu-core.txt" >> "$1/share/doc/ll/THIRD_PARTY"
+  # Parts of llctl, which draws with the font and has the others linked in; their licences came with the component.
+  for package in fonts-dejavu-core libgrpc-dev libprotobuf-dev libabsl-dev libyaml-cpp-dev; do
+    echo "$package $(dpkg-query -W -f '${Version}' "$package") (Debian): licenses/$package.txt" >> "$1/share/doc/ll/THIRD_PARTY"
+  done
 }
 
 make_tarball() {

@@ -34,10 +34,13 @@ TEST_F(CliTest, WatchSurvivesABrokenStreamAndRepeatsNothing) {
   coordinator_.watches = {
       {JobMessage(v1::RUNNING, "trains"), StepMessage(1), StepMessage(2)},
       {JobMessage(v1::RUNNING, "trains"), StepMessage(3), JobMessage(v1::SUCCEEDED)}};
+  coordinator_.watches[0].back().set_resume_token("behind 2");
   const Outcome run = Run({"watch", "job-000000000001"});
   EXPECT_EQ(run.code, 0) << run.err;
   ASSERT_EQ(coordinator_.watch_requests.size(), 2u);
   EXPECT_EQ(coordinator_.watch_requests[1].from_step(), 3);
+  EXPECT_EQ(coordinator_.watch_requests[0].resume_token(), "");
+  EXPECT_EQ(coordinator_.watch_requests[1].resume_token(), "behind 2");
   EXPECT_THAT(run.err, HasSubstr("trying again"));
   EXPECT_THAT(run.err, HasSubstr("is back"));
   // An unchanged state is told once.

@@ -1,6 +1,7 @@
 #include "llctl/follow.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "base/status_macros.h"
@@ -67,16 +68,25 @@ class Follower {
     Interrupt::Scope stop(session_.environment().interrupt, [&context] { context.TryCancel(); });
     v1::WatchRequest request;
     request.set_job_id(job_id_);
+    // A coordinator that knows no tokens starts at the step.
     request.set_from_step(from_step_);
+    request.set_resume_token(resume_token_);
     const auto stream = client_.jobs().Watch(&context, request);
+    const auto in_contact = [&] {
+      *answered = true;
+      if (!std::exchange(*away, false)) return;
+      events_.OnContact(absl::OkStatus());
+    };
+    if (!resume_token_.empty()) {
+      // It may have nothing to say for long.
+      stream->WaitForInitialMetadata();
+      if (context.GetServerInitialMetadata().count("ll-resumed") > 0) in_contact();
+    }
     v1::WatchResponse response;
     while (stream->Read(&response)) {
-      *answered = true;
-      if (*away) {
-        *away = false;
-        events_.OnContact(absl::OkStatus());
-      }
+      in_contact();
       Deliver(response);
+      resume_token_ = response.resume_token();
     }
     const grpc::Status status = stream->Finish();
     return status.ok() ? absl::OkStatus() : client_.Explain(status);
@@ -109,6 +119,7 @@ class Follower {
   Client& client_;
   std::string job_id_;
   int64_t from_step_;
+  std::string resume_token_;  // of the last message; empty: there was none
   JobEvents& events_;
   v1::Job job_;
   bool seen_ = false;

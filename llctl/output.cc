@@ -78,15 +78,17 @@ void Table::Print(std::ostream& out, int width, bool color) const {
     size_t used = 0;
     for (size_t i = 0; i < rows_[r].size(); ++i) {
       const bool last = i + 1 == rows_[r].size();
-      std::string cell = rows_[r][i];
+      absl::string_view cell = rows_[r][i];
+      std::string cut;
       if (last && width > 0) {
-        cell = CutToColumns(cell, static_cast<size_t>(width) > used ? width - used : 1);
+        cut = CutToColumns(cell, static_cast<size_t>(width) > used ? width - used : 1);
+        cell = cut;
       }
-      const size_t padding = last ? 0 : widths[i] - TextColumns(cell) + 2;
-      used += TextColumns(cell) + padding;
       const char* paint = !color ? nullptr : r == 0 ? kBold : StateColor(cell);
-      absl::StrAppend(&line, paint ? paint : "", cell, paint ? kPlain : "",
-                      std::string(padding, ' '));
+      absl::StrAppend(&line, paint ? paint : "", cell, paint ? kPlain : "");
+      if (last) continue;
+      line.append(widths[i] - TextColumns(cell) + 2, ' ');
+      used += widths[i] + 2;
     }
     out << absl::StripTrailingAsciiWhitespace(line) << "\n";
   }

@@ -26,6 +26,9 @@ bool IsContinuation(char c) { return (c & 0xC0) == 0x80; }
 }  // namespace
 
 size_t TextColumns(absl::string_view text) {
+  // Most cells of a long table.
+  const auto is_plain = [](char c) { return c >= ' ' && c <= '~'; };
+  if (std::all_of(text.begin(), text.end(), is_plain)) return text.size();
   size_t columns = 0;
   for (size_t i = 0; i < text.size();) {
     if (const size_t skipped = SequenceBytes(text.substr(i)); skipped > 0) {

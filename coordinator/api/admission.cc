@@ -61,18 +61,21 @@ std::string Names(const Map& map, const Access& access) {
 // The model's place and shape.
 struct ModelChoice {
   std::string path;  // empty: from random weights, or (dry run) not registered
-  std::optional<LlamaConfig> config;
+  std::shared_ptr<const LlamaConfig> config;  // null: not known
 };
 
-absl::StatusOr<std::optional<LlamaConfig>> ParseKnown(const std::string& json,
-                                                      absl::string_view field) {
-  if (json.empty()) return std::nullopt;
-  auto config = ParseLlamaConfig(json);
+// Null where nothing is known.
+absl::StatusOr<std::shared_ptr<const LlamaConfig>> ParseKnown(const std::string& json,
+                                                              absl::string_view field,
+                                                              const AdmissionOptions& options) {
+  if (json.empty()) return nullptr;
+  ConfigCache unknown;
+  auto config = (options.configs != nullptr ? *options.configs : unknown).Parse(json);
   if (!config.ok()) {
     return FieldStatus(absl::StatusCode::kInvalidArgument, field,
                        absl::StrCat("the model cannot be used: ", config.status().message()));
   }
-  return *std::move(config);
+  return config;
 }
 
 absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& view,
@@ -82,7 +85,7 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
   if (spec.model_config.has_value()) {
     if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(*spec.model_config),
                          "{")) {  // the text itself
-      LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(*spec.model_config, "model_config"));
+      LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(*spec.model_config, "model_config", options));
       return choice;
     }
     LL_RETURN_IF_ERROR(CheckPath("model_config", *spec.model_config, options));
@@ -92,7 +95,7 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
       return FieldStatus(absl::StatusCode::kInvalidArgument, "model_config",
                          text.status().message());
     }
-    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(text.ok() ? *text : "", "model_config"));
+    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(text.ok() ? *text : "", "model_config", options));
     return choice;
   }
   if (!spec.model.has_value()) return choice;  // Resolve says what is missing
@@ -100,7 +103,7 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
   const ModelRecord* registered = FindNamed(view.models, request.access, name);
   if (registered != nullptr && !registered->path.empty()) {
     choice.path = registered->path;
-    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(registered->config_json, "model"));
+    LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(registered->config_json, "model", options));
     return choice;
   }
   if (auto known = BuiltInModel(name)) {
@@ -110,7 +113,7 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
           absl::StrCat("the weights of ", name, " are not registered"),
           absl::StrCat("register their folder with: llctl models add ", name, " PATH"));
     }
-    choice.config = std::move(known);
+    choice.config = std::make_shared<const LlamaConfig>(*std::move(known));
     return choice;
   }
   if (!IsPath(name)) {
@@ -123,7 +126,7 @@ absl::StatusOr<ModelChoice> FindModel(const JobSpec& spec, const ClusterView& vi
   choice.path = name;
   LL_RETURN_IF_ERROR(CheckPath("model", name, options));
   LL_ASSIGN_OR_RETURN(std::string json, ConfigOfFolder(name, options));
-  LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(json, "model"));
+  LL_ASSIGN_OR_RETURN(choice.config, ParseKnown(json, "model", options));
   return choice;
 }
 
@@ -267,9 +270,9 @@ std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved
 
 // Chooses the plan (into `resolved`, where the user left it open), and fills forecast, required
 // bytes and allowed kinds; FailedPrecondition where nothing holds the job and it is not forced.
-absl::Status Plan(const LlamaConfig& config, const JobSpec& given, const ClusterView& view,
-                  const AdmissionOptions& options, JobSpec& resolved, CoreSpec& core,
-                  v1::Forecast& forecast) {
+absl::Status Plan(const std::shared_ptr<const LlamaConfig>& config, const JobSpec& given,
+                  const ClusterView& view, const AdmissionOptions& options, JobSpec& resolved,
+                  CoreSpec& core, v1::Forecast& forecast) {
   if (const std::string worker = WorkerThatTellsNoMemory(view); !worker.empty()) {
     forecast.set_explanation(absl::StrCat("worker ", worker, " does not tell its slots' memory"));
     return absl::OkStatus();
@@ -421,19 +424,19 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   }
 
   ModelFacts facts;
-  if (model.config.has_value()) {
+  if (model.config != nullptr) {
     facts.parameter_count = model.config->ParameterCount();
     facts.max_position_embeddings = model.config->max_position_embeddings;
   }
   LL_ASSIGN_OR_RETURN(JobSpec resolved, Resolve(spec, facts));
-  if (model.config.has_value() && kind == "train" && resolved.model.has_value()) {
+  if (model.config != nullptr && kind == "train" && resolved.model.has_value()) {
     LL_RETURN_IF_ERROR(CheckContextLength(*model.config, *resolved.context_length,
                                           resolved.original_context_length.value_or(0)));
   }
   // From here on the path stands for the name: what was learnt of a model goes by it.
   if (!model.path.empty()) resolved.model = model.path;
-  if (model.config.has_value() && kind == "train") {
-    LL_RETURN_IF_ERROR(Plan(*model.config, spec, view, options, resolved, out.core, out.forecast));
+  if (model.config != nullptr && kind == "train") {
+    LL_RETURN_IF_ERROR(Plan(model.config, spec, view, options, resolved, out.core, out.forecast));
   } else {
     out.forecast.set_explanation(kind == "train"
                                      ? "the model's shape is not known here; the worker checks it"

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "coordinator/api/config_cache.h"
 #include "coordinator/api/job_plan.h"
 #include "coordinator/core/access.h"
 #include "coordinator/core/types.h"
@@ -47,6 +48,9 @@ struct AdmissionOptions {
   std::function<absl::Status(const std::string& names, const std::string& tenant)> check_notify;
   // Forecasts that were made before; null: each is made anew. Outlives the options. Thread-safe.
   PlanCache* plans = nullptr;
+  // Models' shapes that were read before; null: each is read anew. Outlives the options.
+  // Thread-safe.
+  ConfigCache* configs = nullptr;
 };
 
 // The job that another one takes its weights from (spec key `job`).

@@ -74,10 +74,22 @@ struct ToWire {
   }
 };
 
-const FieldDescriptor* WireField(const SpecField& field) {
-  const FieldDescriptor* found = v1::JobSpec::descriptor()->FindFieldByName(field.name);
-  LL_CHECK_MSG(found != nullptr, field.name.c_str());
-  return found;
+struct WireField {
+  const FieldDescriptor* wire;
+  const SpecField* field;
+};
+
+// Found by name once: looking eighty names up takes longer than copying what a spec gives.
+const std::vector<WireField>& WireFields() {
+  static const auto* fields = new std::vector<WireField>([] {
+    std::vector<WireField> out;
+    for (const SpecField& field : SpecFields()) {
+      out.push_back({v1::JobSpec::descriptor()->FindFieldByName(field.name), &field});
+      LL_CHECK_MSG(out.back().wire != nullptr, field.name.c_str());
+    }
+    return out;
+  }());
+  return *fields;
 }
 
 // The jobs that it waits for and starts from. Those of a schedule's run are not yet known when its
@@ -135,15 +147,15 @@ void FillCheckpoint(const Checkpoint& checkpoint, v1::Checkpoint* out) {
 
 JobSpec SpecFromProto(const v1::JobSpec& wire) {
   JobSpec spec;
-  for (const SpecField& field : SpecFields())
-    std::visit(FromWire{wire, WireField(field), spec}, field.member);
+  for (const WireField& field : WireFields())
+    std::visit(FromWire{wire, field.wire, spec}, field.field->member);
   return spec;
 }
 
 v1::JobSpec SpecToProto(const JobSpec& spec) {
   v1::JobSpec wire;
-  for (const SpecField& field : SpecFields())
-    std::visit(ToWire{spec, WireField(field), wire}, field.member);
+  for (const WireField& field : WireFields())
+    std::visit(ToWire{spec, field.wire, wire}, field.field->member);
   return wire;
 }
 

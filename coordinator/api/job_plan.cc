@@ -140,7 +140,7 @@ PlanAnswer AnswerOf(const PlanQuestion& question, const Prices& prices) {
   const JobSpec& given = question.given;
   std::string unsupported;
   std::vector<Candidate> candidates =
-      PlanOnEach(question.config, given, question.resolved, question.clusters, unsupported);
+      PlanOnEach(*question.config, given, question.resolved, question.clusters, unsupported);
   if (candidates.empty() && !unsupported.empty()) {
     answer.refused = FieldStatus(absl::StatusCode::kFailedPrecondition, "gpus",
                                  absl::StrCat("no worker can run this job: ", unsupported));
@@ -158,7 +158,7 @@ PlanAnswer AnswerOf(const PlanQuestion& question, const Prices& prices) {
   }
   const bool forced = best == nullptr;
   if (forced) {
-    const PlanProblem problem{question.config, given, question.resolved, largest->cluster};
+    const PlanProblem problem{*question.config, given, question.resolved, largest->cluster};
     if (!question.resolved.force.value_or(false)) {
       answer.refused = Refused(*largest, problem, question.any_worker);
       return answer;

@@ -29,7 +29,7 @@ namespace ll {
 
 // Everything that the answer follows from, beside the prices, which hold for the process' life.
 struct PlanQuestion {
-  LlamaConfig config;
+  std::shared_ptr<const LlamaConfig> config;  // not null
   JobSpec given, resolved;        // without the keys that no plan depends on (StripForPlan)
   std::vector<Cluster> clusters;  // slots by kind, as they were measured
   bool any_worker = false;        // false: `clusters` is the catalogue

@@ -171,8 +171,7 @@ grpc::ServerUnaryReactor* JobsService::Checkpoints(grpc::CallbackServerContext* 
 
 grpc::ServerWriteReactor<v1::WatchResponse>* JobsService::Watch(
     grpc::CallbackServerContext* context, const v1::WatchRequest* request) {
-  return WatchStream::Start<WatchStream>(api_, hub_, "/ll.v1.Jobs/Watch", context,
-                                         JobId(request->job_id()), request->from_step());
+  return WatchStream::Start<WatchStream>(api_, hub_, "/ll.v1.Jobs/Watch", context, *request);
 }
 
 grpc::ServerWriteReactor<v1::LogsResponse>* JobsService::Logs(grpc::CallbackServerContext* context,

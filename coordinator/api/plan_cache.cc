@@ -36,7 +36,8 @@ bool Equal(const std::vector<Cluster>& a, const std::vector<Cluster>& b) {
 
 bool PlanQuestion::operator==(const PlanQuestion& other) const {
   return any_worker == other.any_worker && given == other.given && resolved == other.resolved &&
-         Equal(clusters, other.clusters) && All(config) == All(other.config);
+         Equal(clusters, other.clusters) &&
+         (config == other.config || All(*config) == All(*other.config));
 }
 
 // Of what differs between most questions; equality decides.
@@ -45,7 +46,7 @@ size_t HashOf(const PlanQuestion& question) {
   int64_t slots = 0;
   for (const Cluster& cluster : question.clusters) slots += cluster.slots;
   return absl::HashOf(spec.model, spec.context_length, spec.method, spec.gpus, spec.max_steps,
-                      spec.global_batch_size, question.config.hidden_size, slots);
+                      spec.global_batch_size, question.config->hidden_size, slots);
 }
 
 PlanCache::PlanCache(prometheus::Registry& registry, size_t most)

@@ -38,8 +38,16 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
       stream->End(caller.status());
       return stream.get();
     }
-    api.driver->Read([stream, &hub, access = caller->access()](const absl::Status& status,
-                                                               const Scheduler* view) {
+    FollowStream& self = *stream;
+    if (const absl::Status wrong = self.CheckRequest(); !wrong.ok()) {
+      stream->End(wrong);
+      return stream.get();
+    }
+    const char* const mark = self.EarlyMetadata();
+    if (mark != nullptr) context->AddInitialMetadata(mark, "1");
+    api.driver->Read([stream, &hub, mark, access = caller->access()](const absl::Status& status,
+                                                                     const Scheduler* view) {
+      if (status.ok() && mark != nullptr) stream->StartSendInitialMetadata();
       const absl::Status added =
           status.ok() ? hub.Add(*view, stream->job_id_, access, stream) : status;
       if (!added.ok()) stream->End(added);
@@ -84,6 +92,10 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
   // Fills `out` with the next message, or says that there is none yet or none any more.
   virtual Outcome Next(Response* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
   virtual void TakeJob(JobSnapshot snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
+  // Before anything else: what is wrong with the request.
+  virtual absl::Status CheckRequest() const { return absl::OkStatus(); }
+  // Initial metadata of this name goes out at once, not with the first message; null: it need not.
+  virtual const char* EarlyMetadata() const { return nullptr; }
 
   const ApiContext& api_;
   const std::string method_;

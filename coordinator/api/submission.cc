@@ -196,8 +196,9 @@ absl::StatusOr<std::vector<AdmittedMember>> AdmitMembers(
     if (!admitted.ok()) return about(admitted.status());
     const JobId id = NewJobId(random);
     if (!member.name.empty()) ids[member.name] = id;
-    known[id] = SourceJob{id, SpecFromProto(admitted->resolved), std::nullopt, /*ended=*/false};
-    out.push_back({index, id, request.spec, *std::move(admitted)});
+    if (order.size() > 1)
+      known[id] = SourceJob{id, SpecFromProto(admitted->resolved), std::nullopt, /*ended=*/false};
+    out.push_back({index, id, std::move(request.spec), *std::move(admitted)});
   }
   return out;
 }

@@ -63,11 +63,11 @@ grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* conte
              [call, response, graph](absl::StatusOr<Submitted> submitted) {
                if (!submitted.ok()) return (void)call.Finish(submitted.status());
                response->set_existed(submitted->existed);
-               *response->mutable_job() = submitted->jobs.back();
-               if (!response->job().job_id().empty()) call.SetObject(response->job().job_id());
-               for (v1::Job& job : submitted->jobs) {
-                 if (graph) *response->add_members() = std::move(job);
+               if (graph) {
+                 for (const v1::Job& job : submitted->jobs) *response->add_members() = job;
                }
+               *response->mutable_job() = std::move(submitted->jobs.back());
+               if (!response->job().job_id().empty()) call.SetObject(response->job().job_id());
                call.Finish(absl::OkStatus());
              });
   return call.reactor();

@@ -10,13 +10,21 @@
 namespace ll {
 
 Effects Scheduler::Step(const Event& event, StepTime now) {
+  return Decide(event, now, /*pass=*/true);
+}
+
+Effects Scheduler::StepWithoutPass(const Event& event, StepTime now) {
+  return Decide(event, now, /*pass=*/false);
+}
+
+Effects Scheduler::Decide(const Event& event, StepTime now, bool pass) {
   now_ = now;
   effects_ = Effects();
   changed_.clear();
   std::visit([this](const auto& e) { On(e); }, event);
   // A job's end may end others, whose dependents wait in turn: the list grows while it is read.
   for (size_t i = 0; i < ended_.size(); ++i) ResolveDependents(*ended_[i]);
-  if (schedule_) SchedulePass();
+  if (schedule_ && pass) SchedulePass();
   RefreshPool();
   Flush();
   return std::move(effects_);

@@ -113,6 +113,10 @@ class Scheduler {
   Effects Step(const Event& event, absl::Duration steady_now, absl::Time wall_now) {
     return Step(event, StepTime{steady_now, wall_now});
   }
+  // The same without a pass over the queues: the next Step makes it. For all but the last of
+  // several submissions that are decided together, so that the queues are gone through once for all
+  // of them.
+  Effects StepWithoutPass(const Event& event, StepTime now);
 
   // Aborts when an invariant does not hold. For tests: walks over everything.
   void CheckInvariants() const;
@@ -149,6 +153,8 @@ class Scheduler {
  private:
   explicit Scheduler(SchedulerOptions options)
       : options_(std::move(options)), time_(options_.lease), fair_(options_.half_life) {}
+
+  Effects Decide(const Event& event, StepTime now, bool pass);
 
   // scheduler_submit.cc: new jobs
   void On(const SubmitEvent& event);

@@ -27,6 +27,12 @@ absl::Status CommitError(const absl::Status& why) {
   SetErrorField(status, "store");
   return status;
 }
+
+bool IsSubmission(const DriverLoop::Item& item) {
+  const Event* event = std::get_if<Event>(&item.what);
+  return event != nullptr && (std::holds_alternative<SubmitEvent>(*event) ||
+                              std::holds_alternative<SubmitAllEvent>(*event));
+}
 }  // namespace
 
 absl::Status DriverLoop::Start() {
@@ -48,9 +54,10 @@ void DriverLoop::StepDownUnlessCurrent() {
   next_tick_ = clock_.Steady();  // tries again, and tells who listens, at once
 }
 
-Effects DriverLoop::StepTimed(const Event& event) {
+Effects DriverLoop::StepTimed(const Event& event, bool pass) {
   const absl::Duration before = clock_.Steady();
-  Effects effects = scheduler_->Step(event, Now());
+  Effects effects =
+      pass ? scheduler_->Step(event, Now()) : scheduler_->StepWithoutPass(event, Now());
   const absl::Duration took = clock_.Steady() - before;
   for (DriverListener* listener : listeners_) listener->OnStep(*scheduler_, effects, took);
   return effects;
@@ -75,9 +82,12 @@ void DriverLoop::Run(std::vector<Item>& batch) {
 
   if (!RaiseTerms(batch).ok()) return;
   std::vector<Decided> decided;
-  for (Item& item : batch) {
-    if (const Event* event = std::get_if<Event>(&item.what))
-      decided.push_back({StepTimed(*event), &item});
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const Event* event = std::get_if<Event>(&batch[i].what);
+    if (event == nullptr) continue;
+    // Of submissions that came together the last one's pass serves all, in the queues' order.
+    const bool more = IsSubmission(batch[i]) && i + 1 < batch.size() && IsSubmission(batch[i + 1]);
+    decided.push_back({StepTimed(*event, /*pass=*/!more), &batch[i]});
   }
   if (tick) decided.push_back({StepTimed(TickEvent{}), nullptr});
 

@@ -127,7 +127,7 @@ class DriverLoop {
   void StepDownUnlessCurrent();
   // `again`: opens the store anew where the one at hand cannot be read.
   absl::Status Rebuild(bool again);
-  Effects StepTimed(const Event& event);
+  Effects StepTimed(const Event& event, bool pass = true);
   void NoteRecords(const std::vector<Record>& records);
   void RefreshView();
   StepTime Now() { return {clock_.Steady(), clock_.Now()}; }

@@ -29,7 +29,7 @@ struct Writes {
   Statement put_submission, put_job, put_transition, delete_job, delete_submission,
       delete_transitions, put_request, delete_request, put_worker, delete_worker, put_model,
       put_data, put_queue, put_schedule, delete_schedule, delete_schedule_runs, put_schedule_run,
-      delete_schedule_run;
+      delete_schedule_run, begin, commit;
 };
 
 absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
@@ -40,25 +40,30 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
         "?3, body = ?4, "
         "result = ?5",
         "INSERT OR REPLACE INTO transitions VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        "DELETE FROM jobs WHERE job_id = ?1", "DELETE FROM submissions WHERE job_id = ?1",
+        "DELETE FROM jobs WHERE job_id = ?1",
+        "DELETE FROM submissions WHERE job_id = ?1",
         "DELETE FROM transitions WHERE job_id = ?1",
         "INSERT OR REPLACE INTO requests VALUES (?1, ?2, ?3, ?4, ?5)",
         "DELETE FROM requests WHERE user = ?1 AND request_id = ?2",
-        "INSERT OR REPLACE INTO workers VALUES (?1, ?2)", "DELETE FROM workers WHERE name = ?1",
+        "INSERT OR REPLACE INTO workers VALUES (?1, ?2)",
+        "DELETE FROM workers WHERE name = ?1",
         "INSERT OR REPLACE INTO models VALUES (?1, ?2, ?3, ?4)",
         "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)",
         "INSERT OR REPLACE INTO queues VALUES (?1, ?2)",
         "INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5)",
-        "DELETE FROM schedules WHERE name = ?1", "DELETE FROM schedule_runs WHERE schedule = ?1",
+        "DELETE FROM schedules WHERE name = ?1",
+        "DELETE FROM schedule_runs WHERE schedule = ?1",
         "INSERT OR REPLACE INTO schedule_runs VALUES (?1, ?2, ?3)",
-        "DELETE FROM schedule_runs WHERE schedule = ?1 AND number = ?2"}) {
+        "DELETE FROM schedule_runs WHERE schedule = ?1 AND number = ?2",
+        "BEGIN IMMEDIATE",
+        "COMMIT"}) {
     LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
     made.push_back(std::move(statement));
   }
   auto next = made.begin();
   const auto take = [&next] { return std::move(*next++); };
-  return Writes{take(), take(), take(), take(), take(), take(), take(), take(), take(),
-                take(), take(), take(), take(), take(), take(), take(), take(), take()};
+  return Writes{take(), take(), take(), take(), take(), take(), take(), take(), take(), take(),
+                take(), take(), take(), take(), take(), take(), take(), take(), take(), take()};
 }
 
 // Applies one record inside the transaction under way.
@@ -192,9 +197,9 @@ class SqliteStore : public Store {
  private:
   template <typename F>
   absl::Status InTransaction(F body) {
-    absl::Status status = Execute(db_.get(), "BEGIN IMMEDIATE");
+    absl::Status status = writes_->begin.Run();
     if (status.ok()) status = body();
-    if (status.ok()) status = Execute(db_.get(), "COMMIT");
+    if (status.ok()) status = writes_->commit.Run();
     if (status.ok()) return status;
     // SQLite may have rolled back by itself.
     if (sqlite3_get_autocommit(db_.get()) == 0) {

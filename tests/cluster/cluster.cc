@@ -378,6 +378,37 @@ LossesByStep Cluster::WatchSteps(const std::string& job_id, absl::Duration timeo
   return out;
 }
 
+Cluster::Watched Cluster::WatchThroughCuts(const std::string& job_id, absl::Duration timeout,
+                                           absl::Notification* began) const {
+  const auto client = NewClient();
+  const absl::Time deadline = absl::Now() + timeout;
+  Watched out;
+  v1::WatchRequest request;
+  request.set_job_id(job_id);
+  grpc::Status status;
+  do {
+    const auto context = Context(timeout);
+    auto stream = client->jobs->Watch(context.get(), request);
+    v1::WatchResponse response;
+    while (stream->Read(&response)) {
+      if (began != nullptr && !began->HasBeenNotified()) began->Notify();
+      request.set_resume_token(response.resume_token());
+      response.clear_resume_token();
+      if (response.has_job()) {
+        out.states.push_back(v1::JobState_Name(response.job().state()));
+      } else {
+        out.others.push_back(response.ShortDebugString());
+      }
+    }
+    status = stream->Finish();
+    if (status.ok()) break;
+    ++out.cuts;
+    absl::SleepFor(absl::Milliseconds(20));
+  } while (status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::Now() < deadline);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return out;
+}
+
 std::string Cluster::Log(const std::string& job_id, int rank) {
   v1::LogsRequest request;
   request.set_job_id(job_id);

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "base/ids.h"
 #include "base/subprocess.h"
@@ -105,6 +106,15 @@ class Cluster {
   std::vector<v1::Job> ListAll();
   // The steps that Watch gives until the job's end.
   LossesByStep WatchSteps(const std::string& job_id, absl::Duration timeout);
+  // What Watch tells until the job's end to one reader, which goes on by resume token wherever its
+  // stream is cut: the states, and all other messages as text. On a connection of its own.
+  struct Watched {
+    std::vector<std::string> states, others;
+    int cuts = 0;
+  };
+  // `began` (may be null) is told after the first message.
+  Watched WatchThroughCuts(const std::string& job_id, absl::Duration timeout,
+                           absl::Notification* began = nullptr) const;
   std::string Log(const std::string& job_id, int rank);
 
   // Waits until `done(job)`; the job as it was seen last. Fails the test after `timeout`.

@@ -94,6 +94,11 @@ TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   cluster_.AwaitStep(*job, 20);
   const std::set<pid_t> before = AsSet(cluster_.TrainerPids(*job));
   EXPECT_EQ(before.size(), 2u);
+  Cluster::Watched watched;
+  absl::Notification watching;
+  std::thread watcher(
+      [&] { watched = cluster_.WatchThroughCuts(*job, absl::Seconds(90), &watching); });
+  EXPECT_TRUE(watching.WaitForNotificationWithTimeout(absl::Seconds(20)));
   for (int i = 0; i < 3; ++i) {
     cluster_.KillCoordinator();
     absl::SleepFor(absl::Milliseconds(100 + cluster_.random().Below(400)));
@@ -112,6 +117,15 @@ TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 800u);
   // Nothing of the telemetry was lost either.
   EXPECT_EQ(cluster_.WatchSteps(*job, absl::Seconds(20)), cluster_.LossesOnDisk(*job));
+  // The reader who was cut off by each kill was told everything once.
+  watcher.join();
+  EXPECT_GE(watched.cuts, 3);
+  EXPECT_EQ(watched.others, cluster_.WatchThroughCuts(*job, absl::Seconds(20)).others);
+  std::vector<std::string> states;
+  for (const v1::Transition& t : ended.history()) states.push_back(v1::JobState_Name(t.state()));
+  ASSERT_LE(watched.states.size(), states.size());
+  states.erase(states.begin(), states.end() - static_cast<int64_t>(watched.states.size()));
+  EXPECT_EQ(watched.states, states);
 }
 
 TEST_F(ClusterTest, KilledAgentCostsAtMostACheckpointInterval) {
