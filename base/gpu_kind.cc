@@ -23,4 +23,9 @@ std::string GpuKind(absl::string_view name, int64_t memory_bytes) {
   return std::string(name);
 }
 
+bool IsOfGpuType(absl::string_view kind, absl::string_view type) {
+  return !type.empty() && absl::StartsWithIgnoreCase(kind, type) &&
+         (kind.size() == type.size() || kind[type.size()] == '-');
+}
+
 }  // namespace ll

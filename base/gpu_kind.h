@@ -12,4 +12,8 @@ namespace ll {
 // without the vendor.
 std::string GpuKind(absl::string_view name, int64_t memory_bytes);
 
+// Whether slots of `kind` are of the type that a user wrote: the kind itself, whatever the case of
+// its letters, or its family, as "a100" is of "A100-40" and "A100-80".
+bool IsOfGpuType(absl::string_view kind, absl::string_view type);
+
 }  // namespace ll

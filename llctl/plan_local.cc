@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/gpu_kind.h"
 #include "base/status_macros.h"
 #include "llctl/spec_flags.h"
 #include "model/plan/forecast_json.h"
@@ -43,7 +44,14 @@ int64_t HostMemory() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
-absl::StatusOr<std::vector<Cluster>> ClustersOf(const LocalPlanOptions& options) {
+bool IsOfTypes(const std::string& kind, const std::vector<std::string>& types) {
+  return types.empty() || std::any_of(types.begin(), types.end(), [&kind](const auto& type) {
+           return IsOfGpuType(kind, type);
+         });
+}
+
+absl::StatusOr<std::vector<Cluster>> ClustersOf(const std::vector<std::string>& types,
+                                                const LocalPlanOptions& options) {
   std::vector<Cluster> clusters;
   std::vector<std::string> names;
   const auto add = [&](const DeviceKind& kind) {
@@ -55,7 +63,14 @@ absl::StatusOr<std::vector<Cluster>> ClustersOf(const LocalPlanOptions& options)
   };
   for (const DeviceKind& kind : DeviceCatalogue()) {
     names.push_back(kind.device.kind);
-    if (options.device.empty()) add(kind);
+    if (options.device.empty() && IsOfTypes(kind.device.kind, types)) add(kind);
+  }
+  if (options.device.empty() && clusters.empty()) {
+    if (!IsOfTypes("cpu", types)) {
+      return MakeFieldError({"gpu_types", absl::StrCat("cpu, ", absl::StrJoin(names, ", ")),
+                             absl::StrJoin(types, ",")});
+    }
+    add(*FindDevice("cpu"));
   }
   if (!options.device.empty()) {
     const DeviceKind* kind = FindDevice(options.device);
@@ -118,7 +133,7 @@ absl::StatusOr<std::vector<LocalPlan>> PlanLocally(const JobSpec& given,
   if (given.kind.value_or("train") != "train")
     return MakeFieldError({"kind", "train, which alone is planned", *given.kind});
   LL_ASSIGN_OR_RETURN(const LlamaConfig config, ConfigOf(given));
-  LL_ASSIGN_OR_RETURN(const std::vector<Cluster> clusters, ClustersOf(options));
+  LL_ASSIGN_OR_RETURN(const std::vector<Cluster> clusters, ClustersOf(given.gpu_types, options));
   LL_ASSIGN_OR_RETURN(const Prices prices, ReadPrices(options.prices, options.currency));
   LL_ASSIGN_OR_RETURN(const JobSpec resolved,
                       Resolve(given, {config.ParameterCount(), config.max_position_embeddings}));

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
+#include "coordinator/api/gpu_types.h"
 #include "model/plan/devices.h"
 #include "model/plan/models.h"
 
@@ -187,6 +188,7 @@ absl::Status ApplyVerified(const SourceJob& source, bool later, JobSpec& spec, C
   }
   spec.adapter = source.checkpoint->path;
   if (!spec.gpus.has_value()) spec.gpus = source.resolved.gpus;
+  if (spec.gpu_types.empty()) spec.gpu_types = source.resolved.gpu_types;
   if (!options.shared_job_store && !source.checkpoint->host.empty())
     core.hosts = {source.checkpoint->host};
   return absl::OkStatus();
@@ -251,6 +253,9 @@ absl::Status ApplySource(const SourceJob& source, JobSpec& spec, CoreSpec& core,
 std::vector<Cluster> ClustersOf(const ClusterView& view, const JobSpec& resolved,
                                 const AdmissionOptions& options) {
   std::vector<Cluster> clusters = SlotsByKind(view, *resolved.gpus);
+  std::erase_if(clusters, [&resolved](const Cluster& cluster) {
+    return !MayRunOn(resolved, cluster.device.kind);
+  });
   for (Cluster& cluster : clusters) {
     const std::string& kind = cluster.device.kind;
     const auto given = options.calibrations.find(kind);
@@ -310,6 +315,9 @@ void FillCore(const JobSpec& spec, absl::Time now, CoreSpec& core) {
     core.batch_rows = static_cast<int>(spec.global_batch_size.value_or(0));
     core.row_ranks = static_cast<int>(spec.context_parallel.value_or(1));
   }
+  // The plan may have left out some of the types that the user named.
+  if (core.slot_kinds.empty()) core.slot_kinds = spec.gpu_types;
+  core.kinds_named = !spec.gpu_types.empty();
   core.copies_checkpoints = spec.checkpoint_uri.has_value();
   core.priority = static_cast<int>(spec.priority.value_or(0));
   core.max_retries = static_cast<int>(spec.max_retries.value_or(3));
@@ -423,6 +431,7 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
     LL_RETURN_IF_ERROR(CheckPath("adapter", *spec.adapter, options));
   }
 
+  LL_RETURN_IF_ERROR(ResolveGpuTypes(view, spec));
   ModelFacts facts;
   if (model.config != nullptr) {
     facts.parameter_count = model.config->ParameterCount();
@@ -443,6 +452,7 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
                                      : absl::StrCat("jobs of kind ", kind, " are not forecast"));
   }
   FillCore(resolved, request.now, out.core);
+  out.core.other_kinds = KindsLeftOut(view, resolved, out.forecast.bytes_per_rank());
   out.resolved = SpecToProto(resolved);
   auto payload = std::make_shared<JobPayload>();
   payload->spec = SerializeDeterministic(request.spec);

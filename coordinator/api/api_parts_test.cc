@@ -159,6 +159,77 @@ TEST_F(AdmissionTest, FittingJobsTellTheSchedulerWhatTheyNeed) {
   EXPECT_EQ(got.core.slot_kinds, std::vector<std::string>{"H200"});
 }
 
+TEST_F(AdmissionTest, TheUsersTypesOfGpus) {
+  view_.workers[0].slots = {
+      {0, "H200", 141'000'000'000}, {1, "A100-80", 80'000'000'000}, {2, "cpu", 512'000'000'000}};
+  request_.spec.set_model("7b");
+  request_.dry_run = true;
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted any, Try());
+  EXPECT_FALSE(any.core.kinds_named);
+  EXPECT_THAT(any.core.other_kinds, ::testing::IsEmpty());
+  using Kinds = std::vector<std::string>;
+  struct Case {
+    Kinds types, allowed, others;
+    const char* planned;
+  };
+  const Case cases[] = {
+      {{"H200"}, {"H200"}, {"A100-80"}, "H200"},
+      // A family, whatever the case; the smaller device is planned for where both will do.
+      {{"a100"}, {"A100-40", "A100-80"}, {"H200"}, "A100-80"},
+      {{"h200", "A100-80"}, {"H200", "A100-80"}, {}, "A100-80"},
+      {{"cpu"}, {"cpu"}, {}, "cpu"},
+  };
+  for (const Case& c : cases) {
+    request_.spec.clear_gpu_types();
+    for (const std::string& type : c.types) request_.spec.add_gpu_types(type);
+    LL_ASSERT_OK_AND_ASSIGN(const Admitted got, Try());
+    EXPECT_EQ(got.core.slot_kinds, c.allowed);
+    EXPECT_TRUE(got.core.kinds_named);
+    EXPECT_EQ(got.core.other_kinds, c.others);
+    EXPECT_EQ(got.forecast.plan().device(), c.planned);
+  }
+  // Not one that is too small, which the plan leaves out.
+  request_.spec.set_context_length(100000);
+  request_.spec.set_gpus(1);
+  request_.spec.clear_gpu_types();
+  for (const char* type : {"H200", "A100"}) request_.spec.add_gpu_types(type);
+  view_.workers[0].slots[1].memory_bytes = 20'000'000'000;
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted large, Try());
+  EXPECT_EQ(large.core.slot_kinds, Kinds{"H200"});
+
+  request_.spec.clear_gpu_types();
+  request_.spec.add_gpu_types("H1000");
+  auto refused = Try();
+  EXPECT_THAT(refused,
+              StatusIs(absl::StatusCode::kInvalidArgument, "types among A100-40, A100-80"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("\"H1000\""));
+  EXPECT_EQ(ErrorField(refused.status()), "gpu_types");
+  request_.spec.set_gpu_types(0, "B200");  // plans are made for it, but there is none
+  refused = Try();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                "no worker has slots of kind B200; there are A100-80, H200, cpu"));
+  EXPECT_EQ(ErrorField(refused.status()), "gpu_types");
+  // Before the first worker: planned for that device.
+  view_.workers.clear();
+  request_.spec.set_context_length(8192);
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted early, Try());
+  EXPECT_EQ(early.forecast.plan().device(), "B200");
+  EXPECT_EQ(early.core.slot_kinds, Kinds{"B200"});
+}
+
+TEST_F(AdmissionTest, WhatIsNotPlannedHasItsTypesToo) {
+  view_.workers[0].slots = {{0, "H200", 141'000'000'000}, {1, "H100", 80'000'000'000}};
+  request_.spec.Clear();
+  request_.spec.set_kind("eval");
+  request_.spec.set_eval_task("passkey");
+  request_.spec.set_model("/models/tiny");
+  request_.spec.add_passkey_lengths(4096);
+  request_.spec.add_gpu_types("H100");
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted got, Try());
+  EXPECT_EQ(got.core.slot_kinds, std::vector<std::string>{"H100"});
+  EXPECT_EQ(got.core.other_kinds, std::vector<std::string>{"H200"});
+}
+
 TEST_F(AdmissionTest, ThePlanStandsInTheResolvedSpec) {
   view_.workers[0].slots.clear();
   for (int i = 0; i < 8; ++i) view_.workers[0].slots.push_back({i, "A100-80", 80'000'000'000});

@@ -98,6 +98,7 @@ void StripForPlan(JobSpec& spec) {
   for (auto key : {&JobSpec::seed, &JobSpec::priority, &JobSpec::max_retries, &JobSpec::min_runtime,
                    &JobSpec::ttl_after_finished, &JobSpec::max_headless})
     (spec.*key).reset();
+  spec.gpu_types.clear();  // the clusters are of these alone
   spec.after.clear();
   spec.after_any.clear();
   spec.labels.clear();

@@ -265,7 +265,8 @@ bool HostKnown(const PlacementRequest& request, const SlotPool& pool) {
 std::string Needs(const PlacementRequest& request) {
   std::string text = absl::StrCat("needs ", request.ranks, request.ranks == 1 ? " slot" : " slots");
   if (!request.slot_kinds.empty())
-    absl::StrAppend(&text, " of kind ", absl::StrJoin(request.slot_kinds, " or "));
+    absl::StrAppend(&text, " of kind ", absl::StrJoin(request.slot_kinds, " or "),
+                    request.kinds_named ? " (gpu_types)" : "");
   if (request.required_slot_bytes > 0) {
     absl::StrAppend(&text, " with at least ", HumanBytes(request.required_slot_bytes),
                     request.ranks > 1 ? " each" : "");

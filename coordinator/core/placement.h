@@ -23,6 +23,7 @@ struct PlacementRequest {
   int ranks = 1;
   int64_t required_slot_bytes = 0;
   std::vector<std::string> slot_kinds;  // empty: any
+  bool kinds_named = false;             // by the user; for the sentence
   std::vector<std::string> hosts;       // empty: any
   bool one_host = false;
   std::string host_reason;  // why `hosts` or `one_host` is so; for the sentence, may be empty

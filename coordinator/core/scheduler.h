@@ -297,6 +297,7 @@ class Scheduler {
 
   // scheduler_why.cc: predictions, for people
   std::string WhyQueued(const Job& job) const;
+  std::string OtherTypes(const Job& job, PlacementRequest request, const Queue& queue) const;
   // The waiting jobs that the next pass considers before another one, and can start.
   struct Ahead {
     std::vector<const Job*> jobs;

@@ -80,6 +80,7 @@ PlacementRequest Scheduler::RequestOf(const Job& job) const {
   request.ranks = job.spec.gpus;
   request.required_slot_bytes = job.spec.required_slot_bytes;
   request.slot_kinds = job.spec.slot_kinds;
+  request.kinds_named = job.spec.kinds_named;
   request.hosts = job.spec.hosts;
   if (options_.shared_job_store) return request;
   request.one_host = true;

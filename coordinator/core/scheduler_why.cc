@@ -144,11 +144,26 @@ std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, c
   fewer.ranks =
       fits || !one_may_start ? 0 : WholeGroups(job.spec, LargestFit(fewer, pool_, 1, most));
   if (fewer.ranks > 0) ways.push_back(absl::StrCat("with gpus ", fewer.ranks, " it fits now"));
+  const std::string other = fits ? "" : OtherTypes(job, request, queue);
+  if (!other.empty()) ways.push_back(other);
   if (last != nullptr) {
     ways.push_back(absl::StrCat("an earlier end of ", NameFor(job, *last), ", expected in ",
                                 In(last->expected_end - time_.now()), ", would help"));
   }
   return absl::StrJoin(ways, "; ");
+}
+
+// A type of GPUs that the user left out and that would do now; "": none.
+std::string Scheduler::OtherTypes(const Job& job, PlacementRequest request,
+                                  const Queue& queue) const {
+  const auto limits = CheckLimits(queue, job.spec.gpus).kind;
+  if (limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever) return "";
+  for (const std::string& kind : job.spec.other_kinds) {
+    request.slot_kinds = {kind};
+    if (Place(request, pool_).answer == Placement::Answer::kFit)
+      return absl::StrCat("with gpu_types ", kind, " it fits now");
+  }
+  return "";
 }
 
 std::string Scheduler::WhyQueued(const Job& job) const {
@@ -157,12 +172,14 @@ std::string Scheduler::WhyQueued(const Job& job) const {
   const LimitAnswer limits = CheckLimits(queue, job.spec.gpus);
   if (limits.kind == LimitAnswer::Kind::kNever) return absl::StrCat("it ", limits.reason);
   const Placement placement = Place(request, pool_);
-  if (placement.answer == Placement::Answer::kInfeasible) {
-    return absl::StrCat("cannot run on this cluster: it ", ExplainPlacement(request, pool_));
-  }
   const bool fits = placement.answer == Placement::Answer::kFit;
-  if (!fits && placement.needs_workers)
-    return absl::StrCat("it ", ExplainPlacement(request, pool_));
+  if (!fits && (placement.answer == Placement::Answer::kInfeasible || placement.needs_workers)) {
+    const std::string other = OtherTypes(job, request, queue);
+    return absl::StrCat(placement.answer == Placement::Answer::kInfeasible
+                            ? "cannot run on this cluster: it "
+                            : "it ",
+                        ExplainPlacement(request, pool_), other.empty() ? "" : "; ", other);
+  }
   const Ahead ahead = AheadOf(job);
   std::string text;
   if (job.claims || (fits && !job.wait_reason.empty())) {

@@ -32,8 +32,12 @@ struct CoreSpec {
   absl::Duration ttl_after_finished = absl::InfiniteDuration();  // then the job's record is deleted
   int64_t required_slot_bytes = 0;                               // a rank's forecast peak
   std::vector<std::string> slot_kinds;  // allowed Slot::kind; empty: any (a gang never mixes kinds)
-  std::vector<std::string> hosts;       // allowed Worker::host; empty: any
-  std::vector<JobId> after_any;         // must have ended first, well or not
+  // The user named types of GPUs (spec key gpu_types), so that `slot_kinds` are of those only; and
+  // the kinds that would hold the job but for that, which llctl why tells.
+  bool kinds_named = false;
+  std::vector<std::string> other_kinds;
+  std::vector<std::string> hosts;  // allowed Worker::host; empty: any
+  std::vector<JobId> after_any;    // must have ended first, well or not
   // Forecast of the time it trains, over all attempts, with `gpus` ranks; infinite: unknown.
   absl::Duration forecast_duration = absl::InfiniteDuration();
   // An attempt that trains is not preempted sooner; none: SchedulerOptions::min_runtime.

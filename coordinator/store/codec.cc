@@ -81,6 +81,8 @@ Json ToJson(const CoreSpec& spec) {
   if (spec.batch_rows > 0) json["batch_rows"] = spec.batch_rows;
   if (spec.row_ranks > 1) json["row_ranks"] = spec.row_ranks;
   if (spec.copies_checkpoints) json["copies_checkpoints"] = true;
+  if (spec.kinds_named) json["kinds_named"] = true;
+  if (!spec.other_kinds.empty()) json["other_kinds"] = spec.other_kinds;
   return json;
 }
 
@@ -110,6 +112,8 @@ CoreSpec SpecFromJson(const Json& json) {
   spec.batch_rows = Get<int>(json, "batch_rows");
   spec.row_ranks = std::max(1, Get<int>(json, "row_ranks"));
   spec.copies_checkpoints = Get<bool>(json, "copies_checkpoints");
+  spec.kinds_named = Get<bool>(json, "kinds_named");
+  spec.other_kinds = Get<std::vector<std::string>>(json, "other_kinds");
   return spec;
 }
 

@@ -29,6 +29,8 @@ Job FullJob() {
   job.spec.max_gpus = 8;
   job.spec.batch_rows = 64;
   job.spec.copies_checkpoints = true;
+  job.spec.kinds_named = true;
+  job.spec.other_kinds = {"H100"};
   job.source_checkpoint = Checkpoint{50, 1, "/jobs/s", "def", "w2", "h2"};
   job.preemptions = 2;
   job.preempted_by = JobId("job-5");

@@ -72,6 +72,7 @@ struct JobSpec {
   std::optional<std::string> merge_out, merge_dtype, merge_onto;
 
   std::optional<int64_t> gpus, max_gpus, context_parallel;
+  std::vector<std::string> gpu_types;  // empty: any that holds the job
   std::optional<std::string> plan, queue;
   std::optional<bool> force;
   std::optional<int64_t> priority, max_retries;

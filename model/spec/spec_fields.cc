@@ -290,6 +290,10 @@ std::vector<SpecField> ServiceFields() {
           "context_parallel", &J::context_parallel, "1", 64,
           "Ranks that share each row of a training, every one with its part of the tokens; gpus "
           "is a multiple of it. S2-Attn with split wants 2, 4 or 8."),
+      Text("gpu_types", &J::gpu_types, "any that holds the job",
+           "Types of GPUs that the job may run on, as workers tell them: H100, A100-80; A100 is "
+           "every A100; cpu stands for CPU slots. A gang is of one type.",
+           {}, {"gpu_type"}),
       Text("plan", &J::plan, "auto", "Parallel plan.", {"auto"}),
       Text("force", &J::force, "false",
            "Run although the forecast says that it does not fit; the job's record says so."),

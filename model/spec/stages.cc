@@ -102,6 +102,7 @@ class Expansion {
     common_.tokenizer = spec.tokenizer;
     common_.original_context_length = spec.original_context_length;
     common_.rope = spec.rope;
+    common_.gpu_types = spec.gpu_types;
     common_.queue = spec.queue;
     common_.priority = spec.priority;
     common_.max_retries = spec.max_retries;

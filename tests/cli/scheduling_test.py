@@ -7,6 +7,7 @@ the trainer.
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -61,12 +62,21 @@ class SchedulingTest(unittest.TestCase):
         process.stdout.close()
 
     @classmethod
-    def worker(cls, name, *more, trainer=TRAINER, memory=4_000_000_000):
-        # Each on a host of its own, as far as placement is concerned.
+    def worker(cls, name, *more, trainer=TRAINER, memory=4_000_000_000, gpu=None):
+        # Each on a host of its own, as far as placement is concerned; `gpu`: which GPU its driver tells of, else it has a CPU slot.
         own = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-        cls.start(name, "unshare", *own, "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, BIN / "ll-worker", "--coordinator", cls.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir",
-                  cls.root / name, "--name", name, "--fabric-host", "127.0.0.1", "--cpu-slots", 1, "--slot-memory", memory, "--trainer", trainer,
-                  "--trainer-threads", 1, "--probe-days", 0, "--job-store", cls.root / "jobs", *more)
+        host = 'hostname "$0"'
+        slots = ("--cpu-slots", 1, "--slot-memory", memory)
+        if gpu is not None:
+            driver = cls.root / f"{name}-smi"
+            driver.write_text(f"#!/bin/sh\necho '0, {gpu}'\n")
+            driver.chmod(0o755)
+            host += (f" && if test -e /usr/bin/nvidia-smi; then mount --bind {driver} /usr/bin/nvidia-smi"
+                     f"; else mount -t tmpfs none /usr/local/bin && cp {driver} /usr/local/bin/nvidia-smi; fi")
+            slots = ()
+        cls.start(name, "unshare", *own, "--uts", "--mount", "sh", "-c", f'{host} && exec "$@"', name, BIN / "ll-worker", "--coordinator",
+                  cls.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name", name, "--fabric-host", "127.0.0.1",
+                  *slots, "--trainer", trainer, "--trainer-threads", 1, "--probe-days", 0, "--job-store", cls.root / "jobs", *more)
 
     @classmethod
     def llctl(cls, *arguments, code=0):
@@ -123,6 +133,11 @@ class SchedulingTest(unittest.TestCase):
         """The workers of its newest attempt."""
         return sorted(name for name, w in self.workers().items() for use in w.get("uses", []) if use.get("job_id") == job)
 
+    def ran_on(self, job):
+        """The worker of the first attempt of a job of one rank."""
+        starts = next(change for change in self.json("get", "--history", job)["history"] if change["state"] == "STARTING")
+        return re.match(r"attempt 1 on ([^/]+)/0", starts["reason"])[1]
+
     def test_a_gang_stays_in_one_rack_and_a_drain_moves_it_there(self):
         job = self.one("--gpus", 2, *FOREVER)
         self.wait_for(job, "RUNNING")
@@ -151,7 +166,32 @@ class SchedulingTest(unittest.TestCase):
         self.wait_for(gang, "RUNNING")
         self.assertEqual(self.places(gang), sorted(RACKS))
         waits = self.one("--gpus", 1)
-        self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot with at least [0-9]+ MB; 0 of [0-9]+ are free")
+        self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot (of kind cpu )?with at least [0-9]+ MB; 0 of [0-9]+ are free")
+
+    def test_the_type_of_gpus_that_a_user_names(self):
+        gpus = {"g-a100": "NVIDIA A100-SXM4-80GB, 81920", "g-h100": "NVIDIA H100 80GB HBM3, 81559"}
+        self.addCleanup(self.await_workers, set(RACKS))
+        for name, gpu in gpus.items():
+            self.worker(name, gpu=gpu)
+            self.addCleanup(self.end, name)
+        self.await_workers({*RACKS, *gpus})
+        holder = self.one("--gpu-types", "h100", *FOREVER)
+        running = self.wait_for(holder, "RUNNING")
+        self.assertEqual(self.places(holder), ["g-h100"])
+        self.assertEqual(running["resolved_spec"]["gpu_types"], ["H100"])
+        self.assertEqual(running["forecast"]["plan"]["device"], "H100", "planned for what it runs on")
+        waits = self.one("--gpu-types", "H100")
+        self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot of kind H100 \(gpu_types\) with at least [0-9.]+ .B; 0 of 1 are free.*; "
+                                                          r"with gpu_types A100-80 it fits now")
+        either = self.one("--gpu-types", "A100,H100")
+        self.await_that(lambda: self.get(either)["state"] == "SUCCEEDED", lambda: self.llctl("why", either).stdout)
+        self.assertEqual(self.ran_on(either), "g-a100")
+        self.llctl("cancel", holder)
+        self.await_that(lambda: self.get(waits)["state"] == "SUCCEEDED", lambda: self.llctl("why", waits).stdout)
+        self.assertEqual(self.ran_on(waits), "g-h100")
+        cpu = self.one("--gpu-types", "cpu")
+        self.await_that(lambda: self.get(cpu)["state"] == "SUCCEEDED", lambda: self.llctl("why", cpu).stdout)
+        self.assertIn(self.ran_on(cpu), RACKS)
 
     def test_who_waits_for_whom(self):
         fails = self.one("--labels", "fake.fault=exit:20,fake.load_ms=2000")
@@ -215,7 +255,9 @@ class SchedulingTest(unittest.TestCase):
                 ("queue", "there is no queue nobody", ("--queue", "nobody")),
                 ("queue", "queue closed may never hold more than 0", ("--queue", "closed")),
                 ("gpus", "", ("--gpus", 0)), ("gpus", "", ("--gpus", 100_000)), ("after", "job-nobody", ("--after", "job-nobody")),
-                ("priority", "", ("--priority", 10_000_000))):
+                ("priority", "", ("--priority", 10_000_000)),
+                ("gpu_types", "types among A100-40, A100-80", ("--gpu-types", "H1000")),
+                ("gpu_types", "no worker has slots of kind B200", ("--gpu-types", "B200"))):
             run = subprocess.run([BIN / "llctl", "-o", "json", "submit", "--model", self.root / "model", "--data", self.root / "data.bin",
                                   "--ctx", "512", *map(str, arguments)], capture_output=True, text=True, timeout=DEADLINE_S, env=self.environment)
             self.assertNotEqual(run.returncode, 0, arguments)

@@ -337,6 +337,9 @@ void Scenario::Submit(const Args& args) {
   spec.ttl_after_finished = Duration(args.Get("ttl", "inf"));
   spec.required_slot_bytes = Int(args.Get("memory_gb", "0")) * kGb;
   spec.slot_kinds = List(args.Get("kinds"));
+  spec.kinds_named = args.named.count("gpu_types") > 0;
+  if (spec.kinds_named) spec.slot_kinds = List(args.Get("gpu_types"));
+  spec.other_kinds = List(args.Get("other_kinds"));
   spec.queue = args.Get("queue");
   spec.forecast_duration = Duration(args.Get("forecast", "inf"));
   if (args.named.count("min_runtime") > 0) spec.min_runtime = Duration(args.Get("min_runtime"));

@@ -13,7 +13,7 @@
 //   mute W, unmute W  its heartbeats stop, go on; the stream stays
 //   submit J [gpus=N|N-M] [rows=] [priority=] [after=J,J] [request=ID] [body=TEXT] [max_retries=]
 //            [max_headless=] [max_runtime=] [memory_gb=] [kinds=K,K] [ttl=] [queue=] [forecast=]
-//            [min_runtime=] [after_any=J,J] [deadline=FROM_NOW]
+//            [min_runtime=] [after_any=J,J] [deadline=FROM_NOW] [gpu_types=K,K [other_kinds=K,K]]
 //   submit_all J[<A,A][@S] …  [request=ID] [body=TEXT] [gpus=] [queue=]
 //                     several jobs in one step: A: after; S: the job whose checkpoint it starts
 //                     from

@@ -93,7 +93,7 @@ class SimHost::Process : public RankProcess {
 };
 
 SimHost::SimHost(World& world, Training& training, Network& network, MemFiles* shared,
-                 std::string name, int slots)
+                 std::string name, int slots, const std::string& kind)
     : world_(world),
       training_(training),
       network_(network),
@@ -108,7 +108,7 @@ SimHost::SimHost(World& world, Training& training, Network& network, MemFiles* s
   for (int i = 0; i < slots; ++i) {
     v1::Slot& slot = options_.slots.emplace_back();
     slot.set_index(i);
-    slot.set_kind("cpu");
+    slot.set_kind(kind);
     slot.set_memory_bytes(8'000'000'000);
   }
 }

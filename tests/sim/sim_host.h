@@ -33,9 +33,9 @@ class Network {
 
 class SimHost : public Host, public Link, public Clock {
  public:
-  // `shared` is the job store of all hosts; null: each has its own.
+  // `shared` is the job store of all hosts; null: each has its own. `kind`: of its slots.
   SimHost(World& world, Training& training, Network& network, MemFiles* shared, std::string name,
-          int slots);
+          int slots, const std::string& kind);
   ~SimHost() override;
 
   void StartAgent();     // nothing if it runs

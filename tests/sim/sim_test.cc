@@ -115,7 +115,7 @@ TEST(Simulation, KeepsItsPromisesForEverySeed) {
   EXPECT_GT(sum.attempts, sum.jobs_acked);
   EXPECT_GT(sum.preemptions, 0);
   if (last - first < 999) return;
-  EXPECT_EQ(sum.wishes.size(), 19u);
+  EXPECT_EQ(sum.wishes.size(), 21u);
   EXPECT_EQ(sum.faults.size(), 32u);
 }
 

@@ -25,12 +25,16 @@ Simulation::Simulation(const SimOptions& options)
   };
   fault_every_ = absl::Seconds(10 + static_cast<int64_t>(world_.random.Below(60)));
   const int agents = 20 + static_cast<int>(world_.random.Below(9));
+  const bool two_types = world_.Chance(0.5);
   std::vector<std::string> slots;
   for (int i = 0; i < agents; ++i) {
     const int count = 1 + static_cast<int>(world_.random.Below(3));
+    const std::string kind = !two_types ? "cpu" : i % 3 == 0 ? "H100" : "A100-80";
+    int& room = room_[kind];
+    room = shared_job_store_ ? room + count : std::max(room, count);
     hosts_.push_back(std::make_unique<SimHost>(world_, training_, *this,
                                                shared_job_store_ ? &job_store_ : nullptr,
-                                               absl::StrCat("w", i + 1), count));
+                                               absl::StrCat("w", i + 1), count, kind));
     hosts_.back()->SetSlowDeaths(slow_deaths);
     slots.push_back(absl::StrCat(count));
   }
@@ -50,6 +54,7 @@ Simulation::Simulation(const SimOptions& options)
     const QueueRecord& queue = queues_[world_.random.Below(queues_.size())];
     request.spec.queue = queue.name;
     request.spec.gpus = std::min(request.spec.gpus, queue.max_gpus.value_or(request.spec.gpus));
+    NameTypes(request.spec);
     // Without a shared job store a gang stays on one host, of one to three slots.
     if (world_.Chance(0.25)) {
       request.spec.max_gpus = request.spec.gpus * (2 + static_cast<int>(world_.random.Below(2)));
@@ -78,8 +83,10 @@ Simulation::Simulation(const SimOptions& options)
     request.any = world_.Chance(0.3);
     request.starts_from_it = !request.any && world_.Chance(0.5);
     // The host that holds the checkpoint may have one slot only.
-    if (request.starts_from_it && !shared_job_store_)
+    if (request.starts_from_it && !shared_job_store_) {
       request.spec.gpus = request.spec.row_ranks = 1;
+      request.spec.slot_kinds.clear();  // nor be of another type
+    }
     if (world_.Chance(0.2)) request.may_take = world_.Between(absl::Minutes(1), absl::Minutes(40));
     requests_.push_back(std::move(request));
   }
@@ -87,6 +94,19 @@ Simulation::Simulation(const SimOptions& options)
                                  jobs, " jobs", shared_job_store_ ? ", shared job store" : "",
                                  storage_.sqlite() ? ", SQLite" : "", ", ", fault_kinds_.size(),
                                  " kinds of faults");
+}
+
+// Some jobs name the type of slots that they run on. None is larger than its type: a gang never
+// mixes them.
+void Simulation::NameTypes(CoreSpec& spec) {
+  int most = 0;
+  for (const auto& [kind, room] : room_) most = std::max(most, room);
+  if (room_.size() > 1 && world_.Chance(0.4)) {
+    const auto& [kind, room] = *std::next(room_.begin(), static_cast<int>(world_.random.Below(2)));
+    spec.slot_kinds = {kind};
+    most = room;
+  }
+  spec.gpus = std::min(spec.gpus, most);
 }
 
 // ---- the end

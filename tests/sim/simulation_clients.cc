@@ -37,7 +37,8 @@ void Simulation::PlanClients() {
   for (int i = 0; i < wishes; ++i) {
     world_.After(world_.Between(absl::Seconds(20), kFaultsLast), [this] { RandomWish(); });
   }
-  const int changes = world_.Chance(0.5) ? 1 + static_cast<int>(world_.random.Below(12)) : 0;
+  limits_change_ = world_.Chance(0.5);
+  const int changes = limits_change_ ? 1 + static_cast<int>(world_.random.Below(12)) : 0;
   for (int i = 0; i < changes; ++i)
     world_.After(world_.Between(absl::Minutes(1), kFaultsLast), [this] { ChangeLimits(); });
 }
@@ -54,6 +55,27 @@ void Simulation::ChangeLimits() {
   }
   queue.max_jobs.reset();
   if (world_.Chance(0.2)) queue.max_jobs = 1 + static_cast<int>(world_.random.Below(6));
+  SetLimits(queue);
+}
+
+// Who lent now borrows, and whose job gave way may take back: only that the two jobs have met
+// before keeps them from stopping each other in turn.
+void Simulation::TurnLimits(const JobId& victim, const JobId& by) {
+  const Job* waits = scheduler() == nullptr ? nullptr : scheduler()->Find(victim);
+  const Job* runs = scheduler() == nullptr ? nullptr : scheduler()->Find(by);
+  if (!faults_ || waits == nullptr || runs == nullptr || waits->state != JobState::kQueued ||
+      !HoldsSlots(runs->state))
+    return;
+  ++result_.wishes["limits of a victim's and its preemptor's queue turned around"];
+  for (QueueRecord queue : queues_) {
+    if (queue.name != waits->spec.queue && queue.name != runs->spec.queue) continue;
+    queue.max_jobs.reset();
+    queue.quota_gpus = queue.name == runs->spec.queue ? 0 : queue.max_gpus.value_or(64);
+    SetLimits(queue);
+  }
+}
+
+void Simulation::SetLimits(const QueueRecord& queue) {
   world_.Trace(absl::StrCat("operator changes queue ", queue.name, ", quota ",
                             queue.quota_gpus.value_or(-1)));
   Give(SetQueueEvent{queue, "op"}, [this, name = queue.name](const Reply& reply) {

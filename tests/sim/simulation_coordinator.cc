@@ -1,6 +1,7 @@
 // The coordinator's process: the shipped loop with its store, crashes, and what every decision is
 // checked for.
 #include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "coordinator/workers/messages.h"
 #include "tests/sim/simulation_run.h"
@@ -256,6 +257,10 @@ void Simulation::CheckTransition(const PutTransition& put) {
                                   " of its queue without a higher priority"));
   }
   preempted_by_[victim->id] = by->id;
+  if (limits_change_ && by->spec.queue != victim->spec.queue && world_.Chance(0.5)) {
+    world_.After(world_.Between(absl::Seconds(15), absl::Seconds(90)),
+                 [this, victim = victim->id, by = by->id] { TurnLimits(victim, by); });
+  }
 }
 
 // As the scheduler decides, not as the orders leave: an agent's Hello may be decided in between,
@@ -274,12 +279,31 @@ void Simulation::CheckStart(const Job& job) {
                                       rank.slot, ", where another rank still lives"));
     }
   }
+  CheckTypes(job);
   const int ranks = RanksOf(job);
   auto [known, first] = ranks_.try_emplace(job.id, ranks);
   if (!first && ranks > known->second) ++result_.wishes["elastic gang starts again larger"];
   if (!first && ranks < known->second) ++result_.wishes["elastic gang starts again smaller"];
   known->second = ranks;
   CheckLimitsOf(job);
+}
+
+// A gang is of one type, and of one that its user named.
+void Simulation::CheckTypes(const Job& job) {
+  std::set<std::string> kinds;
+  for (const Rank& rank : job.attempt->ranks) {
+    for (const Slot& slot : scheduler()->workers().at(rank.worker).slots) {
+      if (slot.index == rank.slot) kinds.insert(slot.kind);
+    }
+  }
+  const std::vector<std::string>& named = job.spec.slot_kinds;
+  if (kinds.size() != 1 ||
+      (!named.empty() && std::count(named.begin(), named.end(), *kinds.begin()) == 0)) {
+    world_.Violation(absl::StrCat(job.id.value(), " starts on slots of ",
+                                  absl::StrJoin(kinds, " and "), ", named was ",
+                                  absl::StrJoin(named, " or ")));
+  }
+  if (!named.empty()) ++result_.wishes["start on the type that a job names"];
 }
 
 // As the scheduler has it: heard within the lease, on a stream that is there.
@@ -334,7 +358,8 @@ void Simulation::CheckLimitsOf(const Job& started) {
 }
 
 // Bounded priority inversion: who starts past a job that was promised a start leaves it, by what
-// the forecasts say, enough slots by then. Counted afresh, where any slot will do for the job.
+// the forecasts say, enough slots of one type by then. Counted afresh, where any slot of a type
+// will do for the job.
 void Simulation::CheckPromise(const Job& started) {
   constexpr absl::Duration kSlack = absl::Minutes(1);  // a promise may slip so far
   if (!shared_job_store_) return;
@@ -345,17 +370,26 @@ void Simulation::CheckPromise(const Job& started) {
         !absl::StrContains(started.reason, hole ? absl::StrCat("before ", head->id.value())
                                                 : absl::StrCat("that ", head->id.value())))
       continue;
-    int by_then = 0;
+    const std::vector<std::string>& named = head->spec.slot_kinds;
+    const auto may_use = [&named](const std::string& kind) {
+      return named.empty() || std::count(named.begin(), named.end(), kind) > 0;
+    };
+    if (!may_use(started.attempt->slot_kind)) continue;  // no slot that it waits for
+    std::map<std::string, int> by_type;
     for (const auto& [name, worker] : scheduler()->workers()) {
       const bool away = worker.silence > scheduler()->options().lease || !worker.connected;
       if (away || worker.cordoned) continue;
       for (const Slot& slot : worker.slots) {
+        if (!may_use(slot.kind)) continue;
         const auto use = worker.uses.find(slot.index);
-        by_then += use == worker.uses.end() ||
-                   (!use->second.stray && scheduler()->Find(use->second.job)->expected_end <=
-                                              head->promised_start + kSlack);
+        by_type[slot.kind] +=
+            use == worker.uses.end() ||
+            (!use->second.stray &&
+             scheduler()->Find(use->second.job)->expected_end <= head->promised_start + kSlack);
       }
     }
+    int by_then = 0;
+    for (const auto& [kind, count] : by_type) by_then = std::max(by_then, count);
     ++result_.wishes[hole ? "start into a hole" : "start beside a reservation"];
     if (by_then < head->spec.gpus)
       world_.Violation(absl::StrCat(started.id.value(), " starts although it leaves ",

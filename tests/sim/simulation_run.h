@@ -125,6 +125,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void NoteAcknowledged(const WorkerId& worker, const ReportAckOrder& ack);
   void CheckTransition(const PutTransition& put);
   void CheckStart(const Job& job);
+  void CheckTypes(const Job& job);
   void CheckLimitsOf(const Job& started);
   void CheckStops(const Scheduler& scheduler);
   bool InContact(const WorkerId& worker) const;
@@ -142,8 +143,11 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   bool Partitioned(const SimHost& host) const { return partitioned_.count(host.name()) > 0; }
 
   // Clients and faults.
+  void NameTypes(CoreSpec& spec);
   void PlanQueues();
   void ChangeLimits();
+  void SetLimits(const QueueRecord& queue);
+  void TurnLimits(const JobId& victim, const JobId& by);
   bool LimitsRestored();
   void PlanClients();
   void Operator(const WorkerId& worker);
@@ -182,6 +186,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   Training training_;
   MemFiles job_store_;
   std::vector<std::unique_ptr<SimHost>> hosts_;
+  std::map<std::string, int> room_;   // by kind of slot: ranks of the largest gang it holds
   std::unique_ptr<DriverLoop> loop_;  // null: the coordinator is down
   uint64_t life_ = 0;
   bool planned_batch_ = false;
@@ -208,6 +213,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   std::map<std::tuple<WorkerId, std::string, int64_t>, std::map<int64_t, int64_t>> reported_;
   std::map<JobId, std::map<int64_t, int64_t>> acknowledged_;
   std::vector<QueueRecord> queues_;
+  bool limits_change_ = false;  // operators change limits while jobs run
   std::map<JobId, std::pair<int64_t, absl::Duration>>
       stops_;                            // epoch, since when with all in contact
   std::map<JobId, JobId> preempted_by_;  // newest preemptor
