@@ -63,9 +63,10 @@ absl::StatusOr<HttpResponse> StatefulSetScale::Send(const std::string& method,
                                  absl::StrCat("Bearer ", absl::StripAsciiWhitespace(token)));
   }
   retry_after_ = absl::ZeroDuration();
-  LL_ASSIGN_OR_RETURN(HttpResponse response, http_.Send(request));
+  absl::StatusOr<HttpResponse> response = http_.Send(request);
+  if (!response.ok()) return Annotate(response.status(), "the API server");
   int seconds = 0;
-  if (absl::SimpleAtoi(response.Header("retry-after"), &seconds))
+  if (absl::SimpleAtoi(response->Header("retry-after"), &seconds))
     retry_after_ = absl::Seconds(std::clamp(seconds, 0, kMostRetryAfterSeconds));
   return response;
 }

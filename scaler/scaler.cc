@@ -110,8 +110,7 @@ absl::Duration Scaler::Round(absl::Duration poll) {
   began_ms_ = NowMs();
   const absl::Status status = TryRound();
   if (!status.ok()) {
-    const std::string hint = ErrorHint(status);
-    const std::string text = absl::StrCat(status.message(), hint.empty() ? "" : "; ", hint);
+    const std::string text(status.message());
     if (text != said_) {
       LL_LOG(kWarning) << text << "; tried again";
     }

@@ -222,14 +222,14 @@ class ScalerTest(unittest.TestCase):
         self.foreign_authority()
 
     def token_ran_out(self):
-        self.kubernetes.token = "second"
+        self.kubernetes.token = "rotated"
         job = self.submit(2)
         self.wait(lambda: ("GET", 401) in self.kubernetes.seen, "a refusal")
         self.wait(lambda: "still good?" in (self.root / "ll-scaler.log").read_text(), "a line with the fix")
-        (self.account / "token").write_text("second\n")  # as the kubelet does
+        (self.account / "token").write_text("rotated\n")  # as the kubelet does
         self.kubernetes.wait_for_pods(2)
         self.llctl("cancel", job)
-        self.assertNotIn("second", (self.root / "ll-scaler.log").read_text())
+        self.assertNotIn("rotated", (self.root / "ll-scaler.log").read_text())
 
     def foreign_authority(self):
         self.end(self.scaler)
