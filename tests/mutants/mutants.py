@@ -49,6 +49,7 @@ MUTANTS = [
     ("a reservation is lost", "scheduler_pass.cc", "  for (SlotId slot : pass.reservation.slots) pass.shut.Take(slot);\n", ""),
     ("a hole is filled for too long", "scheduler_pass.cc",
      "        time_.now() + Remaining(job) > pass.reservation.start)\n", "        false)\n"),
+    ("a job runs on a type that it does not name", "placement.cc", "Allowed(request.slot_kinds, pool.kinds()[kind]);", "true;"),
     ("an end by Hello overtakes its checkpoints", "scheduler_agents.cc",
      "if (held != nullptr && held->exited) {\n", "if (held != nullptr && held->exited) {\n      ApplyExit(job, index, held->exit, held->result);\n"),
     ("orders leave before the commit", "coordinator/runtime/driver_loop.cc",
