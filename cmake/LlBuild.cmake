@@ -67,6 +67,11 @@ function(ll_pch name)
     target_link_libraries(ll_pch_${name} PUBLIC GTest::gmock GTest::gtest)
   endif()
   target_precompile_headers(ll_pch_${name} PRIVATE ${A_HEADERS} ${LL_PCH_HEADERS})
+  # Generated headers change without the command that compiles them.
+  if(LL_CCACHE AND ll_proto IN_LIST A_DEPS)
+    set_target_properties(ll_pch_${name} PROPERTIES
+      CXX_COMPILER_LAUNCHER "${CMAKE_SOURCE_DIR}/cmake/without_old_pch.sh;${CMAKE_CXX_COMPILER_LAUNCHER}")
+  endif()
 endfunction()
 # ll_unity(TARGET [APART a.cc …]): its files are compiled eight at a time, which takes a third of the time where headers
 # are heavy: what they include and instantiate is done once. Names in anonymous namespaces must differ; files whose do not are compiled APART.
