@@ -136,9 +136,10 @@ class ScalerTest(unittest.TestCase):
     def test_workers_follow_the_queue(self):
         two = self.submit(2)
         self.kubernetes.wait_for_pods(2)
+        self.wait_running(two)  # on the first two workers: the next one gets the third
         one = self.submit(1)
         self.kubernetes.wait_for_pods(3)
-        self.wait_running(two, one)
+        self.wait_running(one)
         waiting = self.submit(3)  # never more than three workers
         self.wait(lambda: self.metric("ll_scaler_pending_slots") == 3, "three slots waited for")
         self.assertEqual((self.metric("ll_scaler_wanted_replicas"), self.kubernetes.replicas), (3, 3))
