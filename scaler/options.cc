@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "rpc/config_file.h"
+#include "rpc/open_page.h"
 
 namespace ll {
 namespace {
@@ -122,14 +123,7 @@ absl::Status CheckScalerFlags(const ScalerFlags& f) {
     return MakeFieldError(
         {"least", absl::StrCat("at most --most, ", f.most), absl::StrCat(f.least)});
   }
-  LL_ASSIGN_OR_RETURN(const HostPort http, ParseHostPort(f.http, "http"));
-  if (f.http_public || IsLoopbackHost(http.host)) return absl::OkStatus();
-  return FieldStatus(absl::StatusCode::kFailedPrecondition, "http",
-                     absl::StrCat("http: ", f.http,
-                                  " is not on loopback, and these pages have "
-                                  "neither TLS nor authentication"),
-                     "bind 127.0.0.1, or add --http-public where the network lets only probes and "
-                     "Prometheus reach it");
+  return CheckOpenPage(f.http, f.http_public);
 }
 
 }  // namespace

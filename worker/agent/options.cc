@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "rpc/config_file.h"
+#include "rpc/open_page.h"
 #include "worker/agent/gpu_probe.h"
 
 namespace ll {
@@ -215,16 +216,6 @@ absl::Status ChooseSlots(const Flags& flags, AgentOptions& agent) {
   return absl::OkStatus();
 }
 
-absl::Status CheckHttp(const Flags& flags) {
-  LL_ASSIGN_OR_RETURN(HostPort http, ParseHostPort(flags.http, "http"));
-  if (flags.http_public || IsLoopbackHost(http.host)) return absl::OkStatus();
-  return FieldStatus(
-      absl::StatusCode::kFailedPrecondition, "http",
-      absl::StrCat(flags.http,
-                   " is not on loopback, and this page has neither TLS nor authentication"),
-      "bind 127.0.0.1, or add --http-public where the network lets only Prometheus reach it");
-}
-
 }  // namespace
 
 absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
@@ -244,7 +235,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
     return absl::InvalidArgumentError("usage");
   }
   WorkerOptions out;
-  LL_RETURN_IF_ERROR(CheckHttp(flags));
+  LL_RETURN_IF_ERROR(CheckOpenPage(flags.http, flags.http_public));
   out.http = flags.http;
   out.verbose = flags.verbose;
   LL_ASSIGN_OR_RETURN(out.channel.addresses, ParseAddresses(flags.coordinator));
