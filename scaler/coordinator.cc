@@ -3,6 +3,7 @@
 #include <grpcpp/client_context.h>
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -55,6 +56,15 @@ QueueRoom RoomOf(const v1::Queue& queue) {
 
 }  // namespace
 
+// Of "ll-worker-3", 3; nothing of a worker that is not the set's.
+std::optional<int> ScalingCoordinator::OrdinalOf(absl::string_view worker) const {
+  int ordinal = -1;
+  if (!absl::ConsumePrefix(&worker, absl::StrCat(set_, "-")) ||
+      !absl::SimpleAtoi(worker, &ordinal) || absl::StrCat(ordinal) != worker || ordinal < 0)
+    return std::nullopt;
+  return ordinal;
+}
+
 absl::Status ScalingCoordinator::Connect() {
   std::string token;
   if (!token_file_.empty()) {
@@ -69,52 +79,56 @@ absl::Status ScalingCoordinator::Connect() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::map<int, ScalingWorker>> ScalingCoordinator::Workers() {
-  v1::ListWorkersResponse response;
-  LL_RETURN_IF_ERROR(
-      Call(*admin_, &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest(), response));
-  std::map<int, ScalingWorker> workers;
-  for (const v1::Worker& worker : response.workers()) {
-    absl::string_view number = worker.worker();
-    int ordinal = -1;
-    if (!absl::ConsumePrefix(&number, absl::StrCat(set_, "-")) ||
-        !absl::SimpleAtoi(number, &ordinal) || absl::StrCat(ordinal) != number || ordinal < 0)
-      continue;
-    workers[ordinal] = WorkerOf(worker);
-  }
-  return workers;
-}
-
-// A job that is about to be tried again will want its slots again.
-absl::StatusOr<int64_t> ScalingCoordinator::Pending() {
-  std::vector<WaitingGang> gangs;
+// Oldest first. A job that is about to be tried again will want its slots again.
+absl::StatusOr<std::vector<v1::Job>> ScalingCoordinator::Waiting() {
+  std::vector<v1::Job> jobs;
   v1::ListRequest request;
   request.set_page_size(kPage);
   request.add_states(v1::QUEUED);
   request.add_states(v1::RETRYING);
+  request.mutable_read_mask()->add_paths("job_id");
   request.mutable_read_mask()->add_paths("spec");
   do {
     v1::ListResponse response;
     LL_RETURN_IF_ERROR(Call(*jobs_, &v1::Jobs::Stub::List, request, response));
-    for (const v1::Job& job : response.jobs())
-      gangs.push_back({job.spec().queue().empty() ? kDefaultQueue : job.spec().queue(),
-                       static_cast<int>(job.spec().gpus())});
+    for (v1::Job& job : *response.mutable_jobs()) jobs.push_back(std::move(job));
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
-  std::reverse(gangs.begin(), gangs.end());  // oldest first
-  v1::ListQueuesResponse queues;
-  LL_RETURN_IF_ERROR(Call(*admin_, &v1::Admin::Stub::ListQueues, v1::ListQueuesRequest(), queues));
-  std::map<std::string, QueueRoom> rooms;
-  for (const v1::Queue& queue : queues.queues()) rooms[queue.name()] = RoomOf(queue);
-  return PendingSlots(gangs, std::move(rooms));
+  std::reverse(jobs.begin(), jobs.end());
+  return jobs;
 }
 
-// Jobs are read first: one that starts in between is counted twice, never forgotten.
+absl::StatusOr<std::map<std::string, QueueRoom>> ScalingCoordinator::Rooms() {
+  v1::ListQueuesResponse response;
+  LL_RETURN_IF_ERROR(
+      Call(*admin_, &v1::Admin::Stub::ListQueues, v1::ListQueuesRequest(), response));
+  std::map<std::string, QueueRoom> rooms;
+  for (const v1::Queue& queue : response.queues()) rooms[queue.name()] = RoomOf(queue);
+  return rooms;
+}
+
+// Jobs are read before workers, so that one that starts in between is not forgotten; what it holds
+// by then tells that it waits no longer, so that it is not counted twice either.
 absl::StatusOr<ScalingView> ScalingCoordinator::View() {
   LL_RETURN_IF_ERROR(Connect());
+  LL_ASSIGN_OR_RETURN(const std::vector<v1::Job> waiting, Waiting());
+  v1::ListWorkersResponse response;
+  LL_RETURN_IF_ERROR(
+      Call(*admin_, &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest(), response));
   ScalingView view;
-  LL_ASSIGN_OR_RETURN(view.pending_slots, Pending());
-  LL_ASSIGN_OR_RETURN(view.workers, Workers());
+  std::set<std::string> holders;
+  for (const v1::Worker& worker : response.workers()) {
+    for (const auto& use : worker.uses()) holders.insert(use.job_id());
+    if (const auto ordinal = OrdinalOf(worker.worker())) view.workers[*ordinal] = WorkerOf(worker);
+  }
+  std::vector<WaitingGang> gangs;
+  for (const v1::Job& job : waiting) {
+    if (holders.count(job.job_id()) > 0) continue;
+    gangs.push_back({job.spec().queue().empty() ? kDefaultQueue : job.spec().queue(),
+                     static_cast<int>(job.spec().gpus())});
+  }
+  LL_ASSIGN_OR_RETURN(std::map<std::string, QueueRoom> rooms, Rooms());
+  view.pending_slots = PendingSlots(gangs, std::move(rooms));
   return view;
 }
 

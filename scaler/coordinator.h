@@ -1,8 +1,11 @@
 // What the coordinator tells a scaler and takes from it.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "proto/admin.grpc.pb.h"
@@ -29,8 +32,9 @@ class ScalingCoordinator {
  private:
   absl::Status Connect();
   absl::Status SetCordon(int ordinal, v1::CordonWorkerRequest::Action action);
-  absl::StatusOr<std::map<int, ScalingWorker>> Workers();
-  absl::StatusOr<int64_t> Pending();
+  std::optional<int> OrdinalOf(absl::string_view worker) const;
+  absl::StatusOr<std::vector<v1::Job>> Waiting();
+  absl::StatusOr<std::map<std::string, QueueRoom>> Rooms();
 
   ChannelConfig channel_;
   const std::string token_file_, set_;
