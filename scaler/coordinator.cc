@@ -80,8 +80,8 @@ absl::Status ScalingCoordinator::Connect() {
 }
 
 // Oldest first. A job that is about to be tried again will want its slots again.
-absl::StatusOr<std::vector<v1::Job>> ScalingCoordinator::Waiting() {
-  std::vector<v1::Job> jobs;
+absl::StatusOr<std::vector<WaitingGang>> ScalingCoordinator::Waiting() {
+  std::vector<WaitingGang> gangs;
   v1::ListRequest request;
   request.set_page_size(kPage);
   request.add_states(v1::QUEUED);
@@ -91,11 +91,14 @@ absl::StatusOr<std::vector<v1::Job>> ScalingCoordinator::Waiting() {
   do {
     v1::ListResponse response;
     LL_RETURN_IF_ERROR(Call(*jobs_, &v1::Jobs::Stub::List, request, response));
-    for (v1::Job& job : *response.mutable_jobs()) jobs.push_back(std::move(job));
+    for (const v1::Job& job : response.jobs())
+      gangs.push_back({job.job_id(),
+                       job.spec().queue().empty() ? kDefaultQueue : job.spec().queue(),
+                       static_cast<int>(job.spec().gpus())});
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
-  std::reverse(jobs.begin(), jobs.end());
-  return jobs;
+  std::reverse(gangs.begin(), gangs.end());
+  return gangs;
 }
 
 absl::StatusOr<std::map<std::string, QueueRoom>> ScalingCoordinator::Rooms() {
@@ -111,7 +114,7 @@ absl::StatusOr<std::map<std::string, QueueRoom>> ScalingCoordinator::Rooms() {
 // by then tells that it waits no longer, so that it is not counted twice either.
 absl::StatusOr<ScalingView> ScalingCoordinator::View() {
   LL_RETURN_IF_ERROR(Connect());
-  LL_ASSIGN_OR_RETURN(const std::vector<v1::Job> waiting, Waiting());
+  LL_ASSIGN_OR_RETURN(const std::vector<WaitingGang> waiting, Waiting());
   v1::ListWorkersResponse response;
   LL_RETURN_IF_ERROR(
       Call(*admin_, &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest(), response));
@@ -121,14 +124,8 @@ absl::StatusOr<ScalingView> ScalingCoordinator::View() {
     for (const auto& use : worker.uses()) holders.insert(use.job_id());
     if (const auto ordinal = OrdinalOf(worker.worker())) view.workers[*ordinal] = WorkerOf(worker);
   }
-  std::vector<WaitingGang> gangs;
-  for (const v1::Job& job : waiting) {
-    if (holders.count(job.job_id()) > 0) continue;
-    gangs.push_back({job.spec().queue().empty() ? kDefaultQueue : job.spec().queue(),
-                     static_cast<int>(job.spec().gpus())});
-  }
-  LL_ASSIGN_OR_RETURN(std::map<std::string, QueueRoom> rooms, Rooms());
-  view.pending_slots = PendingSlots(gangs, std::move(rooms));
+  LL_ASSIGN_OR_RETURN(auto rooms, Rooms());
+  view.pending_slots = PendingSlots(waiting, holders, std::move(rooms));
   return view;
 }
 

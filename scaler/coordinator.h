@@ -33,7 +33,7 @@ class ScalingCoordinator {
   absl::Status Connect();
   absl::Status SetCordon(int ordinal, v1::CordonWorkerRequest::Action action);
   std::optional<int> OrdinalOf(absl::string_view worker) const;
-  absl::StatusOr<std::vector<v1::Job>> Waiting();
+  absl::StatusOr<std::vector<WaitingGang>> Waiting();
   absl::StatusOr<std::map<std::string, QueueRoom>> Rooms();
 
   ChannelConfig channel_;

@@ -24,10 +24,11 @@ bool MayGo(const ScalingView& view, int ordinal) {
 
 }  // namespace
 
-int64_t PendingSlots(const std::vector<WaitingGang>& gangs,
+int64_t PendingSlots(const std::vector<WaitingGang>& gangs, const std::set<std::string>& holders,
                      std::map<std::string, QueueRoom> rooms) {
   int64_t total = 0;
   for (const WaitingGang& gang : gangs) {
+    if (holders.count(gang.job_id) > 0) continue;
     QueueRoom& room = rooms[gang.queue];
     if (room.slots.value_or(gang.slots) < gang.slots || room.gangs.value_or(1) < 1) continue;
     if (room.slots) *room.slots -= gang.slots;

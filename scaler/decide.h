@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,15 +40,16 @@ struct ScalingView {
 
 // A gang that waits, and what its queue may still hold.
 struct WaitingGang {
-  std::string queue;
+  std::string job_id, queue;
   int slots = 1;
 };
 struct QueueRoom {
   std::optional<int64_t> slots, gangs;  // absent: without limit
 };
 // Slots that the gangs could hold together. Those beyond the room of their queue would not start on
-// any number of workers.
-int64_t PendingSlots(const std::vector<WaitingGang>& gangs, std::map<std::string, QueueRoom> rooms);
+// any number of workers; the jobs among `holders` were seen with slots since, and wait no longer.
+int64_t PendingSlots(const std::vector<WaitingGang>& gangs, const std::set<std::string>& holders,
+                     std::map<std::string, QueueRoom> rooms);
 
 // Decides one round after the other. Times are `now` of a steady clock. Not thread-safe.
 class ScalingPolicy {

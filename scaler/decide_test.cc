@@ -127,10 +127,13 @@ TEST(ScalingPolicyTest, AnAnswerThatWasLostIsNoChangeOfAnotherPerson) {
 }
 
 TEST(PendingSlotsTest, CountsWhatItsQueueMayHold) {
-  const std::vector<WaitingGang> gangs = {{"a", 4}, {"a", 2}, {"a", 1},
-                                          {"b", 1}, {"b", 1}, {"c", 9}};
-  EXPECT_EQ(PendingSlots(gangs, {}), 18);
-  EXPECT_EQ(PendingSlots(gangs, {{"a", {3, {}}}, {"b", {{}, 1}}, {"c", {0, {}}}}), 3 + 1);
+  const std::vector<WaitingGang> gangs = {{"1", "a", 4}, {"2", "a", 2}, {"3", "a", 1},
+                                          {"4", "b", 1}, {"5", "b", 1}, {"6", "c", 9}};
+  EXPECT_EQ(PendingSlots(gangs, {}, {}), 18);
+  const std::map<std::string, QueueRoom> rooms = {{"a", {3, {}}}, {"b", {{}, 1}}, {"c", {0, {}}}};
+  EXPECT_EQ(PendingSlots(gangs, {}, rooms), 3 + 1);
+  // The second started after it was seen waiting: its slots are held, and counted there.
+  EXPECT_EQ(PendingSlots(gangs, {"2", "7"}, {}), 16);
 }
 
 // A cluster that the policy drives: gangs of one slot come and go at random and are placed wherever
