@@ -1,6 +1,5 @@
 // ll-coordinator: flags, one Coordinator, and waiting for a signal.
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/daemon.h"
 #include "base/field_error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -90,18 +90,7 @@ int main(int argc, char** argv) {
       ll::ParseCoordinatorFlags(argc, argv, &exit_now, &exit_code);
   if (exit_now) return exit_code;
 
-  // A dump of this process would hold tokens and keys.
-  const rlimit no_core{0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
-
-  // All threads inherit the mask; this one takes the signals where it waits for them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-
+  const sigset_t signals = ll::BeginDaemon();
   const ll::ServiceNotify notify = ll::ServiceNotify::FromEnvironment();
   ll::SetLogLevel(LevelOf(options.log_level));
   ll::InstallSpdlogSink("ll-coordinator");

@@ -1,12 +1,12 @@
 // ll-scaler: flags, one Scaler, pages, and a round after the other until a signal. Exit codes: 0
 // asked to end, 1 an error on this host, 2 usage.
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <cstdio>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/daemon.h"
 #include "base/field_error.h"
 #include "base/log.h"
 #include "rpc/daemon_metrics.h"
@@ -45,16 +45,7 @@ int Main(int argc, char** argv) {
   const absl::StatusOr<ScalerOptions> options = ParseScalerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
   if (!options.ok()) return Fail(options.status(), 2);
-  // A dump of this process would hold its tokens.
-  const rlimit no_core{0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
-  // All threads inherit the mask; this one takes the signals between two rounds.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
+  const sigset_t signals = BeginDaemon();
   InstallSpdlogSink("ll-scaler");
   if (options->verbose) SetLogLevel(LogLevel::kDebug);
 

@@ -40,7 +40,7 @@ class SubmitFuzz : public ::testing::Test {
     for (int i = 0; i < 8; ++i) worker.slots.push_back({i, "H100", 80'000'000'000});
     view_.workers = {worker};
     view_.data["bible"] = {"bible", "/data/bible.bin", true};
-    view_.models["tiny"] = {"tiny", "/models/tiny",
+    view_.models["tiny"] = {"tiny", "/models/tiny", false,
                             R"({"model_type":"llama","architectures":["LlamaForCausalLM"],
         "vocab_size":512,"hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,
         "num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":256,

@@ -9,8 +9,9 @@ Every configuration of model shape x context x method x ranks x recompute runs s
 random tokens; measured is the largest rank's peak resident set (as the kernel counts it at exit) and the median step of whole
 rows after the first. As any data's, the last row is shorter than the others, and met within three steps: another length costs
 memory. The forecast is what `llctl plan --device cpu -o json` says. Step times mean something on an idle machine only;
---probe FOLDER gives the planner a probe of this machine (`ll-trainer probe`), which is taken first if it is not there yet:
-one for each number of ranks, with as many probes at once and a rank's threads each, as slots of a host would be.
+--probe FOLDER gives the planner probes of this machine (`ll-trainer probe`), which are taken if they are not there yet, with as many
+at once as there are ranks and a rank's threads each, as slots of a host would be: a new one before every eighth configuration, for a
+machine whose speed drifts by as much in half an hour as a forecast may be wrong tells nothing of the planner.
 
 --limits needs root and the memory controller of control groups (version 1): a run in the smallest slot that admission takes must
 end well, and one in a slot of 90 % of the forecast, which admission refuses, must be killed when it is forced (there the
@@ -29,6 +30,7 @@ import tempfile
 import threading
 
 MEASURED_SECONDS, MOST_STEPS = 4, 24  # of a configuration
+FOR_A_PROBE = 8  # configurations
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMON = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02, "torch_dtype": "bfloat16",
           "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 2048}
@@ -82,6 +84,11 @@ def matrix():
             add(model, 4096, "longlora", recompute, 2)
             add(model, 8192, "longlora", recompute, 2, 2)
             add(model, 4096, "longlora", recompute, 2, 2, attention="full")
+    out.sort(key=lambda case: case["ranks"])
+    met = {}
+    for case in out:
+        met[case["ranks"]] = met.get(case["ranks"], -1) + 1
+        case["probe"] = f"ranks-{case['ranks']}-{met[case['ranks']] // FOR_A_PROBE}.json"
     return out
 
 
@@ -172,8 +179,8 @@ def run_ranks(a, work, case, spec, limit=None):
     return [codes[i] for i in sorted(codes)], [peaks[i] for i in sorted(peaks)], events
 
 
-def probe_of(a, ranks):
-    path = os.path.join(a.probe, f"ranks-{ranks}.json")
+def probe_of(a, case):
+    path, ranks = os.path.join(a.probe, case["probe"]), case["ranks"]
     if not os.path.exists(path):
         os.makedirs(a.probe, exist_ok=True)
         command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks))]
@@ -182,7 +189,7 @@ def probe_of(a, ranks):
         if any(p.returncode for p in probes):
             sys.exit("ll-trainer probe failed")
         with open(path, "w") as f:
-            f.write(told[0])
+            f.write(min(told, key=lambda text: json.loads(text)["gemm_flops"]))  # whom the others wait for
     return path
 
 
@@ -203,7 +210,7 @@ def forecast(a, work, case, *more):
     spec = write_spec(a, work, case)
     args = [a.llctl, "plan", "--device", "cpu", "-f", spec, "-o", "json", *more]
     if a.probe:
-        args += ["--calibration", probe_of(a, case["ranks"])]
+        args += ["--calibration", probe_of(a, case)]
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode not in (0, 3):
         sys.exit(f"{case['name']}: llctl plan ended with {done.returncode}: {done.stderr}")

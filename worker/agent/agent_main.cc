@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/daemon.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/log.h"
@@ -49,19 +49,6 @@ int PrintError(const absl::Status& status, int code) {
   std::fprintf(stderr, "ll-worker: %s%s%s\n", message.c_str(), add ? "; " : "",
                add ? hint.c_str() : "");
   return code;
-}
-
-// SIGTERM, SIGINT and SIGUSR2 as a descriptor. Blocked before any thread starts, so that none of
-// them is interrupted.
-int SignalFd() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGUSR2);
-  sigprocmask(SIG_BLOCK, &set, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 // Why an agent that was never welcomed should give up; 0 to go on trying.
@@ -367,11 +354,9 @@ int Main(int argc, char** argv) {
     return Passed(checks) ? 0 : 1;
   }
   if (options->reexec) return AskForReexec(*options);
-  // A dump of this process would hold its token and key. Trainers inherit that.
-  const rlimit no_core{0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
+  const sigset_t signals = BeginDaemon({SIGUSR2});  // the last asks for a reexec
   const ServiceNotify notify = ServiceNotify::FromEnvironment();
-  const int signal_fd = SignalFd();
+  const int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   InstallSpdlogSink("ll-worker");
   if (options->verbose) SetLogLevel(LogLevel::kDebug);

@@ -1,16 +1,11 @@
 #include "worker/trainer/probe.h"
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <functional>
 #include <map>
-#include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,8 +13,6 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
-#include "absl/cleanup/cleanup.h"
-#include "base/file.h"
 #include "base/gpu_kind.h"
 #include "base/status_macros.h"
 #include "kernels/common/torch_op_trace.h"
@@ -32,13 +25,13 @@
 #include "worker/trainer/median.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/sharded_parameters.h"
+#include "worker/trainer/probe_link.h"
 
 namespace ll {
 namespace {
 
 // Shares of the budget: four trainings, memory, and the link.
 constexpr int kMeasurements = 6;
-constexpr absl::Duration kSocketTimeout = absl::Seconds(10);
 
 // `work` is repeated for `budget`; the median of `amount` over the seconds of one time.
 double Rate(double amount, absl::Duration budget, Clock& clock, const std::function<void()>& work) {
@@ -211,73 +204,6 @@ double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
   });
 }
 
-// ---- loopback
-
-void LimitWaits(int fd) {
-  timeval limit = absl::ToTimeval(kSocketTimeout);
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-}
-
-// Two ends of a TCP connection of this host with itself.
-absl::StatusOr<std::pair<int, int>> Connected() {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (listener < 0) return ErrnoStatus(errno, "socket", "loopback");
-  absl::Cleanup close_listener = [listener] { close(listener); };
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* const generic = reinterpret_cast<sockaddr*>(&address);
-  if (bind(listener, generic, size) != 0 || listen(listener, 1) != 0 ||
-      getsockname(listener, generic, &size) != 0)
-    return ErrnoStatus(errno, "listen", "loopback");
-  const int near = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (near < 0) return ErrnoStatus(errno, "socket", "loopback");
-  LimitWaits(near);
-  if (connect(near, generic, size) != 0) {
-    const absl::Status failed = ErrnoStatus(errno, "connect", "loopback");
-    close(near);
-    return failed;
-  }
-  const int far = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-  if (far < 0) {
-    const absl::Status failed = ErrnoStatus(errno, "accept", "loopback");
-    close(near);
-    return failed;
-  }
-  LimitWaits(far);
-  return std::pair(near, far);
-}
-
-absl::StatusOr<double> LinkBandwidth(bool small, absl::Duration budget, Clock& clock) {
-  LL_ASSIGN_OR_RETURN(const auto ends, Connected());
-  const auto [near, far] = ends;
-  const size_t piece = 1 << 20, count = small ? 4 : 64;
-  // Reads until the other end is closed.
-  std::thread reader([fd = far] {
-    std::vector<char> buffer(1 << 20);
-    while (recv(fd, buffer.data(), buffer.size(), 0) > 0) {
-    }
-  });
-  const std::vector<char> bytes(piece, 1);
-  bool failed = false;
-  const double rate = Rate(static_cast<double>(piece * count), budget, clock, [&, fd = near] {
-    for (size_t i = 0; i < count && !failed; ++i) {
-      for (size_t sent = 0; sent < piece && !failed;) {
-        const ssize_t n = send(fd, bytes.data() + sent, piece - sent, MSG_NOSIGNAL);
-        failed = n <= 0;
-        if (n > 0) sent += static_cast<size_t>(n);
-      }
-    }
-  });
-  close(near);
-  reader.join();
-  close(far);
-  if (failed) return absl::UnavailableError("the loopback connection broke");
-  return rate;
-}
-
 std::string HostName() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
@@ -303,7 +229,9 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
     return absl::OkStatus();
   }));
   if (!gpu) {
-    LL_ASSIGN_OR_RETURN(link, LinkBandwidth(options.small, share, clock));
+    // As long as the keys and values of a row are.
+    const int64_t bytes = 4 * shapes.tokens * shapes.kv_heads * shapes.head_dim;
+    LL_ASSIGN_OR_RETURN(link, LinkBandwidth(bytes, share, clock));
   }
   const auto rate = [](const StepTimes& times, std::initializer_list<const char*> operations) {
     const StepTimes::Sum sum = times.Of(operations);
