@@ -16,6 +16,7 @@ class ProfileStepTest(TrainerTest):
         super().setUp()
         self.model = self.make_model("m", hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, num_attention_heads=HEADS,
                                      num_key_value_heads=KV_HEADS, head_dim=HEAD_DIM, vocab_size=VOCAB, num_hidden_layers=LAYERS)
+        self.data = self.make_tokens("whole.bin", 100 * CONTEXT)  # rows of one length
 
     def spec(self, **changes):
         return self.write_spec(model=self.model, context_length=CONTEXT, global_batch_size=ROWS, max_steps=2 * STEPS + 1, warmup_steps=0,
@@ -70,6 +71,12 @@ class ProfileStepTest(TrainerTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         steps = [e for e in events_of(done.stdout) if e["event"] == "step"]
         self.assertEqual(told["loss"], steps[-1]["loss"])
+
+    def test_rows_of_different_length(self):
+        # Three rows and a half: steps of 128, 96, 128, 96 and 128 tokens, the first of which warms up.
+        told = self.profile(self.spec(method="longlora", shuffle=False, data=self.make_tokens("short.bin", 3 * CONTEXT + CONTEXT // 2)))
+        self.assertEqual(told["tokens"], 112)
+        self.assertEqual(self.flops(told, "product")["forward"], 2 * 112 * LAYERS * LAYER)
 
     def test_text_floor_and_folder(self):
         done = run("probe", "--small", "--seconds", 0.2, "--threads", 1)

@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/device.h"
-#include "worker/trainer/median.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/schedule.h"
 #include "worker/trainer/optim/sharded_parameters.h"
@@ -34,30 +33,30 @@ absl::StatusOr<StepProfile> ProfileStep(Training& training, int64_t steps, Clock
   GuardState guard;
   StepProfile profile;
   int64_t step = 0;
-  const auto run = [&](std::vector<double>* seconds) -> absl::Status {
-    // The same rows in every step: their lengths differ, and what is compared must not.
-    const StepPlace place{step, 0};
+  const auto run = [&](double* seconds, double* tokens) -> absl::Status {
+    const StepPlace place{step, step * *spec.global_batch_size};
     LL_ASSIGN_OR_RETURN(const StepReport report,
                         RunStep(place, {}, GuardPolicyOf(spec), guard, training, *model, optimizer,
                                 schedule, gang));
     LL_RETURN_IF_ERROR(report.memory.mine);
-    if (seconds != nullptr) seconds->push_back(report.step_seconds);
-    profile.tokens = report.tokens;
+    *seconds += report.step_seconds;
+    *tokens += static_cast<double>(report.tokens);
     profile.loss = report.loss;
     step += 1;
     return absl::OkStatus();
   };
-  LL_RETURN_IF_ERROR(run(nullptr));  // fresh pages, code and workspaces
-  std::vector<double> plain, traced;
-  for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&plain));
+  double plain = 0, traced = 0, tokens = 0, unused = 0;
+  LL_RETURN_IF_ERROR(run(&unused, &unused));  // fresh pages, code and workspaces
+  for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&plain, &tokens));
   OpTrace trace(clock, WaitForDevice);
   {
     const OpTracing on(trace);
-    for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&traced));
+    for (int64_t i = 0; i < steps; ++i) LL_RETURN_IF_ERROR(run(&traced, &unused));
   }
-  profile.step_seconds = MedianOf(std::move(plain));
-  profile.traced_seconds = MedianOf(std::move(traced));
   const double n = static_cast<double>(steps);
+  profile.step_seconds = plain / n;
+  profile.traced_seconds = traced / n;
+  profile.tokens = tokens / n;
   for (const auto& [key, sum] : trace.sums()) {
     profile.rows.push_back({key.first,
                             key.second,
@@ -99,7 +98,7 @@ std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates
       "step: %.3f ms without the trace (%.0f tokens/s), %.3f ms with it; loss %.5f\n",
       1e3 * seconds, floor > 0 ? absl::StrFormat("%.3f ms", 1e3 * floor) : "not known",
       1e3 * (profile.traced_seconds - seconds), 1e3 * profile.step_seconds,
-      static_cast<double>(profile.tokens) / profile.step_seconds, 1e3 * profile.traced_seconds,
+      profile.tokens / profile.step_seconds, 1e3 * profile.traced_seconds,
       profile.loss);
   return text;
 }

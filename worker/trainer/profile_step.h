@@ -13,7 +13,7 @@
 
 namespace ll {
 
-// All figures are of one step.
+// All figures are of one step: means over steps, whose rows may differ in length.
 struct StepProfile {
   struct Row {
     std::string phase, operation;
@@ -21,10 +21,9 @@ struct StepProfile {
     OpWork work;
   };
   std::vector<Row> rows;  // by falling seconds
-  // Medians: of steps without a trace, and of those that were traced, which wait for the device
-  // after every operation.
-  double step_seconds = 0, traced_seconds = 0;
-  int64_t tokens = 0;
+  // Of steps without a trace, with so many tokens; and of those that were traced, as `rows` were,
+  // which wait for the device after every operation.
+  double step_seconds = 0, tokens = 0, traced_seconds = 0;
   double loss = 0;  // of the last step
 };
 
