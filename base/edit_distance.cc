@@ -1,5 +1,6 @@
 #include "base/edit_distance.h"
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -19,6 +20,18 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
     }
   }
   return row[b.size()];
+}
+
+std::string NearestName(absl::string_view name, const std::vector<std::string>& known) {
+  std::string nearest;
+  size_t least = std::max<size_t>(2, name.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    if (const size_t distance = EditDistance(name, candidate); distance < least) {
+      least = distance;
+      nearest = candidate;
+    }
+  }
+  return nearest;
 }
 
 }  // namespace ll

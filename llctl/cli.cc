@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "absl/strings/str_join.h"
+#include "base/edit_distance.h"
 #include "base/field_error.h"
 #include "llctl/command_line.h"
 #include "llctl/errors.h"
-#include "model/spec/spec_fields.h"
 
 namespace ll {
 namespace {
@@ -33,17 +33,21 @@ bool AsksForJson(const std::vector<std::string>& arguments) {
   return false;
 }
 
-// What the user may have meant by an unknown flag; "" where nothing is near.
-std::string NearestFlag(const std::vector<std::string>& unknown) {
-  for (const std::string& argument : unknown) {
-    if (argument.rfind("--", 0) != 0) continue;
-    std::string key = argument.substr(2, argument.find('=') - 2);
-    std::replace(key.begin(), key.end(), '-', '_');
-    std::string nearest = NearestSpecKey(key);
-    std::replace(nearest.begin(), nearest.end(), '_', '-');
-    if (!nearest.empty()) return "--" + nearest;
+// What the user may have meant by the first argument that `command` does not know: one of its flags
+// or, where it has any, of its subcommands. "" where nothing is near.
+std::string Nearest(const CLI::App& command, const std::string& unknown) {
+  std::vector<std::string> known;
+  if (unknown.rfind("--", 0) == 0) {
+    for (const CLI::App* app = &command; app != nullptr; app = app->get_parent()) {
+      for (const CLI::Option* option : app->get_options())
+        known.insert(known.end(), option->get_lnames().begin(), option->get_lnames().end());
+    }
+    const std::string nearest =
+        NearestName(absl::string_view(unknown).substr(2, unknown.find('=') - 2), known);
+    return nearest.empty() ? "" : "--" + nearest;
   }
-  return "";
+  for (const CLI::App* app : command.get_subcommands(nullptr)) known.push_back(app->get_name());
+  return NearestName(unknown, known);
 }
 
 absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
@@ -58,7 +62,7 @@ absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
   if (!unknown.empty()) {
     message = "unexpected: " + absl::StrJoin(unknown, " ");
-    if (const std::string nearest = NearestFlag(unknown); !nearest.empty() && path != "llctl") {
+    if (const std::string nearest = Nearest(*command, unknown.front()); !nearest.empty()) {
       return FieldStatus(absl::StatusCode::kInvalidArgument, "", message,
                          "did you mean " + nearest + "? " + help);
     }

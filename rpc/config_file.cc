@@ -63,16 +63,10 @@ class YamlConfig : public CLI::Config {
 
  private:
   std::string Unknown(const std::string& key, const std::string& flag) const {
-    std::string nearest;
-    size_t least = MostSlips(flag) + 1;
-    for (const CLI::Option* option : app_.get_options()) {
-      for (const std::string& name : option->get_lnames()) {
-        if (const size_t distance = EditDistance(flag, name); distance < least) {
-          least = distance;
-          nearest = name;
-        }
-      }
-    }
+    std::vector<std::string> names;
+    for (const CLI::Option* option : app_.get_options())
+      names.insert(names.end(), option->get_lnames().begin(), option->get_lnames().end());
+    const std::string nearest = NearestName(flag, names);
     const std::vector<std::string>& files = app_.get_config_ptr()->results();
     return absl::StrCat(files.empty() ? "config" : files.back(), ": unknown key ", key,
                         nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"));

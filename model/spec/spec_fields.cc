@@ -371,18 +371,13 @@ const SpecField* FindSpecField(absl::string_view name_or_alias) {
 }
 
 std::string NearestSpecKey(absl::string_view key) {
-  std::string nearest;
-  size_t best = MostSlips(key) + 1;
+  std::vector<std::string> names;
   for (const SpecField& field : SpecFields()) {
-    size_t distance = EditDistance(key, field.name);
-    for (const std::string& alias : field.aliases)
-      distance = std::min(distance, EditDistance(key, alias));
-    if (distance < best) {
-      best = distance;
-      nearest = field.name;
-    }
+    names.push_back(field.name);
+    names.insert(names.end(), field.aliases.begin(), field.aliases.end());
   }
-  return nearest;
+  const std::string nearest = NearestName(key, names);
+  return nearest.empty() ? "" : FindSpecField(nearest)->name;
 }
 
 std::string DescribeType(const SpecField& field) {

@@ -98,8 +98,7 @@ std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates
       "step: %.3f ms without the trace (%.0f tokens/s), %.3f ms with it; loss %.5f\n",
       1e3 * seconds, floor > 0 ? absl::StrFormat("%.3f ms", 1e3 * floor) : "not known",
       1e3 * (profile.traced_seconds - seconds), 1e3 * profile.step_seconds,
-      profile.tokens / profile.step_seconds, 1e3 * profile.traced_seconds,
-      profile.loss);
+      profile.tokens / profile.step_seconds, 1e3 * profile.traced_seconds, profile.loss);
   return text;
 }
 
