@@ -1,5 +1,8 @@
 // What must be durable: the scheduler emits records, the store writes them, Recover reads them
 // back. Each record replaces or deletes one row, so applying a record twice changes nothing.
+//
+// Beside a job's id stands its sequence number, by which a store may keep the job's rows: what is
+// written together then lies together, and not where a random id puts it.
 #pragma once
 
 #include <memory>
@@ -16,6 +19,7 @@ namespace ll {
 // The constant part of a job, written once at submission.
 struct PutSubmission {
   JobId job;
+  int64_t sequence;
   std::shared_ptr<const JobPayload> payload;
 };
 // Everything persisted of a job except its payload and its history.
@@ -24,11 +28,13 @@ struct PutJob {
 };
 struct PutTransition {
   JobId job;
+  int64_t sequence;
   int64_t index = 0;  // counts the job's transitions from 0
   Transition transition;
 };
 struct DeleteJob {  // with its submission and transitions
   JobId job;
+  int64_t sequence;
 };
 struct PutRequest {
   RequestRecord request;
@@ -36,6 +42,7 @@ struct PutRequest {
 struct DeleteRequest {
   std::string user;
   std::string request_id;
+  absl::Time time;  // RequestRecord::time
 };
 struct PutWorker {
   Worker worker;

@@ -223,7 +223,7 @@ void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
   job.trains_since = state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
   UpdateExpectedEnd(job);
   Transition transition{now_.wall, state, job.reason, job.epoch};
-  effects_.records.push_back(PutTransition{job.id, job.transitions++, transition});
+  effects_.records.push_back(PutTransition{job.id, job.sequence, job.transitions++, transition});
   job.history.push_back(std::move(transition));
   if (job.history.size() > kMaxHistory) job.history.erase(job.history.begin());
   Touch(job);

@@ -189,7 +189,7 @@ void Scheduler::Accept(const Submission& submission, const SubmitAllEvent& event
   ++unfinished_of_[job.tenant];
   if (job.spec.deadline != absl::InfiniteFuture())
     deadlines_.insert({job.spec.deadline, job.sequence});
-  effects_.records.push_back(PutSubmission{job.id, job.payload});
+  effects_.records.push_back(PutSubmission{job.id, job.sequence, job.payload});
   if (!event.request_id.empty() && job.id == event.jobs.front().job) {
     const std::string owner = RequestOwner(event.access, event.user);
     RequestRecord request{owner, event.request_id, event.body_sha256, job.id, now_.wall};

@@ -246,7 +246,7 @@ void Scheduler::DeleteExpired() {
     by_sequence_.erase(job->sequence);
     dependents_.erase(job->id);
     const JobId id = job->id;
-    effects_.records.push_back(DeleteJob{id});
+    effects_.records.push_back(DeleteJob{id, job->sequence});
     Changed(id);
     jobs_.erase(id);
   }
@@ -270,7 +270,7 @@ void Scheduler::ForgetWorkers() {
       ++it;
       continue;
     }
-    effects_.records.push_back(DeleteRequest{it->first.first, it->first.second});
+    effects_.records.push_back(DeleteRequest{it->first.first, it->first.second, it->second.time});
     it = requests_.erase(it);
   }
 }

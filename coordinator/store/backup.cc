@@ -212,10 +212,11 @@ absl::StatusOr<Backup> DecodeBackup(absl::string_view text) {
 std::vector<Record> RecordsOf(const StoredState& state) {
   std::vector<Record> out;
   for (const Job& job : state.jobs) {
-    out.push_back(PutSubmission{job.id, job.payload});
+    out.push_back(PutSubmission{job.id, job.sequence, job.payload});
     const int64_t first = job.transitions - static_cast<int64_t>(job.history.size());
     for (size_t i = 0; i < job.history.size(); ++i)
-      out.push_back(PutTransition{job.id, first + static_cast<int64_t>(i), job.history[i]});
+      out.push_back(
+          PutTransition{job.id, job.sequence, first + static_cast<int64_t>(i), job.history[i]});
     out.push_back(PutJob{job});
   }
   for (const RequestRecord& r : state.requests) out.push_back(PutRequest{r});

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <utility>
 
@@ -36,26 +35,22 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
   std::vector<Statement> made;
   for (const char* sql :
        {"INSERT OR REPLACE INTO submissions VALUES (?1, ?2, ?3, ?4)",
-        "INSERT INTO jobs VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (job_id) DO UPDATE SET state = "
-        "?3, body = ?4, "
-        "result = ?5",
+        // Another job's number is an error: its job_id would become NULL.
+        "INSERT INTO jobs VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (sequence) DO UPDATE SET job_id ="
+        " CASE WHEN job_id = ?2 THEN job_id END, state = ?3, body = ?4, result = ?5",
         "INSERT OR REPLACE INTO transitions VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        "DELETE FROM jobs WHERE job_id = ?1",
-        "DELETE FROM submissions WHERE job_id = ?1",
-        "DELETE FROM transitions WHERE job_id = ?1",
+        "DELETE FROM jobs WHERE sequence = ?1", "DELETE FROM submissions WHERE sequence = ?1",
+        "DELETE FROM transitions WHERE sequence = ?1",
         "INSERT OR REPLACE INTO requests VALUES (?1, ?2, ?3, ?4, ?5)",
-        "DELETE FROM requests WHERE user = ?1 AND request_id = ?2",
-        "INSERT OR REPLACE INTO workers VALUES (?1, ?2)",
-        "DELETE FROM workers WHERE name = ?1",
+        "DELETE FROM requests WHERE time_ns = ?1 AND user = ?2 AND request_id = ?3",
+        "INSERT OR REPLACE INTO workers VALUES (?1, ?2)", "DELETE FROM workers WHERE name = ?1",
         "INSERT OR REPLACE INTO models VALUES (?1, ?2, ?3, ?4)",
         "INSERT OR REPLACE INTO data VALUES (?1, ?2, ?3)",
         "INSERT OR REPLACE INTO queues VALUES (?1, ?2)",
         "INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5)",
-        "DELETE FROM schedules WHERE name = ?1",
-        "DELETE FROM schedule_runs WHERE schedule = ?1",
+        "DELETE FROM schedules WHERE name = ?1", "DELETE FROM schedule_runs WHERE schedule = ?1",
         "INSERT OR REPLACE INTO schedule_runs VALUES (?1, ?2, ?3)",
-        "DELETE FROM schedule_runs WHERE schedule = ?1 AND number = ?2",
-        "BEGIN IMMEDIATE",
+        "DELETE FROM schedule_runs WHERE schedule = ?1 AND number = ?2", "BEGIN IMMEDIATE",
         "COMMIT"}) {
     LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db, sql));
     made.push_back(std::move(statement));
@@ -71,31 +66,31 @@ struct Writer {
   Writes& w;
 
   absl::Status operator()(const PutSubmission& r) const {
-    return w.put_submission.Run(r.job.value(), Statement::AsBlob(r.payload->spec),
+    return w.put_submission.Run(r.sequence, Statement::AsBlob(r.payload->spec),
                                 Statement::AsBlob(r.payload->resolved_spec),
                                 Statement::AsBlob(r.payload->forecast));
   }
   absl::Status operator()(const PutJob& r) const {
     const std::string body = EncodeJob(r.job);
-    return w.put_job.Run(r.job.id.value(), r.job.sequence, static_cast<int>(r.job.state), body,
+    return w.put_job.Run(r.job.sequence, r.job.id.value(), static_cast<int>(r.job.state), body,
                          Statement::AsBlob(r.job.result));
   }
   absl::Status operator()(const PutTransition& r) const {
-    return w.put_transition.Run(r.job.value(), r.index, r.transition.time,
+    return w.put_transition.Run(r.sequence, r.index, r.transition.time,
                                 static_cast<int>(r.transition.state), r.transition.epoch,
                                 r.transition.reason);
   }
   absl::Status operator()(const DeleteJob& r) const {
-    LL_RETURN_IF_ERROR(w.delete_submission.Run(r.job.value()));
-    LL_RETURN_IF_ERROR(w.delete_transitions.Run(r.job.value()));
-    return w.delete_job.Run(r.job.value());
+    LL_RETURN_IF_ERROR(w.delete_submission.Run(r.sequence));
+    LL_RETURN_IF_ERROR(w.delete_transitions.Run(r.sequence));
+    return w.delete_job.Run(r.sequence);
   }
   absl::Status operator()(const PutRequest& r) const {
     const RequestRecord& q = r.request;
-    return w.put_request.Run(q.user, q.request_id, q.body_sha256, q.job.value(), q.time);
+    return w.put_request.Run(q.time, q.user, q.request_id, q.body_sha256, q.job.value());
   }
   absl::Status operator()(const DeleteRequest& r) const {
-    return w.delete_request.Run(r.user, r.request_id);
+    return w.delete_request.Run(r.time, r.user, r.request_id);
   }
   absl::Status operator()(const PutWorker& r) const {
     const std::string body = EncodeWorker(r.worker);
@@ -220,7 +215,6 @@ class SqliteStore : public Store {
 
 absl::StatusOr<StoredState> LoadState(sqlite3* db) {
   StoredState state;
-  std::map<std::string, Job*> by_id;
   LL_RETURN_IF_ERROR(
       ForEachRow(db, "SELECT value FROM meta WHERE key = 'restored'", [&](const Statement& row) {
         state.restored = row.TimeNs(0);
@@ -230,7 +224,7 @@ absl::StatusOr<StoredState> LoadState(sqlite3* db) {
   state.jobs.reserve(count);
   LL_RETURN_IF_ERROR(ForEachRow(db,
                                 "SELECT j.body, j.result, s.spec, s.resolved_spec, s.forecast FROM "
-                                "jobs j JOIN submissions s USING (job_id)",
+                                "jobs j JOIN submissions s USING (sequence) ORDER BY j.sequence",
                                 [&](const Statement& row) -> absl::Status {
                                   LL_ASSIGN_OR_RETURN(Job job, DecodeJob(row.Bytes(0)));
                                   job.result = row.Bytes(1);
@@ -241,18 +235,18 @@ absl::StatusOr<StoredState> LoadState(sqlite3* db) {
                                 }));
   if (static_cast<int64_t>(state.jobs.size()) != count)
     return absl::DataLossError("a job has no submission");
-  for (Job& job : state.jobs) by_id[job.id.value()] = &job;
+  auto job = state.jobs.begin();
   LL_RETURN_IF_ERROR(ForEachRow(
       db,
-      "SELECT job_id, number, time_ns, state, epoch, reason FROM transitions ORDER BY job_id, "
+      "SELECT sequence, number, time_ns, state, epoch, reason FROM transitions ORDER BY sequence, "
       "number",
       [&](const Statement& row) {
-        auto job = by_id.find(row.Bytes(0));
-        if (job == by_id.end()) return absl::DataLossError("a transition has no job");
-        const bool recent =
-            row.Int(1) >= job->second->transitions - static_cast<int64_t>(kMaxHistory);
+        while (job != state.jobs.end() && job->sequence < row.Int(0)) ++job;
+        if (job == state.jobs.end() || job->sequence != row.Int(0))
+          return absl::DataLossError("a transition has no job");
+        const bool recent = row.Int(1) >= job->transitions - static_cast<int64_t>(kMaxHistory);
         if (recent) {
-          job->second->history.push_back(
+          job->history.push_back(
               {row.TimeNs(2), static_cast<JobState>(row.Int(3)), row.Bytes(5), row.Int(4)});
         }
         return absl::OkStatus();

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/status_matchers.h"
+#include "coordinator/store/codec.h"
 #include "coordinator/store/migrations.h"
 #include "coordinator/store/sqlite_util.h"
 #include "coordinator/store/store_testing.h"
@@ -186,6 +187,86 @@ TEST_F(MigrationTest, EveryEarlierVersionReachesTheNewestSchema) {
     LL_ASSERT_OK_AND_ASSIGN(const std::string reached, schema(raw));
     EXPECT_EQ(reached, newest) << "from version " << from;
   }
+}
+
+// A store as the programs before schema 4 left it: rows by the jobs' ids.
+class StoreOfSchema3 : public SqliteStoreTest {
+ protected:
+  void SetUp() override { Run(""); }
+  void Run(const std::string& sql) {
+    sqlite3* raw = nullptr;
+    ASSERT_EQ(sqlite3_open((dir_ + "/ll.db").c_str(), &raw), SQLITE_OK);
+    const Db db(raw);
+    LL_ASSERT_OK_AND_ASSIGN(const int64_t version, QueryInt(raw, "PRAGMA user_version"));
+    if (version == 0) LL_ASSERT_OK(Migrate(raw, AllMigrations().subspan(0, 3)));
+    LL_ASSERT_OK(Execute(raw, sql));
+  }
+  // Job number `sequence` with two transitions and a request.
+  void PutJobOf(int sequence, const char* id) {
+    Job job;
+    job.id = JobId(id);
+    job.sequence = sequence;
+    job.transitions = 2;
+    Run(absl::StrCat("INSERT INTO jobs VALUES ('", id, "', ", sequence, ", 2, '", EncodeJob(job),
+                     "', x'00ff');INSERT INTO submissions VALUES ('", id, "', x'fe", sequence,
+                     "', 'resolved', '');INSERT INTO transitions VALUES ('", id,
+                     "', 1, 2000, 2, 1, 'starts'), ('", id,
+                     "', 0, 1000, 1, 0, 'submitted');INSERT INTO requests VALUES ('ann', 'r-", id,
+                     "', 'hash', '", id, "', ", sequence, ");"));
+  }
+  int64_t Version() {
+    sqlite3* raw = nullptr;
+    EXPECT_EQ(sqlite3_open((dir_ + "/ll.db").c_str(), &raw), SQLITE_OK);
+    const Db db(raw);
+    return *QueryInt(raw, "PRAGMA user_version");
+  }
+};
+
+TEST_F(StoreOfSchema3, OpensWithItsRowsInOrderAndGoesOn) {
+  PutJobOf(12, "job-aa");  // against the order of their ids
+  PutJobOf(10, "job-zz");
+  PutJobOf(11, "job-mm");
+  Run("INSERT INTO requests VALUES ('ann', 'gone', 'hash', 'job-deleted', 12)");
+  const auto check = [](const StoredState& state) {
+    ASSERT_EQ(state.jobs.size(), 3u);
+    const std::vector<std::string> ids = {"job-zz", "job-mm", "job-aa"};
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const Job& job = state.jobs[i];
+      EXPECT_EQ(job.id.value(), ids[i]);
+      EXPECT_EQ(job.sequence, 10 + static_cast<int64_t>(i));
+      EXPECT_EQ(job.result, std::string("\0\xff", 2));
+      EXPECT_EQ(job.payload->spec, absl::StrCat("\xfe", std::string(1, static_cast<char>(16 + i))));
+      EXPECT_EQ(job.payload->resolved_spec, "resolved");
+      ASSERT_EQ(job.history.size(), 2u);
+      EXPECT_EQ(job.history[0].reason, "submitted");
+      EXPECT_EQ(job.history[1].reason, "starts");
+      EXPECT_EQ(job.history[1].epoch, 1);
+    }
+  };
+  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot copy, ReadSqlite(dir_));  // as a backup does
+  check(copy.state);
+  EXPECT_EQ(Version(), 3) << "a backup changed the store";
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  EXPECT_EQ(Version(), AllMigrations().back().version);
+  LL_ASSERT_OK_AND_ASSIGN(StoredState state, store->LoadAll());
+  check(state);
+  EXPECT_EQ(state.requests.size(), 4u);
+  LL_ASSERT_OK(store->Commit(
+      {DeleteJob{JobId("job-mm"), 11}, DeleteRequest{"ann", "gone", absl::FromUnixNanos(12)}}));
+  LL_ASSERT_OK(store->Commit(SubmissionRecords(13)));
+  LL_ASSERT_OK_AND_ASSIGN(state, store->LoadAll());
+  ASSERT_EQ(state.jobs.size(), 3u);
+  EXPECT_EQ(state.jobs[1].id, JobId("job-aa"));
+  EXPECT_EQ(state.jobs[2].id, JobId("job-13"));
+  EXPECT_EQ(state.requests.size(), 4u);
+}
+
+// What contradicts itself is not made to look whole.
+TEST_F(StoreOfSchema3, IsRefusedAndLeftAloneWhereATransitionHasNoJob) {
+  PutJobOf(10, "job-aa");
+  Run("INSERT INTO transitions VALUES ('job-lost', 0, 1, 1, 0, 'submitted')");
+  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kInternal, "schema version 4"));
+  EXPECT_EQ(Version(), 3);
 }
 
 TEST_F(MigrationTest, AStepKeepsTheRowsAndAFailedOneChangesNothing) {

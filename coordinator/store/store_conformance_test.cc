@@ -110,7 +110,8 @@ TEST_P(StoreConformanceTest, WhatWasCommittedIsThereAfterOpeningAgain) {
     worker.name = WorkerId("w1");
     LL_ASSERT_OK(store->Commit(
         {PutWorker{worker}, PutModel{{"7b", "/m", true, "{}"}}, PutData{{"d", "/d", true}}}));
-    LL_ASSERT_OK(store->Commit({DeleteJob{JobId("job-2")}, DeleteRequest{"ann", "r2"}}));
+    LL_ASSERT_OK(store->Commit(
+        {DeleteJob{JobId("job-2"), 2}, DeleteRequest{"ann", "r2", absl::FromUnixSeconds(2)}}));
   }
   LL_ASSERT_OK_AND_ASSIGN(const StoredState state, Open()->LoadAll());
   ASSERT_EQ(state.jobs.size(), 1u);

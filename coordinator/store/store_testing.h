@@ -23,11 +23,13 @@ inline std::vector<Record> SubmissionRecords(int number, size_t payload_bytes = 
   job.result = std::string("\0\xff", 2);
   const auto payload = std::make_shared<JobPayload>(
       JobPayload{std::string(payload_bytes, '\xfe'), std::string("re\0solved", 9), ""});
-  return {
-      PutSubmission{job.id, payload},
-      PutRequest{{"ann", job.request_id, "hash", job.id, absl::FromUnixSeconds(number)}},
-      PutTransition{job.id, 0, {absl::FromUnixSeconds(number), JobState::kQueued, "submitted", 0}},
-      PutJob{job}};
+  return {PutSubmission{job.id, job.sequence, payload},
+          PutRequest{{"ann", job.request_id, "hash", job.id, absl::FromUnixSeconds(number)}},
+          PutTransition{job.id,
+                        job.sequence,
+                        0,
+                        {absl::FromUnixSeconds(number), JobState::kQueued, "submitted", 0}},
+          PutJob{job}};
 }
 
 // A change of one of a few things of each kind.
@@ -47,9 +49,9 @@ inline std::vector<Record> RandomRecords(Random& random) {
       return records;
     }
     case 3:
-      return {DeleteJob{JobId(absl::StrCat("job-", number))}};
+      return {DeleteJob{JobId(absl::StrCat("job-", number)), number}};
     case 4:
-      return {DeleteRequest{"ann", absl::StrCat("r", number)}};
+      return {DeleteRequest{"ann", absl::StrCat("r", number), absl::FromUnixSeconds(number)}};
     case 5: {
       Worker worker;
       worker.name = WorkerId(name);

@@ -36,9 +36,11 @@ std::vector<Record> Submission(int number) {
   job.transitions = 1;
   const auto payload =
       std::make_shared<JobPayload>(JobPayload{std::string(100, 'x'), std::string(300, 'y'), ""});
-  return {PutSubmission{job.id, payload},
-          PutTransition{job.id, 0, {absl::FromUnixSeconds(1), JobState::kQueued, "submitted", 0}},
-          PutJob{job}};
+  return {
+      PutSubmission{job.id, job.sequence, payload},
+      PutTransition{
+          job.id, job.sequence, 0, {absl::FromUnixSeconds(1), JobState::kQueued, "submitted", 0}},
+      PutJob{job}};
 }
 
 TEST_F(TornWalTest, EveryCutKeepsTheWholeTransactionsAndNoOther) {

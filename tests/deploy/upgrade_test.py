@@ -18,9 +18,25 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
 from service import BIN, CONFIG  # noqa: E402
 
 DEADLINE_S = 60
-# What each schema brought, as coordinator/store/migrations.cc has it: taken away again, it is the one before.
-BROUGHT = {3: ("schedules", "schedule_runs"), 2: ("queues",)}
-PRESENT = max(BROUGHT)
+# What takes away again what each schema of coordinator/store/migrations.cc brought, so that it is the one before.
+BACK = {
+    4: ("CREATE TABLE j (job_id TEXT PRIMARY KEY, sequence INTEGER NOT NULL UNIQUE, state INTEGER NOT NULL, body TEXT NOT NULL, "
+        "result BLOB NOT NULL)",
+        "INSERT INTO j SELECT job_id, sequence, state, body, result FROM jobs",
+        "CREATE TABLE s (job_id TEXT PRIMARY KEY, spec BLOB NOT NULL, resolved_spec BLOB NOT NULL, forecast BLOB NOT NULL)",
+        "INSERT INTO s SELECT job_id, spec, resolved_spec, forecast FROM jobs JOIN submissions USING (sequence)",
+        "CREATE TABLE t (job_id TEXT NOT NULL, number INTEGER NOT NULL, time_ns INTEGER NOT NULL, state INTEGER NOT NULL, "
+        "epoch INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (job_id, number)) WITHOUT ROWID",
+        "INSERT INTO t SELECT job_id, number, time_ns, t.state, epoch, reason FROM jobs JOIN transitions t USING (sequence)",
+        "CREATE TABLE r (user TEXT NOT NULL, request_id TEXT NOT NULL, body_sha256 TEXT NOT NULL, job_id TEXT NOT NULL, "
+        "time_ns INTEGER NOT NULL, PRIMARY KEY (user, request_id)) WITHOUT ROWID",
+        "INSERT INTO r SELECT user, request_id, body_sha256, job_id, time_ns FROM requests",
+        *(statement for table in ("jobs", "submissions", "transitions", "requests")
+          for statement in (f"DROP TABLE {table}", f"ALTER TABLE {table[0]} RENAME TO {table}"))),
+    3: ("DROP TABLE schedules", "DROP TABLE schedule_runs"),
+    2: ("DROP TABLE queues",),
+}
+PRESENT = max(BACK)
 
 
 class UpgradeTest(unittest.TestCase):
@@ -95,10 +111,10 @@ class UpgradeTest(unittest.TestCase):
 
     def test_a_store_of_every_earlier_schema_opens_with_its_rows(self):
         job = self.write_a_store()
-        self.assertEqual(self.schema(), PRESENT, "say in BROUGHT what the new schema brings")
-        for version in sorted(BROUGHT, reverse=True):
-            dropped = [f"DROP TABLE {table}" for later in BROUGHT if later >= version for table in BROUGHT[later]]
-            self.change_store(*dropped, f"PRAGMA user_version={version - 1}")
+        self.assertEqual(self.schema(), PRESENT, "say in BACK how the new schema is undone")
+        for version in sorted(BACK, reverse=True):
+            undone = [statement for later in sorted(BACK, reverse=True) if later >= version for statement in BACK[later]]
+            self.change_store(*undone, f"PRAGMA user_version={version - 1}")
             self.start_coordinator()
             self.assertEqual(self.llctl("get", job["job_id"])["spec"]["name"], "kept")
             self.assertEqual([data["name"] for data in self.llctl("data", "list")], ["tokens"])
