@@ -94,6 +94,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
     absl::Duration last_up = absl::ZeroDuration(), last_down = absl::ZeroDuration();
     std::vector<HeldGangKey> held;         // by its Hello
     std::deque<v1::AgentMessage> reports;  // the newest
+    std::optional<v1::CoordinatorMessage> last_start;
   };
 
   // The coordinator's process: the shipped loop under simulated time.
