@@ -95,6 +95,42 @@ TEST_F(CliTest, DryRunAsksForNothingToBeStored) {
   EXPECT_EQ(Run({"plan", "--model", "7b"}).out, run.out);
 }
 
+TEST_F(CliTest, APlanIsForTheTypesThatAreNamed) {
+  const Outcome asked = Run({"plan", "--model", "7b", "--gpu-types", "H100,a100"});
+  EXPECT_EQ(asked.code, 0) << asked.err;
+  ASSERT_EQ(coordinator_.submits.size(), 1u);
+  EXPECT_TRUE(coordinator_.submits[0].dry_run());
+  EXPECT_THAT(coordinator_.submits[0].spec().gpu_types(), ElementsAre("H100", "a100"));
+  // Without a coordinator: for the devices of these types that are known.
+  coordinator_.failure = absl::UnavailableError("stopping");
+  const auto plans = [this](const std::string& types) {
+    const Outcome run =
+        Run({"-o", "json", "plan", "--model", "7b", "--ctx", "8192", "--gpu-types", types});
+    EXPECT_EQ(run.code, 0) << run.err;
+    return nlohmann::json::parse(run.out);
+  };
+  const auto devices = [](const nlohmann::json& of) {
+    std::vector<std::string> names;
+    for (const auto& one : of)
+      names.push_back(one.contains("refused") ? one["device"] : one["forecast"]["plan"]["device"]);
+    return names;
+  };
+  EXPECT_THAT(devices(plans("H100,a100")), ElementsAre("A100-40", "A100-80", "H100"));
+  EXPECT_THAT(devices(plans("cpu")), ElementsAre("cpu"));
+  const auto old = plans("V100");
+  EXPECT_THAT(devices(old), ElementsAre("V100-16", "V100-32"));
+  EXPECT_THAT(old.dump(), HasSubstr("unsupported: needs sm_80+"));
+
+  const Outcome unknown = Run({"plan", "--model", "7b", "--gpu-types", "H1000"});
+  EXPECT_NE(unknown.code, 0);
+  EXPECT_THAT(unknown.err, HasSubstr("gpu_types"));
+  EXPECT_THAT(unknown.err, HasSubstr("H1000"));
+  const Outcome two = Run({"plan", "--model", "7b", "--device", "A100-80", "--gpu-types", "H100"});
+  EXPECT_NE(two.code, 0);
+  EXPECT_THAT(two.err, HasSubstr("one of gpu_types, H100"));
+  EXPECT_EQ(Run({"plan", "--model", "7b", "--device", "H100", "--gpu-types", "h100"}).code, 0);
+}
+
 TEST_F(CliTest, OutputFormatsOfSubmit) {
   EXPECT_EQ(Run({"-o", "name", "submit", "--model", "7b"}).out, "job-000000000001\n");
   const auto json = nlohmann::json::parse(Run({"submit", "--model", "7b", "-o", "json"}).out);

@@ -78,6 +78,11 @@ absl::StatusOr<std::vector<Cluster>> ClustersOf(const std::vector<std::string>& 
       return MakeFieldError(
           {"device", absl::StrCat("cpu, ", absl::StrJoin(names, ", ")), options.device});
     }
+    if (!IsOfTypes(options.device, types)) {
+      return MakeFieldError({"device",
+                             absl::StrCat("one of gpu_types, ", absl::StrJoin(types, ", ")),
+                             options.device, "give one of the two"});
+    }
     add(*kind);
   }
   for (Cluster& c : clusters) {

@@ -11,6 +11,7 @@
 #include "base/fake_clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/gpu_kind.h"
 #include "base/sha256.h"
 #include "base/status_matchers.h"
 #include "coordinator/api/admission.h"
@@ -355,7 +356,47 @@ TEST_F(AdmissionTest, ADeviceThatIsTooOldIsRefusedByName) {
   view_.workers[0].slots = {{0, "V100-32", 32'000'000'000}};
   request_.spec.set_model("7b");
   request_.dry_run = true;
-  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "needs sm_80+"));
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition, "V100-32 needs sm_80+"));
+}
+
+// As agents tell of it and as users name it: the catalogue's name is the only one.
+TEST_F(AdmissionTest, AnOldDeviceHasOneNameEverywhere) {
+  request_.spec.set_model("7b");
+  request_.dry_run = true;
+  struct Case {
+    const char *driver, *type, *kind;
+    int64_t mebibytes;
+  };
+  const Case cases[] = {{"Tesla V100-SXM2-32GB", "V100", "V100-32", 32768},
+                        {"Tesla V100S-PCIE-32GB", "v100-32", "V100-32", 32510},
+                        {"Tesla V100-PCIE-16GB", "V100-16", "V100-16", 16160},
+                        {"NVIDIA Tesla V100-SXM2-16GB", "V100", "V100-16", 16384},
+                        {"Tesla T4", "t4", "T4", 15360}};
+  for (const Case& c : cases) {
+    const int64_t bytes = c.mebibytes << 20;
+    const std::string kind = GpuKind(c.driver, bytes);
+    EXPECT_EQ(kind, c.kind);
+    view_.workers[0].slots = {{0, kind, bytes}};
+    request_.spec.clear_gpu_types();
+    EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                absl::StrCat(c.kind, " needs sm_80+")));
+    request_.spec.add_gpu_types(c.type);
+    // Whether a worker has it or not.
+    for (const char* there : {c.kind, "A100-80"}) {
+      view_.workers[0].slots[0].kind = there;
+      const auto refused = Try();
+      EXPECT_THAT(refused, StatusIs(absl::StatusCode::kFailedPrecondition, "unsupported: "));
+      EXPECT_THAT(std::string(refused.status().message()), HasSubstr("needs sm_80+"));
+      EXPECT_EQ(ErrorField(refused.status()), "gpu_types");
+    }
+  }
+  // Beside one that works it is left out.
+  view_.workers[0].slots = {{0, "V100-32", 32'000'000'000}, {1, "A100-80", 80'000'000'000}};
+  request_.spec.clear_gpu_types();
+  request_.spec.add_gpu_types("V100");
+  request_.spec.add_gpu_types("A100");
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted got, Try());
+  EXPECT_EQ(got.core.slot_kinds, std::vector<std::string>{"A100-80"});
 }
 
 TEST_F(AdmissionTest, WithoutAnyWorkerTheCatalogueDecides) {

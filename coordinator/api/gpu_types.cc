@@ -23,6 +23,17 @@ std::set<std::string> KindsOfWorkers(const ClusterView& view) {
   return kinds;
 }
 
+// Why jobs can run on none of these kinds, as the planner has it; empty: on some they can.
+std::string WhyUnsupported(const std::vector<std::string>& kinds) {
+  std::string why;
+  for (const std::string& kind : kinds) {
+    const DeviceKind* known = FindDevice(kind);
+    if (known == nullptr || known->unsupported.empty()) return "";
+    why = known->unsupported;
+  }
+  return absl::StrCat("unsupported: ", absl::StrJoin(kinds, " and "), ": ", why);
+}
+
 bool IsGpu(const std::string& kind) { return Device{kind}.IsGpu(); }
 
 }  // namespace
@@ -46,6 +57,10 @@ absl::Status ResolveGpuTypes(const ClusterView& view, JobSpec& spec) {
         {kKey, absl::StrCat("types among ", absl::StrJoin(known, ", "), ", or a family as A100"),
          absl::StrCat("\"", type.substr(0, 80), "\""),
          "llctl workers list shows the kinds of this cluster's slots"});
+  }
+  if (std::string why = WhyUnsupported(kinds); !why.empty()) {
+    return FieldStatus(absl::StatusCode::kFailedPrecondition, kKey, why,
+                       "name another type, or none for any that holds the job");
   }
   spec.gpu_types = std::move(kinds);
   const bool any_there = std::any_of(there.begin(), there.end(), [&spec](const std::string& kind) {

@@ -15,7 +15,8 @@ namespace ll {
 
 // Replaces what the user wrote ("a100") by the kinds meant (A100-40, A100-80), of those that the
 // workers have and those that plans are made for. Errors: InvalidArgument, of no such kind;
-// FailedPrecondition, no worker has slots of any of them, though there are workers.
+// FailedPrecondition, jobs run on none of them, or no worker has slots of any of them, though there
+// are workers.
 absl::Status ResolveGpuTypes(const ClusterView& view, JobSpec& spec);
 
 // Of a resolved spec: names none, or this one.

@@ -336,6 +336,14 @@ Placement PlaceWith(const PlacementRequest& request, const SlotPool& pool, bool 
 
 }  // namespace
 
+KindSet KindsFor(const PlacementRequest& request, const SlotPool& pool) {
+  KindSet kinds = 0;
+  for (int number = 0; number < static_cast<int>(pool.kinds().size()); ++number) {
+    if (KindAllowed(request, pool, number)) kinds |= KindBit(number);
+  }
+  return kinds != 0 ? kinds : ~KindSet{0};
+}
+
 Placement Place(const PlacementRequest& request, const SlotPool& pool) {
   return PlaceWith(request, pool, /*use_index=*/true);
 }

@@ -43,6 +43,13 @@ struct Placement {
   std::vector<SlotId> ranks;  // kFit: index = rank
 };
 
+// Kinds of slots, a bit each, numbered as the pool's kinds(); all beyond 63 share the last bit.
+using KindSet = uint64_t;
+inline KindSet KindBit(int kind) { return KindSet{1} << (kind < 63 ? kind : 63); }
+// Those that ranks of the request may be on. Of none that the pool has: all, so that the request is
+// taken to stand in everybody's way rather than in nobody's.
+KindSet KindsFor(const PlacementRequest& request, const SlotPool& pool);
+
 Placement Place(const PlacementRequest& request, const SlotPool& pool);
 // The same answer without the pool's index, from a look at every host: what Place falls back on
 // for requests that name hosts or need more memory than every slot of a kind has. For tests.

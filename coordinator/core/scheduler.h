@@ -266,15 +266,19 @@ class Scheduler {
   bool ServeClaim(Job& job, Pass& pass);
   void DropClaim(Job& job);
   void Consider(Job& job, Pass& pass);
-  bool TryStart(Job& job, const PlacementRequest& request, Pass& pass);
+  bool TryStart(Job& job, const PlacementRequest& request, KindSet kinds, Pass& pass);
   void Start(Job& job, std::vector<SlotId> slots, const std::string& note, bool may_take_more,
              Pass& pass);
   bool TryPreempt(Job& job, const PlacementRequest& request, Pass& pass);
   std::vector<VictimCandidate> VictimsFor(const Job& job, bool reclaim) const;
   std::vector<VictimCandidate> ShrinkFirst(const std::vector<VictimCandidate>& candidates) const;
   void Preempt(Job& victim, const JobId& by, const std::string& reason);
-  void BecomeHead(Job& job, const PlacementRequest& request, Pass& pass);
-  void MakeReservation(Pass& pass);
+  void BecomeHead(Job& job, const PlacementRequest& request, KindSet kinds, Pass& pass);
+  // For the heads that wait for any of these kinds, where that has not been done.
+  void MakeReservations(KindSet kinds, Pass& pass);
+  int64_t StartedInOrder(KindSet kinds) const;
+  bool EndsBefore(const Job& job, const Reservation& reservation) const;
+  bool MayFillHole(const Job& job, KindSet kinds, const Pass& pass) const;
   Reservation ReservationOf(const PlacementRequest& request, const SlotPool& pool) const;
   void SetWaitReason(Job& job, std::string reason);
   HostView ViewOf(const Worker& worker) const;
@@ -370,8 +374,9 @@ class Scheduler {
   bool pool_stale_ = true;           // there are other workers, or they have other slots
   int rebuilds_ = 0, hellos_ = 0;    // of the pool, of workers: since the last tick
   bool hellos_wait_ = false;         // for the next tick's pass
-  // Attempts that started because it was their turn, not past the first job that waits for slots.
-  int64_t started_in_order_ = 0;
+  // By kind of slot: attempts that started there because it was their turn, not past the first job
+  // that waits for such.
+  std::map<std::string, int64_t> started_in_order_;
   size_t unfinished_ = 0;
   std::map<std::string, size_t> unfinished_of_;       // by tenant; none without jobs
   absl::Duration next_sweep_ = absl::ZeroDuration();  // of requests_ and workers_, in own time

@@ -35,7 +35,7 @@ bool Scheduler::ServeResized(Job& job, Pass& pass) {
     return true;
   }
   line.next.Pass(&job);
-  ++started_in_order_;
+  ++started_in_order_[KindOf(slots)];
   Start(job, std::move(slots), "on slots that it held", /*may_take_more=*/true, pass);
   line.share = fair_.Share(*line.queue);
   return true;

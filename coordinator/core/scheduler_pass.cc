@@ -1,10 +1,10 @@
 // One pass over the queues: who starts now, who may clear the way for itself, who waits and why.
 //
 // Order: jobs for which slots were cleared (claims), then by fair share (fair_share.h). The first
-// that fits no more reserves (backfill.h); jobs behind it take what it does not need, or what they
-// give back in time. A job that no end of a job can help (it needs a worker back, or is too big)
-// reserves nothing, so that it holds up nobody. What is left then is for elastic gangs
-// (scheduler_elastic.cc).
+// that fits no more reserves (backfill.h), of each type of GPU; jobs behind it take what it does
+// not need, or what they give back in time. A job that no end of a job can help (it needs a worker
+// back, or is too big) reserves nothing, so that it holds up nobody. What is left then is for
+// elastic gangs (scheduler_elastic.cc).
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -17,11 +17,6 @@
 namespace ll {
 namespace {
 
-// A gang past its forecast is taken to end after another minute, again and again.
-constexpr absl::Duration kOverrun = absl::Minutes(1);
-// How late a reservation may come true before nothing is backfilled any more that could be in its
-// way.
-constexpr absl::Duration kPromiseSlack = absl::Minutes(1);
 // How often the pool is built anew between two ticks: it takes as long as there are workers.
 constexpr int kRebuildsPerTick = 8;
 // Queues whose first job may look for victims, in one pass.
@@ -107,55 +102,6 @@ bool Scheduler::TakesGangs(const std::string& host) const {
   return false;
 }
 
-absl::Duration Scheduler::Remaining(const Job& job) const {
-  absl::Duration remaining = job.spec.forecast_duration;
-  if (remaining != absl::InfiniteDuration()) {
-    remaining = std::max(remaining - job.forecast_done, remaining / 10);  // forecasts err
-    if (HoldsSlots(job.state)) remaining /= Speedup(job.spec, RanksOf(job));
-  }
-  return std::min(remaining, job.spec.max_runtime - job.run_time);
-}
-
-void Scheduler::UpdateExpectedEnd(Job& job) {
-  if (job.expected_end != absl::InfiniteDuration()) ends_.erase({job.expected_end, job.sequence});
-  job.expected_end = absl::InfiniteDuration();
-  if (job.state == JobState::kStarting || job.state == JobState::kRunning ||
-      (job.state == JobState::kPreempting && job.resize_to > 0)) {
-    job.expected_end = time_.now() + Remaining(job);
-  } else if (HoldsSlots(job.state)) {
-    // Its ranks are ending. An estimate too late would let others into holes that are none.
-    job.expected_end = time_.now();
-  }
-  if (job.expected_end != absl::InfiniteDuration()) ends_[{job.expected_end, job.sequence}] = &job;
-}
-
-Reservation Scheduler::ReservationOf(const PlacementRequest& request, const SlotPool& pool) const {
-  // In order of time: those past their forecast count as ending in a minute.
-  const absl::Duration overdue_end = time_.now() + kOverrun;
-  const auto first_due = ends_.lower_bound(std::pair(time_.now(), int64_t{0}));
-  auto overdue = ends_.begin(), due = first_due;
-  std::vector<ExpectedEnd> ends;
-  const auto add = [&](absl::Duration end, const Job* job) {
-    // Its slots are for the one that claims them.
-    if (job->state == JobState::kPreempting && claimants_.count(job->preempted_by) > 0) return;
-    ends.push_back({end, job, SlotsOf(*job, pool)});
-  };
-  for (size_t limit = 64;; limit *= 8) {  // most requests need but a few ends
-    while (ends.size() < limit && (overdue != first_due || due != ends_.end())) {
-      if (due != ends_.end() && (overdue == first_due || due->first.first <= overdue_end)) {
-        add(due->first.first, due->second);
-        ++due;
-      } else {
-        add(overdue_end, overdue->second);
-        ++overdue;
-      }
-    }
-    Reservation reservation = Reserve(request, pool, ends);
-    const bool all = overdue == first_due && due == ends_.end();
-    if (all || reservation.start != absl::InfiniteDuration()) return reservation;
-  }
-}
-
 // ---- the pass
 
 void Scheduler::SchedulePass() {
@@ -176,15 +122,14 @@ void Scheduler::SchedulePass() {
   const int stuck_limit = may_grow ? std::numeric_limits<int>::max() : kStuckJobs;
   while ((pass.line = pass.Next()) != nullptr && pass.behind < options_.backfill_depth &&
          pass.stuck_jobs < stuck_limit && pass.considered < 10 * options_.backfill_depth) {
-    pass.considered += pass.head != nullptr;
+    pass.considered += !pass.heads.empty();
     const JobQueue::Entry entry = *pass.line->next.get();
     pass.line->next.Advance();
     if (!pass.MayGoBy(entry)) Consider(*entry.job, pass);
   }
   pass.served_all = pass.line == nullptr;
-  // What elastic gangs take beyond their minimum must not delay the head either.
-  if (pass.head != nullptr && pass.served_all && (may_grow || !pass.planned.empty()))
-    MakeReservation(pass);
+  // What elastic gangs take beyond their minimum must not delay a head either.
+  if (pass.served_all && (may_grow || !pass.planned.empty())) MakeReservations(pass.headed, pass);
   StartPlanned(pass);
   if (may_grow && pass.served_all) GrowGangs(pass);
 }
@@ -254,7 +199,7 @@ bool Scheduler::ServeClaim(Job& job, Pass& pass) {
     return true;
   }
   line.next.Pass(&job);
-  ++started_in_order_;
+  ++started_in_order_[KindOf(placement.ranks)];
   Start(job, placement.ranks, "on slots that were cleared for it", true, pass);
   line.share = fair_.Share(*line.queue);
   return true;
@@ -272,25 +217,25 @@ void Scheduler::Consider(Job& job, Pass& pass) {
       CheckLimits(*line.queue, job.spec.gpus, line.claimed_gpus, line.claimed_jobs);
   if (limits.kind == LimitAnswer::Kind::kNever) return SetWaitReason(job, limits.reason);
   const PlacementRequest request = RequestOf(job);
+  const KindSet kinds = KindsFor(request, pool_);
+  const bool first = (line.waiting & kinds) == 0;  // of its queue that waits for any of these
   if (limits.kind == LimitAnswer::Kind::kWait) {
     // Nobody of the queue passes by: a smaller job would keep a larger one waiting for ever.
     line.closed = true;
-    if (!line.first || !TryPreempt(job, request, pass)) SetWaitReason(job, limits.reason);
+    if (!first || !TryPreempt(job, request, pass)) SetWaitReason(job, limits.reason);
     return;
   }
   if (const std::string* why = pass.WhyStuck(request)) {
     ++pass.stuck_jobs;
     return SetWaitReason(job, *why);
   }
-  if (pass.head != nullptr && !line.first && pass.KnownNotToFit(request)) return;
-  if (pass.head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservation(pass);
-  const bool known_not_to_fit = !line.first && Pass::Fails(request, pass.failed);
-  const bool fills_hole = pass.head != nullptr &&
-                          pass.reservation.start != absl::InfiniteDuration() &&
-                          time_.now() + Remaining(job) <= pass.reservation.start;
-  if (known_not_to_fit && !fills_hole) return;
-  if (TryStart(job, request, pass)) return;
-  if (pass.head != nullptr) ++pass.behind;
+  const Pass::Head* head = pass.HeadOf(kinds);
+  if (head != nullptr && !first && pass.KnownNotToFit(request)) return;
+  if (head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservations(kinds, pass);
+  const bool known_not_to_fit = !first && Pass::Fails(request, pass.failed);
+  if (known_not_to_fit && !MayFillHole(job, kinds, pass)) return;
+  if (TryStart(job, request, kinds, pass)) return;
+  if (head != nullptr) ++pass.behind;
   const Placement placement = Place(request, pass.open);
   if (placement.answer != Placement::Answer::kFit && placement.needs_workers) {
     ++pass.stuck_jobs;
@@ -300,29 +245,38 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   }
   Pass::NoteFailed(request, pass.failed);
   if (placement.answer != Placement::Answer::kFit) Pass::NoteFailed(request, pass.failed_open);
-  if (std::exchange(line.first, false) && TryPreempt(job, request, pass)) return;
-  if (pass.head == nullptr) {
-    BecomeHead(job, request, pass);
+  line.waiting |= kinds;
+  if (first && TryPreempt(job, request, pass)) return;
+  if (head == nullptr) {
+    BecomeHead(job, request, kinds, pass);
   } else {
-    SetWaitReason(job, absl::StrCat("waits behind ", NameFor(job, *pass.head)));
+    SetWaitReason(job, absl::StrCat("waits behind ", NameFor(job, *head->job)));
   }
 }
 
-bool Scheduler::TryStart(Job& job, const PlacementRequest& request, Pass& pass) {
+bool Scheduler::TryStart(Job& job, const PlacementRequest& request, KindSet kinds, Pass& pass) {
   Placement placement = Place(request, pass.shut);
   const bool fills_hole = placement.answer != Placement::Answer::kFit;
   std::string note;
-  if (pass.head != nullptr)
-    note = absl::StrCat("on slots that ", NameFor(job, *pass.head), " does not need");
-  if (fills_hole) {
-    if (pass.head == nullptr || pass.reservation.start == absl::InfiniteDuration() ||
-        time_.now() + Remaining(job) > pass.reservation.start)
-      return false;
-    placement = Place(request, pass.open);
-    if (placement.answer != Placement::Answer::kFit) return false;
-    note = absl::StrCat("to end before ", NameFor(job, *pass.head), " can start");
+  if (const Pass::Head* head = pass.HeadOf(kinds))
+    note = absl::StrCat("on slots that ", NameFor(job, *head->job), " does not need");
+  for (const Pass::Head& head : pass.heads) {
+    if (placement.answer == Placement::Answer::kFit) break;
+    if ((head.kinds & kinds) == 0 || !EndsBefore(job, head.reservation)) continue;
+    // Of what is kept for this head alone: heads share no kind.
+    PlacementRequest there = request;
+    there.slot_kinds.clear();
+    for (size_t kind = 0; kind < pool_.kinds().size(); ++kind) {
+      if ((KindBit(static_cast<int>(kind)) & head.kinds & kinds) != 0)
+        there.slot_kinds.push_back(pool_.kinds()[kind]);
+    }
+    placement = Place(there, pass.open);
+    note = absl::StrCat("to end before ", NameFor(job, *head.job), " can start");
   }
-  if (pass.head == nullptr) ++started_in_order_;
+  if (placement.answer != Placement::Answer::kFit) return false;
+  const std::string& kind = KindOf(placement.ranks);
+  const KindSet bit = KindBit(pool_.groups()[pool_.slot(placement.ranks.front()).group].kind);
+  if ((pass.headed & bit) == 0) ++started_in_order_[kind];
   pass.Take(placement.ranks);
   Start(job, placement.ranks, note, !fills_hole, pass);
   pass.line->share = fair_.Share(*pass.line->queue);
@@ -335,36 +289,6 @@ void Scheduler::Start(Job& job, std::vector<SlotId> slots, const std::string& no
   if (!IsElastic(job.spec)) return StartAttempt(job, slots, note);
   fair_.OnStart(job.spec, KindOf(slots), static_cast<int>(slots.size()));
   pass.planned.push_back({&job, std::move(slots), note, may_take_more});
-}
-
-// The first job that waits for slots: later ones must not delay it.
-void Scheduler::BecomeHead(Job& job, const PlacementRequest& request, Pass& pass) {
-  pass.head = &job;
-  SetWaitReason(job, ExplainPlacement(request, pool_));
-}
-
-// Only once another job might take slots: in most passes none could.
-void Scheduler::MakeReservation(Pass& pass) {
-  if (std::exchange(pass.reserved, true)) return;
-  Job& job = *pass.head;
-  const PlacementRequest request = RequestOf(job);
-  pass.reservation = ReservationOf(request, pass.open);
-  if (pass.reservation.start != absl::InfiniteDuration()) {
-    // What was promised before a job whose turn is before this one's took slots (a higher priority,
-    // a queue with a smaller share) is not kept by holding back those behind: they did not break
-    // it, and the slots would stand idle.
-    if (job.promised_after != started_in_order_) job.promised_start = absl::InfiniteDuration();
-    job.promised_after = started_in_order_;
-    if (job.promised_start == absl::InfiniteDuration()) job.promised_start = pass.reservation.start;
-    // Gangs did not end as forecast. Nothing more goes into holes that would delay it further.
-    if (pass.reservation.start > job.promised_start + kPromiseSlack) {
-      pass.reservation = ReserveAll(request, pass.open);
-    } else {
-      job.promised_start = std::min(job.promised_start, pass.reservation.start);
-      pass.reservation.start = job.promised_start;
-    }
-  }
-  for (SlotId slot : pass.reservation.slots) pass.shut.Take(slot);
 }
 
 // ---- preemption

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <string>
 #include <utility>
@@ -24,17 +25,26 @@ struct Scheduler::Pass {
     explicit Line(Queue& of) : queue(&of), next(of.waiting) {}
     Queue* queue;
     JobQueue::Cursor next;
-    bool first = true;  // no job before it waits for slots
+    KindSet waiting = 0;  // what its jobs so far wait for
     bool closed = false;
     double share = 0;                        // kept: it changes only with a start
     int claimed_gpus = 0, claimed_jobs = 0;  // of limits, by claims
   };
 
+  // The first job that waits for slots of these kinds, which no head before it may use: who can
+  // only run on one type of GPU neither waits behind a head that runs on another, nor is passed by
+  // while that one waits.
+  struct Head {
+    Job* job = nullptr;
+    KindSet kinds = 0;
+    bool reserved = false;
+    Reservation reservation;  // start infinite until then
+  };
+
   SlotPool open;  // free and not claimed
   SlotPool shut;  // and not reserved
-  Job* head = nullptr;
-  bool reserved = false;    // for the head
-  Reservation reservation;  // start infinite until then
+  std::deque<Head> heads;
+  KindSet headed = 0;  // the kinds of all of them
   std::vector<Line> lines;
   Line* line = nullptr;                                // of the job under consideration
   LimitAnswer::Kind limits = LimitAnswer::Kind::kOwn;  // of its queue for it
@@ -45,8 +55,8 @@ struct Scheduler::Pass {
   // thousands.
   std::vector<std::pair<PlacementRequest, std::string>> stuck;
   int stuck_jobs = 0;
-  int behind = 0;      // jobs placed in vain behind the head
-  int considered = 0;  // jobs looked at behind the head
+  int behind = 0;      // jobs placed in vain behind a head
+  int considered = 0;  // jobs looked at since there is one
   int preemption_tries = 0;
   // Elastic jobs that start with at least these slots. They hold them in their queues' counts.
   struct Planned {
@@ -82,12 +92,27 @@ struct Scheduler::Pass {
   static void NoteFailed(const PlacementRequest& request, std::vector<PlacementRequest>& failed) {
     if (!Fails(request, failed)) failed.push_back(request);
   }
+  // The first one that waits for any of these; null: none.
+  Head* HeadOf(KindSet kinds) {
+    for (Head& head : heads) {
+      if ((head.kinds & kinds) != 0) return &head;
+    }
+    return nullptr;
+  }
+  bool Within(KindSet kinds, bool free_only) const {
+    for (int kind = 0; kind < static_cast<int>(open.kinds().size()); ++kind) {
+      if ((KindBit(kind) & kinds) == 0 && (!free_only || open.usable_of(kind) > 0)) return false;
+    }
+    return true;
+  }
+  // Whether jobs of the line wait for every kind: no later one is the first of its kind there.
+  bool WaitsForAll(const Line& of) const { return Within(of.waiting, /*free_only=*/false); }
   // Whether nothing comes of looking at the job, whose line it is: it waits for more slots than are
   // free, and there is nothing else to be said of it.
   bool MayGoBy(const JobQueue::Entry& entry) const {
-    return head != nullptr && !line->first && entry.gpus > open.usable_total() && ending.empty() &&
-           stuck.empty() &&
-           (limits == LimitAnswer::Kind::kOwn || limits == LimitAnswer::Kind::kBorrows);
+    return !heads.empty() && entry.gpus > open.usable_total() && ending.empty() && stuck.empty() &&
+           (limits == LimitAnswer::Kind::kOwn || limits == LimitAnswer::Kind::kBorrows) &&
+           WaitsForAll(*line) && Within(headed, /*free_only=*/true);
   }
   const std::string* WhyStuck(const PlacementRequest& request) const {
     for (const auto& [known, why] : stuck) {
@@ -108,7 +133,9 @@ struct Scheduler::Pass {
     for (Line& line : lines) {
       const JobQueue::Entry* next = line.closed ? nullptr : line.next.get();
       if (next == nullptr) continue;
-      if (!line.first && shut.usable_total() == 0 && open.usable_total() == 0) continue;
+      if (line.waiting != 0 && shut.usable_total() == 0 && open.usable_total() == 0 &&
+          WaitsForAll(line))
+        continue;
       const LimitAnswer answer =
           CheckLimits(*line.queue, next->gpus, line.claimed_gpus, line.claimed_jobs);
       const std::pair<bool, double> key(answer.kind != LimitAnswer::Kind::kOwn, line.share);

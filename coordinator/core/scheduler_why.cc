@@ -29,6 +29,7 @@ std::string In(absl::Duration wait) {
 Scheduler::Ahead Scheduler::AheadOf(const Job& job) const {
   const Queue* own = fair_.Find(QueueNameOf(job.spec));
   const double share = fair_.Share(*own);
+  const KindSet kinds = KindsFor(RequestOf(job), pool_);
   Ahead ahead;
   int looked_at = 0;
   std::vector<PlacementRequest> stuck;  // only the return of a worker helps
@@ -44,6 +45,8 @@ Scheduler::Ahead Scheduler::AheadOf(const Job& job) const {
       const auto limits = CheckLimits(queue, other->spec.gpus).kind;
       if (limits == LimitAnswer::Kind::kWait || limits == LimitAnswer::Kind::kNever) continue;
       PlacementRequest request = RequestOf(*other);
+      // Who waits for other types of slots is not in its way.
+      if ((KindsFor(request, pool_) & kinds) == 0) continue;
       if (std::find(stuck.begin(), stuck.end(), request) != stuck.end()) continue;
       const Placement placement = Place(request, pool_);
       if (placement.answer == Placement::Answer::kInfeasible ||
@@ -146,7 +149,7 @@ std::string Scheduler::Sooner(const Job& job, const PlacementRequest& request, c
   if (fewer.ranks > 0) ways.push_back(absl::StrCat("with gpus ", fewer.ranks, " it fits now"));
   const std::string other = fits ? "" : OtherTypes(job, request, queue);
   if (!other.empty()) ways.push_back(other);
-  if (last != nullptr) {
+  if (last != nullptr && last->expected_end != absl::InfiniteDuration()) {
     ways.push_back(absl::StrCat("an earlier end of ", NameFor(job, *last), ", expected in ",
                                 In(last->expected_end - time_.now()), ", would help"));
   }

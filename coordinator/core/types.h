@@ -193,7 +193,7 @@ struct Job {
   absl::Duration expected_end = absl::InfiniteDuration();  // of the attempt; infinite: unknown
   absl::Duration preemption_tried = -absl::InfiniteDuration();  // when it last looked for victims
   absl::Duration promised_start = absl::InfiniteDuration();     // its first reservation's
-  int64_t promised_after = 0;  // how many had started in order (Scheduler::started_in_order_)
+  int64_t promised_after = 0;  // how many had started in order where it may run (StartedInOrder)
   absl::Duration could_grow_since = absl::InfiniteDuration();  // without a break; infinite: not now
   absl::Duration resized = -absl::InfiniteDuration();          // when its size last changed
 };

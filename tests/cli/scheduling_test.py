@@ -169,7 +169,7 @@ class SchedulingTest(unittest.TestCase):
         self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot (of kind cpu )?with at least [0-9]+ MB; 0 of [0-9]+ are free")
 
     def test_the_type_of_gpus_that_a_user_names(self):
-        gpus = {"g-a100": "NVIDIA A100-SXM4-80GB, 81920", "g-h100": "NVIDIA H100 80GB HBM3, 81559"}
+        gpus = {"g-a100": "NVIDIA A100-SXM4-80GB, 81920", "g-h100": "NVIDIA H100 80GB HBM3, 81559", "g-v100": "Tesla V100-SXM2-32GB, 32768"}
         self.addCleanup(self.await_workers, set(RACKS))
         for name, gpu in gpus.items():
             self.worker(name, gpu=gpu)
@@ -189,6 +189,13 @@ class SchedulingTest(unittest.TestCase):
         self.llctl("cancel", holder)
         self.await_that(lambda: self.get(waits)["state"] == "SUCCEEDED", lambda: self.llctl("why", waits).stdout)
         self.assertEqual(self.ran_on(waits), "g-h100")
+        job = ("--model", self.root / "model", "--data", self.root / "data.bin", "--ctx", 512, "--gpu-types")
+        plan = self.json("plan", *job, "a100")
+        self.assertEqual((plan["forecast"]["plan"]["device"], plan["resolved_spec"]["gpu_types"]), ("A100-80", ["A100-40", "A100-80"]))
+        for command in ("plan", "submit"):
+            refused = json.loads(self.llctl("-o", "json", command, *job, "V100", code=3).stderr)
+            self.assertEqual(refused["field"], "gpu_types")
+            self.assertIn("unsupported: V100-16 and V100-32: needs sm_80+", refused["message"])
         cpu = self.one("--gpu-types", "cpu")
         self.await_that(lambda: self.get(cpu)["state"] == "SUCCEEDED", lambda: self.llctl("why", cpu).stdout)
         self.assertIn(self.ran_on(cpu), RACKS)

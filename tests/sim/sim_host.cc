@@ -19,8 +19,8 @@ constexpr absl::Duration kTickSlack = absl::Seconds(2);
 // A trainer's process as the agent sees it.
 class SimHost::Process : public RankProcess {
  public:
-  Process(SimHost& host, sim::GangKey gang, int rank, std::string slot)
-      : host_(host), gang_(std::move(gang)), rank_(rank), slot_(std::move(slot)) {}
+  Process(SimHost& host, sim::GangKey gang, int rank, int slot)
+      : host_(host), gang_(std::move(gang)), rank_(rank), slot_(slot) {}
   ~Process() override { Die(); }
 
   pid_t pid() const override { return 1000 + rank_; }
@@ -46,7 +46,7 @@ class SimHost::Process : public RankProcess {
     if (!host_.slow_deaths_ || !host_.world_.Chance(0.3)) return Die();
     host_.world_.Struck("killed process is held up in the kernel");
     host_.training_.Doom(gang_, rank_);
-    host_.busy_slots_[slot_] = true;
+    host_.busy_slots_[slot_].killed = true;
     host_.world_.After(host_.world_.Between(absl::ZeroDuration(), absl::Seconds(20)),
                        [this, there = std::weak_ptr(exit_)] {
                          if (!there.expired()) Die();
@@ -83,7 +83,7 @@ class SimHost::Process : public RankProcess {
   SimHost& host_;
   const sim::GangKey gang_;
   const int rank_;
-  const std::string slot_;
+  const int slot_;
   absl::Duration kill_at_ = absl::InfiniteDuration();
   bool killed_ = false;
   const std::shared_ptr<std::deque<std::string>> lines_ =
@@ -171,8 +171,10 @@ absl::StatusOr<std::unique_ptr<RankProcess>> SimHost::StartRank(const RankComman
   start.gang.first = JobId(out[out.size() - 2]);
   start.host = name_.value();
   start.files = &files_;
-  const std::string slot = command.environment.at("CUDA_VISIBLE_DEVICES");
-  if (!busy_slots_.insert({slot, false}).second) {
+  int slot = -1;
+  if (!absl::SimpleAtoi(command.environment.at("CUDA_VISIBLE_DEVICES"), &slot))
+    world_.Violation("a trainer is not given one slot");
+  if (!busy_slots_.insert({slot, Running{start.gang}}).second) {
     world_.Violation(absl::StrCat(name_.value(), " slot ", slot, " is given to ",
                                   start.gang.first.value(), " while another runs on it"));
   }
@@ -301,7 +303,7 @@ void SimHost::Tick() {
   if (!running() || hangs()) return;
   agent_->Tick();
   const bool trains = std::any_of(busy_slots_.begin(), busy_slots_.end(),
-                                  [](const auto& slot) { return !slot.second; });
+                                  [](const auto& slot) { return !slot.second.killed; });
   if (trains && world_.now() - last_word_ > kMaxHeadless + kTickSlack)
     world_.Violation(absl::StrCat(name_.value(), " trains on past max_headless"));
   CheckAcknowledged();

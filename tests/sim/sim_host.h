@@ -55,7 +55,13 @@ class SimHost : public Host, public Link, public Clock {
   void SetSlowDeaths(bool slow) { slow_deaths_ = slow; }
   // No more faults of its own.
   void Heal();
-  bool Busy(int slot) const { return busy_slots_.count(std::to_string(slot)) > 0; }
+  bool Busy(int slot) const { return busy_slots_.count(slot) > 0; }
+  // A trainer's process there, which may have been killed and not be gone yet.
+  struct Running {
+    GangKey gang;
+    bool killed = false;
+  };
+  const std::map<int, Running>& busy_slots() const { return busy_slots_; }
 
   // From the network.
   void Receive(uint64_t session, const v1::CoordinatorMessage& message);
@@ -95,7 +101,7 @@ class SimHost : public Host, public Link, public Clock {
   const WorkerId name_;
   AgentOptions options_;
   MemFiles files_;
-  std::map<std::string, bool> busy_slots_;  // whether its process is killed but not gone
+  std::map<int, Running> busy_slots_;
   bool slow_deaths_ = false;
   absl::Duration hangs_until_ = -absl::InfiniteDuration();
   absl::Duration loses_stop_until_ = -absl::InfiniteDuration();

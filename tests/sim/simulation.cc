@@ -1,5 +1,7 @@
 #include "tests/sim/simulation.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_join.h"
 #include "tests/sim/simulation_run.h"
 
@@ -38,6 +40,9 @@ Simulation::Simulation(const SimOptions& options)
     hosts_.back()->SetSlowDeaths(slow_deaths);
     slots.push_back(absl::StrCat(count));
   }
+  for (const auto& host : hosts_) by_name_.push_back(host.get());
+  std::sort(by_name_.begin(), by_name_.end(),
+            [](const SimHost* a, const SimHost* b) { return a->name() < b->name(); });
   v1::JobSpec spec;
   spec.set_max_headless(absl::ToInt64Seconds(kMaxHeadless));
   payload_ = std::make_shared<JobPayload>(JobPayload{"", spec.SerializeAsString(), ""});

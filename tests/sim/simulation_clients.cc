@@ -59,20 +59,48 @@ void Simulation::ChangeLimits() {
 }
 
 // Who lent now borrows, and whose job gave way may take back: only that the two jobs have met
-// before keeps them from stopping each other in turn.
-void Simulation::TurnLimits(const JobId& victim, const JobId& by) {
+// before keeps them from stopping each other in turn. Looks until `until` for the moment when one
+// runs and the other still waits.
+void Simulation::TurnLimitsWhenItRuns(const JobId& victim, const JobId& by, absl::Duration until) {
+  if (!faults_ || world_.now() > until) return;
   const Job* waits = scheduler() == nullptr ? nullptr : scheduler()->Find(victim);
   const Job* runs = scheduler() == nullptr ? nullptr : scheduler()->Find(by);
-  if (!faults_ || waits == nullptr || runs == nullptr || waits->state != JobState::kQueued ||
-      !HoldsSlots(runs->state))
-    return;
+  if (waits != nullptr && runs != nullptr) {
+    if (waits->state == JobState::kQueued && runs->state == JobState::kRunning)
+      return TurnLimits(*waits, *runs);
+    if (waits->state != JobState::kQueued && waits->state != JobState::kPreempting) return;
+  }
+  world_.After(absl::Seconds(4), [=, this] { TurnLimitsWhenItRuns(victim, by, until); });
+}
+
+// For a while only the workers of the one that runs take gangs, and who stands before the one that
+// waits is paused, so that there is nothing but to take back or to wait.
+void Simulation::TurnLimits(const Job& waits, const Job& runs) {
   ++result_.wishes["limits of a victim's and its preemptor's queue turned around"];
   for (QueueRecord queue : queues_) {
-    if (queue.name != waits->spec.queue && queue.name != runs->spec.queue) continue;
+    if (queue.name != waits.spec.queue && queue.name != runs.spec.queue) continue;
     queue.max_jobs.reset();
-    queue.quota_gpus = queue.name == runs->spec.queue ? 0 : queue.max_gpus.value_or(64);
+    queue.quota_gpus = queue.name == runs.spec.queue ? 0 : queue.max_gpus.value_or(64);
     SetLimits(queue);
   }
+  std::set<WorkerId> its;
+  for (const Rank& rank : runs.attempt->ranks) its.insert(rank.worker);
+  std::vector<Event> later;
+  for (const auto& [name, worker] : scheduler()->workers()) {
+    if (worker.cordoned || its.count(name) > 0) continue;
+    Give(CordonWorkerEvent{name, Cordon::kCordon, "op", ""});
+    later.push_back(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
+  }
+  for (const Job* job : scheduler()->List({SIZE_MAX, INT64_MAX, {JobState::kQueued}})) {
+    const bool before = std::pair(-job->spec.priority, job->sequence) <
+                        std::pair(-waits.spec.priority, waits.sequence);
+    if (job->spec.queue != waits.spec.queue || !before) continue;
+    Give(PauseEvent{job->id, "ann"});
+    later.push_back(ResumeEvent{job->id, "ann"});
+  }
+  world_.After(world_.Between(absl::Seconds(40), absl::Minutes(2)), [this, later] {
+    for (const Event& event : later) Give(event);
+  });
 }
 
 void Simulation::SetLimits(const QueueRecord& queue) {

@@ -146,6 +146,7 @@ void Simulation::OnStep(const Scheduler& scheduler, const Effects& effects, absl
       CheckPromise(*scheduler.Find(put->job));
   }
   scheduler.CheckInvariants();
+  CheckHeld(scheduler);
 }
 
 // The scheduler was built from the store: nothing durable is missing, nothing refused is there.
@@ -257,10 +258,8 @@ void Simulation::CheckTransition(const PutTransition& put) {
                                   " of its queue without a higher priority"));
   }
   preempted_by_[victim->id] = by->id;
-  if (limits_change_ && by->spec.queue != victim->spec.queue && world_.Chance(0.5)) {
-    world_.After(world_.Between(absl::Seconds(15), absl::Seconds(90)),
-                 [this, victim = victim->id, by = by->id] { TurnLimits(victim, by); });
-  }
+  if (limits_change_ && by->spec.queue != victim->spec.queue && world_.Chance(0.5))
+    TurnLimitsWhenItRuns(victim->id, by->id, world_.now() + absl::Minutes(2));
 }
 
 // As the scheduler decides, not as the orders leave: an agent's Hello may be decided in between,
@@ -271,6 +270,14 @@ void Simulation::CheckStart(const Job& job) {
     if (epoch < job.epoch && InContact(WorkerId(host)))
       world_.Violation(absl::StrCat(job.id.value(), " epoch ", job.epoch, " starts while epoch ",
                                     epoch, " lives on ", host, ", which is in contact"));
+  }
+  // The coordinator waits for the word of those it can reach, not for what it believes of them.
+  for (const auto& [name, worker] : scheduler()->workers()) {
+    for (const auto& [slot, use] : worker.uses) {
+      if (use.stray && use.job == job.id && InContact(name))
+        world_.Violation(absl::StrCat(job.id.value(), " epoch ", job.epoch, " starts before ",
+                                      name.value(), " has said that epoch ", use.epoch, " ended"));
+    }
   }
   for (const Rank& rank : job.attempt->ranks) {
     for (const auto& host : hosts_) {
@@ -286,6 +293,33 @@ void Simulation::CheckStart(const Job& job) {
   if (!first && ranks < known->second) ++result_.wishes["elastic gang starts again smaller"];
   known->second = ranks;
   CheckLimitsOf(job);
+}
+
+// What runs on an agent in contact is held in the scheduler's books by the same attempt: a slot
+// that they call free would be given away. Once said, it would be said after every step.
+void Simulation::CheckHeld(const Scheduler& scheduler) {
+  if (!world_.violations.empty()) return;
+  auto known = scheduler.workers().begin();
+  for (const SimHost* host : by_name_) {
+    if (host->busy_slots().empty()) continue;
+    while (known != scheduler.workers().end() && known->first < host->name()) ++known;
+    if (known == scheduler.workers().end()) return;
+    const Worker& worker = known->second;
+    const bool in_contact = known->first == host->name() && worker.connected &&
+                            worker.session == host->session() &&
+                            worker.silence <= scheduler.options().lease;
+    if (!in_contact) continue;
+    for (const auto& [slot, running] : host->busy_slots()) {
+      const auto use = worker.uses.find(slot);
+      if (use != worker.uses.end() && use->second.job == running.gang.first &&
+          use->second.epoch == running.gang.second)
+        continue;
+      world_.Violation(absl::StrCat(host->name().value(), "/", slot, ", which runs ",
+                                    running.gang.first.value(), "/", running.gang.second,
+                                    ", is held by ",
+                                    use == worker.uses.end() ? "nobody" : use->second.job.value()));
+    }
+  }
 }
 
 // A gang is of one type, and of one that its user named.

@@ -87,12 +87,22 @@ void Simulation::TakeTelemetry(uint64_t id, const v1::Telemetry& telemetry) {
   Post(id, std::move(message));
 }
 
-// A network that gives the newest reports twice.
+// A network that gives the newest reports twice, and a start order that still stands.
 void Simulation::RepeatReports(SimHost& host) {
   auto it = sessions_.find(host.session());
   if (it == sessions_.end()) return;
   for (const v1::AgentMessage& report : std::deque<v1::AgentMessage>(it->second.reports))
     Send(host.session(), report);
+  const std::optional<v1::CoordinatorMessage> order = it->second.last_start;
+  const Job* job = scheduler() == nullptr || !order.has_value()
+                       ? nullptr
+                       : scheduler()->Find(JobId(order->start().job_id()));
+  const bool stands = job != nullptr && HoldsSlots(job->state) &&
+                      job->epoch == order->start().epoch() && !job->attempt->over() &&
+                      job->attempt->stop == StopKind::kNone;
+  if (!stands) return;
+  Struck("start order repeated");
+  Post(host.session(), *order);
 }
 
 // Coordinator to agent.
@@ -101,6 +111,7 @@ void Simulation::Post(uint64_t id, v1::CoordinatorMessage message) {
   if (it == sessions_.end() || loop_ == nullptr || !it->second.coordinator_side) return;
   Session& session = it->second;
   message.set_term(loop_->term());
+  if (message.has_start()) session.last_start = message;
   session.last_down =
       std::max(session.last_down,
                world_.now() + world_.Between(absl::Milliseconds(1), absl::Milliseconds(40)));

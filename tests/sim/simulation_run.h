@@ -94,6 +94,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
     absl::Duration last_up = absl::ZeroDuration(), last_down = absl::ZeroDuration();
     std::vector<HeldGangKey> held;         // by its Hello
     std::deque<v1::AgentMessage> reports;  // the newest
+    std::optional<v1::CoordinatorMessage> last_start;
   };
 
   // The coordinator's process: the shipped loop under simulated time.
@@ -125,6 +126,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void NoteAcknowledged(const WorkerId& worker, const ReportAckOrder& ack);
   void CheckTransition(const PutTransition& put);
   void CheckStart(const Job& job);
+  void CheckHeld(const Scheduler& scheduler);
   void CheckTypes(const Job& job);
   void CheckLimitsOf(const Job& started);
   void CheckStops(const Scheduler& scheduler);
@@ -147,7 +149,8 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   void PlanQueues();
   void ChangeLimits();
   void SetLimits(const QueueRecord& queue);
-  void TurnLimits(const JobId& victim, const JobId& by);
+  void TurnLimitsWhenItRuns(const JobId& victim, const JobId& by, absl::Duration until);
+  void TurnLimits(const Job& waits, const Job& runs);
   bool LimitsRestored();
   void PlanClients();
   void Operator(const WorkerId& worker);
@@ -186,8 +189,9 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   Training training_;
   MemFiles job_store_;
   std::vector<std::unique_ptr<SimHost>> hosts_;
-  std::map<std::string, int> room_;   // by kind of slot: ranks of the largest gang it holds
-  std::unique_ptr<DriverLoop> loop_;  // null: the coordinator is down
+  std::vector<const SimHost*> by_name_;  // as the scheduler orders its workers
+  std::map<std::string, int> room_;      // by kind of slot: ranks of the largest gang it holds
+  std::unique_ptr<DriverLoop> loop_;     // null: the coordinator is down
   uint64_t life_ = 0;
   bool planned_batch_ = false;
   std::vector<DriverLoop::Item> inbox_;

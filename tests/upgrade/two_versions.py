@@ -282,7 +282,7 @@ def agent_upgrade(cluster, job, ranks, out):
     """In place where the old agent can (no rank notices); otherwise stopped and started, which costs a resume and no step."""
     cluster.install_agent("new")
     done = cluster.run("new", "ll-worker", "reexec", "--work-dir", cluster.root / "w1", code=None)
-    out["agent"] = (done.stdout + done.stderr).strip().splitlines()[-1]
+    out["agent"] = (done.stdout + done.stderr).strip().splitlines()[-1].replace(str(cluster.root / "w1"), "its work directory")
     print(f"  ll-worker reexec: {out['agent']}", flush=True)
     if done.returncode == 0:
         undisturbed(cluster, "agent old to new in place", job, ranks)

@@ -129,14 +129,17 @@ TEST(GpuProbe, ReadsTheDriversListAndNamesKinds) {
   LL_ASSERT_OK_AND_ASSIGN(
       auto gpus, ParseGpuList("0, NVIDIA A100-SXM4-80GB, 81920\n1, NVIDIA H100 80GB HBM3, 81559\n"
                               "2, NVIDIA A100-PCIE-40GB, 40960\n3, NVIDIA H200, 143771\n"
-                              "4, NVIDIA GeForce RTX 4090, 24564\n"));
-  ASSERT_EQ(gpus.size(), 5u);
+                              "4, NVIDIA GeForce RTX 4090, 24564\n"
+                              "5, Tesla V100-SXM2-32GB, 32768\n6, Tesla V100-PCIE-16GB, 16160\n"));
+  ASSERT_EQ(gpus.size(), 7u);
   EXPECT_EQ(gpus[0].kind(), "A100-80");
   EXPECT_EQ(gpus[0].memory_bytes(), int64_t{81920} << 20);
   EXPECT_EQ(gpus[1].kind(), "H100");
   EXPECT_EQ(gpus[2].kind(), "A100-40");
   EXPECT_EQ(gpus[3].kind(), "H200");
   EXPECT_EQ(gpus[4].kind(), "GeForce RTX 4090");
+  EXPECT_EQ(gpus[5].kind(), "V100-32");
+  EXPECT_EQ(gpus[6].kind(), "V100-16");
   LL_ASSERT_OK_AND_ASSIGN(auto two, SelectGpus(gpus, "3,0"));
   EXPECT_EQ(two[0].index(), 3);
   for (const char* bad : {"9", "0,0", "x", ""}) EXPECT_FALSE(SelectGpus(gpus, bad).ok()) << bad;
