@@ -119,6 +119,11 @@ make_tarball() {
   rm -rf "$tree"
 }
 
+# In KiB, from the files' lengths: what du counts is the file system's affair and not the same every time.
+installed_size() {  # installed_size TREE
+  find "$1" -path "$1/DEBIAN" -prune -o -printf '%y %s\n' | awk '{n += $1 == "f" ? int(($2 + 1023) / 1024) : 1} END {print n}'
+}
+
 make_deb() {  # make_deb COMPONENT DESCRIPTION
   local tree=$stage/ll-$1 file depends version=$version
   [[ $1 != worker || $variant == cpu ]] || version+=+cuda
@@ -145,7 +150,7 @@ Architecture: amd64
 Maintainer: The ll authors <ll@localhost>
 Section: science
 Priority: optional
-Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
+Installed-Size: $(installed_size "$tree")
 Depends: $depends
 Description: $2
 END
