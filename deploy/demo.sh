@@ -110,7 +110,7 @@ python3 deploy/demo/report.py "$WORK"
 verdicts() { llctl -o json schedule show nightly | python3 -c 'import json,sys; print(sum("verdict" in run for run in json.load(sys.stdin)["runs"]))'; }
 if [ "$NIGHTLY" = 1 ]; then
   say "demo: two nights of deploy/nightly: 256 -> 512 -> 1024 tokens, each stage measured, merged at the end"
-  deploy/nightly/create.sh --set model=demo-base --set data=bible --set context_length=1024 --set stages=512,1024 --set max_steps=40 \
+  deploy/nightly/create.sh --set model=demo-base --set data=bible --set eval_data=bible-held-out --set context_length=1024 --set stages=512,1024 --set max_steps=40 \
     --set learning_rate=2e-3 --set gate="ppl<=100" --tolerance-tokens-per-second 0.5 > /dev/null
   for night in 1 2; do
     llctl schedule run nightly > /dev/null

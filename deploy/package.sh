@@ -3,13 +3,15 @@
 # packages. The same input gives the same bytes.
 #
 #   deploy/package.sh [--variant cpu|cuda] [--build DIR] [--out DIR] [--format tar|deb]...
-#     --variant cuda  with libll_cuda.so and the CUDA libraries it uses (about 3 GB); default: cpu
+#     --variant cuda  with libll_cuda.so and the CUDA libraries it uses (about 3 GB, and as much again under TMPDIR while it
+#                     works); default: cpu
 #     --build DIR     the build to take (default: build)
 #     --out DIR       where the files go (default: build/release)
 #     --format F      only this one; default: both
 #
 # Needs cmake, dpkg-dev and the Python environment that deploy/bootstrap.sh made. Writes into OUT:
 #   ll-VERSION-linux-x86_64-VARIANT.tar.gz, ll-{client,coordinator,worker}_VERSION_amd64.deb, SHA256SUMS
+# The CUDA variant's package of the worker has the version VERSION+cuda; the other two are the same in both.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C TZ=UTC
@@ -55,7 +57,9 @@ add_torch() {  # add_torch PREFIX
   local path programs=("$build/bin/ll-trainer") extra=()
   if [[ $variant == cuda ]]; then
     programs+=("$build/bin/libll_cuda.so")
-    extra=("$site"/nvidia/cudnn/lib/libcudnn*.so.9 "$site"/nvidia/cu13/lib/libnv{rtc,JitLink}*.so* "$site"/torch/lib/lib{torch_cuda_linalg,caffe2_nvrtc}.so)
+    # Not torch_cuda_linalg with cuSOLVER: nothing here factorises a matrix.
+    extra=("$site"/nvidia/cudnn/lib/libcudnn*.so.9 "$site"/nvidia/cu13/lib/libnvJitLink.so* "$site"/nvidia/cu13/lib/libnvrtc{,-builtins}.so*
+           "$site"/torch/lib/libcaffe2_nvrtc.so)
   fi
   mkdir -p "$1/lib/ll"
   while read -r path; do
@@ -66,7 +70,13 @@ add_torch() {  # add_torch PREFIX
     [[ $variant == cuda || $path =~ /(torch|nvidia_cuda_(cupti|runtime))- ]] || continue
     local name
     name=$(basename "$path" .dist-info)
-    cat "$path"/licenses/* > "$1/share/doc/ll/licenses/$name.txt"
+    # Most wheels have them in one folder, some beside their files.
+    if [[ -d $path/licenses ]]; then
+      cat "$path"/licenses/*
+    else
+      sed -n 's/^\([^,]*LICENSE[^,]*\),.*/\1/p' "$path/RECORD" | (cd "$site" && xargs --no-run-if-empty cat)
+    fi > "$1/share/doc/ll/licenses/$name.txt"
+    [[ -s $1/share/doc/ll/licenses/$name.txt ]] || die "no licence found of $name"
     echo "$name (Python wheel): licenses/$name.txt" >> "$1/share/doc/ll/THIRD_PARTY"
   done
 }
@@ -109,8 +119,14 @@ make_tarball() {
   rm -rf "$tree"
 }
 
+# In KiB, from the files' lengths: what du counts is the file system's affair and not the same every time.
+installed_size() {  # installed_size TREE
+  find "$1" -path "$1/DEBIAN" -prune -o -printf '%y %s\n' | awk '{n += $1 == "f" ? int(($2 + 1023) / 1024) : 1} END {print n}'
+}
+
 make_deb() {  # make_deb COMPONENT DESCRIPTION
-  local tree=$stage/ll-$1 file depends
+  local tree=$stage/ll-$1 file depends version=$version
+  [[ $1 != worker || $variant == cpu ]] || version+=+cuda
   mkdir -p "$tree/DEBIAN" "$stage/shlibdeps/debian" "$tree/usr/share/doc/ll-$1"
   install_component "$1" "$tree/usr"
   [[ $1 != worker ]] || add_torch "$tree/usr"
@@ -134,7 +150,7 @@ Architecture: amd64
 Maintainer: The ll authors <ll@localhost>
 Section: science
 Priority: optional
-Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
+Installed-Size: $(installed_size "$tree")
 Depends: $depends
 Description: $2
 END

@@ -83,6 +83,9 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   } catch (const CLI::CallForHelp&) {
     environment.out << app.help();
     return kExitSuccess;
+  } catch (const CLI::CallForVersion& version) {
+    environment.out << version.what() << "\n";
+    return kExitSuccess;
   } catch (const CLI::ParseError& error) {
     PrintError(ParseFault(app, error), AsksForJson(arguments), environment.err);
     return kExitUsage;

@@ -216,6 +216,9 @@ TEST_F(CliTest, SmallCommands) {
   coordinator_.Stop();
   EXPECT_EQ(Run({"version"}).code, 0);
   EXPECT_EQ(Run({"version", "--client"}).err, "");
+  const auto flag = Run({"--version"});
+  EXPECT_EQ(flag.code, 0);
+  EXPECT_EQ(flag.out, Run({"version", "--client"}).out);
 }
 
 TEST_F(CliTest, ModelsAddSendsTheConfigWhereItCanBeRead) {

@@ -37,6 +37,7 @@ CommandLine::CommandLine()
 }
 
 void CommandLine::AddGlobalFlags() {
+  app.set_version_flag("--version", "llctl " LL_VERSION, "Print llctl's own version and exit.");
   const std::vector<std::pair<std::string, OutputFormat>> formats = {
       {"table", OutputFormat::kTable},
       {"json", OutputFormat::kJson},

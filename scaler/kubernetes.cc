@@ -64,7 +64,12 @@ absl::StatusOr<HttpResponse> StatefulSetScale::Send(const std::string& method,
   }
   retry_after_ = absl::ZeroDuration();
   absl::StatusOr<HttpResponse> response = http_.Send(request);
-  if (!response.ok()) return Annotate(response.status(), "the API server");
+  if (!response.ok()) {
+    return FieldStatus(
+        response.status().code(), "statefulset",
+        absl::StrCat("the API server at ", address_.server, ": ", response.status().message()),
+        "see --api-server, and whether a network policy lets it through");
+  }
   int seconds = 0;
   if (absl::SimpleAtoi(response->Header("retry-after"), &seconds))
     retry_after_ = absl::Seconds(std::clamp(seconds, 0, kMostRetryAfterSeconds));

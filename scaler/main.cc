@@ -9,8 +9,10 @@
 #include "base/daemon.h"
 #include "base/field_error.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
+#include "rpc/pki.h"
 #include "rpc/spdlog_sink.h"
 #include "scaler/options.h"
 #include "scaler/scaler.h"
@@ -40,11 +42,22 @@ std::map<std::string, HttpServer::Page> PagesOf(Scaler& scaler, const ScalerOpti
   return pages;
 }
 
+// A process that has begun goes on with what it has, and takes the successor from the file.
+absl::Status CheckCertificates(const ChannelConfig& channel, absl::Time now) {
+  LL_RETURN_IF_ERROR(
+      CheckNotEnded(channel.cert_file, "tls-cert", now,
+                    "get another one (ll-coordinator pki issue), or mend this host's clock"));
+  return CheckNotEnded(channel.ca_file, "tls-ca", now,
+                       "give the authority of today's coordinator, or mend this host's clock");
+}
+
 int Main(int argc, char** argv) {
   std::optional<int> exit_code;
   const absl::StatusOr<ScalerOptions> options = ParseScalerOptions(argc, argv, exit_code);
   if (exit_code) return *exit_code;
   if (!options.ok()) return Fail(options.status(), 2);
+  if (const absl::Status good = CheckCertificates(options->channel, RealClock().Now()); !good.ok())
+    return Fail(good, 1);
   const sigset_t signals = BeginDaemon();
   InstallSpdlogSink("ll-scaler");
   if (options->verbose) SetLogLevel(LogLevel::kDebug);

@@ -15,6 +15,22 @@ constexpr absl::Duration kLongestWait = absl::Minutes(1);
 constexpr int64_t kStuckAfterMs = 600'000, kUnreadyAfterMs = 180'000;
 constexpr int kMostConflicts = 5;  // in a row without a wait
 
+absl::Status OfCoordinator(const absl::Status& status) {
+  const std::string message = absl::StrCat("the coordinator: ", status.message());
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+      return FieldStatus(status.code(), "coordinator", message,
+                         "does it run, and is --coordinator its address?");
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return FieldStatus(
+          status.code(), "coordinator", message,
+          "is the token of --token-file still good, with the scopes read and admin?");
+    default:
+      return Annotate(status, "the coordinator");
+  }
+}
+
 }  // namespace
 
 Scaler::Scaler(const ScalingLimits& limits, StatefulSetAddress stateful_set,
@@ -37,12 +53,13 @@ Scaler::Scaler(const ScalingLimits& limits, StatefulSetAddress stateful_set,
                           "alone.")),
       last_success_(GaugeOf(registry_, "ll_scaler_last_round_time_seconds",
                             "When queue and StatefulSet were last looked at with success, Unix "
-                            "time.")),
+                            "time; 0 before the first time.")),
       changes_(CounterOf(registry_, "ll_scaler_changes_total",
                          "Changes of the StatefulSet's replicas, by direction (up, down).")),
       failed_(CounterOf(registry_, "ll_scaler_failures_total",
                         "Rounds that failed, by whose answer was missing or was a refusal "
                         "(coordinator, kubernetes).")) {
+  last_success_.Add({}).Set(0);  // there from the start, for the alert
   for (const char* direction : {"up", "down"}) changes_.Add({{"direction", direction}});
   for (const char* peer : {"coordinator", "kubernetes"}) failed_.Add({{"peer", peer}});
 }
@@ -75,12 +92,12 @@ absl::Status Scaler::TryRound() {
   const absl::StatusOr<Scale> scale = scale_.Get();
   if (!scale.ok()) return failed("kubernetes", scale.status());
   absl::StatusOr<ScalingView> view = coordinator_.View();
-  if (!view.ok()) return failed("coordinator", Annotate(view.status(), "the coordinator"));
+  if (!view.ok()) return failed("coordinator", OfCoordinator(view.status()));
   view->replicas = scale->replicas;
   const ScalingPolicy::Step step = policy_.Decide(*view, clock_.Steady());
   Tell(step, *view);
   const absl::Status acted = Act(step);
-  if (!acted.ok()) return failed("coordinator", Annotate(acted, "the coordinator"));
+  if (!acted.ok()) return failed("coordinator", OfCoordinator(acted));
   if (!step.replicas) return absl::OkStatus();
   policy_.Asking(*step.replicas);
   const absl::Status set = scale_.Set(*scale, *step.replicas);

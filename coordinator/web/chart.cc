@@ -15,22 +15,28 @@ using Point = std::pair<double, double>;
 
 constexpr int kWidth = 640, kHeight = 220, kLeft = 58, kRight = 12, kTop = 10, kBottom = 26;
 constexpr int kBuckets = 300;
+constexpr double kDigitWidth = 9;  // of the axes' font, and a little more
 
 void AddAxes(const AxisScale& x, const AxisScale& y, Html& out) {
-  for (const double tick : Ticks(y.low, y.high, 4)) {
-    const std::string at = absl::StrFormat("%.1f", y(tick));
+  const std::vector<double> ticks = Ticks(y.low, y.high, 6);
+  const std::vector<std::string> numbers = AxisNumbers(ticks);
+  for (size_t i = 0; i < ticks.size(); ++i) {
+    const std::string at = absl::StrFormat("%.1f", y(ticks[i]));
     out.Raw("<line class=\"grid\" x1=\"").Number(kLeft).Raw("\" x2=\"").Number(kWidth - kRight);
     out.Raw("\" y1=\"").Text(at).Raw("\" y2=\"").Text(at).Raw("\"/><text x=\"").Number(kLeft - 6);
-    out.Raw("\" y=\"").Text(absl::StrFormat("%.1f", y(tick) + 4));
-    out.Raw("\" text-anchor=\"end\">").Text(AxisNumber(tick)).Raw("</text>");
+    out.Raw("\" y=\"").Text(absl::StrFormat("%.1f", y(ticks[i]) + 4));
+    out.Raw("\" text-anchor=\"end\">").Text(numbers[i]).Raw("</text>");
   }
   for (const double tick : Ticks(x.low, x.high, 6)) {
     if (tick != std::floor(tick)) continue;  // steps and runs are counted
-    out.Raw("<text x=\"").Text(absl::StrFormat("%.1f", x(tick)));
+    const std::string number = absl::StrFormat("%.10g", tick);
+    // The last one would be cut off by the picture's edge.
+    const double most = kWidth - kDigitWidth / 2 * static_cast<double>(number.size());
+    out.Raw("<text x=\"").Text(absl::StrFormat("%.1f", std::min(x(tick), most)));
     out.Raw("\" y=\"")
         .Number(kHeight - 8)
         .Raw("\" text-anchor=\"middle\">")
-        .Text(absl::StrFormat("%.10g", tick))
+        .Text(number)
         .Raw("</text>");
   }
 }

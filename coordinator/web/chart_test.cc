@@ -17,6 +17,10 @@ TEST(ChartTest, DrawsAndDescribes) {
   Html flat;
   AddChart({"Flat", "", "step", {{1, 2}, {2, 2}}}, flat);
   EXPECT_THAT(flat.str(), HasSubstr("M58.0 102.0L628.0 102.0"));
+  // The number under the last point lies within the picture.
+  Html wide;
+  AddChart({"Wide", "", "step", {{0, 2}, {3000, 3}}}, wide);
+  EXPECT_THAT(wide.str(), HasSubstr("<text x=\"622.0\" y=\"212\" text-anchor=\"middle\">3000<"));
   Html none;
   AddChart({"None", "", "step", {{1, 2}}}, none);
   EXPECT_THAT(none.str(), HasSubstr("nothing to draw yet"));

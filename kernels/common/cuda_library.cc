@@ -25,7 +25,8 @@ absl::StatusOr<void*> OpenCudaLibrary() {
   // Found through the program's own run path.
   void* library = dlopen("libll_cuda.so", RTLD_NOW | RTLD_GLOBAL);
   if (library == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("this build cannot use a GPU: ", dlerror()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("this release is not the CUDA variant (", dlerror(), ")"));
   }
   LL_ASSIGN_OR_RETURN(void* symbol, Find(library, kCudaKernelsSymbol));
   UseCudaKernels(reinterpret_cast<const CudaKernels* (*)()>(symbol)());

@@ -57,6 +57,24 @@ std::string AxisNumber(double value) {
   return HumanCount(std::llround(value));
 }
 
+std::vector<std::string> AxisNumbers(const std::vector<double>& ticks) {
+  constexpr int kMostDigits = 12;
+  const double apart = ticks.size() < 2 ? 0 : ticks[1] - ticks[0];
+  int digits = 4;
+  const auto is_off = [&](double tick) {
+    const double read = std::strtod(absl::StrFormat("%.*g", digits, tick).c_str(), nullptr);
+    return std::fabs(tick) < 1e4 && std::fabs(read - tick) > apart / 100;
+  };
+  while (apart > 0 && digits < kMostDigits && std::any_of(ticks.begin(), ticks.end(), is_off))
+    ++digits;
+  std::vector<std::string> out;
+  for (const double tick : ticks) {
+    const bool enough = digits == 4 || std::fabs(tick) >= 1e4;
+    out.push_back(enough ? AxisNumber(tick) : absl::StrFormat("%.*g", digits, tick));
+  }
+  return out;
+}
+
 AxisScale ScaleOf(double low, double high, double from, double to) {
   if (high - low < 1e-12 * std::max(1.0, std::fabs(high))) {
     const double margin = std::max(std::fabs(high) * 0.05, 1e-6);

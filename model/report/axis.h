@@ -29,5 +29,7 @@ AxisScale ScaleOf(double low, double high, double from, double to);
 
 // "2.341", "12,345", "2e-05": four digits, whole from ten thousand on.
 std::string AxisNumber(double value);
+// The same of one axis' ticks, with more digits where four would not tell them apart.
+std::vector<std::string> AxisNumbers(const std::vector<double>& ticks);
 
 }  // namespace ll

@@ -42,6 +42,10 @@ TEST(AxisTest, NumbersAreShort) {
   EXPECT_EQ(AxisNumber(2.34567), "2.346");
   EXPECT_EQ(AxisNumber(12345), "12,345");
   EXPECT_EQ(AxisNumber(2e-5), "2e-05");
+  // Of an axis that is not wide, each its own and where it says.
+  EXPECT_THAT(AxisNumbers(Ticks(0.15048, 0.15063, 4)), ElementsAre("0.1505", "0.15055", "0.1506"));
+  EXPECT_THAT(AxisNumbers({9000, 9500, 10000}), ElementsAre("9000", "9500", "10,000"));
+  EXPECT_THAT(AxisNumbers({2.34567}), ElementsAre("2.346"));
 }
 
 }  // namespace

@@ -98,9 +98,11 @@ class PanelLayout {
   }
   void Frame() { Line({{left_, top_}, {left_, bottom_}, {right_, bottom_}}, kAxisColor, 1.2); }
   void Grid(const AxisScale& across, const AxisScale& up) {
-    for (const double tick : Ticks(up.low, up.high, 5)) {
-      Line({{left_, up(tick)}, {right_, up(tick)}}, kGridColor, 1);
-      Text(left_ - 7, up(tick) + 4.5, AxisNumber(tick), 13, TextAnchor::kEnd);
+    const std::vector<double> ticks = Ticks(up.low, up.high, 5);
+    const std::vector<std::string> numbers = AxisNumbers(ticks);
+    for (size_t i = 0; i < ticks.size(); ++i) {
+      Line({{left_, up(ticks[i])}, {right_, up(ticks[i])}}, kGridColor, 1);
+      Text(left_ - 7, up(ticks[i]) + 4.5, numbers[i], 13, TextAnchor::kEnd);
     }
     for (const double tick : Ticks(across.low, across.high, 6)) {
       if (tick != std::floor(tick)) continue;  // steps are counted

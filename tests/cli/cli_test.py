@@ -190,7 +190,7 @@ class CliTest(unittest.TestCase):
             return statistics.median(times)
 
         for name, target, arguments in [
-                ("list", 50, ("list",)), ("submit", 20, ("submit", "--model", "tiny", "--ctx", 512, "--data", "tokens"))]:
+                ("--help", 20, ("--help",)), ("list", 50, ("list",)), ("submit", 20, ("submit", "--model", "tiny", "--ctx", 512, "--data", "tokens"))]:
             measured = median_ms(*arguments)
             print(f"llctl {name}: {measured:.1f} ms (target {target} ms)")
             self.assertLess(measured, target * SLACK)

@@ -1,7 +1,8 @@
 """deploy/containers: both images built by buildah without a daemon, and what is in them; compose.yaml looked at.
 
-containers_test.py BIN_DIR, with Debian packages in BIN_DIR/../release (deploy/package.sh). Needs root. The base image is not
-pulled: a minimal Debian root of the same release stands for it.
+containers_test.py BIN_DIR [--cuda], with the Debian packages that package_test.py made. Needs root. The base image is not
+pulled: a minimal Debian root of the same release stands for it. --cuda: the worker's image of that variant, which is started
+without a GPU.
 """
 import json
 import os
@@ -14,7 +15,7 @@ import time
 import unittest
 
 from machine import base_root
-from packages import import_packages, need_programs
+from packages import CUDA, import_packages, need_programs, release_folder
 from status import record
 
 import_packages()
@@ -23,7 +24,25 @@ import yaml  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve()
 FOLDER = ROOT / "deploy/containers"
-DEADLINE_S = 500
+DEADLINE_S = 1200 if CUDA else 500
+# name: (packages, what a shell of the image's user runs, what that says, the same in words)
+IMAGES = {
+    # Serves, answers llctl, ends by SIGTERM; the scaler is there.
+    "coordinator": (("client", "coordinator"),
+                    "ll-coordinator --data-dir /var/lib/ll > /tmp/log 2>&1 & "
+                    "for i in $(seq 300); do [ -s /var/lib/ll/endpoints.json ] && break; sleep 0.1; done; "
+                    "llctl -o json workers list && id -u && kill %1 && wait %1; echo ended $?; ll-scaler --version | cut -d' ' -f1",
+                    ["[]", "7070", "ended", "0", "ll-scaler"], "serves as user 7070"),
+    # LibTorch is found, and the agent runs as far as it can without a coordinator.
+    "worker": (("client", "worker"),
+               "ll-trainer version | cut -d' ' -f1; "
+               "ll-worker --work-dir /var/lib/ll/worker --cpu-slots 1 --trainer-sandbox auto > /tmp/log 2>&1 & "
+               "for i in $(seq 300); do grep -q slots=1 /tmp/log && break; sleep 0.1; done; "
+               "grep -o slots=1 /tmp/log && id -u && kill %1 && wait %1; echo ended $?",
+               ["ll-trainer", "slots=1", "7070", "ended", "0"], "the trainer and the agent start as user 7070"),
+}
+NO_GPU = ("; ll-worker --work-dir /tmp/w --gpus all 2>&1 | grep -o 'found no NVIDIA driver'; "
+          "ll-trainer probe --device cuda 2>&1 | grep -o 'libcuda.so.1'")
 
 
 class Containers(unittest.TestCase):
@@ -35,7 +54,7 @@ class Containers(unittest.TestCase):
 
     @classmethod
     def buildah(cls, *arguments, check=True, **options):
-        command = ["buildah", "--root", cls.folder / "storage", "--runroot", cls.folder / "run", "--storage-driver", "vfs", *arguments]
+        command = ["buildah", "--root", cls.folder / "storage", "--runroot", cls.folder / "run", "--storage-driver", "overlay", *arguments]
         run = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
                              env=dict(os.environ, BUILDAH_ISOLATION="chroot"), **options)
         if check and run.returncode != 0:
@@ -53,8 +72,11 @@ class Containers(unittest.TestCase):
         context = self.folder / f"context-{target}"
         (context / "build/release").mkdir(parents=True)
         for package in packages:
-            found = next((BIN.parent / "release").glob(f"ll-{package}_*.deb"))
-            (context / "build/release" / found.name).write_bytes(found.read_bytes())
+            (found,) = release_folder(BIN).glob(f"ll-{package}_*.deb")
+            try:
+                os.link(found, context / "build/release" / found.name)
+            except OSError:  # another file system
+                shutil.copy(found, context / "build/release")
         self.buildah("bud", "--layers=false", "--build-arg", "BASE=localhost/debian:bookworm-slim", "--build-arg", "PACKAGES=context", "--target",
                      target, "-t", f"localhost/ll-{target}:test", "-f", FOLDER / "Dockerfile", context)
         shutil.rmtree(context)
@@ -72,31 +94,34 @@ class Containers(unittest.TestCase):
         said = pathlib.Path(self.buildah("mount", container).stdout.strip()) / "tmp/said"
         return said.read_text().split(), run.stdout + run.stderr
 
+    @unittest.skipIf(CUDA, "one image")
     def test_images(self):
         self.make_base()
-        for target, packages, script, expected, seen in (
-                # Serves, answers llctl, ends by SIGTERM.
-                ("coordinator", ("client", "coordinator"),
-                 "ll-coordinator --data-dir /var/lib/ll > /tmp/log 2>&1 & "
-                 "for i in $(seq 100); do [ -s /var/lib/ll/endpoints.json ] && break; sleep 0.1; done; "
-                 "llctl -o json workers list && id -u && kill %1 && wait %1; echo ended $?",
-                 ["[]", "7070", "ended", "0"], "serves as user 7070"),
-                # LibTorch is found, and the agent runs as far as it can without a coordinator.
-                ("worker", ("client", "worker"),
-                 "ll-trainer version | cut -d' ' -f1; "
-                 "ll-worker --work-dir /var/lib/ll/worker --cpu-slots 1 --trainer-sandbox auto > /tmp/log 2>&1 & "
-                 "for i in $(seq 100); do grep -q slots=1 /tmp/log && break; sleep 0.1; done; "
-                 "grep -o slots=1 /tmp/log && id -u && kill %1 && wait %1; echo ended $?",
-                 ["ll-trainer", "slots=1", "7070", "ended", "0"], "the trainer and the agent start as user 7070")):
+        for target, (packages, script, expected, seen) in IMAGES.items():
             with self.subTest(target):
-                container, took, size_mb = self.build(target, packages)
-                said, errors = self.in_container(container, script)
-                self.assertEqual(said, expected, errors)
-                record(f"Containers: image of the {target}", "run for real",
-                       f"built by buildah 1.28 (chroot isolation, no daemon) from the Debian packages in {took:.0f} s over a root of debootstrap instead of "
-                       f"the registry's image; {seen}; {size_mb:.0f} MB unpacked")
-                self.buildah("rm", container)
+                self.record_image(f"image of the {target}", self.check_image(target, packages, script, expected), seen)
 
+    @unittest.skipUnless(CUDA, "wants packages of that variant")
+    def test_cuda_image(self):
+        self.make_base()
+        packages, script, expected, seen = IMAGES["worker"]
+        measured = self.check_image("worker", packages, script + NO_GPU, expected + "found no NVIDIA driver libcuda.so.1".split())
+        self.record_image("CUDA image of the worker", measured, seen + " without a GPU, which they name when they are asked for one; never started on a GPU")
+
+    def check_image(self, target, packages, script, expected):
+        container, took, size_mb = self.build(target, packages)
+        said, errors = self.in_container(container, script)
+        self.assertEqual(said, expected, errors)
+        self.buildah("rm", container)
+        return took, size_mb
+
+    @staticmethod
+    def record_image(artefact, measured, seen):
+        record(f"Containers: {artefact}", "run for real",
+               f"built by buildah 1.28 (chroot isolation, no daemon) from the Debian packages in {measured[0]:.0f} s over a root of debootstrap instead of "
+               f"the registry's image; {seen}; {measured[1]:.0f} MB unpacked")
+
+    @unittest.skipIf(CUDA, "the same file")
     def test_compose(self):
         compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
         for name, service in compose["services"].items():

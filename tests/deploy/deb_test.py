@@ -1,6 +1,6 @@
 """The Debian packages on a minimal Debian: installed by apt, every program runs, removed without a trace.
 
-deb_test.py BIN_DIR, with the packages in BIN_DIR/../release. Needs root and a Debian mirror.
+deb_test.py BIN_DIR [--cuda], with the packages of package_test.py. Needs root and a Debian mirror.
 """
 import pathlib
 import shutil
@@ -9,9 +9,10 @@ import sys
 import unittest
 
 from machine import Machine
+from packages import CUDA, release_folder
 from status import record
 
-RELEASE = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve().parent / "release"
+RELEASE = release_folder(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/bin").resolve())
 PROGRAMS = ("llctl", "ll-data", "ll-coordinator", "ll-worker", "ll-trainer", "ll-scaler")
 
 
@@ -32,6 +33,7 @@ class Deb(unittest.TestCase):
             before = self.files(machine.root)
             for package in packages:
                 shutil.copy(package, machine.root / "root")
+            self.assertEqual("+cuda_" in packages[2].name, CUDA)
             run("apt-get", "install", "-y", "--no-install-recommends", *(f"/root/{package.name}" for package in packages))
             size = sum(int(line) for line in run("dpkg-query", "-W", "-f", "${Installed-Size}\\n", "ll-client", "ll-coordinator", "ll-worker").split())
             for program in PROGRAMS:
@@ -44,7 +46,7 @@ class Deb(unittest.TestCase):
             run("apt-get", "autoremove", "--purge", "-y")
             left = self.files(machine.root) - before
             self.assertEqual({path for path in left if not path.startswith(("var/lib/dpkg", "var/cache", "var/log", "var/lib/apt", "etc/ld.so.cache"))}, set())
-            record("bare host: Debian packages", "run for real",
+            record(f"bare host: Debian packages{', CUDA variant' * CUDA}", "run for real",
                    f"installed by apt on a minimal Debian 12, every program started, purged without a trace; the three packages are {size / 1e3:.0f} MB installed")
 
     @staticmethod

@@ -108,7 +108,8 @@ class Machine:
     def run(self, *arguments, check=True, timeout=DEADLINE_S, **options):
         """Inside, with nothing of the host's environment."""
         command = ["nsenter", "-t", self.pid, "-a", "env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *map(str, arguments)]
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **options)
+        options.setdefault("stdin", subprocess.DEVNULL)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
         if check and run.returncode != 0:
             raise RuntimeError(f"{arguments}: exit status {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
         return run

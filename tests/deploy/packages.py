@@ -7,6 +7,12 @@ import subprocess
 import sys
 
 LOCK = pathlib.Path(__file__).with_name("requirements.lock")
+CUDA = "--cuda" in sys.argv  # the tests of a release then take that variant's
+
+
+def release_folder(bin_dir):
+    """Where package_test.py puts the release of this build, and the tests that install it look for it."""
+    return pathlib.Path(bin_dir).parent / ("release-cuda" if CUDA else "release")
 
 
 def cache_folder():

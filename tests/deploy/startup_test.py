@@ -135,6 +135,35 @@ class StartupTest(unittest.TestCase):
             line = self.ends(*self.worker("--gpus", gpus), code=2)
             self.assertRegex(line, r"^ll-worker: gpus: expected .*; .*--cpu-slots N")
 
+    @unittest.skipIf(pathlib.Path("/dev/nvidiactl").exists(), "a host with GPUs")
+    def test_a_gpu_for_a_trainer_without_one(self):
+        """Of the CUDA variant it is the driver that is missing, of the other the variant."""
+        run = subprocess.run([BIN / "ll-trainer", "probe", "--small", "--device", "cuda"], capture_output=True, text=True, timeout=DEADLINE_S)
+        self.assertRegex(run.stderr, r"^ll-trainer: --device: a GPU cannot be used: (NVIDIA's driver is missing \(libcuda\.so\.1\); install|"
+                                     r"this release is not the CUDA variant).*--device cpu\n$")
+        self.assertNotEqual(run.returncode, 0)
+
+    def test_the_scaler(self):
+        account = self.root / "account"
+        account.mkdir(exist_ok=True)
+        for name, text in (("namespace", "ll\n"), ("token", "x\n")):
+            (account / name).write_text(text)
+        (account / "ca.crt").write_bytes((self.pki / "ca.crt").read_bytes())
+        start = (BIN / "ll-scaler", "--http", "127.0.0.1:0", "--service-account", account, "--least", 1, "--most", 3, "--poll-seconds", 0.2, "--coordinator",
+                 f"127.0.0.1:{unused_port()}", "--api-server")
+        good = (*start, f"https://127.0.0.1:{unused_port()}")
+        config = self.root / "scaler.yaml"
+        config.write_text("leest: 1\n")
+        line = self.ends(*good, "--config", config, code=2)
+        for piece in ("ll-scaler: ", str(config), "unknown key leest", "did you mean least?", "ll-scaler --help"):
+            self.assertIn(piece, line)
+        line = self.ends(*start, "http://10.0.0.1:1", code=2)
+        self.assertRegex(line, r"^ll-scaler: .*api-server: expected .*https")
+        line = self.ends(*good, "--tls-ca", self.root / "old.crt", code=1)
+        self.assertRegex(line, r"^ll-scaler: tls-ca: .*old\.crt, which ended 2020-02-01T00:00:00Z")
+        line = self.says("warning", *good)
+        self.assertRegex(line, r"warning \[ll-scaler\] .*127\.0\.0\.1:\d+.*; ")
+
     def test_a_trainer_of_another_release(self):
         trainer = self.root / "ll-trainer"
         data = (BIN / "ll-trainer").read_bytes()

@@ -18,14 +18,15 @@ import unittest
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "cli"))
+sys.path[:0] = [str(HERE.parent / "cli"), str(HERE.parent / "deploy")]
 FAKE_TRAINER = pathlib.Path(sys.argv.pop(2)).resolve()
+from fake_kubernetes import FakeKubernetes  # noqa: E402
 from prometheus import DEPLOY, Prometheus  # noqa: E402
 from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
 
 PATIENCE_S = 120
 SLOTS = 12
-THRESHOLDS = {"LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25"),
+THRESHOLDS = {"LlScalerStuck": ("time() - 300", "time() - 10"), "LlBackupTooOld": ("2 * 86400", "15"), "LlCheckpointTooOld": ("2 * 3600", "15"), "LlNightlyTooOld": ("36 * 3600", "25"),
               "LlWebhookWaiting": ("3600", "10")}
 DISK_BYTES = 256 << 20  # telemetry leaves 64 MiB of a disk free
 SERIES_STAY_S = 400  # a job's series go five minutes after its end
@@ -319,8 +320,34 @@ class ActionsTest(ServiceCase):
         self.end(process)
         self.ends("LlWebhookWaiting")
 
-    def scrape_beside(self, address):
-        self.prometheus.targets("coordinators", [{"targets": [self.http]}, {"targets": [address], "labels": {"job": "other"}}])
+    def test_a_scaler_that_is_refused_and_one_that_hangs(self):
+        """Its pods are none: what counts is whether it gets through."""
+        folder = self.root / "scaler"
+        folder.mkdir()
+        pod = lambda ordinal: subprocess.Popen(["sleep", "infinity"])
+        with FakeKubernetes(folder, 1, pod) as kubernetes:
+            (folder / "namespace").write_text("ll\n")
+            (folder / "token").write_text("first\n")
+            token = folder / "coordinator-token"
+            token.write_text("revoked\n")
+            scaler = self.start("ll-scaler", "--coordinator", self.environment["LLCTL_COORDINATOR"], "--token-file", token, "--api-server", kubernetes.url,
+                                "--service-account", folder, "--least", 1, "--most", 3, "--poll-seconds", 0.5, "--http", "127.0.0.1:0")
+            said = dict(part.split("=", 1) for part in scaler.stdout.readline().split() if "=" in part)
+            self.scrape_beside(said["http"], "ll-scaler")
+            self.fires("LlScalerStuck", job="ll-scaler")
+            token.write_text((self.disk / "token").read_text())
+            self.ends("LlScalerStuck")
+            scaler.send_signal(signal.SIGSTOP)
+            try:
+                self.fires("LlScalerStuck", job="ll-scaler")
+            finally:
+                scaler.send_signal(signal.SIGCONT)
+            self.ends("LlScalerStuck")
+            self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+            self.end(scaler)
+
+    def scrape_beside(self, address, job="other"):
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}, {"targets": [address], "labels": {"job": job}}])
 
     def test_nobody_leads(self):
         data = self.root / "standby"

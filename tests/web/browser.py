@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,7 +27,7 @@ class Browser:
             ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
              "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-sync",
              "--hide-scrollbars", f"--user-data-dir={self.folder.name}"],
-            preexec_fn=pipes, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            preexec_fn=pipes, close_fds=False, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(from_write)
         self._numbers = itertools.count(1)
@@ -34,11 +35,18 @@ class Browser:
         self.events = []
 
     def close(self):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)  # its children write into the folder, too
         self.process.wait(timeout=PATIENCE_S)
         os.close(self._to_write)
         os.close(self._from_read)
-        self.folder.cleanup()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.folder.cleanup()
+            except OSError:  # one of them is not quite gone
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def _message(self, deadline):
         while b"\0" not in self._rest:

@@ -115,7 +115,8 @@ class WebTest(ServiceCase):
         self.assertEqual(tab.run("document.querySelectorAll('#result .heat rect').length"), 1 + 2 * 3)
         self.picture(tab, "job-passkey")
         self.llctl("schedule", "create", "nightly", "--cron", "0 2 * * *", "--tz", "Europe/Berlin", "--model", self.model, "--data", self.data,
-                   "--ctx", 256, "--precision", "fp32", "--set", "global_batch_size=1", "--steps", 5)
+                   "--ctx", 256, "--precision", "fp32", "--set", "global_batch_size=1", "--steps", 5,
+                   "--tolerance-tokens-per-second", 100)  # of five steps beside other work: no verdict is about that here
         for _ in range(2):
             self.llctl("schedule", "run", "nightly")
             self.await_end()

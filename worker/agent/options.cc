@@ -26,6 +26,10 @@ namespace ll {
 namespace {
 
 constexpr absl::Duration kDriverTimeout = absl::Seconds(20);
+// 580 is the first that runs programs of CUDA 13.
+constexpr char kInstallDriver[] =
+    "install it, release 580 or later (in a container by NVIDIA's container toolkit), or give "
+    "--cpu-slots N";
 
 struct Flags {
   std::string coordinator = "127.0.0.1:7070", http = "127.0.0.1:7072", work_dir, name, gpus,
@@ -202,8 +206,11 @@ absl::Status ChooseSlots(const Flags& flags, AgentOptions& agent) {
   if (flags.cpu_slots == 0) {
     LL_ASSIGN_OR_RETURN(std::vector<v1::Slot> gpus, ProbeGpus(kDriverTimeout));
     if (!flags.gpus.empty() && gpus.empty()) {
-      return MakeFieldError({"gpus", "a GPU on this host", "none", "give --cpu-slots N"},
-                            absl::StatusCode::kNotFound);
+      const bool driver = !NvidiaSmi().empty();
+      return MakeFieldError(
+          {"gpus", "a GPU on this host", driver ? "none that nvidia-smi lists" : "no NVIDIA driver",
+           driver ? "look with nvidia-smi and dmesg, or give --cpu-slots N" : kInstallDriver},
+          absl::StatusCode::kNotFound);
     }
     LL_ASSIGN_OR_RETURN(agent.slots, SelectGpus(gpus, flags.gpus.empty() ? "all" : flags.gpus));
     agent.gpu_slots = !agent.slots.empty();

@@ -1,5 +1,7 @@
 #include "worker/trainer/device.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -26,6 +28,13 @@ bool GpuIsShown() {
   return FileExists("/dev/nvidiactl");
 }
 
+// CUDA's libraries come with a release, the driver does not: it belongs to the host.
+bool DriverIsInstalled() {
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (driver != nullptr) dlclose(driver);
+  return driver != nullptr;
+}
+
 absl::Status OpenGpu(bool deterministic) {
   // Both are read when CUDA starts. cuBLAS sums in an order of its own unless its workspace is
   // fixed; segments that grow keep the allocator's gaps small.
@@ -33,8 +42,12 @@ absl::Status OpenGpu(bool deterministic) {
   setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
   LL_ASSIGN_OR_RETURN(void* symbol, CudaSymbol(kCudaDeviceSymbol));
   const CudaDevice* device = reinterpret_cast<const CudaDevice* (*)()>(symbol)();
-  if (device->count() < 1)
-    return absl::FailedPreconditionError("the driver shows this process no GPU");
+  if (device->count() < 1) {
+    return absl::FailedPreconditionError(
+        DriverIsInstalled() ? "the driver shows this process no GPU; look with nvidia-smi"
+                            : "NVIDIA's driver is missing (libcuda.so.1); install release 580 or "
+                              "later, in a container by NVIDIA's container toolkit");
+  }
   gpu = device;
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
   // That would fill every buffer before it is written.
@@ -65,7 +78,7 @@ absl::Status UseDevice(absl::string_view wanted, bool deterministic) {
     if (!opened.ok()) {
       return FieldStatus(absl::StatusCode::kFailedPrecondition, "--device",
                          absl::StrCat("a GPU cannot be used: ", opened.message()),
-                         "--device cpu computes without one");
+                         "or compute without one: --device cpu");
     }
   }
   return absl::OkStatus();
