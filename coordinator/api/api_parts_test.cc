@@ -2,12 +2,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <set>
-#include <thread>
-
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "base/fake_clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -15,7 +10,6 @@
 #include "base/sha256.h"
 #include "base/status_matchers.h"
 #include "coordinator/api/admission.h"
-#include "coordinator/api/answers.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/convert.h"
 #include "model/spec/spec_fields.h"
@@ -40,38 +34,6 @@ class TempDir {
  private:
   std::string path_;
 };
-
-// ---- answers
-
-TEST(Answers, RunInOrderOnOneOtherThreadAndAllBeforeTheEnd) {
-  std::vector<int> order;  // of that thread alone, until it has ended
-  std::set<std::thread::id> threads;
-  {
-    Answers answers;
-    for (int i = 0; i < 1000; ++i) {
-      answers.Post([&, i] {
-        order.push_back(i);
-        threads.insert(std::this_thread::get_id());
-      });
-    }
-  }
-  ASSERT_EQ(order.size(), 1000u);
-  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
-  EXPECT_EQ(threads.size(), 1u);
-  EXPECT_EQ(threads.count(std::this_thread::get_id()), 0u);
-}
-
-TEST(Answers, PostDoesNotWaitForThem) {
-  absl::Notification posted, ran;
-  Answers answers;
-  answers.Post([&] {
-    // Were Post to run or await it, this would never be told.
-    EXPECT_TRUE(posted.WaitForNotificationWithTimeout(absl::Seconds(30)));
-    ran.Notify();
-  });
-  posted.Notify();
-  EXPECT_TRUE(ran.WaitForNotificationWithTimeout(absl::Seconds(30)));
-}
 
 // ---- conversion
 

@@ -1,6 +1,6 @@
 // The service ll.v1.Jobs (proto/jobs.proto says what each method promises). Handlers check the
-// caller and the request on gRPC's threads, ask the driver, and answer from its thread (submits,
-// which come in masses, from one of their own); none blocks.
+// caller and the request on gRPC's threads, ask the driver, and answer from its thread; none
+// blocks.
 #pragma once
 
 #include <deque>
@@ -8,7 +8,6 @@
 #include <string>
 
 #include "coordinator/api/admission.h"
-#include "coordinator/api/answers.h"
 #include "coordinator/api/call.h"
 #include "coordinator/api/convert.h"
 #include "coordinator/api/follow.h"
@@ -104,7 +103,6 @@ class JobsService : public v1::Jobs::CallbackService {
   RankInput& ranks_;
   const JobsOptions options_;
   RecentKeys said_{10'000};  // by Say; the driver's thread alone
-  Answers answers_;          // of submits; last: what waits in it uses the others
 };
 
 }  // namespace ll

@@ -140,20 +140,14 @@ void JobsService::SubmitAdmitted(const UnaryCall& call, std::shared_ptr<const Su
   }
   api_.driver->Request(
       std::move(event), [this, places, answer](const Reply& reply, const Scheduler* view) {
-        if (!reply.status.ok())
-          return answers_.Post([status = reply.status, answer] { answer(status); });
-        // As they are now: on the other thread the scheduler is not to be looked at.
-        std::vector<Job> jobs;
-        for (const JobId& id : reply.jobs) jobs.push_back(*view->Find(id));
-        answers_.Post([this, places, answer, jobs = std::move(jobs), existed = reply.existed] {
-          const JobDetail detail = places.size() == 1 ? JobDetail::kFull : JobDetail::kSummary;
-          Submitted submitted;
-          submitted.existed = existed;
-          submitted.jobs.resize(places.size());
-          for (size_t i = 0; i < places.size(); ++i)
-            submitted.jobs[places[i]] = ToProto(jobs[i], detail);
-          answer(std::move(submitted));
-        });
+        if (!reply.status.ok()) return answer(reply.status);
+        const JobDetail detail = places.size() == 1 ? JobDetail::kFull : JobDetail::kSummary;
+        Submitted submitted;
+        submitted.existed = reply.existed;
+        submitted.jobs.resize(places.size());
+        for (size_t i = 0; i < places.size(); ++i)
+          submitted.jobs[places[i]] = ToProto(*view->Find(reply.jobs[i]), detail);
+        answer(std::move(submitted));
       });
 }
 
