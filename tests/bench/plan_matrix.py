@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the planner to what training really takes: peak memory and step time, forecast beside measured, on this CPU.
 
-  tests/bench/plan_matrix.py --json OUT.jsonl --probe DIR     # measures the matrix, then compares
+  tests/bench/plan_matrix.py --json OUT.jsonl --probe DIR --rounds 5   # measures the matrix so often, then compares
   tests/bench/plan_matrix.py --compare OUT.jsonl --probe DIR  # compares again, after a change of the forecast
   tests/bench/plan_matrix.py --limits                         # runs each in a slot that just holds it, and in one that does not
 
@@ -10,8 +10,9 @@ random tokens; measured is the largest rank's peak resident set (as the kernel c
 rows after the first. As any data's, the last row is shorter than the others, and met within three steps: another length costs
 memory. The forecast is what `llctl plan --device cpu -o json` says. Step times mean something on an idle machine only;
 --probe FOLDER gives the planner probes of this machine (`ll-trainer probe`), which are taken if they are not there yet, with as many
-at once as there are ranks and a rank's threads each, as slots of a host would be: a new one before every eighth configuration, for a
-machine whose speed drifts by as much in half an hour as a forecast may be wrong tells nothing of the planner.
+at once as there are ranks and a rank's threads each, as slots of a host would be: a new one before every eighth configuration of every
+round, for a machine whose speed drifts by as much in half an hour as a forecast may be wrong tells nothing of the planner. Of several
+rounds a configuration's step time is that of the round with the median error, its memory the largest.
 
 --limits needs root and the memory controller of control groups (version 1): a run in the smallest slot that admission takes must
 end well, and one in a slot of 90 % of the forecast, which admission refuses, must be killed when it is forced (there the
@@ -88,7 +89,7 @@ def matrix():
     met = {}
     for case in out:
         met[case["ranks"]] = met.get(case["ranks"], -1) + 1
-        case["probe"] = f"ranks-{case['ranks']}-{met[case['ranks']] // FOR_A_PROBE}.json"
+        case["block"] = met[case["ranks"]] // FOR_A_PROBE
     return out
 
 
@@ -179,11 +180,12 @@ def run_ranks(a, work, case, spec, limit=None):
     return [codes[i] for i in sorted(codes)], [peaks[i] for i in sorted(peaks)], events
 
 
-def probe_of(a, case):
-    path, ranks = os.path.join(a.probe, case["probe"]), case["ranks"]
+def probe_of(a, case, turn):
+    ranks = case["ranks"]
+    path = os.path.join(a.probe, f"round-{turn}-ranks-{ranks}-{case['block']}.json")
     if not os.path.exists(path):
         os.makedirs(a.probe, exist_ok=True)
-        command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks))]
+        command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks)), "--seconds", str(a.probe_seconds)]
         probes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ranks)]
         told = [p.communicate(timeout=300)[0] for p in probes]
         if any(p.returncode for p in probes):
@@ -193,8 +195,8 @@ def probe_of(a, case):
     return path
 
 
-def measure(a, work, case):
-    step = forecast(a, work, case)[0]["forecast"].get("plan", {}).get("step_seconds", 0) or 1
+def measure(a, work, case, turn):
+    step = forecast(a, work, case, turn)[0]["forecast"].get("plan", {}).get("step_seconds", 0) or 1
     steps = min(MOST_STEPS, max(case["spec"]["max_steps"], round(MEASURED_SECONDS / step)))
     codes, peaks, events = run_ranks(a, work, case, write_spec(a, work, case, max_steps=steps))
     if any(codes):
@@ -203,14 +205,14 @@ def measure(a, work, case):
     steps = [e for e in events if e["event"] == "step"][1:]
     whole = max(e["tokens"] for e in steps)
     seconds = statistics.median(e["step_seconds"] for e in steps if e["tokens"] == whole)
-    return {"name": case["name"], "peak_bytes": max(peaks), "step_seconds": seconds}
+    return {"name": case["name"], "round": turn, "peak_bytes": max(peaks), "step_seconds": seconds}
 
 
-def forecast(a, work, case, *more):
+def forecast(a, work, case, turn, *more):
     spec = write_spec(a, work, case)
     args = [a.llctl, "plan", "--device", "cpu", "-f", spec, "-o", "json", *more]
     if a.probe:
-        args += ["--calibration", probe_of(a, case)]
+        args += ["--calibration", probe_of(a, case, turn)]
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode not in (0, 3):
         sys.exit(f"{case['name']}: llctl plan ended with {done.returncode}: {done.stderr}")
@@ -222,18 +224,21 @@ def compare(a, work, cases, measured):
     errors, times, residuals = [], [], []
     print(f"{'configuration':48} {'forecast MB':>11} {'measured MB':>11} {'error':>7} {'forecast s':>10} {'measured s':>10}")
     for case in cases:
-        m = measured.get(case["name"])
-        if m is None:
+        rounds = measured.get(case["name"], {})
+        if not rounds:
             continue
-        f = forecast(a, work, case)[0]["forecast"]
-        error = f["bytes_per_rank"] / m["peak_bytes"] - 1
+        told = {turn: forecast(a, work, case, turn)[0]["forecast"] for turn in rounds}
+        seconds_of = {turn: told[turn].get("plan", {}).get("step_seconds", 0) for turn in rounds}
+        by_error = sorted(rounds, key=lambda turn: seconds_of[turn] / rounds[turn]["step_seconds"])
+        turn = by_error[len(by_error) // 2]
+        f, peak, seconds, took = told[turn], max(m["peak_bytes"] for m in rounds.values()), seconds_of[turn], rounds[turn]["step_seconds"]
+        error = f["bytes_per_rank"] / peak - 1
         errors.append(error)
-        seconds = f.get("plan", {}).get("step_seconds", 0)
         if seconds:
-            times.append(seconds / m["step_seconds"] - 1)
-            residuals.append(f"{case['name']},{seconds:.4f},{m['step_seconds']:.4f},{seconds / m['step_seconds']:.4f}\n")
-        print(f"{case['name']:48} {f['bytes_per_rank'] / 1e6:11.1f} {m['peak_bytes'] / 1e6:11.1f} {error:+7.1%} "
-              f"{seconds:10.3f} {m['step_seconds']:10.3f}" + (json.dumps(f["plan"]["memory"]) if a.parts else ""))
+            times.append(seconds / took - 1)
+            residuals.append(f"{case['name']},{seconds:.4f},{took:.4f},{seconds / took:.4f}\n")
+        print(f"{case['name']:48} {f['bytes_per_rank'] / 1e6:11.1f} {peak / 1e6:11.1f} {error:+7.1%} "
+              f"{seconds:10.3f} {took:10.3f}" + (json.dumps(f["plan"]["memory"]) if a.parts else ""))
         worst_over, worst_under = max(worst_over, error), min(worst_under, error)
     if errors:
         within = sum(abs(e) <= 0.05 for e in errors)
@@ -254,10 +259,10 @@ def hold_to_limits(a, work, cases):
     for case in cases:
         if case["ranks"] > 1:
             continue  # their shared pages would count once
-        told = forecast(a, work, case)[0]["forecast"]
+        told = forecast(a, work, case, 0)[0]["forecast"]
         needs = told["bytes_per_rank"]
         slot = int(needs / 0.96) + 1  # 4 % of a slot are left alone
-        refused = not forecast(a, work, case, "--device-memory", str(int(needs * 0.9)), "--gpus-per-host", "1")[1]
+        refused = not forecast(a, work, case, 0, "--device-memory", str(int(needs * 0.9)), "--gpus-per-host", "1")[1]
         # The libraries' pages are files', which a control group does not count where another has them too.
         short = int((needs - told["plan"]["memory"]["runtime"]) * 0.9)
         outcomes = []
@@ -283,6 +288,8 @@ def main():
     ap.add_argument("--only", default="", help="configurations whose name contains this")
     ap.add_argument("--parts", action="store_true", help="print the forecast's components")
     ap.add_argument("--probe", metavar="FOLDER", help="what ll-trainer probe prints on this machine is kept there")
+    ap.add_argument("--probe-seconds", type=float, default=12, help="for one probe")
+    ap.add_argument("--rounds", type=int, default=1)
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--trainer", default=os.path.join(ROOT, "build", "bin", "ll-trainer"))
     ap.add_argument("--llctl", default=os.path.join(ROOT, "build", "bin", "llctl"))
@@ -294,18 +301,20 @@ def main():
     measured = {}
     if known and os.path.exists(known):
         with open(known) as f:
-            measured = {m["name"]: m for m in map(json.loads, f)}
+            for m in map(json.loads, f):
+                measured.setdefault(m["name"], {})[m["round"]] = m
     with tempfile.TemporaryDirectory(prefix="ll-plan-matrix-") as work:
         if a.limits:
             return 0 if hold_to_limits(a, work, cases) else 1
-        for case in [] if a.compare else cases:
-            if case["name"] in measured:
+        for turn, case in [] if a.compare else [(turn, case) for turn in range(a.rounds) for case in cases]:
+            rounds = measured.setdefault(case["name"], {})
+            if turn in rounds:
                 continue
-            measured[case["name"]] = measure(a, work, case)
-            print(f"measured {case['name']}: {measured[case['name']]['peak_bytes'] / 1e6:.1f} MB", file=sys.stderr)
+            rounds[turn] = measure(a, work, case, turn)
+            print(f"measured {case['name']}: {rounds[turn]['peak_bytes'] / 1e6:.1f} MB", file=sys.stderr)
             if a.json:
                 with open(a.json, "a") as f:
-                    f.write(json.dumps(measured[case["name"]]) + "\n")
+                    f.write(json.dumps(rounds[turn]) + "\n")
         if a.compare or os.path.exists(a.llctl):
             return 0 if compare(a, work, cases, measured) else 1
     return 0
