@@ -29,7 +29,8 @@ PATIENCE_S = 90
 NOT_HERE = {"ll_forecast_error_ratio": "nothing is forecast of the test's model and device",
             "ll_backup_timestamp_seconds": "no backup is made here, but in tests/cluster/failover_test.py",
             "ll_webhook_deliveries_total": "no endpoint is configured here, but in tests/webhooks/webhooks_test.py",
-            "ll_webhook_oldest_waiting_seconds": "likewise"}
+            "ll_webhook_oldest_waiting_seconds": "likewise",
+            "ll_scaler_last_round_time_seconds": "no ll-scaler runs here, but in actions_test.py"}
 NAME = re.compile(r"\b((?:ll|process|scrape)_[a-z0-9_]+|up)\b(?!\s*[=~!(:])")
 RECIPE = ("--ctx", 256, "--precision", "fp32", "--set", "global_batch_size=1", "--seed", 5)
 
