@@ -1,74 +1,19 @@
-// Conversion, admission and authentication, without a server.
-#include <stdlib.h>
+#include "coordinator/api/admission.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include "absl/strings/str_cat.h"
-#include "base/fake_clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/gpu_kind.h"
-#include "base/sha256.h"
 #include "base/status_matchers.h"
-#include "coordinator/api/admission.h"
-#include "coordinator/api/auth.h"
-#include "coordinator/api/convert.h"
-#include "model/spec/spec_fields.h"
-#include "proto/admin.pb.h"
-#include "proto/jobs.pb.h"
-#include "proto/schedules.pb.h"
-#include "proto/workers.pb.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
 using ::testing::HasSubstr;
-
-class TempDir {
- public:
-  TempDir() {
-    char dir[] = "/tmp/ll_api_XXXXXX";
-    path_ = mkdtemp(dir);
-  }
-  ~TempDir() { EXPECT_TRUE(RemoveTree(path_).ok()); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
-// ---- conversion
-
-TEST(Convert, TheSpecTableAndTheProtoHaveTheSameKeys) {
-  std::vector<std::string> in_proto;
-  const auto* descriptor = v1::JobSpec::descriptor();
-  for (int i = 0; i < descriptor->field_count(); ++i)
-    in_proto.push_back(descriptor->field(i)->name());
-  EXPECT_THAT(SpecFieldNames(), ::testing::UnorderedElementsAreArray(in_proto));
-}
-
-TEST(Convert, EveryKeySurvivesBothWays) {
-  JobSpec spec;
-  // A value of the right kind for every key: whatever the table names must come back.
-  for (const SpecField& field : SpecFields()) {
-    std::string text = "7";
-    if (std::holds_alternative<std::optional<bool> JobSpec::*>(field.member)) text = "true";
-    if (std::holds_alternative<std::map<std::string, std::string> JobSpec::*>(field.member))
-      text = "a=b,c=d";
-    LL_ASSERT_OK(SetField(spec, field.name, text)) << field.name;
-  }
-  const v1::JobSpec wire = SpecToProto(spec);
-  EXPECT_EQ(SpecFromProto(wire), spec);
-  EXPECT_EQ(SerializeDeterministic(SpecToProto(SpecFromProto(wire))), SerializeDeterministic(wire));
-  EXPECT_EQ(SpecFromProto(v1::JobSpec()), JobSpec());
-}
-
-TEST(Convert, StatesAndClassesHaveTheSameNumbers) {
-  for (JobState state : kAllJobStates) {
-    EXPECT_EQ(v1::JobState_Name(static_cast<int>(state)), std::string(JobStateName(state)));
-  }
-  EXPECT_EQ(static_cast<int>(FailureClass::kNotANumber), v1::NOT_A_NUMBER);
-}
-
-// ---- admission
 
 class AdmissionTest : public ::testing::Test {
  protected:
@@ -128,6 +73,7 @@ TEST_F(AdmissionTest, TheSchedulersKeysReachTheCore) {
   EXPECT_EQ(got.core.priority, 7);
   EXPECT_EQ(got.core.queue, "night");
 }
+
 TEST_F(AdmissionTest, KnownShapeWithoutWeightsSaysWhatToDo) {
   request_.spec.set_model("70b");
   const auto got = Try();
@@ -513,129 +459,6 @@ TEST_F(AdmissionTest, AMergeTakesItsJobsCheckpointAndNoData) {
     request_.spec.set_merge_out(out);
     EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "merge_out")) << out;
   }
-}
-
-// ---- authentication
-
-class AuthTest : public ::testing::Test {
- protected:
-  absl::StatusOr<std::unique_ptr<Authenticator>> Make(AuthOptions options) {
-    return Authenticator::Create(std::move(options), clock_);
-  }
-  absl::StatusOr<Caller> Ask(Authenticator& auth, const std::string& method,
-                             const std::string& header) {
-    Authenticator::Metadata metadata;
-    if (!header.empty()) metadata.insert({"authorization", header});
-    return auth.Check(method, metadata, nullptr);
-  }
-  std::string Line(const std::string& token, const std::string& scopes,
-                   const std::string& more = "") {
-    return absl::StrCat("{\"token_sha256\":\"", Sha256Hex(token),
-                        "\",\"user\":\"ann\",\"scopes\":[", scopes, "]", more, "}\n");
-  }
-  FakeClock clock_;
-};
-
-TEST_F(AuthTest, EveryMethodOfEveryServiceHasAScope) {
-  int methods = 0;
-  for (const auto* file :
-       {v1::SubmitRequest::descriptor()->file(), v1::Hello::descriptor()->file(),
-        v1::AddModelRequest::descriptor()->file(), v1::Schedule::descriptor()->file()}) {
-    for (int s = 0; s < file->service_count(); ++s) {
-      for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
-        const auto* method = file->service(s)->method(m);
-        EXPECT_TRUE(
-            RequiredScope(absl::StrCat("/", file->service(s)->full_name(), "/", method->name()))
-                .ok())
-            << method->full_name();
-      }
-    }
-  }
-  EXPECT_GE(methods, 16);
-  EXPECT_FALSE(RequiredScope("/ll.v1.Jobs/Unknown").ok());
-}
-
-TEST_F(AuthTest, TokensWorkByScopeAndExpire) {
-  TempDir dir;
-  const std::string file = dir.path() + "/tokens";
-  LL_ASSERT_OK(WriteFileAtomic(
-      file, Line("reader", "\"read\"") + "\n" +
-                Line("boss", "\"admin\"", ",\"expires\":\"2023-11-15T00:00:00Z\"")));
-  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
-  LL_ASSERT_OK_AND_ASSIGN(Caller caller, Ask(*auth, "/ll.v1.Jobs/Get", "Bearer reader"));
-  EXPECT_EQ(caller.user, "ann");
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer reader"),
-              StatusIs(absl::StatusCode::kPermissionDenied, "ann"));
-  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Submit", "Bearer boss"));
-  for (const char* header :
-       {"", "Bearer", "Bearer ", "Bearer wrong", "reader", "Basic reader", "bearer reader"}) {
-    EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", header),
-                StatusIs(absl::StatusCode::kUnauthenticated, "token"))
-        << header;
-  }
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Nope", "Bearer boss"),
-              StatusIs(absl::StatusCode::kPermissionDenied, "Nope"));
-  clock_.Advance(absl::Hours(24));
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer boss"),
-              StatusIs(absl::StatusCode::kUnauthenticated, "expired"));
-}
-
-TEST_F(AuthTest, AChangedTokensFileTakesEffectAndABrokenOneDoesNot) {
-  TempDir dir;
-  const std::string file = dir.path() + "/tokens";
-  LL_ASSERT_OK(WriteFileAtomic(file, Line("one", "\"read\"")));
-  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
-  LL_ASSERT_OK(WriteFileAtomic(file, Line("two", "\"read\"")));
-  clock_.Advance(absl::Seconds(2));
-  EXPECT_FALSE(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer one").ok());
-  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two"));
-  LL_ASSERT_OK(WriteFileAtomic(file, "garbage"));
-  clock_.Advance(absl::Seconds(2));
-  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two"));
-}
-
-TEST_F(AuthTest, AWrongTokensFileStopsTheStart) {
-  TempDir dir;
-  const std::string file = dir.path() + "/tokens";
-  for (const std::string& text : {std::string("x"), std::string("{}"), Line("t", "\"fly\""),
-                                  Line("t", "\"read\"", ",\"expires\":\"soon\"")}) {
-    LL_ASSERT_OK(WriteFileAtomic(file, Line("ok", "\"read\"") + text));
-    EXPECT_THAT(Make({.tokens_file = file}), StatusIs(absl::StatusCode::kInvalidArgument, "line 2"))
-        << text;
-  }
-  EXPECT_FALSE(Make({.tokens_file = dir.path() + "/none"}).ok());
-}
-
-TEST_F(AuthTest, CallsOfOneUserAreLimited) {
-  LL_ASSERT_OK_AND_ASSIGN(
-      auto auth, Make({.local_token = "t", .local_user = "me", .max_calls_per_second = 10}));
-  int allowed = 0;
-  for (int i = 0; i < 100; ++i) allowed += Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t").ok();
-  EXPECT_EQ(allowed, 10);
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"),
-              StatusIs(absl::StatusCode::kResourceExhausted, "10"));
-  clock_.Advance(absl::Seconds(1));
-  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"));
-}
-
-TEST_F(AuthTest, WorkersNeedACertificateWhereACaIsSet) {
-  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.local_token = "t", .worker_certificates = true}));
-  EXPECT_THAT(Ask(*auth, "/ll.v1.Workers/Session", "Bearer t"),
-              StatusIs(absl::StatusCode::kUnauthenticated, "certificate"));
-  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer t"));
-}
-
-TEST_F(AuthTest, TheLocalTokenIsMadeOnceAndKeptSecret) {
-  TempDir dir;
-  LL_ASSERT_OK_AND_ASSIGN(std::string token, LocalToken(dir.path()));
-  EXPECT_GE(token.size(), 32u);
-  EXPECT_EQ(LocalToken(dir.path()).value(), token);
-  struct stat st;
-  ASSERT_EQ(stat((dir.path() + "/token").c_str(), &st), 0);
-  EXPECT_EQ(st.st_mode & 0777, 0600u);
-  ASSERT_EQ(chmod((dir.path() + "/token").c_str(), 0644), 0);
-  EXPECT_THAT(LocalToken(dir.path()),
-              StatusIs(absl::StatusCode::kFailedPrecondition, "others may read it"));
 }
 
 }  // namespace
