@@ -11,6 +11,7 @@
 #include <ATen/Parallel.h>
 
 #include "base/status_macros.h"
+#include "model/torch_edge.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/median.h"
 
@@ -78,14 +79,18 @@ absl::StatusOr<double> LinkBandwidth(int64_t bytes, absl::Duration budget, Clock
   std::string address;
   LL_ASSIGN_OR_RETURN(auto store, RendezvousStore::Listen(OptionsOf(0), &address));
   absl::Status answered;
-  std::thread other([&] { answered = Answer(address, bytes); });
-  const absl::StatusOr<double> seconds = Ask(std::move(store), bytes, budget, clock);
+  std::thread other([&] { answered = TorchTry([&] { return Answer(address, bytes); }); });
+  double seconds = 0;
+  const absl::Status asked = TorchTry([&]() -> absl::Status {
+    LL_ASSIGN_OR_RETURN(seconds, Ask(std::move(store), bytes, budget, clock));
+    return absl::OkStatus();
+  });
   other.join();
-  LL_RETURN_IF_ERROR(seconds.status());
+  LL_RETURN_IF_ERROR(asked);
   LL_RETURN_IF_ERROR(answered);
   // On one thread they take turns, where each of two ranks has one of its own.
   const double turns = at::get_num_threads() == 1 ? 2 : 1;
-  return turns * static_cast<double>(bytes) / *seconds;
+  return turns * static_cast<double>(bytes) / seconds;
 }
 
 }  // namespace ll
