@@ -41,7 +41,7 @@ class ElasticTest(ServiceCase):
         other = self.submit("--gpus", 1, "--steps", 1000000)
         elastic = self.submit("--gpus", "1-2", "--steps", steps, "--min-runtime", 0)
         self.wait_for(other, lambda j: j["state"] == "RUNNING", "its start")
-        self.wait_for(elastic, lambda j: int(j["progress"].get("step", 0)) >= 3 if "progress" in j else False, "three steps")
+        self.wait_for(elastic, lambda j: self.step_of(j) >= 3, "three steps")
         self.assertIn("1 of 1-2 ranks", self.llctl("why", elastic).stdout)
         self.assertIn("1 of 1-2", self.llctl("list", "-o", "table").stdout)
         self.llctl("cancel", other)

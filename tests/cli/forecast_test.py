@@ -64,7 +64,7 @@ class ForecastTest(ServiceCase):
             self.assertLessEqual(when(f["start_low"]), when(f["start_high"]))
             self.assertLess(when(f["start_high"]), when(f["finish_high"]))
 
-        running = self.wait_for(job, lambda j: j["progress"]["step"] >= 20, "some steps")
+        running = self.wait_for(job, lambda j: self.step_of(j) >= 20, "some steps")
         f = running["forecast"]
         self.assertEqual(f["duration_seconds"], stored["duration_seconds"], "admission's stays beside it")
         self.assertGreater(f["measured_step_seconds"], 0)

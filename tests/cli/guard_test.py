@@ -77,7 +77,7 @@ class GuardTest(ServiceCase):
         data.write_bytes(struct.pack("<30000H", *(4 + rng.randrange(90) for _ in range(30000))))
         job = self.llctl("-o", "name", "submit", "--model", self.model, "--data", data, "--ctx", 1024, "--method", "lora", "--steps", 100000,
                          "--gpus", 3, "--set", "global_batch_size=3", "--set", "save_steps=0").stdout.strip()
-        self.wait_for(job, lambda j: int(j.get("progress", {}).get("step", 0)) >= 3, "steps")
+        self.wait_for(job, lambda j: self.step_of(j) >= 3, "steps")
         pid, off = self.rank_pid(job, 1), threading.Event()
 
         def brake():  # stopped three quarters of the time

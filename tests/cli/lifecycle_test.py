@@ -62,7 +62,7 @@ class LifecycleTest(ServiceCase):
                    "gradient_accumulation_steps=1", "--watch")
         job = self.newest_job()
         self.assertEqual(job["state"], "SUCCEEDED")
-        progress = json.loads(self.llctl("-o", "json", "get", job["job_id"]).stdout)["progress"]
+        progress = self.await_result(job["job_id"])["progress"]
         self.assertEqual(int(progress["step"]), int(progress["max_steps"]))
         self.assertAlmostEqual(int(progress["step"]), 0.1 * rows, delta=1)
 

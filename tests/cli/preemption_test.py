@@ -38,7 +38,7 @@ class PreemptionTest(ServiceCase):
     def test_the_victim_loses_nothing(self):
         undisturbed = self.await_result(self.submit("--steps", STEPS))
         victim = self.submit("--steps", STEPS)
-        self.wait_for(victim, lambda j: int(j.get("progress", {}).get("step", 0)) >= 5, "five steps")
+        self.wait_for(victim, lambda j: self.step_of(j) >= 5, "five steps")
         urgent = self.submit("--steps", 3, "--priority", 50)
         self.await_result(urgent)
         end = self.await_result(victim)

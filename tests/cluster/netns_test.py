@@ -104,7 +104,7 @@ class NetnsTest(unittest.TestCase):
         return self.wait_for(job, lambda j: int(j.get("progress", {}).get("step", 0)) >= step, f"step {step}")
 
     def await_result(self, job):
-        return self.wait_for(job, lambda j: j["state"] == "SUCCEEDED" and j["progress"]["step"] == j["progress"]["max_steps"], "its end")
+        return self.wait_for(job, lambda j: j["state"] == "SUCCEEDED" and j.get("progress", {}).get("step") == j["progress"]["max_steps"], "its end")
 
     def await_agents(self, count):
         deadline = time.monotonic() + DEADLINE_S

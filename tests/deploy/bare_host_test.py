@@ -226,7 +226,7 @@ class BareHost(unittest.TestCase):
             self.assertEqual((self.show("ll-worker", "MainPID"), children()), (main, ranks))
             self.assertIn(time_, self.machine.run("journalctl", "-u", "ll-worker", "-n", "50", "-o", "cat").stdout)
         step = json.loads(self.llctl("-o", "json", "get", job))["progress"]["step"]
-        self.wait_for_job(job, lambda found: found["progress"]["step"] > step + 1)
+        self.wait_for_job(job, lambda found: found.get("progress", {}).get("step", 0) > step + 1)
         found = json.loads(self.llctl("-o", "json", "get", job))
         self.assertEqual((found["epoch"], found.get("retries", 0)), (1, 0))
         # A program that cannot go on is refused, and the agent stays.
