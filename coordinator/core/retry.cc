@@ -68,6 +68,7 @@ AttemptOutcome Judge(const Attempt& attempt) {
   }
   for (size_t i = 0; i < attempt.ranks.size(); ++i) {
     const Rank& rank = attempt.ranks[i];
+    outcome.concluded |= rank.exit.lost;
     checkpointed |= EndedCheckpointed(rank.exit);
     if (EndedWell(rank.exit) || EndedCheckpointed(rank.exit)) continue;
     if (ExplainedByOrder(rank.exit)) {
@@ -94,22 +95,25 @@ AttemptOutcome Judge(const Attempt& attempt) {
 }
 
 absl::Duration Backoff(int stuck_attempts, const RetryOptions& options) {
+  if (stuck_attempts <= 0) return absl::ZeroDuration();
   absl::Duration backoff = options.backoff_base;
-  for (int i = 0; i < stuck_attempts && backoff < options.backoff_cap; ++i) backoff *= 2;
+  for (int i = 1; i < stuck_attempts && backoff < options.backoff_cap; ++i) backoff *= 2;
   return std::min(backoff, options.backoff_cap);
 }
 
 RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_retries,
                           int stuck_attempts, const RetryOptions& options) {
   RetryDecision decision;
-  decision.backoff = Backoff(stuck_attempts, options);
-  const std::string wait = HumanDuration(decision.backoff);
+  decision.backoff = Backoff(std::max(stuck_attempts, outcome.concluded ? 1 : 0), options);
+  const std::string when = decision.backoff == absl::ZeroDuration()
+                               ? "at once"
+                               : absl::StrCat("in ", HumanDuration(decision.backoff));
   if (outcome.kind != AttemptOutcome::Kind::kFailed) {
     decision.retry = true;
     decision.reason = absl::StrCat(outcome.kind == AttemptOutcome::Kind::kCheckpointed
                                        ? "an agent stopped the ranks after a checkpoint"
                                        : "an agent stopped the ranks",
-                                   "; goes on in ", wait);
+                                   "; goes on ", when);
     return decision;
   }
   const Failure& failure = outcome.failure;
@@ -128,7 +132,7 @@ RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_re
   decision.retry = true;
   decision.charge = true;
   decision.reason = absl::StrCat(failure.message, " (retry ", retries + 1, " of ", max_retries,
-                                 " in ", wait, ")");
+                                 " ", when, ")");
   return decision;
 }
 

@@ -10,8 +10,7 @@
 namespace ll {
 
 struct RetryOptions {
-  absl::Duration backoff_base =
-      absl::Seconds(1);  // doubles with every attempt that made no checkpoint
+  absl::Duration backoff_base = absl::Seconds(1);
   absl::Duration backoff_cap = absl::Seconds(60);
 };
 
@@ -38,6 +37,8 @@ struct AttemptOutcome {
   };
   Kind kind = Kind::kSucceeded;
   Failure failure;  // kFailed: the cause, with the rank it came from
+  // The end of a rank was concluded, not told: of a checkpoint it may be told yet.
+  bool concluded = false;
 };
 
 // Judges an attempt that is over. When one rank fails, its peers fail after it (a reset
@@ -56,12 +57,16 @@ struct RetryDecision {
 // For outcomes other than kSucceeded of an attempt that no user stopped. Infrastructure and
 // capacity failures are retried within the budget; user errors, out of memory and NaN would happen
 // again, so they are not. A checkpointed stop that the coordinator did not order (an agent being
-// drained) costs nothing.
+// drained) costs nothing. `stuck_attempts` counts this one if it made no new checkpoint.
+// Where an end was only concluded, what its agent tells late has backoff_base to arrive: a report
+// about an attempt is refused once the next one has begun.
 RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_retries,
                           int stuck_attempts, const RetryOptions& options);
 
-// base · 2^stuck_attempts, at most cap. No jitter: the coordinator starts retries itself, one at a
-// time.
+// How long to wait after that many attempts in a row without a new checkpoint: not at all after
+// none (an attempt that made progress has shown that its surroundings work), then
+// base · 2^(stuck_attempts - 1), at most cap. No jitter: the coordinator starts retries itself, one
+// at a time.
 absl::Duration Backoff(int stuck_attempts, const RetryOptions& options);
 
 }  // namespace ll

@@ -104,11 +104,22 @@ TEST(DecideRetry, ADrainCostsNothing) {
   EXPECT_FALSE(decision.charge);
 }
 
+TEST(DecideRetry, AnAttemptThatMadeProgressIsFollowedAtOnce) {
+  AttemptOutcome outcome;
+  outcome.kind = Kind::kFailed;
+  outcome.failure = {FailureClass::kInfrastructure, "broken"};
+  EXPECT_EQ(DecideRetry(outcome, 0, 3, 0, RetryOptions()).reason, "broken (retry 1 of 3 at once)");
+  EXPECT_EQ(DecideRetry(outcome, 1, 3, 2, RetryOptions()).reason, "broken (retry 2 of 3 in 2.0s)");
+  outcome.concluded = true;
+  EXPECT_EQ(DecideRetry(outcome, 0, 3, 0, RetryOptions()).reason, "broken (retry 1 of 3 in 1.0s)");
+}
+
 TEST(Backoff, DoublesUpToTheCap) {
   const RetryOptions options;
-  EXPECT_EQ(Backoff(0, options), absl::Seconds(1));
-  EXPECT_EQ(Backoff(3, options), absl::Seconds(8));
-  EXPECT_EQ(Backoff(6, options), absl::Seconds(60));
+  EXPECT_EQ(Backoff(0, options), absl::ZeroDuration());
+  EXPECT_EQ(Backoff(1, options), absl::Seconds(1));
+  EXPECT_EQ(Backoff(4, options), absl::Seconds(8));
+  EXPECT_EQ(Backoff(7, options), absl::Seconds(60));
   EXPECT_EQ(Backoff(1'000'000, options), absl::Seconds(60));
 }
 

@@ -14,6 +14,12 @@ namespace {
 constexpr absl::Duration kStopMargin =
     absl::Seconds(30);  // for the agent's own kill after the grace
 
+// Whether the attempt got further than where it began.
+bool MadeProgress(const std::optional<Checkpoint>& newest, const Attempt& attempt) {
+  if (!newest.has_value() || newest->epoch != attempt.epoch) return false;
+  return !attempt.resume_from.has_value() || newest->step > attempt.resume_from->step;
+}
+
 }  // namespace
 
 std::vector<const Worker*> Scheduler::WorkersOf(const Attempt& attempt,
@@ -235,6 +241,8 @@ void Scheduler::EndAttempt(Job& job) {
 }
 
 void Scheduler::EndFinishing(Job& job, const AttemptOutcome& outcome) {
+  job.stuck_attempts =
+      MadeProgress(job.newest_checkpoint, *job.attempt) ? 0 : job.stuck_attempts + 1;
   if (outcome.failure.failure_class == FailureClass::kInfrastructure) NoteFault(job);
   const RetryDecision decision =
       DecideRetry(outcome, job.retries, job.spec.max_retries, job.stuck_attempts, options_.retry);
@@ -243,9 +251,12 @@ void Scheduler::EndFinishing(Job& job, const AttemptOutcome& outcome) {
     return;
   }
   if (decision.charge) ++job.retries;
-  ++job.stuck_attempts;
   SetState(job, JobState::kRetrying, decision.reason);
-  job.deadline = time_.now() + decision.backoff;
+  if (decision.backoff == absl::ZeroDuration()) {
+    SetState(job, JobState::kQueued, "its last attempt made progress: no back-off");
+  } else {
+    job.deadline = time_.now() + decision.backoff;
+  }
 }
 
 }  // namespace ll

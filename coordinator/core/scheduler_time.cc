@@ -378,7 +378,7 @@ absl::Status Scheduler::LoadJob(Job stored) {
 absl::Duration Scheduler::FreshDeadline(const Job& job) const {
   if (job.state == JobState::kStarting) return options_.start_deadline;
   if (job.state == JobState::kRetrying)
-    return Backoff(std::max(0, job.stuck_attempts - 1), options_.retry);
+    return Backoff(std::max(1, job.stuck_attempts), options_.retry);
   if (!HoldsSlots(job.state)) return absl::InfiniteDuration();
   switch (job.attempt->stop) {
     case StopKind::kKill:

@@ -160,7 +160,7 @@ struct Job {
   // been given.
   int64_t epoch_floor = 0;
   int retries = 0;                 // of the budget max_retries
-  int stuck_attempts = 0;          // since the last new checkpoint; exponent of the back-off
+  int stuck_attempts = 0;          // in a row that made no new checkpoint; exponent of the back-off
   std::vector<JobId> waiting_for;  // of spec.after, not yet succeeded
   int64_t transitions = 0;         // so far
   absl::Time started = absl::InfinitePast();   // first STARTING
