@@ -131,8 +131,8 @@ RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_re
   }
   decision.retry = true;
   decision.charge = true;
-  decision.reason = absl::StrCat(failure.message, " (retry ", retries + 1, " of ", max_retries,
-                                 " ", when, ")");
+  decision.reason =
+      absl::StrCat(failure.message, " (retry ", retries + 1, " of ", max_retries, " ", when, ")");
   return decision;
 }
 
