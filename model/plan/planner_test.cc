@@ -104,6 +104,22 @@ TEST(EnumerateTest, TriesWhatIsLegalAndOpen) {
   }
 }
 
+// A row of four groups, tokens in groups: the shifted heads of the first half see 1/8 + 1/2 + 1/8
+// pairs, those of the second 3/8 + 1/2 + 1/8, and 1 each the others; so 2 of 3.75 on the slower.
+TEST(StepTest, RanksOfARowWaitForTheSlowest) {
+  const auto attention = [](const std::string& context, const std::string& kind) {
+    const Case c = Make("7b",
+                        "ctx: 32768\ngpus: 8\nzero_stage: 0\nrecompute: none\nshard_base: false\n"
+                        "activation_offload: false\nattention: " +
+                            kind + "\ncontext_parallel: " + context + "\nglobal_batch_size: 8\n",
+                        "H100", 8);
+    return c.plans().at(0).time.step.attention;
+  };
+  EXPECT_NEAR(attention("2", "s2") / attention("1", "s2"), 2 / 3.75 * 2, 0.001);
+  EXPECT_NEAR(attention("4", "s2") / attention("1", "s2"), 1 / 3.75 * 4, 0.001);
+  EXPECT_NEAR(attention("2", "full") / attention("1", "full"), 1, 0.01);  // zig-zag
+}
+
 TEST(EnumerateTest, KeepsTheRulesOfTheSpecAndTheModel) {
   const auto contexts = [](const Case& c) {
     std::set<int64_t> seen;

@@ -2,35 +2,57 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "model/plan/memory_plan.h"
 
 namespace ll {
 namespace {
 
-// Visible (query, key) pairs of causal segments that start at `first` and then every `group`
-// tokens, where a query sees at most `window` keys (0: no limit).
-double SegmentPairs(int64_t tokens, int64_t first, int64_t group, int64_t window) {
-  double pairs = 0;
-  for (int64_t start = 0, end = std::min(first, tokens); start < tokens;
-       start = end, end = std::min(end + group, tokens)) {
-    const double n = static_cast<double>(end - start);
-    const double w = window > 0 ? std::min(n, static_cast<double>(window)) : n;
-    pairs += w * (w + 1) / 2 + (n - w) * w;
-  }
-  return pairs;
+// Visible (query, key) pairs of a segment's first n queries, where one sees at most `window` keys
+// (0: no limit).
+double FirstPairs(int64_t n, int64_t window) {
+  const auto queries = static_cast<double>(n);
+  const double w = window > 0 ? static_cast<double>(std::min(n, window)) : queries;
+  return w * (w + 1) / 2 + (queries - w) * w;
 }
 
-// The same, added up over one layer's query heads.
-double LayerPairs(int64_t heads, int64_t tokens, const std::string& kind, int64_t group,
-                  int64_t window) {
-  if (kind == "full")
-    return static_cast<double>(heads) * SegmentPairs(tokens, tokens, tokens, window);
-  const int64_t unshifted =
-      kind == "short" ? heads : heads / 2;  // LongLoRA: the first half of the heads
-  return static_cast<double>(unshifted) * SegmentPairs(tokens, group, group, window) +
-         static_cast<double>(heads - unshifted) *
-             SegmentPairs(tokens, std::max<int64_t>(1, group / 2), group, window);
+// Adds `times` the pairs of causal segments that start at `first` and then every `group` tokens to
+// those of the shards of equal length that the queries are in.
+void AddSegmentPairs(double times, int64_t tokens, int64_t first, int64_t group, int64_t window,
+                     std::vector<double>& pairs_of) {
+  const auto shards = static_cast<int64_t>(pairs_of.size());
+  int64_t shard = 0;
+  for (int64_t start = 0, end = std::min(first, tokens); start < tokens;
+       start = end, end = std::min(end + group, tokens)) {
+    for (int64_t at = start; at < end;) {
+      while ((shard + 1) * tokens / shards <= at) ++shard;
+      const int64_t next = std::min(end, (shard + 1) * tokens / shards);
+      pairs_of[static_cast<size_t>(shard)] +=
+          times * (FirstPairs(next - start, window) - FirstPairs(at - start, window));
+      at = next;
+    }
+  }
+}
+
+// FLOPs of attention's forward pass over all layers by the shard of the row that the queries are
+// in.
+std::vector<double> AttentionFlopsOfShards(const LlamaConfig& c, int64_t tokens,
+                                           const std::string& kind, int64_t group, int64_t shards) {
+  std::vector<double> pairs(static_cast<size_t>(shards), 0.0);
+  const int64_t heads = c.num_attention_heads;
+  // LongLoRA: the first half of the heads is not shifted.
+  const int64_t unshifted = kind == "s2" ? heads / 2 : heads;
+  const int64_t length = kind == "full" ? tokens : std::max<int64_t>(1, group);
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    const int64_t window = c.WindowOf(l);
+    AddSegmentPairs(static_cast<double>(unshifted), tokens, length, length, window, pairs);
+    if (unshifted == heads) continue;
+    AddSegmentPairs(static_cast<double>(heads - unshifted), tokens,
+                    std::max<int64_t>(1, length / 2), length, window, pairs);
+  }
+  for (double& p : pairs) p *= 4.0 * static_cast<double>(c.head_dim);
+  return pairs;
 }
 
 // ---- one optimizer step
@@ -84,17 +106,23 @@ double FullAttentionShare(const JobSpec& s) {
   return static_cast<double>(s.FullAttentionSteps()) / static_cast<double>(s.max_steps.value_or(1));
 }
 
-// FLOPs of attention's forward pass, all layers; a query costs `extra_keys` more than it sees, in a
-// ring (model/ring_attention.h) once for each rank whose keys it sees: of the last one, all.
+// FLOPs of attention's forward pass, all layers, as many as if every rank had as much to do as the
+// one that has most, for which the others wait: the first shard's shifted heads begin with half a
+// group that sees nothing before it. A ring's shards are equal (zig-zag). A query costs
+// `extra_keys` more than it sees, in a ring (model/ring_attention.h) once for each rank whose keys
+// it sees: of the last one, all.
 double AttentionFlops(const LlamaConfig& c, const JobSpec& s, double extra_keys) {
-  const int64_t tokens = RowTokens(c, s);
+  const int64_t tokens = RowTokens(c, s), context = s.context_parallel.value_or(1);
   const int64_t group =
       static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
-  const double full_share = FullAttentionShare(s),
-               others = static_cast<double>(s.context_parallel.value_or(1) - 1);
+  const double full_share = FullAttentionShare(s), others = static_cast<double>(context - 1);
   double flops = 0;
-  if (full_share < 1)
-    flops += CausalAttentionFlops(c, tokens, *s.attention, group) * (1 - full_share);
+  if (full_share < 1) {
+    const std::vector<double> shards =
+        AttentionFlopsOfShards(c, tokens, *s.attention, group, context);
+    flops += *std::max_element(shards.begin(), shards.end()) * static_cast<double>(context) *
+             (1 - full_share);
+  }
   if (full_share > 0) flops += CausalAttentionFlops(c, tokens, "full", group) * full_share;
   return flops + extra_keys * AttentionQueryFlops(c) * static_cast<double>(tokens) *
                      (1 + full_share * others);
@@ -294,11 +322,7 @@ double AttentionQueryFlops(const LlamaConfig& c) {
 
 double CausalAttentionFlops(const LlamaConfig& c, int64_t tokens, const std::string& kind,
                             int64_t group_tokens) {
-  const int64_t group = std::max<int64_t>(1, group_tokens);
-  double pairs = 0;
-  for (int64_t l = 0; l < c.num_hidden_layers; ++l)
-    pairs += LayerPairs(c.num_attention_heads, tokens, kind, group, c.WindowOf(l));
-  return 4.0 * static_cast<double>(c.head_dim) * pairs;
+  return AttentionFlopsOfShards(c, tokens, kind, group_tokens, 1)[0];
 }
 
 StepForecast ForecastStep(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
