@@ -10,9 +10,9 @@ random tokens; measured is the largest rank's peak resident set (as the kernel c
 rows after the first. As any data's, the last row is shorter than the others, and met within three steps: another length costs
 memory. The forecast is what `llctl plan --device cpu -o json` says. Step times mean something on an idle machine only;
 --probe FOLDER gives the planner probes of this machine (`ll-trainer probe`), which are taken if they are not there yet, with as many
-at once as there are ranks and a rank's threads each, as slots of a host would be: a new one before every eighth configuration of every
-round, for a machine whose speed drifts by as much in half an hour as a forecast may be wrong tells nothing of the planner. Of several
-rounds a configuration's step time is that of the round with the median error, its memory the largest.
+at once as there are ranks and a rank's threads each, as slots of a host would be: new ones before and after every six configurations of
+every round, whose mean it gets, for a machine whose speed drifts by as much in minutes as a forecast may be wrong tells nothing of the
+planner. Of several rounds a configuration's step time is that of the round with the median error, its memory the largest.
 
 --limits needs root and the memory controller of control groups (version 1): a run in the smallest slot that admission takes must
 end well, and one in a slot of 90 % of the forecast, which admission refuses, must be killed when it is forced (there the
@@ -31,7 +31,7 @@ import tempfile
 import threading
 
 MEASURED_SECONDS, MOST_STEPS = 4, 24  # of a configuration
-FOR_A_PROBE = 8  # configurations
+FOR_A_PROBE = 6  # configurations
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMON = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02, "torch_dtype": "bfloat16",
           "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 2048}
@@ -91,6 +91,10 @@ def matrix():
         met[case["ranks"]] = met.get(case["ranks"], -1) + 1
         case["block"] = met[case["ranks"]] // FOR_A_PROBE
     return out
+
+
+def ends_a_block(cases, i):
+    return i + 1 == len(cases) or (cases[i]["ranks"], cases[i]["block"]) != (cases[i + 1]["ranks"], cases[i + 1]["block"])
 
 
 def make_model(a, work, name):
@@ -180,18 +184,35 @@ def run_ranks(a, work, case, spec, limit=None):
     return [codes[i] for i in sorted(codes)], [peaks[i] for i in sorted(peaks)], events
 
 
-def probe_of(a, case, turn):
-    ranks = case["ranks"]
-    path = os.path.join(a.probe, f"round-{turn}-ranks-{ranks}-{case['block']}.json")
-    if not os.path.exists(path):
-        os.makedirs(a.probe, exist_ok=True)
-        command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks)), "--seconds", str(a.probe_seconds)]
-        probes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ranks)]
-        told = [p.communicate(timeout=300)[0] for p in probes]
-        if any(p.returncode for p in probes):
-            sys.exit("ll-trainer probe failed")
-        with open(path, "w") as f:
-            f.write(min(told, key=lambda text: json.loads(text)["gemm_flops"]))  # whom the others wait for
+def probe_path(a, case, turn, number):
+    """Of the probe before the case's block of configurations (number 0), and after it (1), which is the one before the next."""
+    return os.path.join(a.probe, f"round-{turn}-ranks-{case['ranks']}-{case['block'] + number}.json")
+
+
+def take_probe(a, path, ranks):
+    if os.path.exists(path):
+        return
+    os.makedirs(a.probe, exist_ok=True)
+    command = [a.trainer, "probe", "--device", "cpu", "--threads", str(max(1, a.threads // ranks)), "--seconds", str(a.probe_seconds)]
+    probes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ranks)]
+    told = [p.communicate(timeout=300)[0] for p in probes]
+    if any(p.returncode for p in probes):
+        sys.exit("ll-trainer probe failed")
+    with open(path, "w") as f:
+        f.write(min(told, key=lambda text: json.loads(text)["gemm_flops"]))  # whom the others wait for
+
+
+def write_calibration(a, work, case, turn):
+    """The mean of the probes around the case, as far as there are some."""
+    found = []
+    for path in (probe_path(a, case, turn, number) for number in (0, 1)):
+        if os.path.exists(path):
+            with open(path) as f:
+                found.append(json.load(f))
+    mean = {key: statistics.fmean(p[key] for p in found) if isinstance(value, float) else value for key, value in found[0].items()}
+    path = os.path.join(work, "calibration.json")
+    with open(path, "w") as f:
+        json.dump(mean, f)
     return path
 
 
@@ -211,8 +232,8 @@ def measure(a, work, case, turn):
 def forecast(a, work, case, turn, *more):
     spec = write_spec(a, work, case)
     args = [a.llctl, "plan", "--device", "cpu", "-f", spec, "-o", "json", *more]
-    if a.probe:
-        args += ["--calibration", probe_of(a, case, turn)]
+    if a.probe and os.path.exists(probe_path(a, case, turn, 0)):
+        args += ["--calibration", write_calibration(a, work, case, turn)]
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode not in (0, 3):
         sys.exit(f"{case['name']}: llctl plan ended with {done.returncode}: {done.stderr}")
@@ -306,15 +327,19 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ll-plan-matrix-") as work:
         if a.limits:
             return 0 if hold_to_limits(a, work, cases) else 1
-        for turn, case in [] if a.compare else [(turn, case) for turn in range(a.rounds) for case in cases]:
-            rounds = measured.setdefault(case["name"], {})
+        for turn, i in [] if a.compare else [(turn, i) for turn in range(a.rounds) for i in range(len(cases))]:
+            case, rounds = cases[i], measured.setdefault(cases[i]["name"], {})
             if turn in rounds:
                 continue
+            if a.probe:
+                take_probe(a, probe_path(a, case, turn, 0), case["ranks"])
             rounds[turn] = measure(a, work, case, turn)
             print(f"measured {case['name']}: {rounds[turn]['peak_bytes'] / 1e6:.1f} MB", file=sys.stderr)
             if a.json:
                 with open(a.json, "a") as f:
                     f.write(json.dumps(rounds[turn]) + "\n")
+            if a.probe and ends_a_block(cases, i):
+                take_probe(a, probe_path(a, case, turn, 1), case["ranks"])
         if a.compare or os.path.exists(a.llctl):
             return 0 if compare(a, work, cases, measured) else 1
     return 0
