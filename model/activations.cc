@@ -7,7 +7,7 @@
 
 namespace ll {
 
-LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
+LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t mlp_tokens) const {
   const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
   const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.compute()); };
@@ -23,7 +23,7 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens) const {
           stats({config_.num_attention_heads, tokens}),
           rows(d),
           stats({tokens}),
-          rows(2 * config_.intermediate_size),
+          at::empty({mlp_tokens, 2 * config_.intermediate_size}, options_.compute()),
           {}};
 }
 
@@ -64,8 +64,12 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     const auto rows = [&](int64_t width) {
       return at::empty({capacity_, width}, options_.compute());
     };
-    const LayerActivations shared = NewLayer(capacity_);
+    const int64_t tile = std::min(capacity_, options_.mlp_tile_tokens);
+    const auto tile_rows = [&](int64_t width) {
+      return at::empty({tile, width}, options_.compute());
+    };
     const Recompute recompute = options_.recompute;
+    const LayerActivations shared = NewLayer(capacity_, tile);
     std::vector<at::Tensor> slots;
     for (int64_t i = 0; i < InputOffload::kSlots && options_.offload_activations; ++i)
       slots.push_back(rows(d));
@@ -76,24 +80,27 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
       } else if (recompute == Recompute::kFull) {
         layer.x = slots.empty() ? rows(d) : slots[static_cast<size_t>(l % InputOffload::kSlots)];
       } else {
-        layer = NewLayer(capacity_);
-        if (recompute == Recompute::kSelective) layer.gate_up = shared.gate_up;
+        const bool selective = recompute == Recompute::kSelective;
+        layer = NewLayer(capacity_, selective ? 0 : capacity_);
+        if (selective) layer.gate_up = shared.gate_up;
       }
       full_layers_.push_back(layer);
     }
     full_final_x_ = training ? rows(d) : full_layers_[0].x;
     full_workspace_.normed = rows(d);
-    full_workspace_.product = rows(f);
+    full_workspace_.product = tile_rows(f);
     if (training) {
       full_workspace_.dnormed = rows(d);
-      full_workspace_.dproduct = rows(f);
+      full_workspace_.dproduct = tile_rows(f);
       full_workspace_.dattention = rows(q);
       full_workspace_.dqkv = rows(q + 2 * kv);
       full_workspace_.dx = rows(d);
     }
   }
   tokens_ = tokens;
-  const auto view = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, tokens) : t; };
+  const auto view = [&](const at::Tensor& t) {
+    return t.defined() ? t.narrow(0, 0, std::min(tokens, t.size(0))) : t;
+  };
   layers_.clear();
   for (const LayerActivations& l : full_layers_) {
     // lse is [H, N]: its view for a shorter row is a reshaped prefix, so that it stays contiguous.

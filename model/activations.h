@@ -11,7 +11,8 @@
 
 namespace ll {
 
-// What a layer's forward pass leaves for its backward pass. N tokens, d hidden, H / K query / KV
+// What a layer's forward pass leaves for its backward pass. N tokens, T of them at a time in the
+// MLP (ModelOptions::mlp_tile_tokens), d hidden, H / K query / KV
 // heads of D, F intermediate. Norm outputs and the MLP's product are cheap and computed again.
 struct LayerActivations {
   at::Tensor x;        // [N, d] the layer's input
@@ -23,16 +24,17 @@ struct LayerActivations {
   at::Tensor lse;             // fp32 [H, N]
   at::Tensor x_mid;           // [N, d] after the attention's residual
   at::Tensor rstd_mid;        // fp32 [N] of the post-attention norm
-  at::Tensor gate_up;         // [N, 2F]
-  at::Tensor received;        // [elements] keys and values of other ranks (shard_attention.h)
+  // [N, 2F]; where it is computed again, [T, 2F] of the tile of tokens at hand.
+  at::Tensor gate_up;
+  at::Tensor received;  // [elements] keys and values of other ranks (shard_attention.h)
 };
 
 // Scratch that every layer uses in turn.
 struct Workspace {
   at::Tensor normed;      // [N, d]
-  at::Tensor product;     // [N, F] silu(gate) * up
+  at::Tensor product;     // [T, F] silu(gate) * up, of a tile of tokens
   at::Tensor dnormed;     // [N, d]
-  at::Tensor dproduct;    // [N, F]
+  at::Tensor dproduct;    // [T, F]
   at::Tensor dattention;  // [N, H D]
   at::Tensor dqkv;        // [N, (H + 2K) D]
   at::Tensor dx;          // [N, d] gradient on the residual stream
@@ -61,7 +63,7 @@ class ActivationBuffers {
   Workspace& workspace() { return workspace_; }
 
  private:
-  LayerActivations NewLayer(int64_t tokens) const;
+  LayerActivations NewLayer(int64_t tokens, int64_t mlp_tokens) const;
   void PrepareViews(int64_t tokens, bool training);
   void PrepareReceived(int64_t elements);
 

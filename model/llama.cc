@@ -284,8 +284,7 @@ absl::Status Llama::State::BackwardLayers(const RowContext& context, const at::T
     LayerActivations& saved = buffers->layer(static_cast<int64_t>(l));
     LL_RETURN_IF_ERROR(Use(l));
     if (offload) offload->BeforeBackward(l);
-    LL_RETURN_IF_ERROR(layers[l].Restore(context, options.recompute, saved, w));
-    LL_RETURN_IF_ERROR(layers[l].Backward(context, saved, w));
+    LL_RETURN_IF_ERROR(layers[l].Backward(context, options.recompute, saved, w));
     if (gradients != nullptr) LL_RETURN_IF_ERROR(gradients->End(first, last));
   }
   const size_t embedding_end = first_parameter.front();

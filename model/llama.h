@@ -74,7 +74,10 @@ struct ModelOptions {
   using Recompute = ll::Recompute;
   Recompute recompute = Recompute::kNone;
   int64_t loss_chunk_tokens = 0;  // rows of logits held at a time; 0 = automatic
-  uint64_t seed = 0;              // of LoRA A's initialisation
+  // The MLP's wide tensors are held for so many tokens at a time (where they need not be kept): one
+  // number for every Recompute, for it decides in which order the adapters' gradients are added up.
+  int64_t mlp_tile_tokens = kMlpTileTokens;
+  uint64_t seed = 0;  // of LoRA A's initialisation
 
   // Of weights and activations, and of masters, gradients and statistics.
   at::TensorOptions compute() const { return at::TensorOptions(device).dtype(dtype); }

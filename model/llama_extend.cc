@@ -42,9 +42,12 @@ void LlamaLayer::Extend(const NewTokens& context, KvCache::Layer& cache, LayerAc
   context.attention.Run(s.qkv, window_, cache, s.attention);
   o_.InferAdd(s.attention, s.x, s.x_mid);
   RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  gate_up_.Infer(w.normed, s.gate_up);
-  SwigluForward(s.gate_up, w.product);
-  down_.InferAdd(w.product, s.x_mid, x_out);
+  for (MlpTile& t : MlpTiles(/*tokens=*/{}, s, w)) {
+    gate_up_.Infer(t.RowsOf(w.normed), t.gate_up);
+    SwigluForward(t.gate_up, t.product);
+    at::Tensor out = t.RowsOf(x_out);
+    down_.InferAdd(t.product, t.RowsOf(s.x_mid), out);
+  }
 }
 
 std::pair<at::Tensor, at::Tensor> Llama::State::RopeBehind(const KvCache& cache, int64_t total) {

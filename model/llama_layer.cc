@@ -39,6 +39,7 @@ absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t
                                               const ModelOptions& options, WeightSource& source) {
   LlamaLayer layer;
   layer.eps_ = config.rms_norm_eps;
+  layer.mlp_tile_tokens_ = options.mlp_tile_tokens;
   layer.rotated_heads_ = config.num_attention_heads + config.num_key_value_heads;
   layer.stream_ = static_cast<uint32_t>(index) * kStreamsPerLayer;
   const int64_t d = config.hidden_size, f = config.intermediate_size;
@@ -98,7 +99,7 @@ void LlamaLayer::NormHeadsBackward(const LayerActivations& s, Workspace& w) cons
 absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s,
                                         Workspace& w) const {
   RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
-  qkv_.Forward(w.normed, KeyOf(row, kQkv), s.qkv);
+  qkv_.Forward(w.normed, KeyOf(row, row.tokens, kQkv), s.qkv);
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
   if (row.shard) {
@@ -110,46 +111,67 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   } else {
     AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   }
-  o_.ForwardAdd(s.attention, s.x, KeyOf(row, kO), s.x_mid);
+  o_.ForwardAdd(s.attention, s.x, KeyOf(row, row.tokens, kO), s.x_mid);
   return absl::OkStatus();
 }
 
-void LlamaLayer::GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const {
-  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  gate_up_.Forward(w.normed, KeyOf(row, kGateUp), s.gate_up);
+std::vector<LlamaLayer::MlpTile> LlamaLayer::MlpTiles(const std::vector<Segment>& tokens,
+                                                      const LayerActivations& s,
+                                                      const Workspace& w) const {
+  const int64_t rows = s.x_mid.size(0);
+  std::vector<MlpTile> tiles;
+  for (const Segment& rows_of : EqualTiles(rows, mlp_tile_tokens_)) {
+    MlpTile tile{rows_of.begin, rows_of.end - rows_of.begin, tokens, {}, {}, {}};
+    if (tile.count < rows)
+      tile.tokens = tokens.empty() ? std::vector<Segment>{rows_of} : PartOf(tokens, rows_of);
+    const bool kept = s.gate_up.size(0) == rows;
+    tile.gate_up = kept ? tile.RowsOf(s.gate_up) : s.gate_up.narrow(0, 0, tile.count);
+    tile.product = w.product.narrow(0, 0, tile.count);
+    if (w.dproduct.defined()) tile.dproduct = w.dproduct.narrow(0, 0, tile.count);
+    tiles.push_back(std::move(tile));
+  }
+  return tiles;
 }
 
 absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
                                  at::Tensor& x_out) const {
   LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
-  GateUp(row, s, w);
-  SwigluForward(s.gate_up, w.product);
-  down_.ForwardAdd(w.product, s.x_mid, KeyOf(row, kDown), x_out);
+  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
+  for (MlpTile& t : MlpTiles(row.tokens, s, w)) {
+    gate_up_.Forward(t.RowsOf(w.normed), KeyOf(row, t.tokens, kGateUp), t.gate_up);
+    SwigluForward(t.gate_up, t.product);
+    at::Tensor out = t.RowsOf(x_out);
+    down_.ForwardAdd(t.product, t.RowsOf(s.x_mid), KeyOf(row, t.tokens, kDown), out);
+  }
   return absl::OkStatus();
 }
 
-absl::Status LlamaLayer::Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
-                                 Workspace& w) const {
-  if (recompute == Recompute::kNone) return absl::OkStatus();
-  const OpPhase phase("recompute");
-  if (recompute == Recompute::kFull) LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
-  GateUp(row, s, w);
-  return absl::OkStatus();
-}
-
-void LlamaLayer::BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const {
-  if (down_.NeedsInput()) SwigluForward(s.gate_up, w.product);
-  down_.Backward(w.product, w.dx, KeyOf(row, kDown), w.dproduct);
-  SwigluBackward(s.gate_up, w.dproduct);  // s.gate_up is its gradient from here on
-  if (gate_up_.NeedsInput()) RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  gate_up_.Backward(w.normed, s.gate_up, KeyOf(row, kGateUp), w.dnormed);
+void LlamaLayer::BackwardMlp(const RowContext& row, Recompute recompute, LayerActivations& s,
+                             Workspace& w) const {
+  const bool again = recompute != Recompute::kNone;
+  if (again || gate_up_.NeedsInput()) {
+    const OpPhase phase(again ? "recompute" : "backward");
+    RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
+  }
+  for (MlpTile& t : MlpTiles(row.tokens, s, w)) {
+    const at::Tensor normed = t.RowsOf(w.normed);
+    if (again) {
+      const OpPhase phase("recompute");
+      gate_up_.Forward(normed, KeyOf(row, t.tokens, kGateUp), t.gate_up);
+    }
+    if (down_.NeedsInput()) SwigluForward(t.gate_up, t.product);
+    down_.Backward(t.product, t.RowsOf(w.dx), KeyOf(row, t.tokens, kDown), t.dproduct);
+    SwigluBackward(t.gate_up, t.dproduct);  // t.gate_up is its gradient from here on
+    at::Tensor dnormed = t.RowsOf(w.dnormed);
+    gate_up_.Backward(normed, t.gate_up, KeyOf(row, t.tokens, kGateUp), dnormed);
+  }
   at::Tensor dw = post_norm_.grad;
   RmsNormBackward(w.dnormed, s.x_mid, post_norm_.w, s.rstd_mid, w.dx, dw);
 }
 
 absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s,
                                            Workspace& w) const {
-  o_.Backward(s.attention, w.dx, KeyOf(row, kO), w.dattention);
+  o_.Backward(s.attention, w.dx, KeyOf(row, row.tokens, kO), w.dattention);
   if (row.shard) {
     LL_RETURN_IF_ERROR(ShardAttentionBackward(*row.shard, *row.peers, s.qkv, s.received,
                                               s.attention, s.lse, w.dattention, w.dqkv));
@@ -162,14 +184,19 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
   RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
   NormHeadsBackward(s, w);
   if (qkv_.NeedsInput()) RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
-  qkv_.Backward(w.normed, w.dqkv, KeyOf(row, kQkv), w.dnormed);
+  qkv_.Backward(w.normed, w.dqkv, KeyOf(row, row.tokens, kQkv), w.dnormed);
   at::Tensor dw = input_norm_.grad;
   RmsNormBackward(w.dnormed, s.x, input_norm_.w, s.rstd_in, w.dx, dw);
   return absl::OkStatus();
 }
 
-absl::Status LlamaLayer::Backward(const RowContext& row, LayerActivations& s, Workspace& w) const {
-  BackwardMlp(row, s, w);
+absl::Status LlamaLayer::Backward(const RowContext& row, Recompute recompute, LayerActivations& s,
+                                  Workspace& w) const {
+  if (recompute == Recompute::kFull) {
+    const OpPhase phase("recompute");
+    LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
+  }
+  BackwardMlp(row, recompute, s, w);
   return BackwardAttention(row, s, w);
 }
 

@@ -57,12 +57,11 @@ class LlamaLayer {
   // rank that shares the row does; they are collective over such ranks.
   absl::Status Forward(const RowContext& row, LayerActivations& s, Workspace& w,
                        at::Tensor& x_out) const;
-  // Fills again, from s.x, what `recompute` did not keep for this layer.
-  absl::Status Restore(const RowContext& row, Recompute recompute, LayerActivations& s,
-                       Workspace& w) const;
-  // w.dx: in, the gradient of the layer's output; out, of its input. Adds to the gradients of what
-  // is trained. Leaves s.gate_up overwritten.
-  absl::Status Backward(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  // w.dx: in, the gradient of the layer's output; out, of its input. Computes again, from s.x, what
+  // `recompute` did not keep for this layer. Adds to the gradients of what is trained. Leaves
+  // s.gate_up overwritten.
+  absl::Status Backward(const RowContext& row, Recompute recompute, LayerActivations& s,
+                        Workspace& w) const;
 
   // Forward for n new tokens behind `cache`, which gets their keys and values; without dropout.
   // s and w have n rows.
@@ -78,14 +77,29 @@ class LlamaLayer {
   // q_norm and k_norm, where the model has them: on the first columns of s.qkv, and back on w.dqkv.
   void NormHeads(LayerActivations& s) const;
   void NormHeadsBackward(const LayerActivations& s, Workspace& w) const;
-  void GateUp(const RowContext& row, LayerActivations& s, Workspace& w) const;
-  void BackwardMlp(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  // Some of the N tokens that are here, and what the MLP writes for them.
+  struct MlpTile {
+    int64_t begin = 0, count = 0;
+    std::vector<Segment> tokens;  // which of the row they are; empty: all
+    at::Tensor gate_up, product, dproduct;
+    at::Tensor RowsOf(const at::Tensor& t) const {
+      return count == t.size(0) ? t : t.narrow(0, begin, count);
+    }
+  };
+  // `tokens`: RowContext::tokens.
+  std::vector<MlpTile> MlpTiles(const std::vector<Segment>& tokens, const LayerActivations& s,
+                                const Workspace& w) const;
+  void BackwardMlp(const RowContext& row, Recompute recompute, LayerActivations& s,
+                   Workspace& w) const;
   absl::Status BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
-  DropoutKey KeyOf(const RowContext& row, uint32_t projection) const {
-    return {row.dropout_key, stream_ + projection, row.tokens.empty() ? nullptr : &row.tokens};
+  // `tokens` of the row; empty: all.
+  DropoutKey KeyOf(const RowContext& row, const std::vector<Segment>& tokens,
+                   uint32_t projection) const {
+    return {row.dropout_key, stream_ + projection, tokens.empty() ? nullptr : &tokens};
   }
 
   double eps_ = 0;
+  int64_t mlp_tile_tokens_ = 0;
   int64_t window_ = 0;                  // sliding window in tokens; 0 = none
   int64_t q_width_ = 0, kv_width_ = 0;  // of all query heads, of all key heads
   int64_t rotated_heads_ = 0;           // query and key heads

@@ -31,6 +31,28 @@ std::vector<Segment> RowSegments(int64_t tokens,
   return segments;
 }
 
+std::vector<Segment> EqualTiles(int64_t length, int64_t most) {
+  const int64_t count = (length + most - 1) / most;
+  int64_t size = (length + count - 1) / count;
+  if (const int64_t rounded = (size + 63) / 64 * 64; rounded <= most) size = rounded;
+  std::vector<Segment> tiles;
+  for (int64_t begin = 0; begin < length; begin += size)
+    tiles.push_back({begin, std::min(begin + size, length)});
+  return tiles;
+}
+
+std::vector<Segment> PartOf(const std::vector<Segment>& runs, const Segment& part) {
+  std::vector<Segment> out;
+  int64_t at = 0;  // where the run begins in the row of runs
+  for (const Segment& run : runs) {
+    const int64_t begin = std::max(part.begin - at, int64_t{0}) + run.begin,
+                  end = std::min(part.end - at + run.begin, run.end);
+    if (begin < end) out.push_back({begin, end});
+    at += run.end - run.begin;
+  }
+  return out;
+}
+
 std::vector<SegmentBatch> BatchSegments(const std::vector<Segment>& segments) {
   std::map<int64_t, std::vector<int64_t>> starts_by_length;
   for (const Segment& s : segments) starts_by_length[s.end - s.begin].push_back(s.begin);

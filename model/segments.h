@@ -26,6 +26,13 @@ std::vector<Segment> RowSegments(int64_t tokens,
                                  const std::vector<std::pair<int64_t, int64_t>>& documents,
                                  int64_t group, bool shifted);
 
+// [0, length) in as few pieces of at most `most` tokens as suffice, as equal as multiples of 64 are
+// (where `most` allows such). length >= 1, most >= 1.
+std::vector<Segment> EqualTiles(int64_t length, int64_t most);
+
+// What of the runs, laid one behind the other, is in [part.begin, part.end).
+std::vector<Segment> PartOf(const std::vector<Segment>& runs, const Segment& part);
+
 // Segments of one length whose starts are evenly spaced: one strided batch for a dense attention
 // call.
 struct SegmentBatch {

@@ -49,6 +49,22 @@ TEST(RowSegments, RestartsTheGridAtEachDocument) {
               ElementsAre(Segment{0, 5}, Segment{5, 12}));
 }
 
+TEST(EqualTiles, AreFewAndOfMultiplesOf64) {
+  EXPECT_THAT(EqualTiles(100, 8192), ElementsAre(Segment{0, 100}));
+  EXPECT_THAT(EqualTiles(8192, 8192), ElementsAre(Segment{0, 8192}));
+  EXPECT_THAT(EqualTiles(8200, 8192), ElementsAre(Segment{0, 4160}, Segment{4160, 8200}));
+  EXPECT_THAT(EqualTiles(7, 3), ElementsAre(Segment{0, 3}, Segment{3, 6}, Segment{6, 7}));
+}
+
+TEST(PartOf, CutsRunsThatLieOneBehindTheOther) {
+  const std::vector<Segment> runs = {{10, 14}, {30, 31}, {50, 60}};  // as rows 0-4, 4-5, 5-15
+  EXPECT_THAT(PartOf(runs, {0, 15}), testing::ElementsAreArray(runs));
+  EXPECT_THAT(PartOf(runs, {0, 3}), ElementsAre(Segment{10, 13}));
+  EXPECT_THAT(PartOf(runs, {3, 6}), ElementsAre(Segment{13, 14}, Segment{30, 31}, Segment{50, 51}));
+  EXPECT_THAT(PartOf(runs, {4, 5}), ElementsAre(Segment{30, 31}));
+  EXPECT_THAT(PartOf(runs, {14, 15}), ElementsAre(Segment{59, 60}));
+}
+
 TEST(BatchSegments, ThreeCallsForQuarterGroups) {
   EXPECT_THAT(BatchSegments(RowSegments(16, {}, 4, false)), ElementsAre(SegmentBatch{0, 4, 4, 4}));
   EXPECT_THAT(BatchSegments(RowSegments(16, {}, 4, true)),

@@ -40,6 +40,11 @@ struct RopeScaling {
   bool operator==(const RopeScaling&) const = default;
 };
 
+// The MLP works through a row in equal tiles of at most so many tokens (model/llama_layer.cc): its
+// wide tensors are the largest of a layer, and a product of so many rows fills any device. Part of
+// what a training computes, to the last bit; memory forecasts count by it.
+inline constexpr int64_t kMlpTileTokens = 8192;
+
 struct LlamaConfig {
   std::string model_type = "llama";
   int64_t vocab_size = 0;

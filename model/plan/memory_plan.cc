@@ -178,15 +178,23 @@ int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t elemen
   return widest * element;
 }
 
+// Tokens of the MLP's tile; its wide tensors are held for so many.
+int64_t MlpTokens(const LlamaConfig& c, const JobSpec& s) {
+  return std::min(ShardTokens(c, s), kMlpTileTokens);
+}
+
 // What the adapters of one projection need at a time: its input after dropout, and the low-rank
 // products of forward and backward.
 int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
   if (IsFull(s)) return 0;
   int64_t input = 0, rank = 0;
-  for (const Stacked& p : Projections(c, s)) {
+  const std::vector<Stacked> projections = Projections(c, s);
+  for (size_t i = 0; i < projections.size(); ++i) {
+    const Stacked& p = projections[i];
     if (p.adapted == 0) continue;
-    input = std::max(input, p.in);
-    rank = std::max(rank, p.adapted * s.lora_rank.value_or(0));
+    const int64_t tokens = i < 2 ? ShardTokens(c, s) : MlpTokens(c, s);  // gate and up, down
+    input = std::max(input, tokens * p.in);
+    rank = std::max(rank, tokens * p.adapted * s.lora_rank.value_or(0));
   }
   return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
 }
@@ -224,14 +232,18 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
                        const std::string& recompute) {
   const int64_t q = QueryWidth(c), kv = KvWidth(c), tokens = ShardTokens(c, s);
   // Of the layer that is computed again, and the gradients (model/activations.h).
-  int64_t bytes = (SavedElements(c, "none") - SavedElements(c, recompute)) * element;
-  if (recompute == "full") bytes += SavedStatistics(c) * 4;
-  const int64_t gradients = 4 * c.hidden_size + 2 * c.intermediate_size + 2 * q + 2 * kv;
-  bytes += (gradients + LoraScratchElements(c, s)) * element;
+  const int64_t gradients = 4 * c.hidden_size + 2 * q + 2 * kv;
+  int64_t bytes = gradients * element;
+  if (recompute == "full")
+    bytes += (SavedElements(c, "selective") - SavedElements(c, "full")) * element +
+             SavedStatistics(c) * 4;
   if (s.wrap.value_or("split") == "roll") bytes += (3 * q + 2 * (q + 2 * kv)) * element;
+  // Gate and up where they are computed again; their product and its gradient.
+  const int64_t mlp = (recompute == "none" ? 2 : 4) * c.intermediate_size;
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
-  return tokens * bytes + rope + WeightBufferBytes(c, s, element, gpu) +
-         AttentionScratchBytes(c, s, element, gpu) + AttentionGradientBytes(c, s, element, gpu);
+  return tokens * bytes + (MlpTokens(c, s) * mlp + LoraScratchElements(c, s)) * element + rope +
+         WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu) +
+         AttentionGradientBytes(c, s, element, gpu);
 }
 
 int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
@@ -368,7 +380,9 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   m.weights = WeightBytes(c, s, element);
   m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   if (!Trains(s)) {  // one layer's forward at a time, nothing kept
-    m.workspace = tokens * SavedElements(c, "none") * element;
+    m.workspace =
+        (tokens * SavedElements(c, "selective") + MlpTokens(c, s) * 2 * c.intermediate_size) *
+        element;
     m.head = std::min(tokens * c.vocab_size * element, kHeadBytesUntrained);
     return m;
   }

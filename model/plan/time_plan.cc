@@ -281,7 +281,7 @@ double ElementwiseBytes(const LlamaConfig& c, const JobSpec& s, const std::strin
            std::any_of(modules.begin(), modules.end(), [&](const char* m) { return Adapts(s, m); });
   };
   if (trains({"q_proj", "k_proj", "v_proj"})) backward += norm;
-  if (trains({"gate_proj", "up_proj"})) backward += norm;
+  if (trains({"gate_proj", "up_proj"}) && recompute == "none") backward += norm;
   if (trains({"down_proj"})) backward += swiglu;
   double again = 0;
   if (recompute == "full") again = 2 * norm + rotation + 2 * head_norms;
