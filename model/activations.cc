@@ -7,7 +7,7 @@
 
 namespace ll {
 
-LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t mlp_tokens) const {
+LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t gate_up_tokens) const {
   const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
   const auto rows = [&](int64_t width) { return at::empty({tokens, width}, options_.compute()); };
@@ -23,7 +23,7 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t mlp_tokens)
           stats({config_.num_attention_heads, tokens}),
           rows(d),
           stats({tokens}),
-          at::empty({mlp_tokens, 2 * config_.intermediate_size}, options_.compute()),
+          at::empty({gate_up_tokens, 2 * config_.intermediate_size}, options_.compute()),
           {}};
 }
 
@@ -64,7 +64,7 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     const auto rows = [&](int64_t width) {
       return at::empty({capacity_, width}, options_.compute());
     };
-    const int64_t tile = std::min(capacity_, options_.mlp_tile_tokens);
+    const int64_t tile = std::min(capacity_, options_.tile_tokens);
     const auto tile_rows = [&](int64_t width) {
       return at::empty({tile, width}, options_.compute());
     };
@@ -87,14 +87,15 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
       full_layers_.push_back(layer);
     }
     full_final_x_ = training ? rows(d) : full_layers_[0].x;
-    full_workspace_.normed = rows(d);
+    full_workspace_.normed = tile_rows(d);
     full_workspace_.product = tile_rows(f);
     if (training) {
-      full_workspace_.dnormed = rows(d);
+      full_workspace_.input = tile_rows(d);
+      full_workspace_.dnormed = tile_rows(d);
       full_workspace_.dproduct = tile_rows(f);
-      full_workspace_.dattention = rows(q);
+      if (q != d) full_workspace_.dattention = rows(q);
       full_workspace_.dqkv = rows(q + 2 * kv);
-      full_workspace_.dx = rows(d);
+      full_workspace_.dx = full_final_x_;
     }
   }
   tokens_ = tokens;
@@ -112,8 +113,9 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
   }
   const Workspace& w = full_workspace_;
   RingBuffers ring = std::move(workspace_.ring);  // finds its views itself
-  workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),
-                view(w.dattention), view(w.dqkv),    view(w.dx),      std::move(ring)};
+  workspace_ = {view(w.normed),  view(w.product),  view(w.input),
+                view(w.dnormed), view(w.dproduct), view(w.dattention),
+                view(w.dqkv),    view(w.dx),       std::move(ring)};
   final_x_ = view(full_final_x_);
 }
 

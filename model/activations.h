@@ -11,8 +11,8 @@
 
 namespace ll {
 
-// What a layer's forward pass leaves for its backward pass. N tokens, T of them at a time in the
-// MLP (ModelOptions::mlp_tile_tokens), d hidden, H / K query / KV
+// What a layer's forward pass leaves for its backward pass. N tokens, T of them a tile
+// (ModelOptions::tile_tokens), d hidden, H / K query / KV
 // heads of D, F intermediate. Norm outputs and the MLP's product are cheap and computed again.
 struct LayerActivations {
   at::Tensor x;        // [N, d] the layer's input
@@ -22,22 +22,24 @@ struct LayerActivations {
   at::Tensor rstd_q, rstd_k;  // fp32 [N, H], [N, K] of those norms
   at::Tensor attention;       // [N, H D]
   at::Tensor lse;             // fp32 [H, N]
-  at::Tensor x_mid;           // [N, d] after the attention's residual
-  at::Tensor rstd_mid;        // fp32 [N] of the post-attention norm
+  at::Tensor x_mid;     // [N, d] after the attention's residual; the backward pass overwrites it
+  at::Tensor rstd_mid;  // fp32 [N] of the post-attention norm
   // [N, 2F]; where it is computed again, [T, 2F] of the tile of tokens at hand.
   at::Tensor gate_up;
   at::Tensor received;  // [elements] keys and values of other ranks (shard_attention.h)
 };
 
-// Scratch that every layer uses in turn.
+// Scratch that every layer uses in turn. Of T rows what is used tile by tile.
 struct Workspace {
-  at::Tensor normed;      // [N, d]
-  at::Tensor product;     // [T, F] silu(gate) * up, of a tile of tokens
-  at::Tensor dnormed;     // [N, d]
-  at::Tensor dproduct;    // [T, F]
-  at::Tensor dattention;  // [N, H D]
-  at::Tensor dqkv;        // [N, (H + 2K) D]
-  at::Tensor dx;          // [N, d] gradient on the residual stream
+  at::Tensor normed;    // [T, d]
+  at::Tensor product;   // [T, F] silu(gate) * up
+  at::Tensor input;     // [T, d] a copy of what a gradient is written over
+  at::Tensor dnormed;   // [T, d]
+  at::Tensor dproduct;  // [T, F]
+  // [N, H D]; undefined where that is as wide as x_mid, whose place it takes.
+  at::Tensor dattention;
+  at::Tensor dqkv;  // [N, (H + 2K) D]
+  at::Tensor dx;  // [N, d] gradient on the residual stream, in the place of the last layer's output
   RingBuffers ring;
 };
 
@@ -63,7 +65,7 @@ class ActivationBuffers {
   Workspace& workspace() { return workspace_; }
 
  private:
-  LayerActivations NewLayer(int64_t tokens, int64_t mlp_tokens) const;
+  LayerActivations NewLayer(int64_t tokens, int64_t gate_up_tokens) const;
   void PrepareViews(int64_t tokens, bool training);
   void PrepareReceived(int64_t elements);
 

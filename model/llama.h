@@ -74,9 +74,9 @@ struct ModelOptions {
   using Recompute = ll::Recompute;
   Recompute recompute = Recompute::kNone;
   int64_t loss_chunk_tokens = 0;  // rows of logits held at a time; 0 = automatic
-  // The MLP's wide tensors are held for so many tokens at a time (where they need not be kept): one
-  // number for every Recompute, for it decides in which order the adapters' gradients are added up.
-  int64_t mlp_tile_tokens = kMlpTileTokens;
+  // What lies between operations that work token by token is held for so many at a time: one number
+  // for every Recompute, for it decides in which order gradients are added up.
+  int64_t tile_tokens = kTileTokens;
   uint64_t seed = 0;  // of LoRA A's initialisation
 
   // Of weights and activations, and of masters, gradients and statistics.

@@ -35,18 +35,24 @@ absl::StatusOr<at::Tensor> TokenTensor(absl::Span<const int32_t> tokens, int64_t
 
 void LlamaLayer::Extend(const NewTokens& context, KvCache::Layer& cache, LayerActivations& s,
                         Workspace& w, at::Tensor& x_out) const {
-  RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
-  qkv_.Infer(w.normed, s.qkv);
+  const std::vector<Tile> tiles = Tiles(s, /*tokens=*/{});
+  constexpr auto kForward = Projection::Use::kForward;
+  const auto qkv_weight = qkv_.Open(kForward, Projection::Place::kFirst);
+  for (const Tile& tile : tiles) {
+    at::Tensor qkv = tile.Of(s.qkv);
+    qkv_.Infer(qkv_weight, Normalize(tile, input_norm_, s.x, s.rstd_in, w), qkv);
+  }
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, context.cos, context.sin, /*backward=*/false);
   context.attention.Run(s.qkv, window_, cache, s.attention);
-  o_.InferAdd(s.attention, s.x, s.x_mid);
-  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  for (MlpTile& t : MlpTiles(/*tokens=*/{}, s, w)) {
-    gate_up_.Infer(t.RowsOf(w.normed), t.gate_up);
-    SwigluForward(t.gate_up, t.product);
-    at::Tensor out = t.RowsOf(x_out);
-    down_.InferAdd(t.product, t.RowsOf(s.x_mid), out);
+  o_.InferAdd(o_.Open(kForward, Projection::Place::kFirst), s.attention, s.x, s.x_mid);
+  const auto wide = gate_up_.Open(kForward, Projection::Place::kFirst);
+  const auto down = down_.Open(kForward, Projection::Place::kSecond);
+  for (const Tile& tile : tiles) {
+    at::Tensor gate_up = GateUpOf(tile, s), product = tile.In(w.product), out = tile.Of(x_out);
+    gate_up_.Infer(wide, Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w), gate_up);
+    SwigluForward(gate_up, product);
+    down_.InferAdd(down, product, tile.Of(s.x_mid), out);
   }
 }
 

@@ -16,13 +16,13 @@ constexpr int64_t kChunkBytes = 384 << 20;
 
 }  // namespace
 
-int64_t LlamaHead::ChunkTokens(int64_t tokens) const {
+int64_t LlamaHead::ChunkTokens(int64_t tokens, const Workspace& w) const {
   int64_t chunk = chunk_tokens_;
   if (chunk <= 0) {
     const int64_t bytes = trainable_ ? kTrainingChunkBytes : kChunkBytes;
     chunk = std::max<int64_t>(64, bytes / (weight_.size(0) * weight_.element_size()) / 64 * 64);
   }
-  return std::min(chunk, tokens);
+  return std::min({chunk, tokens, w.normed.size(0)});
 }
 
 at::Tensor LlamaHead::Normalize(const at::Tensor& x, at::Tensor& h) const {
@@ -32,60 +32,59 @@ at::Tensor LlamaHead::Normalize(const at::Tensor& x, at::Tensor& h) const {
 }
 
 void LlamaHead::Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll, Workspace& w) {
-  at::Tensor& h = w.normed;
-  Normalize(x, h);
-  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
+  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens, w);
   if (!logits_.defined() || logits_.size(0) < chunk)
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
-    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n);
-    at::mm_out(logits, h.narrow(0, t, n), weight_.t());
+    at::Tensor h = w.normed.narrow(0, 0, n), logits = logits_.narrow(0, 0, n),
+               nll_chunk = nll.narrow(0, t, n);
+    Normalize(x.narrow(0, t, n), h);
+    at::mm_out(logits, h, weight_.t());
     CrossEntropyInPlace(logits, labels.narrow(0, t, n), 0, /*write_grad=*/false, nll_chunk);
   }
 }
 
-void LlamaHead::NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
+void LlamaHead::NllAndGradient(at::Tensor& x, const at::Tensor& labels, double grad_scale,
                                at::Tensor& nll, Workspace& w) {
-  at::Tensor &h = w.normed, &dh = w.dnormed, &dx = w.dx;
-  const at::Tensor rstd = Normalize(x, h);
-  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens);
+  const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens, w);
   if (!logits_.defined() || logits_.size(0) < chunk)
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
   const bool bf16_dw = dweight_.defined() && weight_.scalar_type() != at::kFloat;
   if (bf16_dw && !dw_chunk_.defined()) dw_chunk_ = at::empty_like(weight_);
+  at::Tensor dw_norm = norm_.grad;
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
-    const at::Tensor h_chunk = h.narrow(0, t, n);
-    at::Tensor logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n),
-               dh_chunk = dh.narrow(0, t, n);
+    at::Tensor x_chunk = x.narrow(0, t, n), input = w.input.narrow(0, 0, n),
+               h = w.normed.narrow(0, 0, n), dh = w.dnormed.narrow(0, 0, n),
+               logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n);
+    input.copy_(x_chunk);
+    const at::Tensor rstd = Normalize(input, h);
     {
-      const OpScope scope("product", [&] { return ProductWork(logits, h_chunk, weight_); });
-      at::mm_out(logits, h_chunk, weight_.t());
+      const OpScope scope("product", [&] { return ProductWork(logits, h, weight_); });
+      at::mm_out(logits, h, weight_.t());
     }
     CrossEntropyInPlace(logits, labels.narrow(0, t, n), grad_scale, /*write_grad=*/true, nll_chunk);
     {
-      const OpScope scope("product", [&] { return ProductWork(dh_chunk, logits, weight_); });
-      at::mm_out(dh_chunk, logits, weight_);
+      const OpScope scope("product", [&] { return ProductWork(dh, logits, weight_); });
+      at::mm_out(dh, logits, weight_);
     }
     if (bf16_dw) {
       {
-        const OpScope scope("product", [&] { return ProductWork(dw_chunk_, logits.t(), h_chunk); });
-        at::mm_out(dw_chunk_, logits.t(), h_chunk);
+        const OpScope scope("product", [&] { return ProductWork(dw_chunk_, logits.t(), h); });
+        at::mm_out(dw_chunk_, logits.t(), h);
       }
       AccumulateInto(dweight_, dw_chunk_);
     } else if (dweight_.defined()) {
-      const OpScope scope("product",
-                          [&] { return ProductWork(dweight_, logits.t(), h_chunk, true); });
-      dweight_.addmm_(logits.t(), h_chunk);
+      const OpScope scope("product", [&] { return ProductWork(dweight_, logits.t(), h, true); });
+      dweight_.addmm_(logits.t(), h);
     }
+    {
+      const OpScope scope("fill with zeros", [&] { return Moves({x_chunk}); });
+      x_chunk.zero_();
+    }
+    RmsNormBackward(dh, input, norm_.w, rstd, x_chunk, dw_norm);
   }
-  {
-    const OpScope scope("fill with zeros", [&] { return Moves({dx}); });
-    dx.zero_();
-  }
-  at::Tensor dw = norm_.grad;
-  RmsNormBackward(dh, x, norm_.w, rstd, dx, dw);
 }
 
 at::Tensor LlamaHead::Logits(const at::Tensor& x) const {

@@ -27,10 +27,10 @@ class LlamaHead {
   // Writes nll fp32 [N] (0 where labels [N] int64 is -100). Of the layers' workspace, which is free
   // here, `normed` is overwritten.
   void Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll, Workspace& w);
-  // The same, and overwrites w.dx [N, d] with the gradient of grad_scale * sum(nll) by x; adds dW
-  // and the norm's gradient. Overwrites `dnormed` too.
-  void NllAndGradient(const at::Tensor& x, const at::Tensor& labels, double grad_scale,
-                      at::Tensor& nll, Workspace& w);
+  // The same, and x [N, d] becomes the gradient of grad_scale * sum(nll) by x; adds dW and the
+  // norm's gradient. Overwrites `input` and `dnormed` too.
+  void NllAndGradient(at::Tensor& x, const at::Tensor& labels, double grad_scale, at::Tensor& nll,
+                      Workspace& w);
   // All logits, fp32 [N, V]; of a single row without rounding to the compute dtype in between, so
   // that two tokens are seldom equal.
   at::Tensor Logits(const at::Tensor& x) const;
@@ -40,7 +40,7 @@ class LlamaHead {
   void ReleaseBuffers() { logits_ = at::Tensor(); }
 
  private:
-  int64_t ChunkTokens(int64_t tokens) const;
+  int64_t ChunkTokens(int64_t tokens, const Workspace& w) const;
   // Writes h = norm(x) and returns what it divided by, fp32 [N].
   at::Tensor Normalize(const at::Tensor& x, at::Tensor& h) const;
 

@@ -39,7 +39,7 @@ absl::StatusOr<LlamaLayer> LlamaLayer::Create(const LlamaConfig& config, int64_t
                                               const ModelOptions& options, WeightSource& source) {
   LlamaLayer layer;
   layer.eps_ = config.rms_norm_eps;
-  layer.mlp_tile_tokens_ = options.mlp_tile_tokens;
+  layer.tile_tokens_ = options.tile_tokens;
   layer.rotated_heads_ = config.num_attention_heads + config.num_key_value_heads;
   layer.stream_ = static_cast<uint32_t>(index) * kStreamsPerLayer;
   const int64_t d = config.hidden_size, f = config.intermediate_size;
@@ -96,10 +96,40 @@ void LlamaLayer::NormHeadsBackward(const LayerActivations& s, Workspace& w) cons
   HeadRmsNormBackward(dk, s.qk_raw.narrow(1, q_width_, kv_width_), k_norm_.w, s.rstd_k, dwk);
 }
 
+std::vector<LlamaLayer::Tile> LlamaLayer::Tiles(const LayerActivations& s,
+                                                const std::vector<Segment>& tokens) const {
+  const int64_t rows = s.x.size(0);
+  std::vector<Tile> tiles;
+  for (const Segment& part : EqualTiles(rows, tile_tokens_)) {
+    Tile tile{part.begin, part.end - part.begin, part.end - part.begin == rows, tokens};
+    if (!tile.all) tile.tokens = tokens.empty() ? std::vector<Segment>{part} : PartOf(tokens, part);
+    tiles.push_back(std::move(tile));
+  }
+  return tiles;
+}
+
+at::Tensor LlamaLayer::Normalize(const Tile& tile, const NormWeight& norm, const at::Tensor& x,
+                                 const at::Tensor& rstd, const Workspace& w) const {
+  at::Tensor normed = tile.In(w.normed), divisors = tile.Of(rstd);
+  RmsNormForward(tile.Of(x), norm.w, eps_, normed, divisors);
+  return normed;
+}
+
+void LlamaLayer::NormalizeBackward(const Tile& tile, const NormWeight& norm, const at::Tensor& x,
+                                   const at::Tensor& rstd, const Workspace& w) const {
+  at::Tensor dx = tile.Of(w.dx), dw = norm.grad;
+  RmsNormBackward(tile.In(w.dnormed), tile.Of(x), norm.w, tile.Of(rstd), dx, dw);
+}
+
 absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s,
                                         Workspace& w) const {
-  RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
-  qkv_.Forward(w.normed, KeyOf(row, row.tokens, kQkv), s.qkv);
+  const std::vector<Tile> tiles = Tiles(s, row.tokens);
+  const auto weight = qkv_.Open(Projection::Use::kForward, Projection::Place::kFirst);
+  for (const Tile& tile : tiles) {
+    at::Tensor qkv = tile.Of(s.qkv);
+    qkv_.Forward(weight, Normalize(tile, input_norm_, s.x, s.rstd_in, w), KeyOf(row, tile, kQkv),
+                 qkv);
+  }
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
   if (row.shard) {
@@ -111,37 +141,25 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   } else {
     AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   }
-  o_.ForwardAdd(s.attention, s.x, KeyOf(row, row.tokens, kO), s.x_mid);
-  return absl::OkStatus();
-}
-
-std::vector<LlamaLayer::MlpTile> LlamaLayer::MlpTiles(const std::vector<Segment>& tokens,
-                                                      const LayerActivations& s,
-                                                      const Workspace& w) const {
-  const int64_t rows = s.x_mid.size(0);
-  std::vector<MlpTile> tiles;
-  for (const Segment& rows_of : EqualTiles(rows, mlp_tile_tokens_)) {
-    MlpTile tile{rows_of.begin, rows_of.end - rows_of.begin, tokens, {}, {}, {}};
-    if (tile.count < rows)
-      tile.tokens = tokens.empty() ? std::vector<Segment>{rows_of} : PartOf(tokens, rows_of);
-    const bool kept = s.gate_up.size(0) == rows;
-    tile.gate_up = kept ? tile.RowsOf(s.gate_up) : s.gate_up.narrow(0, 0, tile.count);
-    tile.product = w.product.narrow(0, 0, tile.count);
-    if (w.dproduct.defined()) tile.dproduct = w.dproduct.narrow(0, 0, tile.count);
-    tiles.push_back(std::move(tile));
+  const auto out_weight = o_.Open(Projection::Use::kForward, Projection::Place::kSecond);
+  for (const Tile& tile : tiles) {
+    at::Tensor out = tile.Of(s.x_mid);
+    o_.ForwardAdd(out_weight, tile.Of(s.attention), tile.Of(s.x), KeyOf(row, tile, kO), out);
   }
-  return tiles;
+  return absl::OkStatus();
 }
 
 absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
                                  at::Tensor& x_out) const {
   LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
-  RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  for (MlpTile& t : MlpTiles(row.tokens, s, w)) {
-    gate_up_.Forward(t.RowsOf(w.normed), KeyOf(row, t.tokens, kGateUp), t.gate_up);
-    SwigluForward(t.gate_up, t.product);
-    at::Tensor out = t.RowsOf(x_out);
-    down_.ForwardAdd(t.product, t.RowsOf(s.x_mid), KeyOf(row, t.tokens, kDown), out);
+  const auto wide = gate_up_.Open(Projection::Use::kForward, Projection::Place::kFirst);
+  const auto down = down_.Open(Projection::Use::kForward, Projection::Place::kSecond);
+  for (const Tile& tile : Tiles(s, row.tokens)) {
+    at::Tensor gate_up = GateUpOf(tile, s), product = tile.In(w.product), out = tile.Of(x_out);
+    gate_up_.Forward(wide, Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w),
+                     KeyOf(row, tile, kGateUp), gate_up);
+    SwigluForward(gate_up, product);
+    down_.ForwardAdd(down, product, tile.Of(s.x_mid), KeyOf(row, tile, kDown), out);
   }
   return absl::OkStatus();
 }
@@ -149,44 +167,54 @@ absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Wor
 void LlamaLayer::BackwardMlp(const RowContext& row, Recompute recompute, LayerActivations& s,
                              Workspace& w) const {
   const bool again = recompute != Recompute::kNone;
-  if (again || gate_up_.NeedsInput()) {
-    const OpPhase phase(again ? "recompute" : "backward");
-    RmsNormForward(s.x_mid, post_norm_.w, eps_, w.normed, s.rstd_mid);
-  }
-  for (MlpTile& t : MlpTiles(row.tokens, s, w)) {
-    const at::Tensor normed = t.RowsOf(w.normed);
-    if (again) {
-      const OpPhase phase("recompute");
-      gate_up_.Forward(normed, KeyOf(row, t.tokens, kGateUp), t.gate_up);
+  const auto wide = gate_up_.Open(again ? Projection::Use::kBoth : Projection::Use::kBackward,
+                                  Projection::Place::kFirst);
+  const auto down = down_.Open(Projection::Use::kBackward, Projection::Place::kSecond);
+  for (const Tile& tile : Tiles(s, row.tokens)) {
+    at::Tensor normed, gate_up = GateUpOf(tile, s);
+    if (again || gate_up_.NeedsInput()) {
+      const OpPhase phase(again ? "recompute" : "backward");
+      normed = Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w);
+      if (again) gate_up_.Forward(wide, normed, KeyOf(row, tile, kGateUp), gate_up);
     }
-    if (down_.NeedsInput()) SwigluForward(t.gate_up, t.product);
-    down_.Backward(t.product, t.RowsOf(w.dx), KeyOf(row, t.tokens, kDown), t.dproduct);
-    SwigluBackward(t.gate_up, t.dproduct);  // t.gate_up is its gradient from here on
-    at::Tensor dnormed = t.RowsOf(w.dnormed);
-    gate_up_.Backward(normed, t.gate_up, KeyOf(row, t.tokens, kGateUp), dnormed);
+    at::Tensor product = tile.In(w.product), dproduct = tile.In(w.dproduct),
+               dnormed = tile.In(w.dnormed);
+    if (down_.NeedsInput()) SwigluForward(gate_up, product);
+    down_.Backward(down, product, tile.Of(w.dx), KeyOf(row, tile, kDown), dproduct);
+    SwigluBackward(gate_up, dproduct);  // gate_up is its gradient from here on
+    gate_up_.Backward(wide, normed, gate_up, KeyOf(row, tile, kGateUp), dnormed);
+    NormalizeBackward(tile, post_norm_, s.x_mid, s.rstd_mid, w);
   }
-  at::Tensor dw = post_norm_.grad;
-  RmsNormBackward(w.dnormed, s.x_mid, post_norm_.w, s.rstd_mid, w.dx, dw);
 }
 
 absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s,
                                            Workspace& w) const {
-  o_.Backward(s.attention, w.dx, KeyOf(row, row.tokens, kO), w.dattention);
+  const std::vector<Tile> tiles = Tiles(s, row.tokens);
+  // x_mid is not needed any more.
+  at::Tensor& dattention = w.dattention.defined() ? w.dattention : s.x_mid;
+  const auto out_weight = o_.Open(Projection::Use::kBackward, Projection::Place::kSecond);
+  for (const Tile& tile : tiles) {
+    at::Tensor dinput = tile.Of(dattention);
+    o_.Backward(out_weight, tile.Of(s.attention), tile.Of(w.dx), KeyOf(row, tile, kO), dinput);
+  }
   if (row.shard) {
     LL_RETURN_IF_ERROR(ShardAttentionBackward(*row.shard, *row.peers, s.qkv, s.received,
-                                              s.attention, s.lse, w.dattention, w.dqkv));
+                                              s.attention, s.lse, dattention, w.dqkv));
   } else if (row.ring) {
     LL_RETURN_IF_ERROR(RingAttentionBackward(*row.ring, *row.peers, s.qkv, s.attention, s.lse,
-                                             w.dattention, w.ring, w.dqkv));
+                                             dattention, w.ring, w.dqkv));
   } else {
-    AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, w.dattention, w.dqkv);
+    AttentionBackward(row.plan, window_, s.qkv, s.attention, s.lse, dattention, w.dqkv);
   }
   RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
   NormHeadsBackward(s, w);
-  if (qkv_.NeedsInput()) RmsNormForward(s.x, input_norm_.w, eps_, w.normed, s.rstd_in);
-  qkv_.Backward(w.normed, w.dqkv, KeyOf(row, row.tokens, kQkv), w.dnormed);
-  at::Tensor dw = input_norm_.grad;
-  RmsNormBackward(w.dnormed, s.x, input_norm_.w, s.rstd_in, w.dx, dw);
+  const auto weight = qkv_.Open(Projection::Use::kBackward, Projection::Place::kFirst);
+  for (const Tile& tile : tiles) {
+    at::Tensor normed, dnormed = tile.In(w.dnormed);
+    if (qkv_.NeedsInput()) normed = Normalize(tile, input_norm_, s.x, s.rstd_in, w);
+    qkv_.Backward(weight, normed, tile.Of(w.dqkv), KeyOf(row, tile, kQkv), dnormed);
+    NormalizeBackward(tile, input_norm_, s.x, s.rstd_in, w);
+  }
   return absl::OkStatus();
 }
 

@@ -77,29 +77,38 @@ class LlamaLayer {
   // q_norm and k_norm, where the model has them: on the first columns of s.qkv, and back on w.dqkv.
   void NormHeads(LayerActivations& s) const;
   void NormHeadsBackward(const LayerActivations& s, Workspace& w) const;
-  // Some of the N tokens that are here, and what the MLP writes for them.
-  struct MlpTile {
+  // Some of the N tokens that are here.
+  struct Tile {
     int64_t begin = 0, count = 0;
+    bool all = false;             // of those that are here
     std::vector<Segment> tokens;  // which of the row they are; empty: all
-    at::Tensor gate_up, product, dproduct;
-    at::Tensor RowsOf(const at::Tensor& t) const {
-      return count == t.size(0) ? t : t.narrow(0, begin, count);
+    // Their rows of a tensor of N rows, and of a scratch tensor.
+    at::Tensor Of(const at::Tensor& t) const { return all ? t : t.narrow(0, begin, count); }
+    at::Tensor In(const at::Tensor& scratch) const {
+      return scratch.size(0) == count ? scratch : scratch.narrow(0, 0, count);
     }
   };
   // `tokens`: RowContext::tokens.
-  std::vector<MlpTile> MlpTiles(const std::vector<Segment>& tokens, const LayerActivations& s,
-                                const Workspace& w) const;
+  std::vector<Tile> Tiles(const LayerActivations& s, const std::vector<Segment>& tokens) const;
+  // Where a tile's gate and up are.
+  static at::Tensor GateUpOf(const Tile& tile, const LayerActivations& s) {
+    return s.gate_up.size(0) == s.x.size(0) ? tile.Of(s.gate_up) : tile.In(s.gate_up);
+  }
+  // w.normed of the tile = norm(x).
+  at::Tensor Normalize(const Tile& tile, const NormWeight& norm, const at::Tensor& x,
+                       const at::Tensor& rstd, const Workspace& w) const;
+  // Adds to w.dx what comes through the norm from w.dnormed of the tile.
+  void NormalizeBackward(const Tile& tile, const NormWeight& norm, const at::Tensor& x,
+                         const at::Tensor& rstd, const Workspace& w) const;
   void BackwardMlp(const RowContext& row, Recompute recompute, LayerActivations& s,
                    Workspace& w) const;
   absl::Status BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
-  // `tokens` of the row; empty: all.
-  DropoutKey KeyOf(const RowContext& row, const std::vector<Segment>& tokens,
-                   uint32_t projection) const {
-    return {row.dropout_key, stream_ + projection, tokens.empty() ? nullptr : &tokens};
+  DropoutKey KeyOf(const RowContext& row, const Tile& tile, uint32_t projection) const {
+    return {row.dropout_key, stream_ + projection, tile.tokens.empty() ? nullptr : &tile.tokens};
   }
 
   double eps_ = 0;
-  int64_t mlp_tile_tokens_ = 0;
+  int64_t tile_tokens_ = 0;
   int64_t window_ = 0;                  // sliding window in tokens; 0 = none
   int64_t q_width_ = 0, kv_width_ = 0;  // of all query heads, of all key heads
   int64_t rotated_heads_ = 0;           // query and key heads

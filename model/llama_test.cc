@@ -152,7 +152,7 @@ struct Case {
   Recompute recompute = Recompute::kNone;
   bool tied = true, train_all = false, embed_norm = true;
   LoraSpec lora = {4, 8, 0, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
-  int64_t chunk = 0, mlp_tile = kMlpTileTokens;
+  int64_t chunk = 0, tile = kTileTokens;
   std::string model_type = "llama";
   int64_t window = 0;
   std::vector<bool> windowed_layers;
@@ -185,7 +185,7 @@ std::unique_ptr<Llama> MakeModel(const Case& c, uint64_t seed, at::ScalarType dt
   options.train_embedding = options.train_norm = c.embed_norm;
   if (!c.train_all) options.lora = c.lora;
   options.loss_chunk_tokens = c.chunk;
-  options.mlp_tile_tokens = c.mlp_tile;
+  options.tile_tokens = c.tile;
   options.seed = seed;
   const LlamaConfig config = SmallConfig(c);
   RandomWeights weights(seed, config);
@@ -300,26 +300,20 @@ INSTANTIATE_TEST_SUITE_P(
              .tied = false,
              .train_all = true},
         Case{.name = "chunked_head", .tokens = 37, .attention = S2(9), .chunk = 5},
-        Case{.name = "tiled_mlp",
-             .tokens = 37,
-             .attention = S2(9),
-             .lora = kAllLinear,
-             .mlp_tile = 5},
-        Case{.name = "tiled_mlp_selective",
+        Case{.name = "tiles", .tokens = 37, .attention = S2(9), .lora = kAllLinear, .tile = 5},
+        Case{.name = "tiles_selective",
              .tokens = 37,
              .attention = S2(9),
              .recompute = Recompute::kSelective,
-             .mlp_tile = 36},
-        Case{.name = "tiled_mlp_recompute_dropout",
+             .tile = 36},
+        Case{.name = "tiles_recompute_dropout",
              .tokens = 37,
              .attention = S2(9),
              .recompute = Recompute::kFull,
              .lora = kWithDropout,
-             .mlp_tile = 16},
-        Case{.name = "tiled_mlp_train_all",
-             .recompute = Recompute::kFull,
-             .train_all = true,
-             .mlp_tile = 7},
+             .tile = 16},
+        Case{
+            .name = "tiles_train_all", .recompute = Recompute::kFull, .train_all = true, .tile = 7},
         Case{.name = "qwen2",
              .heads = 9,
              .kv_heads = 3,
@@ -439,7 +433,7 @@ TEST(Llama, EveryRecomputeSettingGivesTheSameBits) {
            .tokens = 77,
            .attention = S2(20),
            .lora = kWithDropout,
-           .mlp_tile = tile};
+           .tile = tile};
     const Row row = MakeRow(c, 6);
     const auto kept = MakeModel(c, 6, dtype);
     const double loss = *kept->ForwardBackward(row, c.attention, 1.0);

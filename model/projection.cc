@@ -24,7 +24,16 @@ void AddOuter(const at::Tensor& a, const at::Tensor& b, at::Tensor& sum) {
 
 // Buffers that every projection of a thread uses in turn: fresh ones for each use would cost more
 // in page faults than some of the products they hold.
-enum ScratchUse { kWeight, kInput, kDown, kDownGradient, kScratchUses };
+enum ScratchUse {
+  kWeight,
+  kSecondWeight,
+  kTransposed,
+  kSecondTransposed,
+  kInput,
+  kDown,
+  kDownGradient,
+  kScratchUses
+};
 at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOptions& options) {
   static thread_local at::Tensor buffers[kScratchUses];
   at::Tensor& buffer = buffers[use];
@@ -127,9 +136,10 @@ absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& 
   return absl::OkStatus();
 }
 
-at::Tensor Projection::BaseWeight() const {
+at::Tensor Projection::BaseWeight(Place place) const {
   if (weight_.defined()) return weight_;
-  const at::Tensor weight = Scratch(kWeight, {out_, in_}, compute_);
+  const at::Tensor weight =
+      Scratch(place == Place::kFirst ? kWeight : kSecondWeight, {out_, in_}, compute_);
   for (size_t i = 0; i < parts_.size(); ++i) {
     at::Tensor rows = weight.narrow(0, parts_[i].row, parts_[i].rows);
     DequantizeNf4(quantized_[i], rows);
@@ -137,9 +147,9 @@ at::Tensor Projection::BaseWeight() const {
   return weight;
 }
 
-at::Tensor Projection::BaseWeightForBackward() const {
-  if (!wide_) return BaseWeight();
-  at::Tensor transposed = Scratch(kWeight, {in_, out_}, compute_);
+at::Tensor Projection::TransposedWeight(Place place) const {
+  at::Tensor transposed =
+      Scratch(place == Place::kFirst ? kTransposed : kSecondTransposed, {in_, out_}, compute_);
   if (weight_.defined()) {
     TransposeInto(weight_, transposed);
     return transposed.t();
@@ -149,6 +159,13 @@ at::Tensor Projection::BaseWeightForBackward() const {
     DequantizeNf4Transposed(quantized_[i], columns);
   }
   return transposed.t();
+}
+
+Projection::Opened Projection::Open(Use use, Place place) const {
+  Opened weight;
+  if (use != Use::kBackward || !wide_) weight.forward = BaseWeight(place);
+  if (use != Use::kForward) weight.backward = wide_ ? TransposedWeight(place) : weight.forward;
+  return weight;
 }
 
 absl::Status Projection::LoadBias(const ModelOptions& options, WeightSource& source) {
@@ -221,8 +238,9 @@ void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y)
 
 // The adapters' products go first: the base's, which takes long, then adds to y while it computes,
 // where a short product that adds would wait for memory.
-void Projection::Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
-  const at::Tensor weight = BaseWeight();
+void Projection::Forward(const Opened& opened, const at::Tensor& x, DropoutKey dropout,
+                         at::Tensor& y) const {
+  const at::Tensor& weight = opened.forward;
   if (rank_ == 0) {
     const OpScope scope("product", [&] { return ProductWork(y, x, weight); });
     bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
@@ -251,9 +269,9 @@ void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor
   }
 }
 
-void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
-                            at::Tensor& y) const {
-  const at::Tensor weight = BaseWeight();
+void Projection::ForwardAdd(const Opened& opened, const at::Tensor& x, const at::Tensor& residual,
+                            DropoutKey dropout, at::Tensor& y) const {
+  const at::Tensor& weight = opened.forward;
   {
     const OpScope scope("product", [&] { return ProductWork(y, x, weight, /*adds=*/true); });
     at::addmm_out(y, residual, x, weight.t());
@@ -261,22 +279,23 @@ void Projection::ForwardAdd(const at::Tensor& x, const at::Tensor& residual, Dro
   if (rank_ > 0) AddLora(x, dropout, y);
 }
 
-void Projection::Infer(const at::Tensor& x, at::Tensor& y) const {
+void Projection::Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y) const {
   if (x.size(0) == 1) {
-    MatVec(BaseWeight(), x, bias_, y);
+    MatVec(weight.forward, x, bias_, y);
     if (rank_ > 0) AddLora(x, {}, y);
     return;
   }
-  Forward(x, {}, y);
+  Forward(weight, x, {}, y);
 }
 
-void Projection::InferAdd(const at::Tensor& x, const at::Tensor& residual, at::Tensor& y) const {
+void Projection::InferAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
+                          at::Tensor& y) const {
   if (x.size(0) == 1) {
-    MatVec(BaseWeight(), x, residual, y);
+    MatVec(weight.forward, x, residual, y);
     if (rank_ > 0) AddLora(x, {}, y);
     return;
   }
-  ForwardAdd(x, residual, {}, y);
+  ForwardAdd(weight, x, residual, {}, y);
 }
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
@@ -315,10 +334,10 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
   if (Drops(dropout)) Mask(dx, dropout, dx);
 }
 
-void Projection::Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
-                          at::Tensor& dx) const {
+void Projection::Backward(const Opened& opened, const at::Tensor& x, const at::Tensor& dy,
+                          DropoutKey dropout, at::Tensor& dx) const {
   if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
-  const at::Tensor weight = BaseWeightForBackward();
+  const at::Tensor& weight = opened.backward;
   {
     const OpScope scope("product", [&] { return ProductWork(dx, dy, weight, rank_ > 0); });
     rank_ > 0 ? dx.addmm_(dy, weight) : at::mm_out(dx, dy, weight);
@@ -371,7 +390,7 @@ at::Tensor Projection::Weight(const std::string& hf_name) const {
     if (bias_.defined() && part.name + ".bias" == hf_name)
       return bias_.narrow(0, part.row, part.rows);
     if (part.name + ".weight" != hf_name) continue;
-    const at::Tensor rows = BaseWeight().narrow(0, part.row, part.rows);
+    const at::Tensor rows = BaseWeight(Place::kFirst).narrow(0, part.row, part.rows);
     return weight_.defined() ? rows : rows.clone();
   }
   return {};

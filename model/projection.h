@@ -38,17 +38,29 @@ class Projection {
   static absl::StatusOr<Projection> Create(const std::vector<PartSpec>& parts, int64_t in,
                                            const ModelOptions& options, WeightSource& source);
 
+  // The base's weight as products read it, [out, in]. Where it has to be made (from NF4;
+  // transposed, for a CPU's backward pass) it is made once for all tiles of tokens, in buffers that
+  // the next Open of any projection with the same `place` overwrites: two may be open at a time in
+  // a thread.
+  struct Opened {
+    at::Tensor forward, backward;  // undefined unless asked for
+  };
+  enum class Use { kForward, kBackward, kBoth };
+  enum class Place { kFirst, kSecond };
+  Opened Open(Use use, Place place) const;
+
   // y [N, out] = x W^T + bias + LoRA.
-  void Forward(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
+  void Forward(const Opened& weight, const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // y = residual + x W^T + LoRA, for projections without a bias. y may be residual.
-  void ForwardAdd(const at::Tensor& x, const at::Tensor& residual, DropoutKey dropout,
-                  at::Tensor& y) const;
+  void ForwardAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
+                  DropoutKey dropout, at::Tensor& y) const;
   // The same for generation: without dropout, and quick for a single row.
-  void Infer(const at::Tensor& x, at::Tensor& y) const;
-  void InferAdd(const at::Tensor& x, const at::Tensor& residual, at::Tensor& y) const;
+  void Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y) const;
+  void InferAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
+                at::Tensor& y) const;
   // dx [N, in] is overwritten (x and dy lie elsewhere); gradients are added to the trained
   // parameters. x may be undefined unless NeedsInput().
-  void Backward(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+  void Backward(const Opened& weight, const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
                 at::Tensor& dx) const;
 
   // True if Backward reads x: something here is trained.
@@ -72,10 +84,9 @@ class Projection {
   };
 
   absl::Status ReadWeights(const ModelOptions& options, WeightSource& source);
-  // [out, in] in the compute dtype: weight_, or a buffer that the next call overwrites. The second
-  // lies as [in, out] where wide_ says so.
-  at::Tensor BaseWeight() const;
-  at::Tensor BaseWeightForBackward() const;
+  // [out, in] in the compute dtype: weight_, or a buffer of `place`. The second lies as [in, out].
+  at::Tensor BaseWeight(Place place) const;
+  at::Tensor TransposedWeight(Place place) const;
   absl::Status LoadBias(const ModelOptions& options, WeightSource& source);
   bool Drops(DropoutKey dropout) const { return dropout.key != 0 && dropout_p_ != 0; }
   // lora_alpha / rank (or / sqrt(rank)), and what dropout's kept elements are to be multiplied by.

@@ -40,10 +40,11 @@ struct RopeScaling {
   bool operator==(const RopeScaling&) const = default;
 };
 
-// The MLP works through a row in equal tiles of at most so many tokens (model/llama_layer.cc): its
-// wide tensors are the largest of a layer, and a product of so many rows fills any device. Part of
-// what a training computes, to the last bit; memory forecasts count by it.
-inline constexpr int64_t kMlpTileTokens = 8192;
+// What a layer does token by token (norms, projections, the MLP) it does for a row in equal tiles
+// of at most so many (model/llama_layer.cc): what lies between two such operations is then small,
+// and a product of so many rows fills any device. Part of what a training computes, to the last
+// bit; memory forecasts count by it.
+inline constexpr int64_t kTileTokens = 8192;
 
 struct LlamaConfig {
   std::string model_type = "llama";

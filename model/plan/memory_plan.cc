@@ -167,34 +167,35 @@ int64_t ActivationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
 
 // ---- one layer at a time
 
-// A projection's weight: expanded from NF4, or transposed for the backward pass on a CPU
-// (model/projection.cc).
+// Weights as products read them: expanded from NF4, and transposed for the backward pass on a CPU;
+// of the projections that open them in the first place (q, k, v; gate and up), and in the second
+// (model/projection.h).
 int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
-  int64_t widest = 0;
-  for (const Stacked& p : Projections(c, s)) {
-    const bool transposed = !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
-    if (s.QuantizesBase() || transposed) widest = std::max(widest, p.in * p.out);
-  }
-  return widest * element;
-}
-
-// Tokens of the MLP's tile; its wide tensors are held for so many.
-int64_t MlpTokens(const LlamaConfig& c, const JobSpec& s) {
-  return std::min(ShardTokens(c, s), kMlpTileTokens);
-}
-
-// What the adapters of one projection need at a time: its input after dropout, and the low-rank
-// products of forward and backward.
-int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
-  if (IsFull(s)) return 0;
-  int64_t input = 0, rank = 0;
+  int64_t expanded[2] = {0, 0}, transposed[2] = {0, 0};
   const std::vector<Stacked> projections = Projections(c, s);
   for (size_t i = 0; i < projections.size(); ++i) {
     const Stacked& p = projections[i];
+    const bool wide = !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
+    if (s.QuantizesBase()) expanded[i % 2] = std::max(expanded[i % 2], p.in * p.out);
+    if (wide) transposed[i % 2] = std::max(transposed[i % 2], p.in * p.out);
+  }
+  return (expanded[0] + expanded[1] + transposed[0] + transposed[1]) * element;
+}
+
+// Tokens of a tile; what lies between operations that work token by token is held for so many.
+int64_t TileTokens(const LlamaConfig& c, const JobSpec& s) {
+  return std::min(ShardTokens(c, s), kTileTokens);
+}
+
+// What the adapters of one projection need for a token at a time: its input after dropout, and the
+// low-rank products of forward and backward.
+int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
+  if (IsFull(s)) return 0;
+  int64_t input = 0, rank = 0;
+  for (const Stacked& p : Projections(c, s)) {
     if (p.adapted == 0) continue;
-    const int64_t tokens = i < 2 ? ShardTokens(c, s) : MlpTokens(c, s);  // gate and up, down
-    input = std::max(input, tokens * p.in);
-    rank = std::max(rank, tokens * p.adapted * s.lora_rank.value_or(0));
+    input = std::max(input, p.in);
+    rank = std::max(rank, p.adapted * s.lora_rank.value_or(0));
   }
   return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
 }
@@ -231,17 +232,19 @@ int64_t CpuRuntimeBytes(const LlamaConfig& c, const JobSpec& s, const MemoryFore
 int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
                        const std::string& recompute) {
   const int64_t q = QueryWidth(c), kv = KvWidth(c), tokens = ShardTokens(c, s);
-  // Of the layer that is computed again, and the gradients (model/activations.h).
-  const int64_t gradients = 4 * c.hidden_size + 2 * q + 2 * kv;
-  int64_t bytes = gradients * element;
-  if (recompute == "full")
-    bytes += (SavedElements(c, "selective") - SavedElements(c, "full")) * element +
-             SavedStatistics(c) * 4;
-  if (s.wrap.value_or("split") == "roll") bytes += (3 * q + 2 * (q + 2 * kv)) * element;
-  // Gate and up where they are computed again; their product and its gradient.
-  const int64_t mlp = (recompute == "none" ? 2 : 4) * c.intermediate_size;
+  // Of the whole row: the gradients of the residual stream, of q, k and v, and of attention's
+  // output where x_mid has no room for it; what of a layer is computed again
+  // (model/activations.h).
+  int64_t elements = c.hidden_size + q + 2 * kv + (q == c.hidden_size ? 0 : q);
+  if (recompute == "full") elements += SavedElements(c, "selective") - SavedElements(c, "full");
+  if (s.wrap.value_or("split") == "roll") elements += 3 * q + 2 * (q + 2 * kv);
+  const int64_t statistics = recompute == "full" ? SavedStatistics(c) * 4 : 0;
+  // Of a tile: norms and their gradients, gate and up where they are computed again, their product
+  // and its gradient.
+  const int64_t tile = 3 * c.hidden_size + (recompute == "none" ? 2 : 4) * c.intermediate_size +
+                       LoraScratchElements(c, s);
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
-  return tokens * bytes + (MlpTokens(c, s) * mlp + LoraScratchElements(c, s)) * element + rope +
+  return tokens * (elements * element + statistics) + TileTokens(c, s) * tile * element + rope +
          WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu) +
          AttentionGradientBytes(c, s, element, gpu);
 }
@@ -314,7 +317,8 @@ std::vector<Linear> Linears(const LlamaConfig& c) {
 }
 
 int64_t LossChunkTokens(const LlamaConfig& c, int64_t element) {
-  return std::max<int64_t>(64, kHeadBytes / (c.vocab_size * element) / 64 * 64);
+  return std::min(kTileTokens,
+                  std::max<int64_t>(64, kHeadBytes / (c.vocab_size * element) / 64 * 64));
 }
 
 bool Adapts(const JobSpec& s, const char* module) {
@@ -381,7 +385,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   m.runtime = gpu ? kRuntimeBytesGpu : kRuntimeBytesCpu;
   if (!Trains(s)) {  // one layer's forward at a time, nothing kept
     m.workspace =
-        (tokens * SavedElements(c, "selective") + MlpTokens(c, s) * 2 * c.intermediate_size) *
+        (tokens * SavedElements(c, "selective") + TileTokens(c, s) * 2 * c.intermediate_size) *
         element;
     m.head = std::min(tokens * c.vocab_size * element, kHeadBytesUntrained);
     return m;

@@ -50,10 +50,12 @@ TEST(ContextParallelTest, ARankHoldsItsShareOfARow) {
   EXPECT_EQ(whole.communication, EmbeddingSum(c, 32768));
   // Rotations are of the whole row: cos and sin of D / 2, fp32.
   const int64_t rope = int64_t{32768} * c.head_dim * 4;
-  // The MLP's wide tensors are of a tile: gate, up, their product and its gradient.
-  const auto mlp = [&](int64_t tokens) { return tokens * 4 * c.intermediate_size * 2; };
-  EXPECT_EQ(shard.workspace - rope - mlp(32768 / 8),
-            (whole.workspace - rope - mlp(kMlpTileTokens)) / 8);
+  // Of a tile: norms, the MLP's wide tensors, what the adapters of q, k, v and o need.
+  const auto tile = [&](int64_t tokens) {
+    return tokens * (3 * c.hidden_size + 4 * c.intermediate_size + 2 * 3 * 8) * 2;
+  };
+  EXPECT_EQ(shard.workspace - rope - tile(32768 / 8),
+            (whole.workspace - rope - tile(kTileTokens)) / 8);
   // As many rows in as much time: eight ranks take one row after the other instead of one each.
   // But for attention: ranks wait for the one whose tokens see most.
   const DeviceRates h200 = RatesOf("H200");
