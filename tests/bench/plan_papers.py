@@ -6,8 +6,8 @@
 Published: Chen et al. 2023 (LongLoRA, 8 x A100-80, 1,000 steps of 64 rows; hours and GB a GPU) and Yang 2023 (LongQLoRA, one
 32 GB V100). "As they ran it": everything recomputed, data-parallel alone, which is what their code does; "planned": what the
 planner chooses. The difference is divided into what can be counted: recomputation that the plan avoids, logits that they hold
-whole (bf16, an fp32 copy and its gradient: 10 bytes a token and word) and the rest, which is kernels (time) and buffers of
-eager execution (memory).
+whole (bf16, an fp32 copy and its gradient: 10 bytes a token and word), the MLP's and the norms' tensors that they hold for a whole
+row where ours are of a tile, and the rest, which is kernels (time) and buffers of eager execution (memory).
 """
 import argparse
 import json
@@ -16,7 +16,8 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-VOCAB = 32000
+VOCAB, WIDTH, MLP_WIDTH = 32000, 4096, 11008
+TILE = 8192  # tokens (kTileTokens)
 # method -> context -> (hours, GB a GPU)
 LONGLORA_7B = {
     "full": {8192: (7.4, 46.3), 16384: (16.3, 57.4), 32768: (39.8, 68.8), 65536: (None, None)},
@@ -63,8 +64,8 @@ def number(value, digits=1):
 
 def published(a):
     print("| method | context | published h | as they ran it h | kernels h | planned h | published GB | as they ran it GB | "
-          "their logits GB | rest GB | plan |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+          "their logits GB | their whole rows GB | rest GB | plan |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for method, rows in LONGLORA_7B.items():
         for context, (hour, gigabytes) in rows.items():
             # Their ZeRO-2 divides what full fine-tuning trains; their LoRA runs gain little by it.
@@ -72,11 +73,13 @@ def published(a):
                         *(["--zero-stage", "2"] if method == "full" else ["--zero-stage", "0"]))
             best = plan(a, "7b", context, method, "A100-80", 8)
             logits = context * VOCAB * 10 / 1e9
+            # Gate, up, their product and its gradient; a norm, its gradient and its input. bf16.
+            rows_whole = 2 * (4 * MLP_WIDTH + 3 * WIDTH) * (context - TILE) / 1e9
             memory = same and same["bytes_per_rank"] / 1e9
             print(f"| {method} | {context:,} | {number(hour)} | {number(same and hours(same))} | "
                   f"{number(hour - hours(same) if hour and same else None)} | {number(best and hours(best))} | {number(gigabytes)} | "
-                  f"{number(memory)} | {number(logits)} | "
-                  f"{number(gigabytes - memory - logits if gigabytes and memory else None)} | "
+                  f"{number(memory)} | {number(logits)} | {number(rows_whole)} | "
+                  f"{number(gigabytes - memory - logits - rows_whole if gigabytes and memory else None)} | "
                   f"{text_of(best['plan']) if best else 'refused'} |")
 
 

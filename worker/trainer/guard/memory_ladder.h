@@ -2,9 +2,9 @@
 //
 // The rungs, from the fastest to the leanest: recompute none, selective, full, and on a GPU full
 // with the layers' inputs in host memory. Each computes the same bits (model/activations.h,
-// model/offload.h), so that a step may be repeated on a lower rung. The size of a chunk of logits
-// is no rung: it is a fixed number of bytes, small beside the rest, and decides in which order the
-// head's gradient is added up.
+// model/offload.h), so that a step may be repeated on a lower rung. The sizes of a chunk of logits
+// and of a tile of tokens are no rungs: they are fixed, small beside the rest, and decide in which
+// order gradients are added up.
 #pragma once
 
 #include <optional>
