@@ -240,6 +240,24 @@ class FaultsTest(ServiceCase):
         type(self).agents["w2"] = self.start_agent("w2", 1)
         self.ends("LlWorkerDown")
 
+    def test_6_a_loss_that_jumps(self):
+        """Not one of the five of the walk-through: rows that are written over while they are trained on."""
+        draw = random.Random(7)
+        pack = lambda ids: struct.pack(f"<{len(ids)}H", *ids)
+        even, uneven = pack([7] * 400 * CONTEXT), pack([4 + draw.randrange(90) for _ in range(400 * CONTEXT)])
+        data = self.root / "spoiled.bin"
+        data.write_bytes(even)
+        job = self.submit("jumps", "--method", "lora", "--set", "global_batch_size=1", "--set", "learning_rate=5e-4", data=data)
+        # Learnt, and for so long that the mean of an hour (here a minute) knows nothing else.
+        self.wait(lambda: self.prometheus.query(f'job_id:ll_train_loss:stddev1h{{job_id="{job}"}} offset 5s < 0.2'), "an even loss", 3 * PATIENCE_S)
+        self.assertEqual(self.prometheus.firing("LlLossSpike"), [])
+        with open(data, "r+b") as file:  # the same file: the trainer has it mapped
+            file.write(uneven)
+        self.firing("LlLossSpike", job_id=job)
+        with open(data, "r+b") as file:
+            file.write(even)
+        self.ends("LlLossSpike")
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
