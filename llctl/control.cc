@@ -3,6 +3,7 @@
 
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -32,7 +33,8 @@ absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wi
   std::vector<v1::Job> done;
   absl::Status failure;
   for (const std::string& job_id : job_ids) {
-    absl::StatusOr<v1::Job> job = wish(*client, job_id);
+    absl::StatusOr<std::string> id = JobIdOf(job_id, *client);
+    absl::StatusOr<v1::Job> job = id.ok() ? wish(*client, *id) : id.status();
     if (!job.ok()) {
       failure = job.status();
       break;
@@ -64,7 +66,7 @@ void AddControlCommands(CLI::App& app, Action& chosen) {
                        const std::function<Wish(const Options&)>& make_wish) {
     auto options = std::make_shared<Options>();
     CLI::App* command = app.add_subcommand(name, help);
-    command->add_option("JOB", options->job_ids, "Job ids.")->required();
+    command->add_option("JOB", options->job_ids, kJobsHelp)->required();
     command->callback([options, make_wish, &chosen] {
       chosen = [options, make_wish](Session& session) {
         return ForEachJob(options->job_ids, make_wish(*options), session);
