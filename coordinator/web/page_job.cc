@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -30,6 +31,13 @@ std::string Seconds(double seconds) {
   return seconds < 10 ? absl::StrFormat("%.3g s", seconds) : HumanDuration(absl::Seconds(seconds));
 }
 std::string Bytes(int64_t bytes) { return bytes <= 0 ? "" : HumanBytes(bytes); }
+std::string Rounded(double value) { return value <= 0 ? "" : absl::StrFormat("%.3g", value); }
+// "peak_bytes" of a result, of which all is text.
+std::string ResultText(const std::string& name, const std::string& value) {
+  int64_t bytes;
+  return absl::EndsWith(name, "_bytes") && absl::SimpleAtoi(value, &bytes) ? HumanBytes(bytes)
+                                                                           : value;
+}
 std::string Percent(double ratio) { return absl::StrFormat("%+.1f %%", 100 * ratio); }
 
 void AddHead(const v1::Job& job, const PageRequest& request, Html& out) {
@@ -115,9 +123,9 @@ void AddForecast(const v1::Job& job, Html& out) {
                  f.has_step_error_ratio() ? Percent(f.step_error_ratio()) : "", out);
   AddForecastRow("Training", Seconds(f.duration_seconds()), Seconds(f.actual_seconds()),
                  f.has_duration_error_ratio() ? Percent(f.duration_error_ratio()) : "", out);
-  AddForecastRow("GPU-hours", NumberText(f.gpu_hours()), NumberText(f.actual_gpu_hours()), "", out);
-  AddForecastRow("Energy, kWh", NumberText(f.energy_joules() / 3.6e6),
-                 NumberText(f.actual_energy_joules() / 3.6e6), "", out);
+  AddForecastRow("GPU-hours", Rounded(f.gpu_hours()), Rounded(f.actual_gpu_hours()), "", out);
+  AddForecastRow("Energy, kWh", Rounded(f.energy_joules() / 3.6e6),
+                 Rounded(f.actual_energy_joules() / 3.6e6), "", out);
   AddForecastRow("Cost", Money(f.cost(), f.currency()), Money(f.actual_cost(), f.currency()), "",
                  out);
   out.Raw("</tbody></table></div>");
@@ -231,7 +239,11 @@ void AddResult(const v1::Job& job, Html& out) {
     out.Raw("<div class=\"scroll heat\">").Svg(*svg).Raw("</div>");
   out.Raw("<dl class=\"facts\">");
   for (const auto& [name, value] : report.fields)
-    out.Raw("<div><dt>").Text(name).Raw("</dt><dd>").Text(value).Raw("</dd></div>");
+    out.Raw("<div><dt>")
+        .Text(name)
+        .Raw("</dt><dd>")
+        .Text(ResultText(name, value))
+        .Raw("</dd></div>");
   out.Raw("</dl>");
   for (const ReportTable& table : report.tables) {
     out.Raw("<h3>").Text(table.title).Raw("</h3><div class=\"scroll\"><table><thead><tr>");
