@@ -352,6 +352,13 @@ TEST_F(CliTest, AJobIsFoundByItsName) {
   ASSERT_EQ(coordinator_.controls.size(), 2u);
   EXPECT_EQ(coordinator_.controls[0], "cancel job-000000000001 ");
   EXPECT_EQ(coordinator_.controls[1], "cancel job-00000000000b ");
+  // One that is not there keeps the others from nothing.
+  coordinator_.controls.clear();
+  const Outcome some = Run({"cancel", "twice", "once", "never"});
+  EXPECT_EQ(some.code, kExitNotFound);
+  EXPECT_THAT(some.err, HasSubstr("'twice'"));
+  EXPECT_THAT(some.err, HasSubstr("'never'"));
+  EXPECT_EQ(coordinator_.controls.size(), 1u);
   EXPECT_EQ(Run({"merge", "once"}).code, 0);
   EXPECT_EQ(coordinator_.submits.back().spec().job(), "job-00000000000b");
 }

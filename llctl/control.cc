@@ -26,24 +26,29 @@ void PrintOutcome(const std::vector<v1::Job>& jobs, Output& output) {
   }
 }
 
-// Stops at the first error, after printing what was done.
+// A job that refuses does not keep the others from it; the exit code is the last error's.
 absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wish& wish,
                                Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   std::vector<v1::Job> done;
-  absl::Status failure;
+  std::vector<absl::Status> failures;
   for (const std::string& job_id : job_ids) {
-    absl::StatusOr<std::string> id = JobIdOf(job_id, *client);
+    const absl::StatusOr<std::string> id = JobIdOf(job_id, *client);
     absl::StatusOr<v1::Job> job = id.ok() ? wish(*client, *id) : id.status();
-    if (!job.ok()) {
-      failure = job.status();
-      break;
+    if (job.ok()) {
+      done.push_back(*std::move(job));
+      continue;
     }
-    done.push_back(*std::move(job));
+    failures.push_back(job.status());
+    // Nobody will answer for the others either.
+    if (absl::IsUnavailable(job.status()) || absl::IsUnauthenticated(job.status())) break;
   }
   if (!done.empty()) PrintOutcome(done, session.output());
-  if (!failure.ok()) return failure;
-  return kExitSuccess;
+  if (failures.empty()) return kExitSuccess;
+  session.output().stream().flush();
+  const bool json = session.output().format() == OutputFormat::kJson;
+  for (size_t i = 0; i + 1 < failures.size(); ++i) PrintError(failures[i], json, session.talk());
+  return failures.back();
 }
 
 template <typename Request>

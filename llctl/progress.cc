@@ -29,7 +29,7 @@ std::string EventLine(const google::protobuf::Struct& event) {
   const nlohmann::ordered_json json = ProtoToJson(event);
   const std::string name = json.value("event", "event");
   std::vector<std::string> parts;
-  std::string place;
+  std::string what, step, place;
   for (const auto& [key, value] : json.items()) {
     const bool rank_0 = key == "rank" && value.is_number() && value.get<double>() == 0;
     if (key == "event" || key == "time" || key == "manifest_sha256" || rank_0 ||
@@ -37,9 +37,9 @@ std::string EventLine(const google::protobuf::Struct& event) {
       continue;
     const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
     if (key == name) {  // the phase of a phase
-      parts.insert(parts.begin(), text);
+      what = text;
     } else if (key == "step") {
-      parts.insert(parts.begin(), absl::StrCat("step ", text));
+      step = absl::StrCat("step ", text);
     } else if (key == "path") {
       place = text;
     } else if (key == "bytes" && value.is_number()) {
@@ -51,6 +51,8 @@ std::string EventLine(const google::protobuf::Struct& event) {
     }
   }
   if (!place.empty()) parts.push_back(place);
+  if (!step.empty()) parts.insert(parts.begin(), step);
+  if (!what.empty()) parts.insert(parts.begin(), what);
   return parts.empty() ? name : absl::StrCat(name, ": ", absl::StrJoin(parts, ", "));
 }
 
