@@ -394,5 +394,35 @@ TEST_F(CliTest, WrongValuesAreAnsweredInWords) {
   EXPECT_THAT(Run({"queues"}).err, HasSubstr("expected a command: list, set"));
 }
 
+TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
+  variables_.erase("LLCTL_COORDINATOR");
+  variables_["XDG_CONFIG_HOME"] = folder_;
+  EXPECT_THAT(Run({"config", "get-contexts"}).err, HasSubstr("no contexts"));
+  const std::string token = Write("secret", "the-token\n");
+  EXPECT_EQ(Run({"config", "set-context", "lab", "--coordinator", coordinator_.address(),
+                 "--token-file", token})
+                .code,
+            0);
+  EXPECT_EQ(Run({"config", "set-context", "away", "--coordinator", "127.0.0.1:1"}).code, 0);
+  EXPECT_EQ(Run({"config", "get-contexts", "-o", "name"}).out, "away\nlab\n");
+  const std::string file = folder_ + "/ll/config.yaml";
+  EXPECT_EQ(std::filesystem::status(file).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_THAT(*ReadFile(file), Not(HasSubstr("the-token")));
+
+  EXPECT_EQ(Run({"config", "use-context", "lab"}).code, 0);
+  EXPECT_EQ(Run({"merge", "job-00000000000b"}).code, 0);
+  EXPECT_EQ(coordinator_.authorization, "Bearer the-token");
+  EXPECT_EQ(nlohmann::json::parse(Run({"config", "get-contexts", "-o", "json"}).out)[1]["current"],
+            true);
+  EXPECT_EQ(Run({"--context", "away", "--timeout", "2", "list"}).code, kExitUnavailable);
+  variables_["LLCTL_CONTEXT"] = "away";
+  EXPECT_EQ(Run({"--timeout", "2", "list"}).code, kExitUnavailable);
+  EXPECT_EQ(Run({"--context", "lab", "list"}).code, 0);
+  EXPECT_EQ(Run({"--context", "nowhere", "list"}).code, kExitNotFound);
+  EXPECT_EQ(Run({"config", "use-context", "nowhere"}).code, kExitNotFound);
+  EXPECT_EQ(Run({"config", "set-context", "a/b"}).code, kExitUsage);
+}
+
 }  // namespace
 }  // namespace ll
