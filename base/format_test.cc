@@ -1,5 +1,6 @@
 #include "base/format.h"
 
+#include "base/counted.h"
 #include "gtest/gtest.h"
 
 namespace ll {
@@ -17,6 +18,11 @@ TEST(FormatTest, Count) {
   EXPECT_EQ(HumanCount(6'738'415'616), "6,738,415,616");
   EXPECT_EQ(HumanCount(-1000), "-1,000");
   EXPECT_EQ(HumanCount(12), "12");
+}
+TEST(FormatTest, CountedThings) {
+  EXPECT_EQ(Counted(1, "slot"), "1 slot");
+  EXPECT_EQ(Counted(0, "slot"), "0 slots");
+  EXPECT_EQ(Counted(12'000, "token"), "12,000 tokens");
 }
 }  // namespace
 }  // namespace ll

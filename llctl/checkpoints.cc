@@ -6,6 +6,7 @@
 #include "base/format.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -18,10 +19,10 @@ std::string WhereText(const v1::CheckpointRecord& checkpoint) {
   return absl::StrCat(checkpoint.path(), ", ", checkpoint.copy_uri());
 }
 
-absl::StatusOr<int> RunCheckpoints(const std::string& job_id, Session& session) {
+absl::StatusOr<int> RunCheckpoints(const std::string& job, Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   v1::CheckpointsRequest request;
-  request.set_job_id(job_id);
+  LL_ASSIGN_OR_RETURN(*request.mutable_job_id(), JobIdOf(job, *client));
   LL_ASSIGN_OR_RETURN(v1::CheckpointsResponse response,
                       client->Call(client->jobs(), &v1::Jobs::Stub::Checkpoints, request));
   Output& output = session.output();
@@ -52,7 +53,7 @@ void AddCheckpointsCommand(CLI::App& app, Action& chosen) {
   auto job_id = std::make_shared<std::string>();
   CLI::App* command =
       app.add_subcommand("checkpoints", "List a job's checkpoints and where they are.");
-  command->add_option("JOB", *job_id, "Job id.")->required();
+  command->add_option("JOB", *job_id, kJobHelp)->required();
   command->callback([job_id, &chosen] {
     chosen = [job_id](Session& session) { return RunCheckpoints(*job_id, session); };
   });

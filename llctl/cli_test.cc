@@ -38,7 +38,7 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
       {{"subimt"}, "", "did you mean submit?"},
       {{"workers", "lsit"}, "", "did you mean list?"},
       {{"list", "--stat", "x"}, "", "did you mean --state?"},
-      {{}, "", "subcommand"},
+      {{}, "", "expected a command: submit, plan"},
       {{"list", "--coordinator", "nowhere"}, "coordinator", "HOST:PORT"},
       {{"list", "--coordinator", "h:99999"}, "coordinator", "99999"},
       {{"list", "--token-file", "/nowhere/token"}, "/nowhere/token", "No such file"},
@@ -207,11 +207,14 @@ TEST_F(CliTest, SmallCommands) {
   EXPECT_EQ(json[1]["kept"], "multiple of 100");
   EXPECT_THAT(Run({"workers", "list"}).out, HasSubstr("2 x cpu, 8 GB each"));
   EXPECT_EQ(nlohmann::json::parse(Run({"workers", "list", "-o", "json"}).out)[0]["worker"], "w1");
-  EXPECT_EQ(Run({"cancel", "a", "b", "--reason", "wrong data"}).code, 0);
-  EXPECT_EQ(Run({"pause", "a"}).code, 0);
-  EXPECT_EQ(Run({"resume", "a"}).code, 0);
-  EXPECT_THAT(coordinator_.controls,
-              ElementsAre("cancel a wrong data", "cancel b wrong data", "pause a", "resume a"));
+  EXPECT_EQ(Run({"cancel", "job-00000000000a", "job-00000000000b", "--reason", "wrong data"}).code,
+            0);
+  EXPECT_EQ(Run({"pause", "job-00000000000a"}).code, 0);
+  EXPECT_EQ(Run({"resume", "job-00000000000a"}).code, 0);
+  EXPECT_THAT(
+      coordinator_.controls,
+      ElementsAre("cancel job-00000000000a wrong data", "cancel job-00000000000b wrong data",
+                  "pause job-00000000000a", "resume job-00000000000a"));
   EXPECT_THAT(Run({"version"}).out, HasSubstr("ll-coordinator 9.9.9 (store sqlite, term 3)"));
   coordinator_.Stop();
   EXPECT_EQ(Run({"version"}).code, 0);

@@ -325,5 +325,104 @@ TEST(WatchFrameTest, ANewAttemptGoesBackAndLongJobsStaySmall) {
       << "the spike is still there";
 }
 
+v1::Job NamedJob(const std::string& id, const std::string& name, v1::JobState state) {
+  v1::Job job;
+  job.set_job_id(id);
+  job.mutable_spec()->set_name(name);
+  job.set_state(state);
+  return job;
+}
+
+TEST_F(CliTest, AJobIsFoundByItsName) {
+  coordinator_.jobs = {NamedJob("job-000000000001", "books", v1::RUNNING),
+                       NamedJob("job-00000000000a", "books", v1::FAILED),
+                       NamedJob("job-00000000000b", "once", v1::SUCCEEDED)};
+  coordinator_.page_size = 2;
+  coordinator_.job = coordinator_.jobs[0];
+  // Of several with one name the one that has not ended.
+  for (const char* command : {"get", "describe", "why", "checkpoints", "watch", "logs"}) {
+    if (std::string(command) == "watch") coordinator_.watches = {{JobMessage(v1::SUCCEEDED)}};
+    const Outcome run = Run({command, "books", "-o", "name"});
+    EXPECT_EQ(run.code, 0) << command << ": " << run.err;
+  }
+  EXPECT_EQ(Run({"get", "books", "-o", "name"}).out, "job-000000000001\n");
+  EXPECT_EQ(coordinator_.watch_requests.back().job_id(), "job-000000000001");
+  EXPECT_EQ(coordinator_.logs_requests.back().job_id(), "job-000000000001");
+  EXPECT_EQ(Run({"cancel", "books", "once"}).code, 0);
+  ASSERT_EQ(coordinator_.controls.size(), 2u);
+  EXPECT_EQ(coordinator_.controls[0], "cancel job-000000000001 ");
+  EXPECT_EQ(coordinator_.controls[1], "cancel job-00000000000b ");
+  // One that is not there keeps the others from nothing.
+  coordinator_.controls.clear();
+  const Outcome some = Run({"cancel", "twice", "once", "never"});
+  EXPECT_EQ(some.code, kExitNotFound);
+  EXPECT_THAT(some.err, HasSubstr("'twice'"));
+  EXPECT_THAT(some.err, HasSubstr("'never'"));
+  EXPECT_EQ(coordinator_.controls.size(), 1u);
+  EXPECT_EQ(Run({"merge", "once"}).code, 0);
+  EXPECT_EQ(coordinator_.submits.back().spec().job(), "job-00000000000b");
+}
+
+TEST_F(CliTest, ANameOfSeveralJobsIsRefusedWithTheirIds) {
+  coordinator_.jobs = {NamedJob("job-000000000001", "books", v1::RUNNING),
+                       NamedJob("job-00000000000a", "books", v1::QUEUED),
+                       NamedJob("job-00000000000b", "books", v1::FAILED)};
+  Outcome run = Run({"cancel", "books"});
+  EXPECT_EQ(run.code, kExitUsage);
+  EXPECT_THAT(run.err, HasSubstr("3 jobs named 'books'"));
+  EXPECT_THAT(run.err,
+              HasSubstr("give the id: job-000000000001 (RUNNING), job-00000000000a (QUEUED)"));
+  EXPECT_THAT(run.err, Not(HasSubstr("job-00000000000b")));
+  EXPECT_TRUE(coordinator_.controls.empty());
+  run = Run({"get", "book"});
+  EXPECT_EQ(run.code, kExitNotFound);
+  EXPECT_THAT(run.err, HasSubstr("no job has the id or the name 'book'"));
+  // An id is not looked up.
+  coordinator_.lists.clear();
+  coordinator_.job.set_job_id("job-000000000001");
+  EXPECT_EQ(Run({"get", "job-000000000001"}).code, 0);
+  EXPECT_TRUE(coordinator_.lists.empty());
+}
+
+TEST_F(CliTest, WrongValuesAreAnsweredInWords) {
+  EXPECT_THAT(Run({"list", "--limit", "0"}).err,
+              HasSubstr("--limit: expected a number above 0, found 0; see"));
+  EXPECT_THAT(Run({"top", "--interval", "0.1"}).err,
+              HasSubstr("expected a number from 0.2 to 3600, found 0.1"));
+  EXPECT_THAT(Run({"logs", "job-000000000001", "--rank", "-1"}).err,
+              HasSubstr("expected a number of at least 0, found -1"));
+  EXPECT_THAT(Run({"queues"}).err, HasSubstr("expected a command: list, set"));
+}
+
+TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
+  variables_.erase("LLCTL_COORDINATOR");
+  variables_["XDG_CONFIG_HOME"] = folder_;
+  EXPECT_THAT(Run({"config", "get-contexts"}).err, HasSubstr("no contexts"));
+  const std::string token = Write("secret", "the-token\n");
+  EXPECT_EQ(Run({"config", "set-context", "lab", "--coordinator", coordinator_.address(),
+                 "--token-file", token})
+                .code,
+            0);
+  EXPECT_EQ(Run({"config", "set-context", "away", "--coordinator", "127.0.0.1:1"}).code, 0);
+  EXPECT_EQ(Run({"config", "get-contexts", "-o", "name"}).out, "away\nlab\n");
+  const std::string file = folder_ + "/ll/config.yaml";
+  EXPECT_EQ(std::filesystem::status(file).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_THAT(*ReadFile(file), Not(HasSubstr("the-token")));
+
+  EXPECT_EQ(Run({"config", "use-context", "lab"}).code, 0);
+  EXPECT_EQ(Run({"merge", "job-00000000000b"}).code, 0);
+  EXPECT_EQ(coordinator_.authorization, "Bearer the-token");
+  EXPECT_EQ(nlohmann::json::parse(Run({"config", "get-contexts", "-o", "json"}).out)[1]["current"],
+            true);
+  EXPECT_EQ(Run({"--context", "away", "--timeout", "2", "list"}).code, kExitUnavailable);
+  variables_["LLCTL_CONTEXT"] = "away";
+  EXPECT_EQ(Run({"--timeout", "2", "list"}).code, kExitUnavailable);
+  EXPECT_EQ(Run({"--context", "lab", "list"}).code, 0);
+  EXPECT_EQ(Run({"--context", "nowhere", "list"}).code, kExitNotFound);
+  EXPECT_EQ(Run({"config", "use-context", "nowhere"}).code, kExitNotFound);
+  EXPECT_EQ(Run({"config", "set-context", "a/b"}).code, kExitUsage);
+}
+
 }  // namespace
 }  // namespace ll

@@ -75,14 +75,21 @@ TEST_F(CliTest, CtrlCDetaches) {
 
 TEST_F(CliTest, LivePictureOnATerminal) {
   v1::WatchResponse event;
-  (*event.mutable_event()->mutable_fields())["event"].set_string_value("checkpoint");
+  auto& fields = *event.mutable_event()->mutable_fields();
+  fields["event"].set_string_value("checkpoint");
+  fields["bytes"].set_number_value(197'009);
+  fields["manifest_sha256"].set_string_value("bf19a3488c76");
+  fields["path"].set_string_value("/jobs/c");
+  fields["rank"].set_number_value(0);
+  fields["seconds"].set_number_value(0.54);
+  fields["step"].set_number_value(100);
   coordinator_.watches = {{JobMessage(v1::RUNNING), StepMessage(1), StepMessage(2), event,
                            JobMessage(v1::SUCCEEDED, "all ranks ended well")}};
   const Outcome run = Run({"watch", "job-000000000001"}, /*terminal=*/true);
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("step 2/4  ETA 4"));
   EXPECT_THAT(run.out, HasSubstr("[####################....................]  50 %"));
-  EXPECT_THAT(run.out, HasSubstr("checkpoint: "));
+  EXPECT_THAT(run.out, HasSubstr("checkpoint: step 100, 197 kB, 0.5s, /jobs/c"));
   EXPECT_THAT(run.out, HasSubstr("SUCCEEDED"));
   variables_["NO_COLOR"] = "1";
   variables_["LANG"] = "C.UTF-8";

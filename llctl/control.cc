@@ -3,6 +3,7 @@
 
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -25,23 +26,29 @@ void PrintOutcome(const std::vector<v1::Job>& jobs, Output& output) {
   }
 }
 
-// Stops at the first error, after printing what was done.
+// A job that refuses does not keep the others from it; the exit code is the last error's.
 absl::StatusOr<int> ForEachJob(const std::vector<std::string>& job_ids, const Wish& wish,
                                Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   std::vector<v1::Job> done;
-  absl::Status failure;
+  std::vector<absl::Status> failures;
   for (const std::string& job_id : job_ids) {
-    absl::StatusOr<v1::Job> job = wish(*client, job_id);
-    if (!job.ok()) {
-      failure = job.status();
-      break;
+    const absl::StatusOr<std::string> id = JobIdOf(job_id, *client);
+    absl::StatusOr<v1::Job> job = id.ok() ? wish(*client, *id) : id.status();
+    if (job.ok()) {
+      done.push_back(*std::move(job));
+      continue;
     }
-    done.push_back(*std::move(job));
+    failures.push_back(job.status());
+    // Nobody will answer for the others either.
+    if (absl::IsUnavailable(job.status()) || absl::IsUnauthenticated(job.status())) break;
   }
   if (!done.empty()) PrintOutcome(done, session.output());
-  if (!failure.ok()) return failure;
-  return kExitSuccess;
+  if (failures.empty()) return kExitSuccess;
+  session.output().stream().flush();
+  const bool json = session.output().format() == OutputFormat::kJson;
+  for (size_t i = 0; i + 1 < failures.size(); ++i) PrintError(failures[i], json, session.talk());
+  return failures.back();
 }
 
 template <typename Request>
@@ -64,7 +71,7 @@ void AddControlCommands(CLI::App& app, Action& chosen) {
                        const std::function<Wish(const Options&)>& make_wish) {
     auto options = std::make_shared<Options>();
     CLI::App* command = app.add_subcommand(name, help);
-    command->add_option("JOB", options->job_ids, "Job ids.")->required();
+    command->add_option("JOB", options->job_ids, kJobsHelp)->required();
     command->callback([options, make_wish, &chosen] {
       chosen = [options, make_wish](Session& session) {
         return ForEachJob(options->job_ids, make_wish(*options), session);

@@ -5,13 +5,15 @@
 #include "llctl/describe_text.h"
 #include "llctl/errors.h"
 #include "llctl/evaluations.h"
+#include "llctl/job_ref.h"
 #include "llctl/session.h"
 
 namespace ll {
 namespace {
 
-absl::StatusOr<int> RunDescribe(const std::string& job_id, Session& session) {
+absl::StatusOr<int> RunDescribe(const std::string& job, Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  LL_ASSIGN_OR_RETURN(const std::string job_id, JobIdOf(job, *client));
   DescribedJob described;
   v1::GetRequest get;
   get.set_job_id(job_id);
@@ -49,7 +51,7 @@ void AddDescribeCommand(CLI::App& app, Action& chosen) {
       "describe",
       "Everything of one job on a page: conditions, forecast and actual, ranks, attempts, "
       "evaluations, checkpoints, events.");
-  command->add_option("JOB", *job_id, "Job id.")->required();
+  command->add_option("JOB", *job_id, kJobHelp)->required();
   command->callback([job_id, &chosen] {
     chosen = [job_id](Session& session) { return RunDescribe(*job_id, session); };
   });

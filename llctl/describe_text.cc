@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/counted.h"
 #include "base/field_error.h"
 #include "base/format.h"
 #include "llctl/errors.h"
@@ -304,9 +305,10 @@ std::vector<Condition> ConditionsOf(const DescribedJob& d, absl::Time now) {
   std::vector<Condition> conditions = {
       {"Admitted", "True", absl::StrCat("submitted ", AgeText(job.submitted(), now), " ago")},
       {"Scheduled", waits || ended ? "False" : "True",
-       waits   ? OneLine(job.reason())
-       : ended ? "it has ended"
-               : absl::StrCat("attempt ", job.epoch(), " on ", job.workers_size(), " slots")},
+       waits ? OneLine(job.reason())
+       : ended
+           ? "it has ended"
+           : absl::StrCat("attempt ", job.epoch(), " on ", Counted(job.workers_size(), "slot"))},
       ProgressCondition(job, now),
       {"InContact",
        job.workers().empty() ? "Unknown"

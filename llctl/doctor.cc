@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -69,6 +70,13 @@ absl::StatusOr<Finding> Examine(const std::string& job_id, Client& client) {
                       client.Call(client.jobs(), &v1::Jobs::Stub::Why, why));
   finding.why = answer.sentence();
   finding.bad_step = FirstBadStep({finding.job.steps().begin(), finding.job.steps().end()});
+  if (!finding.bad_step && finding.job.failure_class() == v1::NOT_A_NUMBER) {
+    // What a guard catches is not told as a step.
+    const bool any = !finding.job.steps().empty();
+    const v1::StepRecord last = any ? *finding.job.steps().rbegin() : v1::StepRecord();
+    finding.bad_step = BadStep{last.step() + 1, any ? last.epoch() : finding.job.epoch(),
+                               "loss or gradient was no number; it was caught before it counted"};
+  }
   v1::CheckpointsRequest checkpoints;
   checkpoints.set_job_id(job_id);
   LL_ASSIGN_OR_RETURN(const v1::CheckpointsResponse there,
@@ -111,7 +119,7 @@ void PrintFinding(const Finding& finding, Session& session) {
                                " ago): ", t.reason()));
   }
   fields.emplace_back("ended badly", absl::StrJoin(bad, "\n"));
-  if (!job.steps().empty()) {
+  if (!job.steps().empty() || finding.bad_step) {
     fields.emplace_back("first bad step",
                         finding.bad_step
                             ? absl::StrCat(finding.bad_step->step, ", attempt ",
@@ -133,7 +141,7 @@ void PrintFinding(const Finding& finding, Session& session) {
   } else if (EndedBadly(job)) {
     fields.emplace_back("last success", "none to compare with");
   }
-  fields.emplace_back("what to do", Advice(job));
+  fields.emplace_back("what to do", Advice(job, finding.checkpoint.has_value()));
   std::erase_if(fields, [](const auto& field) { return field.second.empty(); });
   output.PrintFields(fields);
 }
@@ -158,12 +166,15 @@ nlohmann::ordered_json FindingJson(const Finding& finding) {
     json["last_success"] = finding.last_success->job_id();
     json["changed_since"] = finding.changes;
   }
-  if (const std::string advice = Advice(finding.job); !advice.empty()) json["advice"] = advice;
+  if (const std::string advice = Advice(finding.job, finding.checkpoint.has_value());
+      !advice.empty())
+    json["advice"] = advice;
   return json;
 }
 
-absl::StatusOr<int> RunDoctor(const std::string& job_id, Session& session) {
+absl::StatusOr<int> RunDoctor(const std::string& job, Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  LL_ASSIGN_OR_RETURN(const std::string job_id, JobIdOf(job, *client));
   LL_ASSIGN_OR_RETURN(const Finding finding, Examine(job_id, *client));
   Output& output = session.output();
   if (output.format() == OutputFormat::kName) {
@@ -233,7 +244,7 @@ bool IsOfTheSameSeries(const v1::JobSpec& job, const v1::JobSpec& other) {
   return job.kind() == other.kind();
 }
 
-std::string Advice(const v1::Job& job) {
+std::string Advice(const v1::Job& job, bool has_checkpoint) {
   switch (job.failure_class()) {
     case v1::USER:
       return "correct what the reason names and submit again";
@@ -247,8 +258,8 @@ std::string Advice(const v1::Job& job) {
       return "llctl plan with the job's flags shows leaner plans: recompute full, more GPUs, "
              "quantization nf4, a shorter context";
     case v1::NOT_A_NUMBER:
-      return "submit again with a lower learning_rate, or with on_nan rollback; the last "
-             "checkpoint is good";
+      return absl::StrCat("submit again with a lower learning_rate, or with on_nan rollback",
+                          has_checkpoint ? "; the last checkpoint is good" : "");
     default:
       return "";
   }
@@ -260,7 +271,7 @@ void AddDoctorCommand(CLI::App& app, Action& chosen) {
       "doctor",
       "Say what went wrong in a job, what is left of it, and what changed since the "
       "last one that succeeded.");
-  command->add_option("JOB", *job_id, "Job id.")->required();
+  command->add_option("JOB", *job_id, kJobHelp)->required();
   command->callback([job_id, &chosen] {
     chosen = [job_id](Session& session) { return RunDoctor(*job_id, session); };
   });

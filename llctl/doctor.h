@@ -28,7 +28,7 @@ std::vector<std::string> SpecChanges(const v1::JobSpec& before, const v1::JobSpe
 // else, where neither has a name nor a schedule, of the same kind.
 bool IsOfTheSameSeries(const v1::JobSpec& job, const v1::JobSpec& other);
 
-// What to do about a failure; empty where there is none.
-std::string Advice(const v1::Job& job);
+// What to do about a failure; empty where there is none. `has_checkpoint`: one to go on from.
+std::string Advice(const v1::Job& job, bool has_checkpoint);
 
 }  // namespace ll

@@ -110,5 +110,17 @@ TEST_F(CliTest, DoctorTellsAFailure) {
   EXPECT_EQ(Run({"doctor", "job-none"}).code, kExitNotFound);
 }
 
+TEST_F(CliTest, DoctorNamesAStepThatAGuardCaught) {
+  v1::Job& job = coordinator_.job;
+  job.set_state(v1::FAILED);
+  job.set_failure_class(v1::NOT_A_NUMBER);
+  for (const v1::StepRecord& step : Steps({3, 2, 2})) *job.add_steps() = step;
+  EXPECT_THAT(Run({"doctor", "job-000000000001"}).out,
+              HasSubstr("4, attempt 2: loss or gradient was no number"));
+  EXPECT_THAT(Advice(job, /*has_checkpoint=*/false), Not(HasSubstr("checkpoint")));
+  job.set_failure_class(v1::INFRASTRUCTURE);
+  EXPECT_THAT(Run({"doctor", "job-000000000001"}).out, HasSubstr("first bad step   none"));
+}
+
 }  // namespace
 }  // namespace ll

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/evaluations.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 #include "tracker/tfevents.h"
@@ -92,7 +93,8 @@ absl::StatusOr<std::string> ExportJob(const std::string& job_id, const std::stri
 absl::StatusOr<int> RunExport(const ExportOptions& options, Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   nlohmann::ordered_json files = nlohmann::ordered_json::array();
-  for (const std::string& job_id : options.job_ids) {
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> ids, JobIdsOf(options.job_ids, *client));
+  for (const std::string& job_id : ids) {
     LL_ASSIGN_OR_RETURN(const std::string file, ExportJob(job_id, options.tensorboard, *client));
     files.push_back({{"job_id", job_id}, {"file", file}});
   }
@@ -111,7 +113,7 @@ void AddExportCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<ExportOptions>();
   CLI::App* command =
       app.add_subcommand("export", "Write jobs' curves in the format of another tool.");
-  command->add_option("JOB", options->job_ids, "Job ids.")->required();
+  command->add_option("JOB", options->job_ids, kJobsHelp)->required();
   command
       ->add_option("--tensorboard", options->tensorboard,
                    "Folder for TensorBoard event files, one run a job: tensorboard --logdir DIR.")

@@ -6,6 +6,7 @@
 #include "base/format.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
@@ -94,7 +95,7 @@ void PrintHistory(const v1::Job& job, Output& output) {
 absl::StatusOr<int> RunGet(const GetOptions& options, Session& session) {
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   v1::GetRequest request;
-  request.set_job_id(options.job_id);
+  LL_ASSIGN_OR_RETURN(*request.mutable_job_id(), JobIdOf(options.job_id, *client));
   request.set_history(options.history);
   LL_ASSIGN_OR_RETURN(v1::Job job, client->Call(client->jobs(), &v1::Jobs::Stub::Get, request));
   Output& output = session.output();
@@ -114,7 +115,7 @@ absl::StatusOr<int> RunGet(const GetOptions& options, Session& session) {
 void AddGetCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<GetOptions>();
   CLI::App* command = app.add_subcommand("get", "Show everything about one job.");
-  command->add_option("JOB", options->job_id, "Job id.")->required();
+  command->add_option("JOB", options->job_id, kJobHelp)->required();
   command->add_flag("--history", options->history,
                     "Also every change of state and every step's record.");
   command->callback([options, &chosen] {

@@ -111,6 +111,8 @@ absl::StatusOr<int> RunGetContexts(Session& session) {
                  context.token_file});
     }
     output.PrintTable(table);
+    if (file.contexts.empty())
+      session.talk() << "llctl: no contexts; llctl --coordinator HOST:PORT login NAME\n";
     return kExitSuccess;
   }
   nlohmann::ordered_json list = nlohmann::ordered_json::array();

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/session.h"
 
 namespace ll {
@@ -44,6 +45,7 @@ absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
   if (options.request.follow()) interrupt.Arm();
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   v1::LogsRequest request = options.request;
+  LL_ASSIGN_OR_RETURN(*request.mutable_job_id(), JobIdOf(request.job_id(), *client));
   if (options.tail_bytes > 0) request.set_offset(-options.tail_bytes);
   absl::Duration pause = absl::Milliseconds(100);
   absl::Duration last_contact = session.environment().clock.Steady();
@@ -85,7 +87,7 @@ void AddLogsCommand(CLI::App& app, Action& chosen) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("logs", "Print a rank's log.");
-  command->add_option("JOB", flags->job_id, "Job id.")->required();
+  command->add_option("JOB", flags->job_id, kJobHelp)->required();
   command->add_flag("-f,--follow", flags->follow,
                     "Go on until the job has ended. Ctrl-C detaches.");
   command->add_option("--rank", flags->rank, "Whose log. Default: 0.")

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/counted.h"
 #include "base/format.h"
 #include "llctl/proto_json.h"
 
@@ -89,8 +90,7 @@ std::string ErrorText(double ratio) { return absl::StrFormat("%+.0f %%", 100 * r
 }  // namespace
 
 std::string RunText(const v1::PlannedRun& r) {
-  std::string text =
-      absl::StrCat(r.gpus(), r.device() == "cpu" ? " slot" : " GPU", r.gpus() == 1 ? "" : "s", ":");
+  std::string text = absl::StrCat(Counted(r.gpus(), r.device() == "cpu" ? "slot" : "GPU"), ":");
   if (r.gpus() > 1) absl::StrAppend(&text, " data ", r.data_parallel());
   if (r.context_parallel() > 1) absl::StrAppend(&text, " x context ", r.context_parallel());
   if (r.gpus() > 1) absl::StrAppend(&text, ",");

@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "llctl/drawing_png.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/plot_data.h"
 #include "llctl/session.h"
 
@@ -43,9 +44,10 @@ absl::StatusOr<std::string> PlotBytes(PlotKind kind, const std::vector<v1::Job>&
 absl::StatusOr<int> RunPlot(const PlotOptions& options, Session& session) {
   LL_ASSIGN_OR_RETURN(const PlotKind kind, PlotKindOf(options.file));
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
+  LL_ASSIGN_OR_RETURN(const std::vector<std::string> ids, JobIdsOf(options.job_ids, *client));
   std::vector<v1::Job> jobs;
   size_t steps = 0;
-  for (const std::string& job_id : options.job_ids) {
+  for (const std::string& job_id : ids) {
     v1::GetRequest request;
     request.set_job_id(job_id);
     request.set_history(true);
@@ -69,7 +71,7 @@ absl::StatusOr<int> RunPlot(const PlotOptions& options, Session& session) {
   if (output.is_table() || output.format() == OutputFormat::kName) {
     output.stream() << options.file << "\n";
   } else {
-    output.PrintValue({{"file", options.file}, {"jobs", options.job_ids}, {"steps", steps}});
+    output.PrintValue({{"file", options.file}, {"jobs", ids}, {"steps", steps}});
   }
   return kExitSuccess;
 }
@@ -80,7 +82,9 @@ void AddPlotCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<PlotOptions>();
   CLI::App* command = app.add_subcommand(
       "plot", "Write a job's curves to a file: loss, throughput, gradient norm, learning rate.");
-  command->add_option("JOB", options->job_ids, "Job ids; several are drawn over each other.")
+  command
+      ->add_option("JOB", options->job_ids,
+                   "Job ids, or names that one job has; several are drawn over each other.")
       ->required();
   command
       ->add_option("-o,--out", options->file,

@@ -23,16 +23,37 @@ std::string StepLine(const v1::Progress& progress) {
   return line;
 }
 
-// "eval: perplexity 8.13, tokens 4096": the event's name and its scalars.
+// "eval: step 40, perplexity 8.13, tokens 4096": the event's name and its scalars, as people read
+// them; where it lies comes last. What only programs compare is left to -o json.
 std::string EventLine(const google::protobuf::Struct& event) {
   const nlohmann::ordered_json json = ProtoToJson(event);
+  const std::string name = json.value("event", "event");
   std::vector<std::string> parts;
+  std::string what, step, place;
   for (const auto& [key, value] : json.items()) {
-    if (key == "event" || key == "time" || value.is_structured()) continue;
-    parts.push_back(
-        absl::StrCat(key, " ", value.is_string() ? value.get<std::string>() : value.dump()));
+    const bool rank_0 = key == "rank" && value.is_number() && value.get<double>() == 0;
+    if (key == "event" || key == "time" || key == "manifest_sha256" || rank_0 ||
+        value.is_structured() || value.is_null())
+      continue;
+    const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+    if (key == name) {  // the phase of a phase
+      what = text;
+    } else if (key == "step") {
+      step = absl::StrCat("step ", text);
+    } else if (key == "path") {
+      place = text;
+    } else if (key == "bytes" && value.is_number()) {
+      parts.push_back(HumanBytes(static_cast<int64_t>(value.get<double>())));
+    } else if (key == "seconds" && value.is_number()) {
+      parts.push_back(HumanDuration(absl::Seconds(value.get<double>())));
+    } else {
+      parts.push_back(absl::StrCat(key, " ", text));
+    }
   }
-  return absl::StrCat(json.value("event", "event"), ": ", absl::StrJoin(parts, ", "));
+  if (!place.empty()) parts.push_back(place);
+  if (!step.empty()) parts.insert(parts.begin(), step);
+  if (!what.empty()) parts.insert(parts.begin(), what);
+  return parts.empty() ? name : absl::StrCat(name, ": ", absl::StrJoin(parts, ", "));
 }
 
 }  // namespace
@@ -87,7 +108,7 @@ void ProgressPrinter::OnContact(const absl::Status& status) {
   if (picture_ != nullptr) {
     // stderr is the same terminal: a line there would stand in the picture.
     return picture_->SetTrouble(
-        status.ok() ? "" : absl::StrCat(std::string(status.message()), "; trying again"));
+        status.ok() ? "" : absl::StrCat("trying again: ", std::string(status.message())));
   }
   session_.talk() << (status.ok() ? std::string("llctl: the coordinator is back")
                                   : absl::StrCat("llctl: ", std::string(status.message()),

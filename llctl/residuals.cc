@@ -71,6 +71,10 @@ void PrintResiduals(const std::vector<v1::Job>& jobs, Session& session) {
     for (const v1::Job& job : jobs) array.push_back(ResidualJson(job));
     return output.PrintValue(array);
   }
+  if (jobs.empty()) {
+    session.talk() << "llctl: no training that was forecast has succeeded yet\n";
+    return;
+  }
   Table table({"JOB", "DEVICE", "STEP", "TIME", "MEMORY"});
   Errors steps, times, memory;
   for (const v1::Job& job : jobs) {

@@ -163,6 +163,8 @@ absl::StatusOr<int> RunList(Session& session) {
       output.stream() << schedule.name() << "\n";
   } else if (output.is_table()) {
     PrintSchedules({response.schedules().begin(), response.schedules().end()}, output);
+    if (response.schedules().empty())
+      session.talk() << "llctl: no schedules; llctl schedule create NAME --cron \"0 2 * * *\" …\n";
   } else {
     output.PrintValue(ProtoToJson(response)["schedules"]);
   }

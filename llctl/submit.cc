@@ -6,6 +6,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/plan.h"
 #include "llctl/progress.h"
 #include "llctl/proto_json.h"
@@ -129,6 +130,10 @@ absl::StatusOr<v1::SubmitResponse> SubmitJob(const v1::JobSpec& spec, const std:
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   v1::SubmitRequest request;
   *request.mutable_spec() = spec;
+  if (spec.has_job()) {
+    LL_ASSIGN_OR_RETURN(const std::string job_id, JobIdOf(spec.job(), *client));
+    request.mutable_spec()->set_job(job_id);
+  }
   // With it the channel's retries are safe: a second delivery finds the first one's job.
   request.set_request_id(request_id);
   return client->Call(client->jobs(), &v1::Jobs::Stub::Submit, request);

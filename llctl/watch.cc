@@ -1,6 +1,8 @@
 // llctl watch
 #include <CLI/CLI.hpp>
 
+#include "base/status_macros.h"
+#include "llctl/job_ref.h"
 #include "llctl/progress.h"
 #include "llctl/session.h"
 
@@ -14,7 +16,7 @@ void AddWatchCommand(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("watch", "Follow a job to its end; its outcome is the exit code.");
-  command->add_option("JOB", options->job_id, "Job id.")->required();
+  command->add_option("JOB", options->job_id, kJobHelp)->required();
   command
       ->add_option("--from-step", options->from_step,
                    "First step to show. Default: 0, all of them.")
@@ -22,8 +24,10 @@ void AddWatchCommand(CLI::App& app, Action& chosen) {
       ->type_name("N");
   command->footer("\nCtrl-C detaches; the job goes on.");
   command->callback([options, &chosen] {
-    chosen = [options](Session& session) {
-      return WatchJob(session, options->job_id, options->from_step);
+    chosen = [options](Session& session) -> absl::StatusOr<int> {
+      LL_ASSIGN_OR_RETURN(Client * client, session.client());
+      LL_ASSIGN_OR_RETURN(const std::string job_id, JobIdOf(options->job_id, *client));
+      return WatchJob(session, job_id, options->from_step);
     };
   });
 }

@@ -3,6 +3,7 @@
 
 #include "base/status_macros.h"
 #include "llctl/errors.h"
+#include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
 
@@ -11,17 +12,17 @@ namespace ll {
 void AddWhyCommand(CLI::App& app, Action& chosen) {
   auto job_id = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("why", "Say in one sentence why a job is where it is.");
-  command->add_option("JOB", *job_id, "Job id.")->required();
+  command->add_option("JOB", *job_id, kJobHelp)->required();
   command->callback([job_id, &chosen] {
     chosen = [job_id](Session& session) -> absl::StatusOr<int> {
       LL_ASSIGN_OR_RETURN(Client * client, session.client());
       v1::WhyRequest request;
-      request.set_job_id(*job_id);
+      LL_ASSIGN_OR_RETURN(*request.mutable_job_id(), JobIdOf(*job_id, *client));
       LL_ASSIGN_OR_RETURN(v1::WhyResponse response,
                           client->Call(client->jobs(), &v1::Jobs::Stub::Why, request));
       Output& output = session.output();
       if (output.format() == OutputFormat::kName) {
-        output.stream() << *job_id << "\n";
+        output.stream() << request.job_id() << "\n";
       } else if (output.is_table()) {
         output.stream() << response.sentence() << "\n";
       } else {

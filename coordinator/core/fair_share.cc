@@ -19,8 +19,8 @@ LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus, int more_jo
   const int held = queue.gpus + more_gpus;
   if (record.max_gpus.has_value() && gpus > *record.max_gpus) {
     return {LimitAnswer::Kind::kNever,
-            absl::StrCat("needs ", gpus, " GPUs; queue ", record.name, " may never hold more than ",
-                         *record.max_gpus)};
+            absl::StrCat("needs ", gpus, gpus == 1 ? " GPU" : " GPUs", "; queue ", record.name,
+                         " may never hold more than ", *record.max_gpus)};
   }
   if (record.max_jobs == 0) {
     return {LimitAnswer::Kind::kNever,

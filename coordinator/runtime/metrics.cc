@@ -7,6 +7,8 @@
 namespace ll {
 namespace {
 constexpr absl::Duration kKeepAfterEnd = absl::Minutes(5);
+// An error of long ago says nothing of the forecasts of today.
+constexpr absl::Duration kKeepForecastError = absl::Hours(2);
 
 const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0.3, 1,   3,
                                                               10,   30,   100, 300, 1000};
@@ -71,7 +73,7 @@ Metrics::Metrics(Clock& clock)
                   "When the schedule's newest good run ended, in seconds since 1970.")),
       forecast_error_(GaugeOf(*registry_, "ll_forecast_error_ratio",
                               "Measured over forecast, less one, of the training that succeeded "
-                              "last, by kind (duration, memory).")),
+                              "last, for two hours, by kind (duration, memory).")),
       rpc_requests_(CounterOf(*registry_, "ll_rpc_requests_total",
                               "Finished calls by method and status code.")),
       connections_hung_up_(
@@ -167,8 +169,17 @@ void Metrics::OnRpc(const std::string& method, const std::string& code, absl::Du
 }
 
 void Metrics::OnForecast(std::optional<double> duration_error, std::optional<double> memory_error) {
-  if (duration_error) forecast_error_.Add({{"kind", "duration"}}).Set(*duration_error);
-  if (memory_error) forecast_error_.Add({{"kind", "memory"}}).Set(*memory_error);
+  absl::MutexLock lock(&mu_);
+  const auto show = [&](const std::string& kind, std::optional<double> error) {
+    mu_.AssertHeld();
+    if (!error) return;
+    ForecastSeries& series = forecasts_[kind];
+    if (series.gauge == nullptr) series.gauge = &forecast_error_.Add({{"kind", kind}});
+    series.gauge->Set(*error);
+    series.remove_at = clock_.Steady() + kKeepForecastError;
+  };
+  show("duration", duration_error);
+  show("memory", memory_error);
 }
 
 void Metrics::OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) {
@@ -223,6 +234,11 @@ void Metrics::OnTick(const Scheduler& scheduler) {
   }
   UpdateSchedules(scheduler);
   const absl::Duration now = clock_.Steady();
+  std::erase_if(forecasts_, [&](const auto& entry) {
+    if (now < entry.second.remove_at) return false;
+    forecast_error_.Remove(entry.second.gauge);
+    return true;
+  });
   for (auto it = series_.begin(); it != series_.end();) {
     auto next = std::next(it);
     const Job* job = scheduler.Find(it->first);

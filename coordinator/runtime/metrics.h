@@ -67,6 +67,10 @@ class Metrics : public DriverListener {
     prometheus::Gauge *final_loss = nullptr, *perplexity = nullptr, *tokens_per_second = nullptr,
                       *success_time = nullptr;  // made with the first value
   };
+  struct ForecastSeries {
+    prometheus::Gauge* gauge = nullptr;
+    absl::Duration remove_at;  // steady
+  };
   void UpdateSchedules(const Scheduler& scheduler) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ShowRun(const std::string& name, const ScheduleRun& run, const Job* job,
                ScheduleSeries& series);
@@ -96,6 +100,7 @@ class Metrics : public DriverListener {
   absl::flat_hash_map<JobId, JobState> unfinished_ ABSL_GUARDED_BY(mu_);  // as last seen
   std::map<std::string, prometheus::Gauge*> workers_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, ScheduleSeries> schedules_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, ForecastSeries> forecasts_ ABSL_GUARDED_BY(mu_);  // by kind
 };
 
 }  // namespace ll

@@ -62,6 +62,17 @@ TEST_F(MetricsTest, ForecastErrorsOfTheTrainingThatEndedLast) {
   metrics_.OnForecast(-0.5, std::nullopt);
   EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"duration\"} -0.5"));
   EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"memory\"} 0.25"));
+  // Nothing ends any more: what is told of it does not stand for ever.
+  Scheduler scheduler = Empty();
+  clock_.Advance(absl::Minutes(119));
+  metrics_.OnForecast(-0.4, std::nullopt);
+  clock_.Advance(absl::Minutes(1));
+  metrics_.OnTick(scheduler);
+  EXPECT_THAT(Text(), HasSubstr("ll_forecast_error_ratio{kind=\"duration\"} -0.4"));
+  EXPECT_THAT(Text(), Not(HasSubstr("kind=\"memory\"")));
+  clock_.Advance(absl::Minutes(119));
+  metrics_.OnTick(scheduler);
+  EXPECT_THAT(Text(), Not(HasSubstr("ll_forecast_error_ratio{")));
 }
 
 TEST_F(MetricsTest, GuardedStepsAndStragglersOfAJob) {

@@ -100,11 +100,17 @@ std::string Ago(const google::protobuf::Timestamp& time, absl::Time now) {
   if (absl::AbsDuration(passed) < absl::Seconds(1)) return "just now";
   if (passed < absl::ZeroDuration())
     return absl::StrCat("in ", HumanDuration(absl::Trunc(-passed, absl::Seconds(1))));
+  if (passed < absl::Minutes(1)) return absl::StrCat(absl::ToInt64Seconds(passed), "s ago");
   return absl::StrCat(HumanDuration(absl::Trunc(passed, absl::Seconds(1))), " ago");
 }
 
 void AddJobLink(const std::string& id, const std::string& name, Html& out) {
-  out.Raw("<a href=\"/jobs/").UrlPart(id).Raw("\">").Text(name.empty() ? id : name).Raw("</a>");
+  out.Raw("<a href=\"/jobs/").UrlPart(id);
+  if (name.empty()) {
+    out.Raw("\" class=\"id\">").Text(id).Raw("</a>");
+  } else {
+    out.Raw("\">").Text(name).Raw("</a>");
+  }
 }
 
 void AddFact(Markup name, const std::string& value, Html& out) {

@@ -2,7 +2,11 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -27,6 +31,13 @@ std::string Seconds(double seconds) {
   return seconds < 10 ? absl::StrFormat("%.3g s", seconds) : HumanDuration(absl::Seconds(seconds));
 }
 std::string Bytes(int64_t bytes) { return bytes <= 0 ? "" : HumanBytes(bytes); }
+std::string Rounded(double value) { return value <= 0 ? "" : absl::StrFormat("%.3g", value); }
+// "peak_bytes" of a result, of which all is text.
+std::string ResultText(const std::string& name, const std::string& value) {
+  int64_t bytes;
+  return absl::EndsWith(name, "_bytes") && absl::SimpleAtoi(value, &bytes) ? HumanBytes(bytes)
+                                                                           : value;
+}
 std::string Percent(double ratio) { return absl::StrFormat("%+.1f %%", 100 * ratio); }
 
 void AddHead(const v1::Job& job, const PageRequest& request, Html& out) {
@@ -112,9 +123,9 @@ void AddForecast(const v1::Job& job, Html& out) {
                  f.has_step_error_ratio() ? Percent(f.step_error_ratio()) : "", out);
   AddForecastRow("Training", Seconds(f.duration_seconds()), Seconds(f.actual_seconds()),
                  f.has_duration_error_ratio() ? Percent(f.duration_error_ratio()) : "", out);
-  AddForecastRow("GPU-hours", NumberText(f.gpu_hours()), NumberText(f.actual_gpu_hours()), "", out);
-  AddForecastRow("Energy, kWh", NumberText(f.energy_joules() / 3.6e6),
-                 NumberText(f.actual_energy_joules() / 3.6e6), "", out);
+  AddForecastRow("GPU-hours", Rounded(f.gpu_hours()), Rounded(f.actual_gpu_hours()), "", out);
+  AddForecastRow("Energy, kWh", Rounded(f.energy_joules() / 3.6e6),
+                 Rounded(f.actual_energy_joules() / 3.6e6), "", out);
   AddForecastRow("Cost", Money(f.cost(), f.currency()), Money(f.actual_cost(), f.currency()), "",
                  out);
   out.Raw("</tbody></table></div>");
@@ -131,37 +142,81 @@ void AddForecast(const v1::Job& job, Html& out) {
   out.Raw("</section>");
 }
 
+// Where a rank is, and what its GPU does.
+struct RankPlaced {
+  std::string slot, kind, contact;
+  std::optional<v1::SlotLoad> load;
+};
+
+RankPlaced PlaceOf(const v1::Job& job, int rank, const v1::ListWorkersResponse& workers) {
+  RankPlaced place;
+  for (const v1::Worker& worker : workers.workers()) {
+    if (worker.worker() != job.workers(rank)) continue;
+    place.contact = worker.connected() ? "yes" : "lost";
+    for (const v1::SlotUse& use : worker.uses()) {
+      if (use.job_id() != job.job_id() || use.rank() != rank || use.epoch() != job.epoch())
+        continue;
+      place.slot = absl::StrCat(use.slot());
+      for (const v1::Slot& of : worker.slots()) {
+        if (of.index() == use.slot()) place.kind = of.kind();
+      }
+      for (const v1::SlotLoad& load : worker.loads()) {
+        if (load.slot() == use.slot()) place.load = load;
+      }
+    }
+  }
+  return place;
+}
+
+void AddLoad(const std::optional<v1::SlotLoad>& load, Html& out) {
+  const auto cell = [&out](const std::string& text) {
+    out.Raw("<td class=\"num\">").Text(text).Raw("</td>");
+  };
+  cell(load && load->has_utilization() ? absl::StrFormat("%.0f %%", 100 * load->utilization())
+                                       : "");
+  cell(load ? Bytes(load->memory_used_bytes()) : "");
+  cell(load && load->power_watts() > 0 ? absl::StrFormat("%.0f W", load->power_watts()) : "");
+  cell(load && load->temperature_celsius() > 0
+           ? absl::StrFormat("%.0f °C", load->temperature_celsius())
+           : "");
+}
+
 void AddRanks(const v1::Job& job, const PageRequest& request, Html& out) {
   if (job.workers().empty()) return;
   const auto workers = request.api.Workers();
+  std::vector<RankPlaced> places;
+  for (int rank = 0; rank < job.workers_size() && rank < kMostRanksShown; ++rank)
+    places.push_back(workers.ok() ? PlaceOf(job, rank, *workers) : RankPlaced());
+  const bool gpus = std::any_of(places.begin(), places.end(),
+                                [](const RankPlaced& place) { return place.load.has_value(); });
   out.Raw(
       "<section id=\"ranks\" data-live><h2>Ranks</h2><div class=\"scroll\"><table><thead><tr>"
       "<th scope=\"col\" class=\"num\">Rank</th><th scope=\"col\">Worker</th><th "
       "scope=\"col\">Slot</th>"
-      "<th scope=\"col\">Kind</th><th scope=\"col\">Contact</th><th "
-      "scope=\"col\">Log</th></tr></thead><tbody>");
-  for (int rank = 0; rank < job.workers_size() && rank < kMostRanksShown; ++rank) {
+      "<th scope=\"col\">Kind</th><th scope=\"col\">Contact</th>");
+  if (gpus) {
+    out.Raw(
+        "<th scope=\"col\" class=\"num\">GPU use</th><th scope=\"col\" class=\"num\">GPU "
+        "memory</th>"
+        "<th scope=\"col\" class=\"num\">Power</th><th scope=\"col\" "
+        "class=\"num\">Temperature</th>");
+  }
+  out.Raw("<th scope=\"col\">Log</th></tr></thead><tbody>");
+  for (int rank = 0; rank < static_cast<int>(places.size()); ++rank) {
+    const RankPlaced& place = places[static_cast<size_t>(rank)];
     out.Raw("<tr><td class=\"num\">")
         .Number(rank)
         .Raw("</td><td>")
         .Text(job.workers(rank))
+        .Raw("</td><td>")
+        .Text(place.slot)
+        .Raw("</td><td>")
+        .Text(place.kind)
+        .Raw("</td><td>")
+        .Text(place.contact)
         .Raw("</td>");
-    std::string slot, kind, contact;
-    for (const v1::Worker& worker :
-         workers.ok() ? workers->workers() : google::protobuf::RepeatedPtrField<v1::Worker>()) {
-      if (worker.worker() != job.workers(rank)) continue;
-      contact = worker.connected() ? "yes" : "lost";
-      for (const v1::SlotUse& use : worker.uses()) {
-        if (use.job_id() != job.job_id() || use.rank() != rank || use.epoch() != job.epoch())
-          continue;
-        slot = absl::StrCat(use.slot());
-        for (const v1::Slot& of : worker.slots()) {
-          if (of.index() == use.slot()) kind = of.kind();
-        }
-      }
-    }
-    out.Raw("<td>").Text(slot).Raw("</td><td>").Text(kind).Raw("</td><td>").Text(contact);
-    out.Raw("</td><td><a href=\"/jobs/")
+    if (gpus) AddLoad(place.load, out);
+    out.Raw("<td><a href=\"/jobs/")
         .UrlPart(job.job_id())
         .Raw("/log?rank=")
         .Number(rank)
@@ -184,7 +239,11 @@ void AddResult(const v1::Job& job, Html& out) {
     out.Raw("<div class=\"scroll heat\">").Svg(*svg).Raw("</div>");
   out.Raw("<dl class=\"facts\">");
   for (const auto& [name, value] : report.fields)
-    out.Raw("<div><dt>").Text(name).Raw("</dt><dd>").Text(value).Raw("</dd></div>");
+    out.Raw("<div><dt>")
+        .Text(name)
+        .Raw("</dt><dd>")
+        .Text(ResultText(name, value))
+        .Raw("</dd></div>");
   out.Raw("</dl>");
   for (const ReportTable& table : report.tables) {
     out.Raw("<h3>").Text(table.title).Raw("</h3><div class=\"scroll\"><table><thead><tr>");

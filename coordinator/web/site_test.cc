@@ -139,8 +139,15 @@ struct Jobs : v1::Jobs::Service {
 struct Admin : v1::Admin::Service {
   grpc::Status ListWorkers(grpc::ServerContext* c, const v1::ListWorkersRequest*,
                            v1::ListWorkersResponse* r) override {
-    return Answer(c, r);
+    const grpc::Status status = Answer(c, r);
+    if (!placed.empty()) {  // rank 0 of it, in the attempt and slot of that number that is in all
+      v1::SlotUse* use = r->mutable_workers(0)->mutable_uses(0);
+      use->set_job_id(placed);
+      use->set_rank(0);
+    }
+    return status;
   }
+  std::string placed;
   grpc::Status ListQueues(grpc::ServerContext* c, const v1::ListQueuesRequest*,
                           v1::ListQueuesResponse* r) override {
     return Answer(c, r);
@@ -266,6 +273,16 @@ TEST_F(SiteTest, AProgramSendsItsToken) {
   EXPECT_EQ(site_->Serve(request).status, 200);
   request.headers["Authorization"] = "Bearer bad";
   EXPECT_EQ(site_->Serve(request).status, 401);
+}
+
+TEST_F(SiteTest, RanksTellWhatTheirGpusDo) {
+  LogIn();
+  EXPECT_THAT(Get("/jobs/job-000000000001").body, Not(HasSubstr("GPU use")));
+  admin_.placed = "job-000000000001";
+  const std::string body = Get("/jobs/job-000000000001").body;
+  for (const char* text :
+       {">GPU use</th>", ">GPU memory</th>", ">750 %</td>", ">7 B</td>", ">8 W</td>", ">8 °C</td>"})
+    EXPECT_THAT(body, HasSubstr(text));
 }
 
 TEST_F(SiteTest, WhatUsersWroteStaysText) {

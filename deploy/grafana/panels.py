@@ -184,7 +184,7 @@ RANK = {
             graph("Events", "What the agent hears of each rank, per second; a rank that hangs says nothing.", "short",
                   ('sum by (rank, worker) (rate(ll_rank_events_total{job_id="$job_id", rank=~"$rank"}[$__rate_interval]))', "{{rank}} on {{worker}}")),
             graph("Time of a step", "As each rank tells it.", "s",
-                  ('max by (rank) (ll_rank_step_seconds{job_id="$job_id", rank=~"$rank"})', "{{rank}}")),
+                  ('max by (rank, worker) (ll_rank_step_seconds{job_id="$job_id", rank=~"$rank"})', "{{rank}} on {{worker}}")),
             graph("Waiting for others", "High for all but one rank: that one is slow.", "s",
                   ('max by (rank, worker) (ll_rank_phase_seconds{job_id="$job_id", rank=~"$rank", phase="wait"})', "{{rank}} on {{worker}}")),
             graph("Computing", "Forward and backward.", "s",

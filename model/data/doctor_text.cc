@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/counted.h"
 #include "base/format.h"
 #include "model/data/doctor.h"
 
@@ -132,7 +133,7 @@ void PrintDoctorReport(const DoctorReport& r, bool color, std::ostream& out) {
     absl::StrAppend(&kinds, kinds.empty() ? "" : ", ", HumanCount(count), " ", kind);
   }
   Line(out, "records",
-       absl::StrCat(HumanCount(r.records), " in ", HumanCount(r.files), " files (", kinds, ")"));
+       absl::StrCat(HumanCount(r.records), " in ", Counted(r.files, "file"), " (", kinds, ")"));
   Line(out, "tokens", HumanCount(r.tokens));
   if (r.supervised) PrintSupervised(r, out);
   PrintLengths(r, out);
@@ -142,10 +143,10 @@ void PrintDoctorReport(const DoctorReport& r, bool color, std::ostream& out) {
   }
   if (!roles.empty()) Line(out, "messages", roles);
   Line(out, "vocabulary used", CountAndShare(r.used_ids, r.vocab_size));
-  if (r.replaced > 0) Line(out, "not UTF-8", HumanCount(r.replaced) + " records");
+  if (r.replaced > 0) Line(out, "not UTF-8", Counted(r.replaced, "record"));
   if (r.without_target > 0) Line(out, "without an answer", HumanCount(r.without_target));
   if (r.with_special_inside > 0) {
-    Line(out, "BOS or EOS inside", HumanCount(r.with_special_inside) + " documents spell one");
+    Line(out, "BOS or EOS inside", Counted(r.with_special_inside, "document"));
   }
   Line(out, "duplicates", CountAndShare(r.duplicates, r.records));
   PrintExamples(out, r.duplicate_examples, r.duplicates);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "base/counted.h"
 #include "base/format.h"
 
 namespace ll {
@@ -68,7 +69,7 @@ Change Then(const Change& first, const Change& second) {
 }
 
 Change OnGpus(int64_t gpus) {
-  return {absl::StrCat(gpus, " GPUs"), [gpus](JobSpec& s) {
+  return {Counted(gpus, "GPU"), [gpus](JobSpec& s) {
             s.gpus = gpus;
             s.max_gpus.reset();
           }};
@@ -160,7 +161,7 @@ void SearchTime(const PlanProblem& p, Refusal& out) {
   const auto steps =
       static_cast<int64_t>(std::floor(SecondsAllowed(p.resolved) / out.leanest.time.step_seconds));
   if (p.resolved.max_steps && steps > 0 && steps < *p.resolved.max_steps) {
-    search.Try({absl::StrCat(steps, " steps"), [steps](JobSpec& s) { s.max_steps = steps; }});
+    search.Try({Counted(steps, "step"), [steps](JobSpec& s) { s.max_steps = steps; }});
   }
   Search(p, out).Try({"no time limit", [](JobSpec& s) {
                         s.deadline.reset();

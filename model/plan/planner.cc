@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "base/counted.h"
 #include "base/format.h"
 #include "model/spec/parallel_rules.h"
 
@@ -125,8 +126,7 @@ std::string WhyLost(const PlannedRun& lost, const PlannedRun& chosen) {
 }  // namespace
 
 std::string PlanText(const ParallelPlan& plan, const Device& device) {
-  std::string text =
-      absl::StrCat(plan.gpus, device.IsGpu() ? " GPU" : " slot", plan.gpus == 1 ? "" : "s", ":");
+  std::string text = absl::StrCat(Counted(plan.gpus, device.IsGpu() ? "GPU" : "slot"), ":");
   if (plan.gpus > 1) absl::StrAppend(&text, " data ", plan.data());
   if (plan.context > 1) absl::StrAppend(&text, " x context ", plan.context);
   if (plan.gpus > 1) absl::StrAppend(&text, ",");

@@ -68,8 +68,10 @@ TEST_F(ChaosTest, AcknowledgedSubmissionsSurviveKills) {
   const int kClients = 8, each = Size(20, 125);
   absl::Mutex mu;
   std::vector<std::pair<std::string, std::string>> acknowledged;  // request id, job id
+  std::set<std::string> cancelled;                                // every fifth, once acknowledged
   std::atomic<int> left = kClients;
   std::vector<std::thread> clients;
+  const absl::Time deadline_of_all = absl::Now() + absl::Minutes(10);
   for (int client = 0; client < kClients; ++client) {
     clients.emplace_back([&, client, seed = cluster_.random().Next(), api = cluster_.NewClient()] {
       SeededRandom random(seed);
@@ -86,6 +88,26 @@ TEST_F(ChaosTest, AcknowledgedSubmissionsSurviveKills) {
           absl::SleepFor(absl::Milliseconds(10));
         }
         absl::SleepFor(absl::Milliseconds(random.Below(Size(100, 300))));
+        if (i % 5 != 0) continue;
+        std::string job;
+        {
+          absl::MutexLock lock(&mu);
+          if (acknowledged.empty()) continue;
+          job = acknowledged.back().second;  // its own, or another client's
+        }
+        v1::CancelRequest request;
+        request.set_job_id(job);
+        v1::Job answer;
+        while (absl::Now() < deadline_of_all) {
+          const grpc::Status status = api->jobs->Cancel(Context().get(), request, &answer);
+          // Of one that was cancelled before, by this call or by another client's: refused.
+          if (status.ok() || status.error_code() == grpc::FAILED_PRECONDITION) {
+            absl::MutexLock lock(&mu);
+            cancelled.insert(job);
+            break;
+          }
+          absl::SleepFor(absl::Milliseconds(10));
+        }
       }
       --left;
     });
@@ -120,7 +142,11 @@ TEST_F(ChaosTest, AcknowledgedSubmissionsSurviveKills) {
 
   // What the metrics count is what the store holds; gauges follow once a second.
   std::map<std::string, int64_t> states, counted;
-  for (const v1::Job& job : cluster_.ListAll()) ++states[v1::JobState_Name(job.state())];
+  for (const v1::Job& job : cluster_.ListAll()) {
+    ++states[v1::JobState_Name(job.state())];
+    EXPECT_EQ(job.state() == v1::CANCELLED, cancelled.count(job.job_id()) > 0) << job.job_id();
+  }
+  EXPECT_EQ(states.size(), 2u);
   const absl::Time deadline = absl::Now() + absl::Seconds(10);
   do {
     absl::SleepFor(absl::Milliseconds(100));

@@ -69,7 +69,7 @@ class DataTest(unittest.TestCase):
         self.assertEqual(sidecar["documents"], [[0, 9], [9, 14], [14, 21]])
         self.assertNotIn("loss_spans", sidecar)
         self.assertEqual(self.pack("*.txt", "-o", "name").stdout, "f.bin\n")
-        self.assertEqual(self.pack("a.txt").stdout, "f.bin: 8 tokens in 1 documents\n")
+        self.assertEqual(self.pack("a.txt").stdout, "f.bin: 8 tokens in 1 document\n")
 
     def test_supervised(self):
         self.write("a.jsonl", {"instruction": "Add.", "input": "", "output": "two"},

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Alerts made to fire by what docs/runbooks.md says under "Try it", on real processes with a real Prometheus; each ends when its cause does.
 
-  actions_test.py BIN_DIR FAKE_TRAINER   (as root: it mounts a small disk; needs strace and openssl)
+  actions_test.py BIN_DIR FAKE_TRAINER FAKE_NVML   (as root: it mounts a small disk; needs strace and openssl)
 
-Time of the rules is compressed as in service_test.py; thresholds in hours or days are seconds here (THRESHOLDS). Trainers are stand-ins. What is not
+Time of the rules is compressed as in service_test.py; thresholds in hours or days are seconds here (THRESHOLDS). Trainers are stand-ins, and so is the GPUs' driver. What is not
 here: service_test.py and faults_test.py, which use real ones; NOT_HERE says what only series show (rules_test.py).
 """
 import contextlib
@@ -12,6 +12,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -19,7 +20,7 @@ import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "cli"), str(HERE.parent / "deploy")]
-FAKE_TRAINER = pathlib.Path(sys.argv.pop(2)).resolve()
+FAKE_TRAINER, FAKE_NVML = (pathlib.Path(sys.argv.pop(2)).resolve() for _ in range(2))
 from fake_kubernetes import FakeKubernetes  # noqa: E402
 from prometheus import DEPLOY, Prometheus  # noqa: E402
 from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
@@ -31,9 +32,8 @@ THRESHOLDS = {"LlScalerStuck": ("time() - 300", "time() - 10"), "LlBackupTooOld"
 DISK_BYTES = 256 << 20  # telemetry leaves 64 MiB of a disk free
 SERIES_STAY_S = 400  # a job's series go five minutes after its end
 ELSEWHERE = {"service_test.py": {"LlWorkerMetricsMissing", "LlQueueStuck", "LlJobNoProgress"},
-             "faults_test.py": {"LlLossNotANumber", "LlJobStraggler", "LlThroughputDrop", "LlQueueStarving"}}
-NOT_HERE = {"LlSchedulerSlow": "a decision makes no system call that could be slowed down", "LlTooManySeries": "needs a thousand jobs that train at once", "LlGpuMemoryErrors": "needs a GPU that fails", "LlGpuThrottled": "needs a GPU that is too hot",
-            "LlLossSpike": "needs an hour of a loss that then jumps", "LlForecastError": "nothing is forecast of the tests' model"}
+             "faults_test.py": {"LlLossNotANumber", "LlLossSpike", "LlJobStraggler", "LlThroughputDrop", "LlQueueStarving"}}
+NOT_HERE = {}  # alert: why only series show it
 
 
 class ActionsTest(ServiceCase):
@@ -76,9 +76,10 @@ class ActionsTest(ServiceCase):
         return yaml.safe_dump(rules)
 
     @classmethod
-    def start_agent(cls, name, slots, program=None, job_store=None):
-        program = program or BIN / "ll-worker"
-        return cls.start(program, "--coordinator", cls.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name",
+    def start_agent(cls, name, slots, program=None, job_store=None, coordinator=None):
+        """`coordinator`: address and data folder, where its token is."""
+        address, data = coordinator or (cls.environment["LLCTL_COORDINATOR"], cls.disk)
+        return cls.start("/usr/bin/env", f"LL_DATA_DIR={data}", program or BIN / "ll-worker", "--coordinator", address, "--http", "127.0.0.1:0", "--work-dir", cls.root / name, "--name",
                          name, "--cpu-slots", slots, "--trainer-threads", 1, "--trainer", FAKE_TRAINER, "--job-store", job_store or cls.root / "jobs",
                          "--slot-memory", 1 << 30)
 
@@ -102,9 +103,9 @@ class ActionsTest(ServiceCase):
         for name in names:
             self.prometheus.wait(lambda: self.prometheus.firing(name, **labels), f"{name} {labels}", PATIENCE_S)
 
-    def ends(self, *names, seconds=PATIENCE_S):
+    def ends(self, *names, seconds=PATIENCE_S, **labels):
         for name in names:
-            self.prometheus.wait(lambda: not self.prometheus.firing(name), f"{name} ends", seconds)
+            self.prometheus.wait(lambda: not self.prometheus.firing(name, **labels), f"{name} {labels} ends", seconds)
 
     def in_contact(self, count):
         self.prometheus.wait(lambda: self.prometheus.value("sum(ll_worker_up)") == count, f"{count} workers in contact", PATIENCE_S)
@@ -171,11 +172,119 @@ class ActionsTest(ServiceCase):
         backup()
         self.ends("LlBackupTooOld")
 
-    def test_no_checkpoint(self):
-        (job,) = self.submit("--set", "save_steps=0", labels="fake.until_stopped=1,fake.step_ms=200")
-        self.fires("LlCheckpointTooOld", job_id=job)
-        self.llctl("cancel", job)
-        self.ends("LlCheckpointTooOld", seconds=SERIES_STAY_S)
+    def test_no_checkpoint_and_more_series_than_expected(self):
+        """Of a dozen trainings at once: the limit is lowered so far that they exceed it."""
+        shown = self.prometheus.value(f'scrape_samples_scraped{{instance="{self.http}"}}')
+        self.limit_series(int(shown) + 5 * SLOTS)
+        try:
+            time.sleep(15)
+            self.assertEqual(self.prometheus.firing("LlTooManySeries", instance=self.http), [])
+            jobs = self.submit("--set", "save_steps=0", "--sweep", "seed=" + ",".join(map(str, range(SLOTS))),
+                               labels="fake.until_stopped=1,fake.step_ms=200")
+            self.fires("LlTooManySeries", instance=self.http)
+            self.fires("LlCheckpointTooOld", job_id=jobs[0])
+            self.llctl("cancel", *jobs)
+            self.ends("LlCheckpointTooOld", "LlTooManySeries", seconds=SERIES_STAY_S)
+        finally:
+            self.limit_series(10000)
+
+    def limit_series(self, most):
+        alerts = self.root / "prometheus/rules/alerts.yml"
+        rules = yaml.safe_load(alerts.read_text())
+        (rule,) = (rule for group in rules["groups"] for rule in group["rules"] if rule["alert"] == "LlTooManySeries")
+        rule["expr"] = f'scrape_samples_scraped{{job=~"ll-.*"}} > {most}'
+        alerts.write_text(yaml.safe_dump(rules))
+        self.prometheus.process.send_signal(signal.SIGHUP)
+
+    def test_gpus_that_fail_and_run_hot(self):
+        folder = self.root / "driver"
+        folder.mkdir()
+        (folder / "libnvidia-ml.so.1").symlink_to(FAKE_NVML)
+        smi = folder / "nvidia-smi"
+        smi.write_text("#!/bin/sh\necho '0, NVIDIA H100 80GB HBM3, 81559'\n")
+        smi.chmod(0o755)
+        troubles = folder / "troubles"
+        troubles.write_text("0 0\n")
+        # Where the agent looks for nvidia-smi, in a mount namespace of its own.
+        agent = self.start("/usr/bin/unshare", "-m", "--propagation", "private", "sh", "-c", 'mount --bind "$0" /usr/local/bin && exec "$@"', folder,
+                           "env", f"LD_LIBRARY_PATH={folder}", f"LL_FAKE_NVML={troubles}", BIN / "ll-worker", "--coordinator",
+                           self.environment["LLCTL_COORDINATOR"], "--http", "127.0.0.1:0", "--work-dir", self.root / "g1", "--name", "g1", "--trainer",
+                           FAKE_TRAINER, "--job-store", self.root / "jobs")
+        try:
+            self.prometheus.wait(lambda: self.prometheus.value('ll_gpu_ecc_errors_total{worker="g1"}') == 0, "the GPU is scraped", PATIENCE_S)
+            troubles.write_text("2 64\n")
+            self.fires("LlGpuMemoryErrors", "LlGpuThrottled", worker="g1", gpu="0")
+            troubles.write_text("2 0\n")
+            self.ends("LlGpuThrottled", "LlGpuMemoryErrors")
+        finally:
+            self.llctl("workers", "cordon", "g1")
+            self.end(agent)
+
+    def test_forecasts_that_are_wrong(self):
+        probes, data = self.root / "probes", self.root / "forecasting"
+        probes.mkdir()
+        (probes / "cpu.json").write_text(json.dumps(
+            {"device": "cpu", "host": "here", "time": "2026-01-01T00:00:00Z", "build": "test", "gemm_flops": 1e10, "attention_flops": 5e9,
+             "memory_bandwidth": 5e9, "link_bandwidth": 1e9}))
+        process = self.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data, "--calibrations", probes,
+                             "--shared-job-store")
+        address = dict(part.split("=", 1) for part in process.stdout.readline().split() if "=" in part)
+        agent = self.start_agent("f1", 1, coordinator=(address["grpc"], data), job_store=self.root / "forecast-jobs")
+        self.scrape_beside(address["http"])
+        self.prometheus.wait(lambda: self.prometheus.value('ll_worker_up{job="other",worker="f1"}'), "its worker", PATIENCE_S)
+        asked = dict(self.environment, LL_DATA_DIR=str(data), LLCTL_COORDINATOR=address["grpc"])
+
+        def train(times, steps=30):
+            """A training whose steps take so many times as long as forecast."""
+            words = ["-o", "json", "submit", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256, "--steps", steps]
+            call = lambda *more: json.loads(subprocess.run([BIN / "llctl", *map(str, (*words, *more))], capture_output=True, text=True, check=True,
+                                                           timeout=DEADLINE_S, env=asked).stdout)
+            plan = call("--dry-run")["forecast"]["plan"]
+            self.assertEqual(plan["device"], "cpu")
+            forecast_ms = plan["step_seconds"] * 1e3
+            self.assertGreater(forecast_ms, 20)
+            call("--labels", f"fake.step_ms={round(times * forecast_ms)}")
+        train(4)
+        self.fires("LlForecastError", job="other", kind="duration")
+        train(1)
+        self.ends("LlForecastError", job="other", kind="duration")
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+        self.end(agent)
+        self.end(process)
+
+    def test_decisions_of_a_coordinator_that_gets_little_of_a_processor(self):
+        """An eighth of one, as by a container's limit, while sweeps of a thousand jobs come in, each of which is one decision."""
+        data = self.root / "starved"
+        process = self.start("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", data)
+        address = dict(part.split("=", 1) for part in process.stdout.readline().split() if "=" in part)
+        self.scrape_beside(address["http"])
+        asked = dict(self.environment, LL_DATA_DIR=str(data), LLCTL_COORDINATOR=address["grpc"])
+        with self.starved(process):
+            deadline = time.monotonic() + PATIENCE_S
+            while not self.prometheus.firing("LlSchedulerSlow"):
+                self.assertLess(time.monotonic(), deadline, "LlSchedulerSlow")
+                subprocess.run([BIN / "llctl", "-o", "name", "submit", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", "256", "--sweep",
+                                "seed=" + ",".join(map(str, range(1000)))], capture_output=True, timeout=DEADLINE_S, env=asked)
+        self.ends("LlSchedulerSlow")
+        self.prometheus.targets("coordinators", [{"targets": [self.http]}])
+        self.end(process)
+
+    @contextlib.contextmanager
+    def starved(self, process):
+        off = threading.Event()
+
+        def starve():
+            while not off.wait(0.02):
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(0.15)
+                process.send_signal(signal.SIGCONT)
+        thread = threading.Thread(target=starve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            off.set()
+            thread.join()
 
     def test_a_night_that_fails_and_nights_that_do_not_come(self):
         create = ("schedule", "create", "nightly", "--cron", "0 2 1 1 *", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256)

@@ -22,27 +22,36 @@ def short(value, digits=3):
     return f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
-def number(value, unit):
+def tick_texts(values, unit):
+    """With as many digits as tell them apart."""
+    for digits in range(3, 9):
+        texts = [number(value, unit, digits) for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
+
+
+def number(value, unit, digits=3):
     """As Grafana writes a value of the unit."""
     if value is None or math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "Inf"
     if unit == "percentunit":
-        return f"{short(value * 100)} %"
+        return f"{short(value * 100, digits)} %"
     if unit == "bytes":
         power = min(4, max(0, int(math.log(abs(value), 1024)))) if value else 0
-        return f"{short(value / 1024 ** power)} {['B', 'KiB', 'MiB', 'GiB', 'TiB'][power]}"
+        return f"{short(value / 1024 ** power, digits)} {['B', 'KiB', 'MiB', 'GiB', 'TiB'][power]}"
     if unit == "s":
         for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")):
             if abs(value) >= size:
-                return f"{short(value / size)} {name}"
+                return f"{short(value / size, digits)} {name}"
         return "0 s"
     suffix = {"watt": " W", "joule": " J", "hertz": " Hz", "celsius": " °C", "reqps": " req/s"}.get(unit, "")
     for size, name in SI:
         if abs(value) >= size:
-            return f"{short(value / size)} {name}{suffix}"
-    return short(value) + suffix
+            return f"{short(value / size, digits)} {name}{suffix}"
+    return short(value, digits) + suffix
 
 
 def color_at(value, panel):
@@ -159,10 +168,10 @@ class Renderer:
         at_x = lambda t: left + (t - self.begin) / (self.end - self.begin) * (width - 56)
         at_y = lambda v: bottom - ((math.log10(v) if log else v) - low) / (high - low) * (bottom - y - 4)
         out = []
-        for tick in nice_ticks(low, high):
-            value = 10 ** tick if log else tick
+        values = [10 ** tick if log else tick for tick in nice_ticks(low, high)]
+        for value, said in zip(values, tick_texts(values, defaults["unit"])):
             out.append(f"<path d='M{left} {at_y(value):.1f}h{width - 56}' stroke='#e5e8eb'/>")
-            out.append(text(left - 5, at_y(value) + 4, number(value, defaults["unit"]), 10, "#57606a", "end"))
+            out.append(text(left - 5, at_y(value) + 4, said, 10, "#57606a", "end"))
         out += self.time_axis(at_x, bottom)
         if defaults["custom"]["thresholdsStyle"]["mode"] == "line":
             for step in defaults["thresholds"]["steps"]:
@@ -220,7 +229,7 @@ class Renderer:
         """SVG of rows: `parts` is a list of (dashboard, headings of the rows to draw)."""
         out, y = [], 46
         for board, headings in parts:
-            out += [text(10, y, f"{board['title']}   {board['variables_said']}", 15, weight="bold")]
+            out += [text(10, y, " · ".join(filter(None, (board["title"], board["variables_said"]))), 15, weight="bold")]
             y += 10
             row, base, bottom = None, None, y
             for panel in board["panels"]:

@@ -3,9 +3,11 @@
 
   trackers_test.py BIN_DIR
 
-Collector and tracking server are stand-ins in this process: they check what is sent as the real ones do. With the package
-`tensorboard` installed the event files are read by it too.
+Collector and tracking server are stand-ins in this process: they check what is sent as the real ones do. Spans are read into OpenTelemetry's own
+messages (its Python package of them, from tests/deploy/requirements.lock), which know no other key and no other type. With the package `tensorboard` installed the
+event files are read by it too.
 """
+import base64
 import http.server
 import json
 import pathlib
@@ -19,15 +21,31 @@ import time
 import unittest
 import urllib.request
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "cli"), str(HERE.parent / "deploy")]
+from packages import import_packages  # noqa: E402
 from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
 
+import_packages()
+from google.protobuf.json_format import ParseDict, ParseError  # noqa: E402
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
+
 STEPS = 12
+IDS = ("traceId", "spanId", "parentSpanId")
+
+
+def export_request(value):
+    """OTLP's JSON as OpenTelemetry's message; it writes ids in hexadecimal, where Protobuf's JSON has base64."""
+    def rewritten(part):
+        if isinstance(part, dict):
+            return {key: base64.b64encode(bytes.fromhex(one)).decode() if key in IDS else rewritten(one) for key, one in part.items()}
+        return [rewritten(one) for one in part] if isinstance(part, list) else part
+    return ParseDict(rewritten(value), ExportTraceServiceRequest())
 
 
 class StandIn(http.server.BaseHTTPRequestHandler):
     """Both servers; not the real ones. What comes in is kept in the class."""
-    spans, runs, wrong, lock = [], {}, [], threading.Lock()
+    spans, messages, runs, wrong, lock = [], [], {}, [], threading.Lock()
 
     def log_message(self, *_):
         pass
@@ -49,6 +67,10 @@ class StandIn(http.server.BaseHTTPRequestHandler):
             if self.headers.get("X-Key") != "secret of the file":
                 self.wrong.append(f"{self.path}: no key")
             if self.path == "/v1/traces":
+                try:
+                    self.messages.append(export_request(body))
+                except (ParseError, ValueError) as error:
+                    self.wrong.append(f"{self.path}: {error}")
                 for resource in body["resourceSpans"]:
                     for scope in resource["scopeSpans"]:
                         self.spans.extend(scope["spans"])
@@ -126,6 +148,21 @@ class TrackersTest(ServiceCase):
         self.assertEqual([span["name"] for span in spans if "parentSpanId" not in span], ["job"])
         return {name: [span for span in spans if span["name"] == name] for name in ("schedule", "attempt 1", "launch", "step")}
 
+    def check_messages(self, messages, spans):
+        """What a collector would have made of it."""
+        found = []
+        for resource in (resource for message in messages for resource in message.resource_spans):
+            self.assertIn("ll-coordinator", [a.value.string_value for a in resource.resource.attributes if a.key == "service.name"])
+            found += [span for scope in resource.scope_spans for span in scope.spans]
+        self.assertEqual(len(found), spans)
+        for span in found:
+            self.assertEqual((len(span.trace_id), len(span.span_id)), (16, 8), span.name)
+            self.assertLessEqual(span.start_time_unix_nano, span.end_time_unix_nano)
+        step = next(span for span in found if span.name == "step")
+        self.assertIn("double_value", [a.value.WhichOneof("value") for a in step.attributes if a.key == "ll.loss"])
+        with self.assertRaises(ParseError):
+            export_request({"resourceSpans": [{"scopeSpans": [{"spans": [{"startTime": "1"}]}]}]})
+
     def test_a_training_is_told_everywhere(self):
         job = self.llctl("-o", "name", "submit", "--model", self.model, "--data", self.root / "text.bin", "--ctx", 256, "--steps", STEPS, "--set",
                          "global_batch_size=8", "--set", "save_steps=1000").stdout.strip()
@@ -142,6 +179,7 @@ class TrackersTest(ServiceCase):
         with StandIn.lock:
             self.assertEqual(StandIn.wrong, [])
             parts = self.check_tree(list(StandIn.spans))
+            self.check_messages(StandIn.messages, len(StandIn.spans))
             runs = list(StandIn.runs.values())
         self.assertEqual([len(parts[name]) for name in ("schedule", "attempt 1", "launch")], [1, 1, 1])
         # What was in the queues of the process that was killed is gone; most steps are there, each once.

@@ -101,6 +101,20 @@ class WebTest(ServiceCase):
         losses = {s["step"]: s["loss"] for s in self.get(job)["steps"]}
         step, loss = tab.run("document.querySelector('#curves output').textContent").removeprefix("step ").split(": ")
         self.assertAlmostEqual(float(loss), losses[int(step)], delta=1e-4)
+        # By keys too: Home and End, the arrows, and away.
+        reading = "document.querySelector('#curves output').textContent"
+        tab.run("document.querySelector('#curves svg').focus()")
+        tab.press("Home")
+        self.assertTrue(tab.run(reading).startswith("step 1: "), tab.run(reading))
+        tab.press("ArrowRight")
+        later = int(tab.run(reading).removeprefix("step ").split(": ")[0])
+        self.assertGreater(later, 1)
+        tab.press("ArrowLeft")
+        self.assertTrue(tab.run(reading).startswith("step 1: "), tab.run(reading))
+        tab.press("End")
+        self.assertTrue(tab.run(reading).startswith(f"step {STEPS}: "), tab.run(reading))
+        tab.run("document.activeElement.blur()")
+        self.assertNotIn("step", tab.run(reading))
         self.assertIn(f"of {STEPS:,}", tab.run("document.getElementById('facts').textContent"))
         tab.open(f"{self.address}/jobs/{job}/log")
         self.assertEqual(tab.run("document.querySelector('pre.log').textContent"), self.llctl("logs", job).stdout)

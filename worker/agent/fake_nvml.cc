@@ -1,6 +1,8 @@
 // A library with NVML's interface and two made-up GPUs, for tests: GPU 0 tells everything, GPU 1 is
-// of a kind that tells only what every device does.
+// of a kind that tells only what every device does. What goes wrong with GPU 0 can be said while
+// it is read: the file that LL_FAKE_NVML names holds "ECC_ERRORS THROTTLE_REASONS".
 #include <cstdio>
+#include <cstdlib>
 
 extern "C" {
 
@@ -17,6 +19,22 @@ constexpr int kOk = 0, kUninitialized = 1, kInvalidArgument = 2, kNotSupported =
 
 static bool initialized = false;
 static Opaque devices[2] = {{0}, {1}};
+
+struct Troubles {
+  unsigned long long ecc_errors = 3;
+  unsigned long long throttle_reasons = 0x4;  // a power cap
+};
+
+static Troubles TroublesNow() {
+  Troubles out;
+  const char* path = std::getenv("LL_FAKE_NVML");
+  std::FILE* file = path == nullptr ? nullptr : std::fopen(path, "r");
+  if (file == nullptr) return out;
+  Troubles said;
+  if (std::fscanf(file, "%llu %llu", &said.ecc_errors, &said.throttle_reasons) == 2) out = said;
+  std::fclose(file);
+  return out;
+}
 
 int nvmlInit_v2() {
   initialized = true;
@@ -61,12 +79,12 @@ int nvmlDeviceGetClockInfo(Opaque*, int type, unsigned* out) {
   return kOk;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Opaque* device, unsigned long long* out) {
-  *out = device->index == 0 ? 0x4 : 0x1;  // a power cap; idle
+  *out = device->index == 0 ? TroublesNow().throttle_reasons : 0x1;  // idle
   return kOk;
 }
 int nvmlDeviceGetTotalEccErrors(Opaque* device, int type, int counter, unsigned long long* out) {
   if (type != 1 || counter != 0 || device->index == 1) return kNotSupported;
-  *out = 3;
+  *out = TroublesNow().ecc_errors;
   return kOk;
 }
 }

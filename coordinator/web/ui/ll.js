@@ -1,5 +1,5 @@
 // Makes the pages live: fetches the page again and takes over what is marked data-live, reads charts under the pointer,
-// shows times in the reader's zone, moves through tables with j and k. Without it every page is complete, but still.
+// and by keys, shows times in the reader's zone, moves through tables with j and k. Without it every page is complete, but still.
 "use strict";
 
 const wait = 1000 * Number(document.body.dataset.refresh || 0);
@@ -7,6 +7,8 @@ const news = document.getElementById("news");
 
 // What the server said of a part, before times were shown in the reader's zone.
 const said = new WeakMap();
+// Of a chart: how to show a place of its curve, and the place that is shown.
+const readings = new WeakMap();
 
 // Puts `made` in the place of `old`, keeping focus and what was scrolled.
 function replace(old, made) {
@@ -14,6 +16,8 @@ function replace(old, made) {
   const state = old.querySelector(".state")?.textContent;
   const fresh = document.importNode(made, true);
   const scrolled = Array.from(old.querySelectorAll(".log, .scroll"));
+  const read = Array.from(old.querySelectorAll("svg[data-points]"),
+    (svg) => ({at: readings.get(svg)?.at ?? null, focused: svg === document.activeElement}));
   said.set(fresh, made.outerHTML);
   old.replaceWith(fresh);
   prepare(fresh);
@@ -24,6 +28,11 @@ function replace(old, made) {
   });
   if (fresh.matches("tr") && fresh.querySelector(".state")?.textContent !== state) fresh.classList.add("fresh");
   if (focused) fresh.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
+  fresh.querySelectorAll("svg[data-points]").forEach((svg, i) => {
+    if (!read[i]) return;
+    if (read[i].focused) svg.focus();
+    if (read[i].at !== null) readings.get(svg).show(read[i].at);
+  });
 }
 
 const pause = () => new Promise((go) => setTimeout(go));
@@ -106,24 +115,46 @@ function showReading(svg) {
   line.setAttribute("y2", "194");
   const [x0, x1] = [points[0][0], points[points.length - 1][0]];
   const box = curve.getBBox();
-  svg.addEventListener("pointermove", (event) => {
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const x = x0 + ((at.x - box.x) / (box.width || 1)) * (x1 - x0);
+  const reading = {at: null};
+  const nearest = (x) => {
     let low = 0, high = points.length - 1;
     while (high - low > 1) {
       const middle = (low + high) >> 1;
       if (points[middle][0] <= x) low = middle; else high = middle;
     }
-    const near = Math.abs(points[low][0] - x) < Math.abs(points[high][0] - x) ? points[low] : points[high];
+    return Math.abs(points[low][0] - x) < Math.abs(points[high][0] - x) ? low : high;
+  };
+  reading.show = (x) => {
+    const near = points[nearest(x)];
+    reading.at = near[0];
     const px = box.x + ((near[0] - x0) / (x1 - x0 || 1)) * box.width;
     line.setAttribute("x1", px);
     line.setAttribute("x2", px);
     if (!line.isConnected) svg.append(line);
     output.textContent = `${svg.dataset.xLabel} ${near[0]}: ${near[1]}`;
-  });
-  svg.addEventListener("pointerleave", () => {
+  };
+  const leave = () => {
+    reading.at = null;
     line.remove();
     output.textContent = newest;
+  };
+  readings.set(svg, reading);
+  svg.addEventListener("pointermove", (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    reading.show(x0 + ((at.x - box.x) / (box.width || 1)) * (x1 - x0));
+  });
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("blur", leave);
+  // By keys: to the curve with Tab, along it with the arrows.
+  svg.tabIndex = 0;
+  svg.addEventListener("keydown", (event) => {
+    const last = points.length - 1;
+    const from = reading.at === null ? last + 1 : nearest(reading.at);
+    const stride = event.shiftKey ? Math.max(1, Math.round(last / 20)) : 1;
+    const to = {ArrowLeft: from - stride, ArrowRight: from + stride, Home: 0, End: last}[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    reading.show(points[Math.max(0, Math.min(last, to))][0]);
   });
 }
 

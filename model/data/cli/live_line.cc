@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "base/counted.h"
 #include "base/format.h"
 
 namespace ll {
@@ -28,10 +29,10 @@ void LiveLine::Show(const PackProgress& p) {
   shown_ = now;
   const double seconds = absl::ToDoubleSeconds(now - start_);
   const double speed = static_cast<double>(p.bytes_done - first_bytes_) / std::max(seconds, 1e-3);
-  std::string text = absl::StrFormat("%3.0f %%, %s tokens, %s documents, %s/s",
+  std::string text = absl::StrFormat("%3.0f %%, %s, %s, %s/s",
                                      100.0 * static_cast<double>(p.bytes_done) /
                                          static_cast<double>(std::max<int64_t>(p.bytes_total, 1)),
-                                     HumanCount(p.tokens), HumanCount(p.documents),
+                                     Counted(p.tokens, "token"), Counted(p.documents, "document"),
                                      HumanBytes(static_cast<int64_t>(speed)));
   if (speed > 0) {
     const double left = static_cast<double>(p.bytes_total - p.bytes_done) / speed;

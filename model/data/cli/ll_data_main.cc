@@ -10,6 +10,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "base/counted.h"
 #include "base/field_error.h"
 #include "base/format.h"
 #include "model/data/cli/data_commands.h"
@@ -31,8 +32,8 @@ ordered_json Pack(const ll::PackFlags& flags) {
   if (!result.ok()) return ErrorJson(result.status());
   if (result->is_null()) return {{"result", nullptr}, {"text", flags.train_tokenizer + "\n"}};
   return {{"result", *result},
-          {"text", flags.output + ": " + ll::HumanCount((*result)["tokens"]) + " tokens in " +
-                       ll::HumanCount((*result)["documents"]) + " documents\n"}};
+          {"text", flags.output + ": " + ll::Counted((*result)["tokens"], "token") + " in " +
+                       ll::Counted((*result)["documents"], "document") + "\n"}};
 }
 
 ordered_json Doctor(const ll::DoctorFlags& flags, bool color) {
