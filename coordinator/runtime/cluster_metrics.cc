@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
 namespace ll {
@@ -20,6 +21,7 @@ struct QueueSums {
   double share = 0, weight = 0;  // of several: the highest share, the sum of the weights
   absl::Duration oldest_wait = absl::ZeroDuration();
   std::string oldest_job;  // empty: none waits
+  int oldest_gpus = 0;     // that it asks for
 };
 
 absl::Time QueuedSince(const Job& job) {
@@ -34,6 +36,7 @@ void AddJob(const Job& job, absl::Time now, QueueSums& sums) {
   if (!sums.oldest_job.empty() && waited <= sums.oldest_wait) return;
   sums.oldest_wait = std::max(waited, absl::ZeroDuration());
   sums.oldest_job = job.id.value();
+  sums.oldest_gpus = job.spec.gpus;
 }
 
 void AddQueue(const Queue& queue, const FairShare& fair, QueueSums& sums) {
@@ -125,8 +128,8 @@ ClusterMetrics::ClusterMetrics(prometheus::Registry& registry, Clock& clock,
       oldest_wait_(GaugeOf(registry, "ll_queue_oldest_wait_seconds",
                            "How long the queue's oldest QUEUED job has waited; 0: none waits.")),
       oldest_job_(GaugeOf(registry, "ll_queue_oldest_job_info",
-                          "1, with the job that has waited longest in the queue; absent: none "
-                          "waits.")),
+                          "1, with the job that has waited longest in the queue and the GPUs it "
+                          "asks for; absent: none waits.")),
       slots_(GaugeOf(registry, "ll_slots",
                      "Slots of the registered workers by kind of device and state (busy, free, "
                      "cordoned, lost: out of contact).")) {
@@ -202,7 +205,9 @@ void ClusterMetrics::ShowQueues(const Scheduler& scheduler) {
     weight_.Set(labels, sums.weight);
     oldest_wait_.Set(labels, absl::ToDoubleSeconds(sums.oldest_wait));
     if (!sums.oldest_job.empty())
-      oldest_job_.Set({{"job_id", sums.oldest_job}, {"queue", name}}, 1);
+      oldest_job_.Set(
+          {{"gpus", absl::StrCat(sums.oldest_gpus)}, {"job_id", sums.oldest_job}, {"queue", name}},
+          1);
   }
   for (GaugeSet* set : {&queue_jobs_, &pending_gpus_, &held_gpus_, &quota_gpus_, &max_gpus_,
                         &share_, &weight_, &oldest_wait_, &oldest_job_})

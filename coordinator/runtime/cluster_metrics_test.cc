@@ -124,8 +124,9 @@ TEST_F(ClusterMetricsTest, QueuesAndSlots) {
   EXPECT_THAT(Text(), HasSubstr("ll_queue_quota_gpus{queue=\"research\"} 4\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_queue_weight{queue=\"research\"} 2\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_queue_oldest_wait_seconds{queue=\"research\"} 6\n"));
-  EXPECT_THAT(Text(),
-              HasSubstr("ll_queue_oldest_job_info{job_id=\"job-2\",queue=\"research\"} 1\n"));
+  EXPECT_THAT(
+      Text(),
+      HasSubstr("ll_queue_oldest_job_info{gpus=\"3\",job_id=\"job-2\",queue=\"research\"} 1\n"));
   EXPECT_THAT(Text(), Not(HasSubstr("ll_queue_quota_gpus{queue=\"default\"}")));
   EXPECT_THAT(Text(), HasSubstr("ll_slots{kind=\"H100\",state=\"busy\"} 2\n"));
   EXPECT_THAT(Text(), HasSubstr("ll_slots{kind=\"H100\",state=\"free\"} 1\n"));

@@ -68,7 +68,7 @@ def json_panel(number, panel, place):
         "transformations": transformations(panel),
         "fieldConfig": {"defaults": {"unit": panel["unit"], "min": panel.get("min"), "max": panel.get("max"),
                                      "thresholds": thresholds(panel.get("steps")), "custom": custom(panel), "links": links(panel),
-                                     "mappings": panel.get("mappings", [])},
+                                     "mappings": panel.get("mappings", []), **({"noValue": panel["none"]} if "none" in panel else {})},
                         "overrides": []},
     }
 

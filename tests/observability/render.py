@@ -100,7 +100,8 @@ class Renderer:
         unit, mappings = panel["fieldConfig"]["defaults"]["unit"], panel["fieldConfig"]["defaults"]["mappings"]
         found = [(legend(target, labels), value) for target in panel["targets"] for labels, value in self.series(target)]
         if not found:
-            return [text(x + width / 2, y + height / 2 + 6, "No data", 14, "#8a8f98", "middle")]
+            nothing = panel["fieldConfig"]["defaults"].get("noValue", "No data")
+            return [text(x + width / 2, y + height / 2 + 6, nothing, 14, "#8a8f98", "middle")]
         out, each = [], width / len(found)
         for i, (name, value) in enumerate(found):
             said, color = number(value, unit), color_at(value, panel)
