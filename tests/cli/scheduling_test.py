@@ -137,7 +137,7 @@ class SchedulingTest(unittest.TestCase):
         job = self.one("--gpus", 2, *FOREVER)
         self.wait_for(job, "RUNNING")
         self.assertEqual(self.places(job), ["w1", "w3"])
-        await_that(lambda: self.step_of(self.get(job)) >= 5, "five steps")
+        await_that(lambda: int(self.get(job).get("progress", {}).get("step", 0)) >= 5, "five steps")
         self.llctl("workers", "drain", "w3", "--reason", "new fan")
         self.addCleanup(self.llctl, "workers", "uncordon", "w3")
         moved = self.wait_for(job, "RUNNING", epoch=2)
