@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "base/steady_cond_var.h"
 #include "gtest/gtest.h"
 
 namespace ll {
@@ -41,6 +42,29 @@ TEST(RealClockTest, SteadyNeverGoesBack) {
     ASSERT_GE(now, last);
     last = now;
   }
+}
+
+TEST(SteadyCondVarTest, WaitsAsLongAsToldAndWakesBefore) {
+  absl::Mutex mu;
+  SteadyCondVar changed;
+  bool done = false;
+  const absl::Duration began = RealClock().Steady();
+  {
+    absl::MutexLock lock(&mu);
+    while (RealClock().Steady() - began < absl::Milliseconds(30))
+      changed.WaitFor(mu, absl::Milliseconds(30));
+  }
+  std::thread other([&] {
+    absl::MutexLock lock(&mu);
+    done = true;
+    changed.SignalAll();
+  });
+  {
+    absl::MutexLock lock(&mu);
+    while (!done) changed.WaitFor(mu, absl::InfiniteDuration());
+  }
+  other.join();
+  EXPECT_LT(RealClock().Steady() - began, absl::Seconds(30));
 }
 
 }  // namespace

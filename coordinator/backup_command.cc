@@ -1,12 +1,15 @@
 #include "coordinator/backup_command.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/field_error.h"
@@ -37,20 +40,58 @@ absl::Status CheckStore(const Flags& flags) {
   return MakeFieldError({"store", "sqlite or postgresql://…", "something else"});
 }
 
+// Before the store is read, which may take a while.
+absl::Status CheckTarget(const std::string& to) {
+  constexpr char kHint[] = "give --to a file in a folder that is there";
+  if (IsDirectory(to)) {
+    return MakeFieldError({"to", "a file", absl::StrCat("the folder ", to), kHint});
+  }
+  const std::filesystem::path parent = std::filesystem::path(to).parent_path();
+  if (parent.empty() || IsDirectory(parent)) return absl::OkStatus();
+  return MakeFieldError({"to", "a file in a folder that is there", to, kHint});
+}
+
+// What backups that were killed have left beside `to`: a write is over long before.
+void RemoveLeftovers(const std::string& to) {
+  constexpr time_t kOldSeconds = 3600;
+  const std::filesystem::path path(to);
+  const std::string folder = path.has_parent_path() ? path.parent_path().string() : ".";
+  const std::string prefix = path.filename().string() + ".tmp-";
+  for (const std::string& name : ListDir(folder).value_or(std::vector<std::string>())) {
+    const std::string leftover = absl::StrCat(folder, "/", name);
+    struct stat st;
+    if (absl::StartsWith(name, prefix) && stat(leftover.c_str(), &st) == 0 && S_ISREG(st.st_mode) &&
+        absl::ToTimeT(RealClock().Now()) - st.st_mtime > kOldSeconds)
+      unlink(leftover.c_str());
+  }
+}
+
 absl::Status MakeBackup(const Flags& flags) {
   LL_RETURN_IF_ERROR(CheckStore(flags));
+  LL_RETURN_IF_ERROR(CheckTarget(flags.to));
   Backup backup;
   backup.created = RealClock().Now();
   if (IsPostgres(flags.store)) {
     LL_ASSIGN_OR_RETURN(backup.snapshot, ReadPostgres(flags.store));
     backup.store = "postgresql";
   } else {
-    LL_ASSIGN_OR_RETURN(backup.snapshot, ReadSqlite(flags.data_dir));
+    absl::StatusOr<StoreSnapshot> snapshot = ReadSqlite(flags.data_dir);
+    if (!snapshot.ok()) {
+      // Also a reader of SQLite's log writes beside it.
+      const bool may_write = access(flags.data_dir.c_str(), W_OK) == 0;
+      return may_write
+                 ? snapshot.status()
+                 : FieldStatus(snapshot.status().code(), "data-dir", snapshot.status().message(),
+                               "run it as the coordinator's account, on a disk that can be "
+                               "written");
+    }
+    backup.snapshot = *std::move(snapshot);
     backup.store = "sqlite";
   }
   const std::string text = EncodeBackup(backup);
   // What cannot be read back is no backup.
   LL_RETURN_IF_ERROR(DecodeBackup(text).status());
+  RemoveLeftovers(flags.to);
   LL_RETURN_IF_ERROR(WriteFileAtomic(flags.to, text, 0600));
   // For ll_backup_*; a backup that was made counts also where this cannot be written.
   const nlohmann::ordered_json note = {

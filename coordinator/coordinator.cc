@@ -41,6 +41,7 @@
 #include "rpc/channel.h"
 #include "rpc/connection_guard.h"
 #include "rpc/metric_families.h"
+#include "rpc/secret_file.h"
 #include "rpc/server.h"
 
 namespace ll {
@@ -154,6 +155,10 @@ class RealCoordinator : public Coordinator {
     LL_ASSIGN_OR_RETURN(
         auto credentials,
         MakeServerCredentials({options_.tls_cert, options_.tls_key, options_.tls_client_ca}));
+    for (const auto& [field, file] :
+         {std::pair{"tls-client-ca", &options_.tls_client_ca},
+          std::pair{"tenants", &options_.tenants}, std::pair{"webhooks", &options_.webhooks}})
+      LL_RETURN_IF_ERROR(CheckNotForAllToWrite(*file, field));
     LL_RETURN_IF_ERROR(ReadRates());
     LL_RETURN_IF_ERROR(SetUpTrackers());
     LL_ASSIGN_OR_RETURN(tenants_, Tenants::Open(options_.tenants, clock_));

@@ -31,6 +31,7 @@ test_packages=(
   prometheus                                                   # promtool; the tests scrape with a server of their own
   zsh fish                                                     # whose completion is tested, beside bash's
   iproute2                                                     # hosts as network namespaces
+  faketime                                                     # processes whose clock is wrong
   postgresql-15                                                # the store of several coordinators; no cluster of it is used
 )
 disk_needed_gb=8  # the wheels unpack to 4.6 GB beside pip's copies

@@ -1,4 +1,6 @@
 // Errors, addresses, lists, help: what belongs to no single command.
+#include <sys/stat.h>
+
 #include "llctl/cli_case.h"
 
 namespace ll {
@@ -41,8 +43,10 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
       {{}, "", "expected a command: submit, plan"},
       {{"list", "--coordinator", "nowhere"}, "coordinator", "HOST:PORT"},
       {{"list", "--coordinator", "h:99999"}, "coordinator", "99999"},
-      {{"list", "--token-file", "/nowhere/token"}, "/nowhere/token", "No such file"},
-      {{"list", "--ca", "/nowhere/ca.pem"}, "/nowhere/ca.pem", "No such file"},
+      {{"list", "--token-file", "/nowhere/token"}, "/nowhere/token", "token-file: /nowhere/token"},
+      {{"list", "--ca", "/nowhere/ca.pem"}, "ca", "No such file"},
+      {{"list", "--ca", not_yaml}, "ca", "in PEM"},
+      {{"list", "--token-file", not_yaml}, "token-file", "everybody on this host may read"},
       {{"models", "add", "70b", "relative/path"}, "path", "absolute"},
       {{"data", "add", "books", "b.bin"}, "path", "absolute"},
       {{"eval", "perplexity"}, "job", "--model"},
@@ -124,9 +128,20 @@ TEST_F(CliTest, AddressAndTokenOfTheLocalCoordinatorAreFound) {
   variables_["LLCTL_TOKEN"] = "from-environment";
   EXPECT_EQ(Run({"submit", "--model", "7b"}).code, 0);
   EXPECT_EQ(coordinator_.authorization, "Bearer from-environment");
-  EXPECT_EQ(Run({"submit", "--model", "7b", "--token-file", Write("other", "from-file\n")}).code,
-            0);
+  const std::string file = Write("other", "from-file\n");
+  ASSERT_EQ(chmod(file.c_str(), 0600), 0);
+  EXPECT_EQ(Run({"submit", "--model", "7b", "--token-file", file}).code, 0);
   EXPECT_EQ(coordinator_.authorization, "Bearer from-file");
+}
+
+TEST_F(CliTest, ATokenThatCannotBeSentIsOneLine) {
+  for (const char* token : {"s3c\nret", "s3c ret", "s3c\x01ret"}) {
+    variables_["LLCTL_TOKEN"] = token;
+    const Outcome run = Run({"list"});
+    EXPECT_EQ(run.code, kExitUsage);
+    EXPECT_THAT(run.err, StartsWith("llctl: error: token: expected printable characters"));
+    EXPECT_THAT(run.err, Not(HasSubstr("s3c")));
+  }
 }
 
 TEST_F(CliTest, ATokenIsNotSentUnencryptedToAnotherHost) {

@@ -13,6 +13,7 @@
 #include "llctl/errors.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
+#include "rpc/secret_file.h"
 #include "rpc/status.h"
 
 namespace ll {
@@ -42,9 +43,9 @@ absl::StatusOr<std::string> FindToken(const ClientOptions& options,
                                       const EnvironmentReader& environment,
                                       const std::string& data_dir, bool loopback) {
   if (!options.token_file.empty()) {
-    absl::StatusOr<std::string> text = ReadFile(options.token_file);
-    if (!text.ok()) return AsUsageError(Annotate(text.status(), "token-file"));
-    return std::string(absl::StripAsciiWhitespace(*text));
+    absl::StatusOr<std::string> token = ReadBearerToken(options.token_file);
+    if (!token.ok()) return AsUsageError(token.status());
+    return token;
   }
   if (std::string token = environment("LLCTL_TOKEN"); !token.empty()) return token;
   if (!loopback) return std::string();
@@ -52,13 +53,6 @@ absl::StatusOr<std::string> FindToken(const ClientOptions& options,
   // its own words.
   const absl::StatusOr<std::string> text = ReadFile(data_dir + "/token");
   return text.ok() ? std::string(absl::StripAsciiWhitespace(*text)) : std::string();
-}
-
-// gRPC tells the whole chain ("failed to connect to all addresses; last error: …: Connection
-// refused"); its last link is what a person can act on.
-absl::string_view LastCause(absl::string_view message) {
-  const size_t colon = message.rfind(": ");
-  return colon == absl::string_view::npos ? message : message.substr(colon + 2);
 }
 
 }  // namespace
@@ -147,7 +141,7 @@ absl::Status Client::AskEach() const {
 absl::Status Client::Explain(const grpc::Status& grpc_status) const {
   absl::Status status = FromGrpcStatus(grpc_status);
   switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kUnavailable: {
       if (const std::string leader = ErrorLeader(status); !leader.empty()) {
         return FieldStatus(
             status.code(), "coordinator", status.message(),
@@ -156,12 +150,23 @@ absl::Status Client::Explain(const grpc::Status& grpc_status) const {
       // Its own words, where it has answered.
       if (!grpc_status.error_details().empty()) return status;
       if (several_) {
-        if (const absl::Status answer = AskEach(); !answer.ok()) return answer;
+        const absl::Status answer = AskEach();
+        // A standby's advice is for those who named it alone.
+        if (!ErrorLeader(answer).empty()) {
+          return FieldStatus(answer.code(), "coordinator",
+                             absl::StrCat("none of ", address_, " leads at this moment"),
+                             "try again in some seconds; the coordinators' logs say why");
+        }
+        if (!answer.ok()) return answer;
       }
+      const absl::string_view cause = LastCause(status.message());
+      const std::string tls = TlsHint(cause, config_, "--ca or LLCTL_CA");
       return FieldStatus(
-          status.code(), "coordinator",
-          absl::StrCat("cannot reach ", address_, " (", LastCause(status.message()), ")"),
-          "start ll-coordinator, or name one with --coordinator HOST:PORT or LLCTL_COORDINATOR");
+          status.code(), "coordinator", absl::StrCat("cannot reach ", address_, " (", cause, ")"),
+          tls.empty() ? "start ll-coordinator, or name one with --coordinator HOST:PORT or "
+                        "LLCTL_COORDINATOR"
+                      : tls);
+    }
     case absl::StatusCode::kDeadlineExceeded:
       return FieldStatus(
           status.code(), "timeout",

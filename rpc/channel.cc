@@ -9,6 +9,7 @@
 #include <grpcpp/support/client_interceptor.h>
 #include <netdb.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,6 +18,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "rpc/pki.h"
+#include "rpc/secret_file.h"
 
 namespace ll {
 namespace {
@@ -100,6 +102,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
     LL_RETURN_IF_ERROR(CheckAuthorityFile(config.ca_file, "tls-ca"));
     return WatchingCredentials(config);
   }
+  LL_RETURN_IF_ERROR(CheckAuthorityFile(config.ca_file, "ca"));
   grpc::SslCredentialsOptions ssl;
   LL_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(config.ca_file));
   if (!config.cert_file.empty()) {
@@ -192,6 +195,8 @@ bool IsLoopbackHost(absl::string_view host) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config) {
+  // gRPC aborts the process over metadata that HTTP/2 cannot carry.
+  if (!config.token.empty()) LL_RETURN_IF_ERROR(CheckBearerToken(config.token));
   std::vector<HostPort> addresses;
   for (const std::string& text : config.addresses) {
     LL_ASSIGN_OR_RETURN(HostPort address, ParseHostPort(text, "coordinator"));
@@ -228,6 +233,29 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& 
     interceptors.push_back(std::make_unique<BearerTokenFactory>(config.token));
   return grpc::experimental::CreateCustomChannelWithInterceptors(target, credentials, args,
                                                                  std::move(interceptors));
+}
+
+absl::string_view LastCause(absl::string_view message) {
+  const size_t colon = message.rfind(": ");
+  return colon == absl::string_view::npos ? message : message.substr(colon + 2);
+}
+
+std::string TlsHint(absl::string_view cause, const ChannelConfig& config,
+                    absl::string_view ca_flags) {
+  const auto says = [cause](absl::string_view text) { return absl::StrContains(cause, text); };
+  if (says("certificate verify failed")) {
+    return absl::StrCat("it answers, but its certificate has ended or is not of the authority in ",
+                        config.ca_file, ": give that coordinator's with ", ca_flags);
+  }
+  if (says("not in peer certificate")) {
+    return "it answers, but its certificate is another name's: use that name, or ll-coordinator "
+           "pki issue --server with this one";
+  }
+  if (config.ca_file.empty() && (says("Socket closed") || says("Connection reset")))
+    return absl::StrCat("does it want TLS? Give its authority with ", ca_flags);
+  if (!config.ca_file.empty() && (says("wrong version number") || says("WRONG_VERSION_NUMBER")))
+    return absl::StrCat("it speaks without TLS: leave out ", ca_flags);
+  return "";
 }
 
 }  // namespace ll

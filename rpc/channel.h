@@ -43,7 +43,16 @@ bool IsLoopbackHost(absl::string_view host);
 // A lazily connecting channel: keepalive (with several addresses a host that is gone is noticed
 // within 8 s, so that its standby is asked instead), at most 64 MiB an answer, and transparent
 // retries of UNAVAILABLE with backoff for the unary services (Jobs, Admin). Errors: bad address;
-// unreadable PEM file; a token that would travel unencrypted to a host other than this one.
+// unreadable PEM file; a token that would travel unencrypted to a host other than this one, or
+// cannot travel at all.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ChannelConfig& config);
+
+// gRPC tells a whole chain ("failed to connect to all addresses; last error: …: Connection
+// refused"); its last link is what a person can act on.
+absl::string_view LastCause(absl::string_view message);
+// What to do where a connection was not made for such a cause; `ca_flags` names the flags that give
+// an authority. Empty: it is no matter of TLS.
+std::string TlsHint(absl::string_view cause, const ChannelConfig& config,
+                    absl::string_view ca_flags);
 
 }  // namespace ll

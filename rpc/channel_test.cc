@@ -57,6 +57,16 @@ TEST(Channel, NeverSendsATokenUnencryptedToAnotherHost) {
   LL_EXPECT_OK(MakeChannel({.addresses = {"127.0.0.1:7070"}, .token = "secret"}));
 }
 
+// Such metadata would end the process within gRPC.
+TEST(Channel, ATokenThatCannotBeSentIsRefusedAndNotRepeated) {
+  for (const std::string& token :
+       {std::string("s3c\nret"), std::string("s3c ret"), std::string(1, '\0')}) {
+    const auto got = MakeChannel({.addresses = {"127.0.0.1:7070"}, .token = token});
+    EXPECT_THAT(got, StatusIs(absl::StatusCode::kInvalidArgument, "token: expected printable"));
+    EXPECT_EQ(got.status().message().find("s3c"), absl::string_view::npos);
+  }
+}
+
 TEST(Channel, NamesAMissingPemFile) {
   const auto got = MakeChannel({.addresses = {"127.0.0.1:7070"}, .ca_file = "/nonexistent/ca.pem"});
   EXPECT_THAT(got, StatusIs(absl::StatusCode::kNotFound, "/nonexistent/ca.pem"));

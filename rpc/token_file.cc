@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "rpc/secret_file.h"
 
 namespace ll {
 namespace {
@@ -115,8 +116,13 @@ absl::StatusOr<std::vector<TokenEntry>> ParseTokens(absl::string_view text,
 }
 
 absl::StatusOr<std::vector<TokenEntry>> ReadTokens(const std::string& path) {
-  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  return ParseTokens(text, path);
+  LL_RETURN_IF_ERROR(CheckNotForAllToWrite(path, "tokens"));
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) {
+    return FieldStatus(text.status().code(), "tokens", text.status().message(),
+                       "llctl token create makes it; the coordinator's account reads it");
+  }
+  return ParseTokens(*text, path);
 }
 
 std::string NewToken(Random& random) { return absl::StrCat("ll_", RandomHex(random, 32)); }

@@ -34,6 +34,7 @@ bool IsTenantName(absl::string_view name);
 // InvalidArgument (field "tokens", with the line's number): a line that is no entry, a user of two
 // tenants.
 absl::StatusOr<std::vector<TokenEntry>> ParseTokens(absl::string_view text, absl::string_view path);
+// FailedPrecondition too: everybody on this host may write the file.
 absl::StatusOr<std::vector<TokenEntry>> ReadTokens(const std::string& path);
 
 // A token of 256 random bits, to be given to its user and kept nowhere.

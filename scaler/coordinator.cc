@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <set>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "base/file.h"
 #include "base/status_macros.h"
+#include "rpc/secret_file.h"
 #include "rpc/status.h"
 
 namespace ll {
@@ -20,7 +19,6 @@ namespace {
 
 constexpr absl::Duration kRpcDeadline = absl::Seconds(10);
 constexpr int kPage = 1000;
-constexpr int64_t kMostTokenFileBytes = 64 << 10;
 constexpr char kDefaultQueue[] = "default";  // of jobs that name none
 // Ends the reason of a cordon that is the scaler's own; before it stands its user.
 constexpr char kOwnReason[] = "ll-scaler: not needed";
@@ -68,8 +66,7 @@ std::optional<int> ScalingCoordinator::OrdinalOf(absl::string_view worker) const
 absl::Status ScalingCoordinator::Connect() {
   std::string token;
   if (!token_file_.empty()) {
-    LL_ASSIGN_OR_RETURN(token, ReadPlainFile(token_file_, kMostTokenFileBytes));
-    absl::StripAsciiWhitespace(&token);
+    LL_ASSIGN_OR_RETURN(token, ReadBearerToken(token_file_));
   }
   if (admin_ != nullptr && token == channel_.token) return absl::OkStatus();
   channel_.token = token;

@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
 #include "coordinator/api/gpu_types.h"
+#include "coordinator/api/request_checks.h"
 #include "model/plan/devices.h"
 #include "model/plan/models.h"
 
@@ -392,6 +393,7 @@ absl::StatusOr<std::string> ConfigOfFolder(const std::string& path,
 
 absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterView& view,
                                const AdmissionOptions& options) {
+  LL_RETURN_IF_ERROR(CheckTexts(request.spec));
   JobSpec spec = SpecFromProto(request.spec);
   LL_RETURN_IF_ERROR(Validate(spec));
   const std::string kind = spec.kind.value_or("train");

@@ -341,6 +341,17 @@ TEST_F(AdmissionTest, BadInputNamesTheKey) {
       {[](v1::JobSpec& s) { s.set_method("magic"); }, "method"},
       {[](v1::JobSpec& s) { s.set_gpus(0); }, "gpus"},
       {[](v1::JobSpec& s) { s.set_kind("dance"); }, "kind"},
+      {[](v1::JobSpec& s) { s.set_name("two\nlines"); }, "name"},
+      {[](v1::JobSpec& s) { s.set_name("red \033[31m"); }, "name"},
+      {[](v1::JobSpec& s) { s.set_name(std::string(257, 'n')); }, "name"},
+      {[](v1::JobSpec& s) { (*s.mutable_labels())["a\nb"] = "c"; }, "labels"},
+      {[](v1::JobSpec& s) { (*s.mutable_labels())["a"] = "c\r"; }, "labels"},
+      {[](v1::JobSpec& s) { (*s.mutable_labels())["a"] = std::string(1025, 'c'); }, "labels"},
+      {[](v1::JobSpec& s) { (*s.mutable_labels())[std::string(129, 'a')] = "c"; }, "labels"},
+      {[](v1::JobSpec& s) {
+         for (int i = 0; i < 65; ++i) (*s.mutable_labels())[absl::StrCat("k", i)] = "v";
+       },
+       "labels"},
   };
   for (const Case& c : cases) {
     AdmissionRequest request = request_;

@@ -21,6 +21,7 @@
 #include "proto/schedules.pb.h"
 #include "proto/workers.pb.h"
 #include "rpc/pki.h"
+#include "rpc/secret_file.h"
 
 namespace ll {
 namespace {
@@ -159,6 +160,7 @@ absl::StatusOr<Caller> WorkerOf(const Peer& peer) {
 constexpr char kTokenHint[] = "llctl login stores one; or set LLCTL_TOKEN or give --token-file";
 
 absl::StatusOr<std::unique_ptr<JwtKeys>> ReadKeys(const std::string& path) {
+  LL_RETURN_IF_ERROR(CheckNotForAllToWrite(path, "oidc-keys"));
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   LL_ASSIGN_OR_RETURN(JwtKeys keys, JwtKeys::Parse(text));
   return std::make_unique<JwtKeys>(std::move(keys));

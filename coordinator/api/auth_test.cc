@@ -108,6 +108,25 @@ TEST_F(AuthTest, AWrongTokensFileStopsTheStart) {
   EXPECT_FALSE(Make({.tokens_file = dir.path() + "/none"}).ok());
 }
 
+TEST_F(AuthTest, AFileThatEverybodyMayWriteGivesNoRights) {
+  TempDir dir;
+  const std::string file = dir.path() + "/tokens";
+  LL_ASSERT_OK(WriteFileAtomic(file, Line("one", "\"read\"")));
+  LL_ASSERT_OK_AND_ASSIGN(auto auth, Make({.tokens_file = file}));
+  LL_ASSERT_OK(WriteFileAtomic(file, Line("two", "\"admin\"")));
+  ASSERT_EQ(chmod(file.c_str(), 0666), 0);
+  clock_.Advance(absl::Seconds(2));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer one"));
+  EXPECT_FALSE(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two").ok());
+  for (const AuthOptions& options :
+       {AuthOptions{.tokens_file = file}, AuthOptions{.oidc = {.keys_file = file}}}) {
+    EXPECT_THAT(Make(options), StatusIs(absl::StatusCode::kFailedPrecondition, "may write"));
+  }
+  ASSERT_EQ(chmod(file.c_str(), 0600), 0);
+  clock_.Advance(absl::Seconds(2));
+  LL_EXPECT_OK(Ask(*auth, "/ll.v1.Jobs/Get", "Bearer two"));
+}
+
 TEST_F(AuthTest, CallsOfOneUserAreLimited) {
   LL_ASSERT_OK_AND_ASSIGN(
       auto auth, Make({.local_token = "t", .local_user = "me", .max_calls_per_second = 10}));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
@@ -13,11 +14,27 @@ namespace {
 
 constexpr size_t kMaxSpecBytes = 256 << 10;
 constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxJobNameBytes = 256;
+constexpr int kMaxLabels = 64;
+constexpr size_t kMaxLabelKeyBytes = 128;
+constexpr size_t kMaxLabelBytes = 1024;
 constexpr int kMaxUserPriority = 100;
 constexpr int kMaxMaskPaths = 100;
 
 bool IsWhole(const google::protobuf::FieldMask& mask) {
   return mask.paths().empty() || (mask.paths_size() == 1 && mask.paths(0) == "*");
+}
+
+absl::Status CheckText(absl::string_view field, absl::string_view what, const std::string& text,
+                       size_t most) {
+  const bool control = std::any_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_iscntrl(static_cast<unsigned char>(c));
+  });
+  if (text.size() <= most && !control) return absl::OkStatus();
+  return MakeFieldError({field,
+                         absl::StrCat(what, "at most ", most, " bytes without control characters"),
+                         control ? absl::StrCat("\"", OneLine(text.substr(0, 80)), "\"")
+                                 : absl::StrCat(text.size(), " bytes")});
 }
 
 }  // namespace
@@ -29,6 +46,21 @@ absl::Status CheckPlainName(absl::string_view field, const std::string& name) {
     return absl::OkStatus();
   return MakeFieldError({field, "1 to 64 letters, digits, '.', '_' or '-'",
                          absl::StrCat("\"", OneLine(name.substr(0, 80)), "\"")});
+}
+
+absl::Status CheckTexts(const v1::JobSpec& spec) {
+  if (absl::Status good = CheckText("name", "", spec.name(), kMaxJobNameBytes); !good.ok())
+    return good;
+  if (spec.labels_size() > kMaxLabels) {
+    return MakeFieldError(
+        {"labels", absl::StrCat("at most ", kMaxLabels), absl::StrCat(spec.labels_size())});
+  }
+  for (const auto& [key, value] : spec.labels()) {
+    absl::Status good = CheckText("labels", "keys of ", key, kMaxLabelKeyBytes);
+    if (good.ok()) good = CheckText("labels", "values of ", value, kMaxLabelBytes);
+    if (!good.ok()) return good;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckReadMask(const google::protobuf::FieldMask& mask,

@@ -33,4 +33,8 @@ void ApplyReadMask(const google::protobuf::FieldMask& mask, google::protobuf::Me
 
 absl::Status CheckSpecSize(const v1::JobSpec& spec);
 
+// Name and labels, which travel with every answer about the job: at most 256 bytes, and 64 labels
+// of at most 128 and 1024 bytes, all without control characters.
+absl::Status CheckTexts(const v1::JobSpec& spec);
+
 }  // namespace ll

@@ -47,7 +47,7 @@ bool Driver::Enqueue(Item item, bool bounded) {
   if (stopping_ || (bounded && waiting_requests_ >= max_waiting_requests_)) return false;
   if (bounded) ++waiting_requests_;
   queue_.push_back(std::move(item));
-  if (queue_.size() == 1) wake_.Signal();
+  if (queue_.size() == 1) wake_.SignalAll();
   return true;
 }
 
@@ -93,7 +93,7 @@ absl::Status Driver::Serving() const {
 void Driver::Hurry() {
   absl::MutexLock lock(&mu_);
   hurry_ = true;
-  wake_.Signal();
+  wake_.SignalAll();
 }
 
 // ---- the loop
@@ -138,7 +138,7 @@ std::vector<DriverLoop::Item> Driver::NextBatch() {
   // wake-up time.
   const absl::Duration poll = std::max(tick_ / 4, absl::Milliseconds(5));
   while (queue_.empty() && !stopping_ && !hurry_ && clock_.Steady() < loop_.next_tick())
-    wake_.WaitWithTimeout(&mu_, poll);
+    wake_.WaitFor(mu_, poll);
   if (std::exchange(hurry_, false)) loop_.Hurry();
   while (!queue_.empty() && !stopping_ && batch.size() < max_batch_) {
     Item& item = queue_.front();

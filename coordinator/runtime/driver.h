@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/steady_cond_var.h"
 #include "coordinator/runtime/driver_loop.h"
 
 namespace ll {
@@ -76,7 +77,7 @@ class Driver : private DriverListener {
   std::thread thread_;
 
   mutable absl::Mutex mu_;
-  absl::CondVar wake_;
+  SteadyCondVar wake_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
   size_t waiting_requests_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

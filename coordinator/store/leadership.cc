@@ -36,6 +36,7 @@ void Leadership::Stop() {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
     lease_.StepAside(clock_.Steady(), absl::ZeroDuration());
+    wake_.SignalAll();
   }
   if (!thread_.joinable()) return;
   thread_.join();
@@ -68,6 +69,7 @@ void Leadership::StepAside(absl::Duration pause) {
   absl::MutexLock lock(&mu_);
   lease_.StepAside(clock_.Steady(), pause);
   release_ = true;
+  wake_.SignalAll();
 }
 
 void Leadership::Run() {
@@ -115,10 +117,9 @@ void Leadership::Run() {
       on_change_();
     }
     absl::MutexLock lock(&mu_);
-    const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stopping_ || release_; };
+    if (stopping_ || release_) continue;
     const absl::Duration left = lease_.next_question() - clock_.Steady();
-    mu_.AwaitWithTimeout(absl::Condition(&wake),
-                         std::clamp(left, absl::ZeroDuration(), absl::Milliseconds(100)));
+    wake_.WaitFor(mu_, std::clamp(left, absl::ZeroDuration(), absl::Milliseconds(100)));
   }
 }
 

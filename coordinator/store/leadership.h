@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/steady_cond_var.h"
 #include "coordinator/store/lease.h"
 
 namespace ll {
@@ -48,6 +49,7 @@ class Leadership {
   std::thread thread_;
 
   mutable absl::Mutex mu_;
+  SteadyCondVar wake_;  // release_, stopping_
   Lease lease_ ABSL_GUARDED_BY(mu_);
   absl::Status last_ ABSL_GUARDED_BY(mu_);  // of the newest question
   bool asked_ ABSL_GUARDED_BY(mu_) = false;

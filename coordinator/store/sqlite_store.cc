@@ -304,23 +304,27 @@ absl::Status CheckFileSystem(const std::string& data_dir) {
     return ErrnoStatus(errno, "stat file system of", data_dir);
   if (!IsNetworkFileSystem(static_cast<uint64_t>(info.f_type) & 0xffffffffu))
     return absl::OkStatus();
-  return FieldStatus(absl::StatusCode::kFailedPrecondition, "data_dir",
-                     absl::StrCat("data_dir: ", data_dir,
-                                  " lies on a network file system, which SQLite cannot use safely"),
-                     "give --data-dir a folder on a local disk");
+  return FieldStatus(
+      absl::StatusCode::kFailedPrecondition, "data-dir",
+      absl::StrCat(data_dir, " lies on a network file system, which SQLite cannot use safely"),
+      "give --data-dir a folder on a local disk");
 }
 
 // Held until the descriptor is closed, so also after a kill -9 it never stays behind.
 absl::StatusOr<int> LockFolder(const std::string& data_dir) {
   const std::string path = absl::StrCat(data_dir, "/lock");
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return ErrnoStatus(errno, "open", path);
+  if (fd < 0) {
+    const absl::Status refused = ErrnoStatus(errno, "open", path);
+    return FieldStatus(refused.code(), "data-dir", refused.message(),
+                       "give a folder that this user may write: --data-dir");
+  }
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
   const int error = errno;
   close(fd);
   if (error != EWOULDBLOCK) return ErrnoStatus(error, "lock", path);
-  return FieldStatus(absl::StatusCode::kUnavailable, "data_dir",
-                     absl::StrCat("data_dir: another coordinator is running on ", data_dir),
+  return FieldStatus(absl::StatusCode::kUnavailable, "data-dir",
+                     absl::StrCat("another coordinator is running on ", data_dir),
                      "stop it, or give this one its own --data-dir");
 }
 
@@ -391,7 +395,9 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_d
       OpenOn({nullptr, [&] { return SyncDir(data_dir); }}, absl::StrCat(data_dir, "/ll.db"));
   if (!store.ok()) {
     close(lock_fd);
-    return store.status();
+    if (!absl::IsResourceExhausted(store.status())) return store.status();
+    return FieldStatus(store.status().code(), "data-dir", store.status().message(),
+                       "make room on that disk, or give --data-dir a folder on another");
   }
   (*store)->KeepLock(lock_fd);
   return std::unique_ptr<Store>(*std::move(store));
@@ -399,7 +405,11 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& data_d
 
 absl::StatusOr<StoreSnapshot> ReadSqlite(const std::string& data_dir) {
   const std::string path = absl::StrCat(data_dir, "/ll.db");
-  if (!FileExists(path)) return absl::NotFoundError(absl::StrCat("there is no store at ", path));
+  if (!FileExists(path)) {
+    return FieldStatus(absl::StatusCode::kNotFound, "data-dir",
+                       absl::StrCat("there is no store at ", path),
+                       "give the coordinator's own --data-dir, or --store");
+  }
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &raw, SQLITE_OPEN_READWRITE, nullptr);
   const Db source(raw);

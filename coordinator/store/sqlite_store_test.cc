@@ -37,7 +37,7 @@ TEST_F(SqliteStoreTest, ASecondCoordinatorIsRefusedUntilTheFirstIsGone) {
   LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
   const auto second = OpenSqliteStore(dir_);
   EXPECT_THAT(second, StatusIs(StatusCode::kUnavailable, "another coordinator is running on"));
-  EXPECT_EQ(ErrorField(second.status()), "data_dir");
+  EXPECT_EQ(ErrorField(second.status()), "data-dir");
   store.reset();
   LL_EXPECT_OK(OpenSqliteStore(dir_));
 }

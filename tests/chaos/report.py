@@ -31,6 +31,9 @@ def facts(target, notes):
         times = sorted(t for note in notes for t in note["seconds"])
         out = [f"{len(times)} kills of a rank: noticed after {1000 * times[len(times) // 2]:.0f} ms p50, "
                f"{1000 * times[min(len(times) - 1, len(times) * 99 // 100)]:.0f} ms p99"]
+    elif target == "R4a":
+        out = [f"{sum(n['pauses'] for n in notes)} pauses of {notes[-1]['pause_seconds']:.0f} s, with a lease of 1 s and an idle host: "
+               f"{sum(n['alarms'] for n in notes)} alarms"]
     elif target == "R6":
         minutes = sum(note["minutes"] for note in notes)
         goodput = sum(note["goodput"] * note["minutes"] for note in notes) / minutes

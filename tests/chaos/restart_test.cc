@@ -1,4 +1,6 @@
 // R2: how soon a coordinator that was killed serves again; R13a: one that stays away for long.
+#include <signal.h>
+
 #include <algorithm>
 #include <thread>
 
@@ -141,6 +143,51 @@ TEST_F(RestartTest, RanksOutliveAnAbsence) {
   Note("R13a", {{"away_seconds", absl::ToDoubleSeconds(away)},
                 {"steps_meanwhile", after.progress().step() - before},
                 {"stopped_ranks", 0}});
+  LL_EXPECT_OK(cluster_.Cancel(*job));
+}
+
+// R4's false alarms: a coordinator stands still for longer than every lease (a paused virtual
+// machine, a disk that hangs). When it goes on it takes nobody for dead, though another host is
+// idle and could run the job.
+TEST_F(RestartTest, APauseOfTheCoordinatorRaisesNoAlarm) {
+  const absl::Duration pause = absl::Seconds(Size(2, 60));
+  cluster_.StartCoordinator(
+      {"--shared-job-store", "--lease-seconds", "1", "--heartbeat-seconds", "0.25"});
+  for (const char* name : {"w1", "w2"}) {
+    WorkerConfig config;
+    config.name = name;
+    config.flags = {"--job-store", cluster_.SharedStore()};
+    cluster_.StartWorker(config);
+  }
+  cluster_.AwaitWorkers(2);
+  v1::JobSpec spec = cluster_.TrainSpec(2, 10'000'000);
+  (*spec.mutable_labels())["fake.step_ms"] = "20";
+  const auto job = cluster_.Submit(spec);
+  LL_ASSERT_OK(job);
+  cluster_.AwaitStep(*job, 3);
+  const std::vector<pid_t> ranks = cluster_.TrainerPids(*job);
+  ASSERT_EQ(ranks.size(), 2u);
+  int alarms = 0;
+  const int pauses = Size(1, 3);
+  for (int i = 0; i < pauses; ++i) {
+    const int64_t before = cluster_.Get(*job)->progress().step();
+    ASSERT_EQ(kill(cluster_.coordinator_pid(), SIGSTOP), 0);
+    absl::SleepFor(pause);
+    ASSERT_EQ(kill(cluster_.coordinator_pid(), SIGCONT), 0);
+    const absl::Time until = absl::Now() + absl::Seconds(Size(1, 10));
+    while (absl::Now() < until) {
+      const auto now = cluster_.Get(*job);
+      alarms += now.ok() && (now->epoch() != 1 || now->retries() != 0 ||
+                             now->state() != v1::RUNNING || cluster_.TrainerPids(*job) != ranks);
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    // What was trained meanwhile is told.
+    cluster_.AwaitStep(*job, before + static_cast<int64_t>(absl::ToDoubleSeconds(pause) * 10));
+    cluster_.AwaitWorkers(2);
+  }
+  EXPECT_EQ(alarms, 0);
+  Note("R4a",
+       {{"pauses", pauses}, {"pause_seconds", absl::ToDoubleSeconds(pause)}, {"alarms", alarms}});
   LL_EXPECT_OK(cluster_.Cancel(*job));
 }
 

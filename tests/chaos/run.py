@@ -10,7 +10,6 @@ with its programs).
 """
 import argparse
 import datetime
-import glob
 import json
 import os
 import pathlib
@@ -21,11 +20,12 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/deploy"))
+sys.path[:0] = [str(ROOT / "tests/deploy"), str(ROOT / "tests/support")]
+from faketime import faketime_library  # noqa: E402
 from packages import need_programs  # noqa: E402
 
 TESTS = {
-    "R1": "AcknowledgedSubmissionsSurviveKills", "R2": "ServesSoonAfterAKillWithAFullQueue", "R4": "ADeadRankIsNoticed",
+    "R1": "AcknowledgedSubmissionsSurviveKills", "R2": "ServesSoonAfterAKillWithAFullQueue", "R4": "ADeadRankIsNoticed", "R4a": "APauseOfTheCoordinatorRaisesNoAlarm",
     "R6": "SoakKeepsItsGoodput", "R10": "AFullDiskRefusesAndHeals", "R12": "JumpsOfTheWallClockExpireNothing",
     "R14": "SlowReadersHarmNobody", "R19": "AnswersAreLinearizable", "R23": "NightlyRunsForThreeDays",
     "R13a": "RanksOutliveAnAbsence",
@@ -48,10 +48,7 @@ def order(target):
 
 def faketime():
     need_programs(faketime="faketime")
-    found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-    if not found:
-        sys.exit("libfaketimeMT.so.1 is missing: apt-get install faketime")
-    return found[0]
+    return faketime_library()
 
 
 def run(a, target, seed):

@@ -15,6 +15,9 @@ import tempfile
 import time
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from waiting import await_that  # noqa: E402
+
 BIN, TRAINER = (pathlib.Path(sys.argv.pop(1)).resolve() for _ in range(2))
 DEADLINE_S = 60
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -93,16 +96,8 @@ class SchedulingTest(unittest.TestCase):
         return {w["worker"]: w for w in cls.json("workers", "list") if w.get("connected")}
 
     @classmethod
-    def await_that(cls, condition, what):
-        deadline = time.monotonic() + DEADLINE_S
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f"waited in vain for {what() if callable(what) else what}"
-            time.sleep(0.05)
-        return value
-
-    @classmethod
     def await_workers(cls, names):
-        cls.await_that(lambda: set(cls.workers()) == names, f"workers {names}")
+        await_that(lambda: set(cls.workers()) == names, f"workers {names}")
 
     def submit(self, *arguments):
         return self.llctl("-o", "name", "submit", "--model", self.root / "model", "--data", self.root / "data.bin", "--ctx", 512, "--steps", 20,
@@ -115,7 +110,7 @@ class SchedulingTest(unittest.TestCase):
 
     def clear(self, job):
         subprocess.run([BIN / "llctl", "cancel", job], capture_output=True, env=self.environment, timeout=DEADLINE_S)
-        self.await_that(lambda: self.get(job)["state"] in ENDED, f"the end of {job}")
+        await_that(lambda: self.get(job)["state"] in ENDED, f"the end of {job}")
 
     def get(self, job):
         return self.json("get", job)
@@ -127,7 +122,7 @@ class SchedulingTest(unittest.TestCase):
                 return found
             self.assertFalse(found["state"] in ENDED, f"{job} {found['state']}: {found['reason']}")
             return None
-        return self.await_that(there, lambda: f"{job} {state}: {self.llctl('why', job).stdout}")
+        return await_that(there, lambda: f"{job} {state}: {self.llctl('why', job).stdout}")
 
     def places(self, job):
         """The workers of its newest attempt."""
@@ -142,7 +137,7 @@ class SchedulingTest(unittest.TestCase):
         job = self.one("--gpus", 2, *FOREVER)
         self.wait_for(job, "RUNNING")
         self.assertEqual(self.places(job), ["w1", "w3"])
-        self.await_that(lambda: self.step_of(self.get(job)) >= 5, "five steps")
+        await_that(lambda: int(self.get(job).get("progress", {}).get("step", 0)) >= 5, "five steps")
         self.llctl("workers", "drain", "w3", "--reason", "new fan")
         self.addCleanup(self.llctl, "workers", "uncordon", "w3")
         moved = self.wait_for(job, "RUNNING", epoch=2)
@@ -184,10 +179,10 @@ class SchedulingTest(unittest.TestCase):
         self.assertRegex(self.llctl("why", waits).stdout, r"needs 1 slot of kind H100 \(gpu_types\) with at least [0-9.]+ .B; 0 of 1 are free.*; "
                                                           r"with gpu_types A100-80 it fits now")
         either = self.one("--gpu-types", "A100,H100")
-        self.await_that(lambda: self.get(either)["state"] == "SUCCEEDED", lambda: self.llctl("why", either).stdout)
+        await_that(lambda: self.get(either)["state"] == "SUCCEEDED", lambda: self.llctl("why", either).stdout)
         self.assertEqual(self.ran_on(either), "g-a100")
         self.llctl("cancel", holder)
-        self.await_that(lambda: self.get(waits)["state"] == "SUCCEEDED", lambda: self.llctl("why", waits).stdout)
+        await_that(lambda: self.get(waits)["state"] == "SUCCEEDED", lambda: self.llctl("why", waits).stdout)
         self.assertEqual(self.ran_on(waits), "g-h100")
         job = ("--model", self.root / "model", "--data", self.root / "data.bin", "--ctx", 512, "--gpu-types")
         plan = self.json("plan", *job, "a100")
@@ -197,14 +192,14 @@ class SchedulingTest(unittest.TestCase):
             self.assertEqual(refused["field"], "gpu_types")
             self.assertIn("unsupported: V100-16 and V100-32: needs sm_80+", refused["message"])
         cpu = self.one("--gpu-types", "cpu")
-        self.await_that(lambda: self.get(cpu)["state"] == "SUCCEEDED", lambda: self.llctl("why", cpu).stdout)
+        await_that(lambda: self.get(cpu)["state"] == "SUCCEEDED", lambda: self.llctl("why", cpu).stdout)
         self.assertIn(self.ran_on(cpu), RACKS)
 
     def test_who_waits_for_whom(self):
         fails = self.one("--labels", "fake.fault=exit:20,fake.load_ms=2000")
         needs, any_end = self.one("--after", fails), self.one("--after-any", fails)
         after_good = self.one("--after", any_end)
-        self.await_that(lambda: self.get(after_good)["state"] == "SUCCEEDED", "the end of the chain")
+        await_that(lambda: self.get(after_good)["state"] == "SUCCEEDED", "the end of the chain")
         self.assertEqual(self.get(fails)["state"], "FAILED")
         self.assertEqual(self.get(any_end)["state"], "SUCCEEDED")
         failed = self.get(needs)
@@ -214,19 +209,19 @@ class SchedulingTest(unittest.TestCase):
     def test_a_sweep_is_one_request(self):
         jobs = self.submit("--name", "grid", "--sweep", "learning_rate=1e-5,2e-5", "--sweep", "lora_rank=4,8")
         self.assertEqual(len(jobs), 4)
-        self.await_that(lambda: all(self.get(job)["state"] == "SUCCEEDED" for job in jobs), "four ends")
+        await_that(lambda: all(self.get(job)["state"] == "SUCCEEDED" for job in jobs), "four ends")
         listed = self.json("list", "--label", "array=grid", "--label", "lora_rank=8")
         self.assertEqual(sorted(job["spec"]["name"] for job in listed), ["grid-1", "grid-3"])
 
     def test_deadlines_and_records_that_expire(self):
         late = self.one("--deadline", 2, *FOREVER)
-        self.await_that(lambda: self.get(late)["state"] == "FAILED", "its deadline")
+        await_that(lambda: self.get(late)["state"] == "FAILED", "its deadline")
         found = self.json("get", "--history", late)
         self.assertRegex(found["reason"], "its deadline, .*, has passed")
         # What it has trained is in a checkpoint.
         self.assertTrue(any(path.name.startswith("step-") for path in (self.root / "jobs" / late).glob("e0001/checkpoints/step-*")))
         gone = self.submit("--ttl-after-finished", 1)[0]
-        self.await_that(lambda: subprocess.run([BIN / "llctl", "get", gone], capture_output=True, env=self.environment).returncode == 8,
+        await_that(lambda: subprocess.run([BIN / "llctl", "get", gone], capture_output=True, env=self.environment).returncode == 8,
                         "the end of its record")
 
     def test_a_host_on_which_three_jobs_fail_is_cordoned(self):
@@ -236,11 +231,11 @@ class SchedulingTest(unittest.TestCase):
         self.await_workers({*RACKS, "a-lemon"})
         for _ in range(3):  # one after the other, so that each finds it idle: it is the first in the alphabet
             job = self.one("--max-retries", 0)
-            self.await_that(lambda: self.get(job)["state"] == "FAILED", "its end")
-        self.await_that(lambda: self.workers()["a-lemon"].get("cordoned"), "the cordon")
+            await_that(lambda: self.get(job)["state"] == "FAILED", "its end")
+        await_that(lambda: self.workers()["a-lemon"].get("cordoned"), "the cordon")
         self.assertIn("3 jobs failed on it by infrastructure", self.workers()["a-lemon"]["cordon_reason"])
         job = self.one()
-        self.await_that(lambda: self.get(job)["state"] == "SUCCEEDED", lambda: self.llctl("why", job).stdout)
+        await_that(lambda: self.get(job)["state"] == "SUCCEEDED", lambda: self.llctl("why", job).stdout)
         self.llctl("workers", "uncordon", "a-lemon")
 
     def test_a_quota_is_taken_back(self):
@@ -249,7 +244,7 @@ class SchedulingTest(unittest.TestCase):
         borrower = self.one("--gpus", 4, "--queue", "guest", "--min-runtime", 0, *FOREVER)
         self.wait_for(borrower, "RUNNING")
         owner = self.one("--gpus", 2, "--queue", "own")
-        self.await_that(lambda: self.get(owner)["state"] == "SUCCEEDED", "the owner")
+        await_that(lambda: self.get(owner)["state"] == "SUCCEEDED", "the owner")
         again = self.wait_for(borrower, "RUNNING", epoch=2)
         self.assertEqual(int(again.get("retries", 0)), 0)
         reasons = [change["reason"] for change in self.json("get", "--history", borrower)["history"]]

@@ -15,7 +15,6 @@ import pathlib
 import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,11 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "webhooks"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from faketime import with_clock  # noqa: E402
 from postgres import Postgres  # noqa: E402
 from receiver import Receiver  # noqa: E402
+from waiting import await_that, free_port  # noqa: E402
 
 DEADLINE_S = 60
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -36,33 +38,18 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
 ARGUMENTS = None
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def await_that(condition, what, seconds=DEADLINE_S):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.02)
-    return value
-
-
 class Coordinator:
     def __init__(self, root, name, uri, tokens):
         self.name, self.root, self.uri, self.tokens = name, root, uri, tokens
         self.grpc, self.http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.process = None
 
-    def start(self):
+    def start(self, environment=None):
         log = open(self.root / f"{self.name}.log", "ab")
         self.process = subprocess.Popen([ARGUMENTS.bin / "ll-coordinator", "--listen", self.grpc, "--http", self.http, "--data-dir",
                                          self.root / self.name, "--store", self.uri, "--tokens", self.tokens,
                                          "--leader-lease-seconds", str(ARGUMENTS.lease), "--webhooks", self.root / "webhooks.yaml"],
-                                        stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                                        stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         log.close()
 
     def page(self, path):
@@ -213,8 +200,31 @@ class FailoverTest(unittest.TestCase):
 
     # ---- tests
 
+    def trained(self):
+        """What the first job's rank 0 has told: names of events, numbers of steps."""
+        text = (self.root / "w1" / "jobs" / self.job / "e0001" / "events.jsonl").read_text()
+        events = map(json.loads, text[:text.rfind("\n") + 1].splitlines())
+        return [e["step"] if e["event"] == "step" else e["event"] for e in events]
+
+    def start_watching(self):
+        """llctl watch of the first job; stop_watching() gives what it was told, as trained() has it."""
+        self.watch_output = open(self.root / "watch", "w+")
+        self.addCleanup(self.watch_output.close)
+        self.watch = subprocess.Popen([ARGUMENTS.bin / "llctl", "-o", "json", "watch", self.job], env=self.environment, stdout=self.watch_output,
+                                      stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.addCleanup(self.watch.kill)
+
+    def stop_watching(self):
+        told = lambda: [json.loads(line) for line in (self.root / "watch").read_text().splitlines(keepends=True) if line.endswith("\n")]  # noqa: E731
+        steps = self.steps_on_disk()
+        await_that(lambda: sum("step" in one for one in told()) >= steps, f"{steps} steps in the watch")
+        self.watch.send_signal(signal.SIGINT)
+        self.assertEqual(self.watch.wait(timeout=DEADLINE_S), 130)
+        return [int(one["step"]["step"]) if "step" in one else one["event"]["event"] for one in told() if "job" not in one]
+
     def test_1_the_leader_is_killed_again_and_again(self):
         acknowledged, times = {}, []
+        self.start_watching()
         for trial in range(ARGUMENTS.trials):
             self.await_both()
             leader = self.leader()
@@ -243,6 +253,9 @@ class FailoverTest(unittest.TestCase):
             leader.start()
             times.append((trial, served, agent))
         self.await_both()
+        # Coordinators share no files of events: the new leader has them from the agent, and the reader goes on where it was.
+        told = self.stop_watching()
+        self.assertEqual(told, self.trained()[:len(told)], "a reader was told something twice, or not at all")
         listed = self.all_jobs()
         self.assertEqual(len(listed), len(set(listed)), "a job twice")
         lost = {request: job for request, job in acknowledged.items() if job not in listed}
@@ -375,6 +388,31 @@ class FailoverTest(unittest.TestCase):
         self.assertGreater(int(job["epoch"]), 100)
         self.assertEqual(int(job.get("retries", 0)), 0)
         self.assertGreater(int(self.postgres.query("SELECT term FROM ll.leader")[0][0]), told["highest_term"])
+
+    def test_6_a_clock_that_is_off_neither_takes_the_lead_nor_loses_it(self):
+        self.await_both()
+        leader = self.leader()
+        other = self.other(leader)
+        for clock in ("-120s", "+120s"):  # as after the host's clock was set forwards or back
+            other.process.terminate()
+            other.process.wait(timeout=DEADLINE_S)
+            other.start(with_clock(os.environ, clock))
+            await_that(other.stands_by, "the standby")
+            term = self.postgres.query("SELECT term FROM ll.leader")
+            time.sleep(1.2 * ARGUMENTS.lease)
+            self.assertTrue(leader.leads())
+            self.assertEqual(self.postgres.query("SELECT term FROM ll.leader"), term)
+        leader.kill()
+        killed = time.monotonic()
+        self.submit("by-another-clock")
+        self.assertTrue(other.leads())
+        took = time.monotonic() - killed
+        print(f"a standby whose clock is two minutes ahead: submit acknowledged {took:.2f} s after kill -9 of the leader", flush=True)
+        self.assertLess(took, 10)
+        leader.start()
+        self.await_both()
+        time.sleep(1.2 * ARGUMENTS.lease)
+        self.assertTrue(other.leads(), "it keeps what it took")
 
 
 if __name__ == "__main__":

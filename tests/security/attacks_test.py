@@ -237,6 +237,77 @@ class JoiningTest(AttackCase):
         self.assertIn("all follow", service.run("ll-coordinator", "audit", "verify", "--data-dir", self.root / "data").stdout)
 
 
+class WrongHandsTest(AttackCase):
+    """Files and addresses that are wrong: one line each that names what is wrong and what to do, and no secret."""
+
+    def one_line(self, done, *words):
+        self.assertEqual((done.stdout, done.stderr.count("\n")), ("", 1), done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+        self.assertNotIn(self.service.token, done.stderr)
+
+    def start(self, *flags, code):
+        """A coordinator that does not start."""
+        return self.service.run("ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", self.root / "second", *flags, code=code)
+
+    def test_authorities_and_names(self):
+        service, other = self.service, self.root / "others"
+        service.run("ll-coordinator", "pki", "init", "--dir", other)
+        ca = str(other / "ca.crt")
+        self.one_line(service.llctl("list", ca=ca, code=4), "it answers, but its certificate", ca, "--ca or LLCTL_CA")
+        self.one_line(service.llctl("list", ca=service.tokens, code=2), "ca: expected certificates of authorities in PEM")
+        self.one_line(service.llctl("list", ca="/nowhere/ca.crt", code=2), "ca: /nowhere/ca.crt", "No such file")
+        away = {"LLCTL_TOKEN": service.token, "LLCTL_COORDINATOR": service.address}
+        self.one_line(service.run("llctl", "list", code=4, env=away), "does it want TLS?", "--ca or LLCTL_CA")
+        agent = subprocess.Popen([BIN / "ll-worker", "--coordinator", service.address, "--http", "127.0.0.1:0", "--work-dir", self.root / "lost",
+                                  "--name", "lost", "--cpu-slots", "1", "--trainer", "/bin/true", "--tls-ca", ca],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={"HOME": str(self.root)})
+        try:
+            line = next(line for line in agent.stderr if "no session" in line)
+            for word in ("certificate verify failed", "it answers, but its certificate", ca, "--tls-ca"):
+                self.assertIn(word, line)
+        finally:
+            agent.terminate()
+            agent.wait(DEADLINE_S)
+            agent.stderr.close()
+
+    def test_tokens_in_the_wrong_hands(self):
+        service, token = self.service, self.root / "a.token"
+        token.write_text(service.token + "\n")
+        token.chmod(0o644)
+        self.one_line(service.llctl("list", "--token-file", token, code=2), "everybody on this host may read", str(token), "chmod o-rwx")
+        self.one_line(service.run("ll-worker", "--coordinator", service.address, "--work-dir", self.root / "w", "--cpu-slots", "1", "--trainer",
+                                  "/bin/true", "--token-file", token, code=2), "everybody on this host may read", "chmod o-rwx")
+        token.chmod(0o600)
+        service.llctl("list", "--token-file", token)
+        self.one_line(service.llctl("list", token=service.token + "\nx", code=2), "token: expected printable characters")
+        tokens = self.root / "open.tokens"
+        tokens.write_bytes(service.tokens.read_bytes())
+        tokens.chmod(0o666)
+        self.one_line(self.start("--tokens", tokens, code=2), "tokens: everybody on this host may write", "chmod o-w")
+        tenants = self.root / "open.yaml"
+        tenants.write_text("default: {}\n")
+        tenants.chmod(0o666)
+        self.one_line(self.start("--tenants", tenants, code=2), "tenants: everybody on this host may write")
+        self.one_line(self.start("--tokens", self.root / "no.tokens", code=1), "tokens: ", "no.tokens", "llctl token create")
+
+    def test_backups_go_where_they_can(self):
+        backup = lambda to, code: self.service.run("ll-coordinator", "backup", "--data-dir", self.root / "data", "--to", to, code=code)  # noqa: E731
+        self.one_line(backup(self.root, 2), "to: expected a file", "the folder")
+        self.one_line(backup(self.root / "nowhere/b", 2), "to: expected a file in a folder that is there")
+        self.one_line(self.service.run("ll-coordinator", "backup", "--data-dir", self.root / "none", "--to", self.root / "b", code=1),
+                      "data-dir: there is no store")
+        # What a backup that was killed has left goes with the next one; what may be another's at work stays.
+        old, young, other = (self.root / name for name in ("b.tmp-0123456789abcdef", "b.tmp-fedcba9876543210", "bb.tmp-0123456789abcdef"))
+        for left in (old, young, other):
+            left.write_text("half a ba")
+        for left in (old, other):
+            os.utime(left, (time.time() - 7200, time.time() - 7200))
+        backup(self.root / "b", 0)
+        self.assertEqual([left.exists() for left in (old, young, other)], [False, True, True])
+        self.assertEqual(os.stat(self.root / "b").st_mode & 0o777, 0o600)
+
+
 class FloodTest(AttackCase):
     """Each flood ends in an error or a closed connection, others are served meanwhile, and memory stays bounded."""
 

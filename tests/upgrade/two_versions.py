@@ -16,14 +16,14 @@ import pathlib
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/cluster"))
+sys.path[:0] = [str(ROOT / "tests/cluster"), str(ROOT / "tests/support")]
+from waiting import await_that, free_port  # noqa: E402
 PROGRAMS = ("ll-coordinator", "ll-worker", "llctl")
 DEADLINE_S = 60
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -61,21 +61,6 @@ def build(commit, cache, jobs):
     made.rename(out)
     git("worktree", "remove", "--force", tree)
     return out
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def await_that(condition, what, seconds=DEADLINE_S):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.05)
-    return value
 
 
 def expect(holds, what):

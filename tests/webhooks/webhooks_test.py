@@ -17,7 +17,9 @@ import unittest
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from receiver import Receiver, signature, verified  # noqa: E402
+from waiting import await_that  # noqa: E402
 
 DEADLINE_S = 60
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -25,15 +27,6 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
           "rope_theta": 10000.0, "tie_word_embeddings": True, "hidden_act": "silu", "torch_dtype": "float32"}
 KEY = b"a key for this test, of thirty-some bytes"
 ARGUMENTS = None
-
-
-def await_that(condition, what, seconds=DEADLINE_S):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.02)
-    return value
 
 
 class WebhooksTest(unittest.TestCase):

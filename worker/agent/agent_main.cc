@@ -113,19 +113,21 @@ void CheckTrainerRelease(const std::string& trainer) {
 // Logs the first of a row of equal failures, and every hundredth.
 class FailureLog {
  public:
-  explicit FailureLog(const std::vector<std::string>& addresses)
-      : addresses_(absl::StrJoin(addresses, ",")) {}
+  explicit FailureLog(const ChannelConfig& channel) : channel_(channel) {}
   void Note(const absl::Status& status) {
     if (status.ToString() != last_) count_ = 0;
     last_ = status.ToString();
     if (count_++ % 100 == 0) {
-      LL_LOG(kWarning) << "no session with the coordinator at " << addresses_ << ": " << last_
-                       << "; tried again and again: does it run there (--coordinator)?";
+      const std::string tls = TlsHint(status.message(), channel_, "--tls-ca");
+      LL_LOG(kWarning) << "no session with the coordinator at "
+                       << absl::StrJoin(channel_.addresses, ",") << ": " << last_
+                       << "; tried again and again: "
+                       << (tls.empty() ? "does it run there (--coordinator)?" : tls);
     }
   }
 
  private:
-  const std::string addresses_;
+  const ChannelConfig channel_;
   std::string last_;
   int count_ = 0;
 };
@@ -400,8 +402,8 @@ int Main(int argc, char** argv) {
   std::fflush(stdout);
   notify.Ready(state == nullptr ? "started" : "goes on as another program");
   connection.Start();
-  const int code = Loop(agent, connection, metrics, notify, upgrade,
-                        FailureLog(options->channel.addresses), signal_fd, wake_fd);
+  const int code = Loop(agent, connection, metrics, notify, upgrade, FailureLog(options->channel),
+                        signal_fd, wake_fd);
   connection.Stop(absl::Seconds(1));
   return code;
 }

@@ -4,9 +4,12 @@
 #include <cstdlib>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "rpc/channel.h"
 #include "rpc/status.h"
 
 namespace ll {
@@ -47,6 +50,7 @@ void Connection::Stop(absl::Duration flush) {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = broken_ = true;
+    stopped_.SignalAll();
     if (context_ != nullptr) context_->TryCancel();
   }
   if (thread_.joinable()) thread_.join();
@@ -154,9 +158,23 @@ absl::Status Connection::RunSession() {
 }
 
 bool Connection::Sleep(absl::Duration time) {
+  const absl::Duration end = RealClock().Steady() + time;
   absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(&stopping_), time);
+  for (absl::Duration left = time; !stopping_ && left > absl::ZeroDuration();
+       left = end - RealClock().Steady())
+    stopped_.WaitFor(mu_, left);
   return !stopping_;
+}
+
+// A channel says that it failed, and why only to a call, which it fails at once.
+std::string Connection::WhyNot() {
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kConnectPace));
+  const auto stream = stub_->Session(&context);
+  v1::CoordinatorMessage ignored;
+  while (stream->Read(&ignored)) {
+  }
+  return stream->Finish().error_message();
 }
 
 // gRPC's synchronous channels make progress only while a thread waits on them; a call that fails
@@ -165,9 +183,11 @@ bool Connection::Sleep(absl::Duration time) {
 absl::Status Connection::Connect() {
   const absl::Time deadline = absl::Now() + kConnectDeadline;
   grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+  std::string why;
   while (state != GRPC_CHANNEL_READY && absl::Now() < deadline) {
     // Try again at this loop's pace rather than at the channel's.
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      if (why.empty()) why = WhyNot();
       grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
     }
     const absl::Time pace = absl::Now() + Jittered(kConnectPace);
@@ -176,7 +196,8 @@ absl::Status Connection::Connect() {
     state = channel_->GetState(true);
   }
   if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
-  return absl::UnavailableError("cannot connect");
+  return absl::UnavailableError(
+      why.empty() ? "cannot connect" : absl::StrCat("cannot connect (", LastCause(why), ")"));
 }
 
 void Connection::Run() {

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "base/steady_cond_var.h"
 #include "proto/workers.grpc.pb.h"
 #include "worker/agent/agent.h"
 
@@ -53,6 +54,7 @@ class Connection : public Link {
   absl::Status RunSession() ABSL_LOCKS_EXCLUDED(mu_);
   void WriteUntilClosed(grpc::ClientReaderWriter<v1::AgentMessage, v1::CoordinatorMessage>& stream)
       ABSL_LOCKS_EXCLUDED(mu_);
+  std::string WhyNot();
   absl::Status Connect() ABSL_LOCKS_EXCLUDED(mu_);
   // False when the connection is being stopped.
   bool Sleep(absl::Duration time) ABSL_LOCKS_EXCLUDED(mu_);
@@ -64,6 +66,7 @@ class Connection : public Link {
   std::thread thread_;
 
   absl::Mutex mu_;
+  SteadyCondVar stopped_;  // stopping_
   std::deque<SessionEvent> events_ ABSL_GUARDED_BY(mu_);
   std::deque<v1::AgentMessage> outbox_ ABSL_GUARDED_BY(mu_);
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mu_) = nullptr;  // of the running session

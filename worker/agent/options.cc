@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "rpc/config_file.h"
 #include "rpc/open_page.h"
+#include "rpc/secret_file.h"
 #include "worker/agent/gpu_probe.h"
 
 namespace ll {
@@ -169,10 +170,7 @@ std::string LocalAddressTowards(const HostPort& address) {
 }
 
 absl::StatusOr<std::string> ReadToken(const std::string& file) {
-  if (!file.empty()) {
-    LL_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
-    return std::string(absl::StripAsciiWhitespace(text));
-  }
+  if (!file.empty()) return ReadBearerToken(file);
   if (const char* token = getenv("LLCTL_TOKEN"); token != nullptr && *token != '\0')
     return std::string(token);
   const char* data_dir = getenv("LL_DATA_DIR");
