@@ -1,12 +1,28 @@
 #include "coordinator/api/follow.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "coordinator/api/convert.h"
 
 namespace ll {
+
+namespace {
+
+// Ten thousand steps a second keep about one core busy: this one's share in two. Short histories
+// are told at once.
+constexpr double kTurnsASecondOfTwoCores = 160, kSavedTurns = 40;
+
+double TurnsASecond() {
+  return kTurnsASecondOfTwoCores * std::max(1.0, std::thread::hardware_concurrency() / 2.0);
+}
+
+}  // namespace
+
+FollowHub::FollowHub(const Telemetry& telemetry)
+    : telemetry_(telemetry), turns_(TurnsASecond(), kSavedTurns) {}
 
 JobSnapshot SnapshotOf(const Job& job, const Telemetry& telemetry) {
   const auto newest = job.epoch > 0 ? telemetry.Newest(job.id) : std::nullopt;

@@ -2,7 +2,8 @@
 //
 // A follower holds cursors, not data: when the job changes or telemetry arrives it is woken and
 // pulls what is next from the files, one message in flight. A slow reader therefore costs one
-// message of memory; one that takes nothing for kMaxStall is dropped.
+// message of memory; one that takes nothing for kMaxStall is dropped. Followers with a long history
+// to tell take turns (turns.h).
 #pragma once
 
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "coordinator/api/turns.h"
 #include "coordinator/runtime/driver.h"
 #include "coordinator/runtime/telemetry.h"
 #include "proto/job.pb.h"
@@ -25,9 +27,8 @@ struct JobSnapshot {
 };
 JobSnapshot SnapshotOf(const Job& job, const Telemetry& telemetry);
 
-class Follower {
+class Follower : public TurnTaker {
  public:
-  virtual ~Follower() = default;
   // Thread-safe; must not block.
   virtual void OnJob(JobSnapshot snapshot) = 0;
   virtual void OnJobDeleted() = 0;
@@ -40,13 +41,14 @@ class Follower {
 // Tells followers. Thread-safe.
 class FollowHub : public DriverListener {
  public:
-  explicit FollowHub(const Telemetry& telemetry) : telemetry_(telemetry) {}
+  explicit FollowHub(const Telemetry& telemetry);
 
   // On the driver's thread, so that no change falls between the first snapshot and the
   // subscription. NotFound.
   absl::Status Add(const Scheduler& scheduler, const JobId& job, const Access& access,
                    const std::shared_ptr<Follower>& follower);
   void OnNews(const JobId& job);
+  Turns& turns() { return turns_; }
 
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
   void OnDeleted(const JobId& job) override;
@@ -57,6 +59,7 @@ class FollowHub : public DriverListener {
   std::vector<std::shared_ptr<Follower>> FollowersOf(const JobId& job);
 
   const Telemetry& telemetry_;
+  Turns turns_;
   absl::Mutex mu_;
   absl::flat_hash_map<JobId, std::vector<std::weak_ptr<Follower>>> followers_ ABSL_GUARDED_BY(mu_);
 };

@@ -39,6 +39,7 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
       return stream.get();
     }
     FollowStream& self = *stream;
+    self.turns_ = &hub.turns();
     if (const absl::Status wrong = self.CheckRequest(); !wrong.ok()) {
       stream->End(wrong);
       return stream.get();
@@ -77,6 +78,15 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
     }
   }
 
+  void OnTurn() override {
+    {
+      absl::MutexLock lock(&mu_);
+      left_of_turn_ = Turns::kTurn;
+      awaits_turn_ = false;
+    }
+    Pump();
+  }
+
   void OnWriteDone(bool ok) override {
     {
       absl::MutexLock lock(&mu_);
@@ -107,11 +117,18 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
   // runs reactions later, never within these calls.
   void Pump() {
     absl::MutexLock lock(&mu_);
-    if (writing_ || ended_) return;
+    if (writing_ || ended_ || awaits_turn_) return;
+    if (left_of_turn_ <= 0) {
+      awaits_turn_ = true;
+      turns_->Await(this->weak_from_this());
+      return;
+    }
     response_.Clear();
     const Outcome outcome = Next(&response_);
     if (outcome == Outcome::kEnd) EndLocked(absl::OkStatus());
+    if (outcome == Outcome::kWait) left_of_turn_ = Turns::kTurn;  // all is told
     if (outcome != Outcome::kMessage) return;
+    left_of_turn_ -= Turns::CostOf(response_.ByteSizeLong());
     writing_ = true;
     write_began_ = api_.clock->Steady();
     this->StartWrite(&response_);
@@ -132,6 +149,9 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
   Response response_;
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  Turns* turns_ = nullptr;  // set before anything is sent
+  int left_of_turn_ ABSL_GUARDED_BY(mu_) = Turns::kTurn;
+  bool awaits_turn_ ABSL_GUARDED_BY(mu_) = false;
   absl::Duration write_began_ ABSL_GUARDED_BY(mu_);
 };
 
