@@ -116,12 +116,17 @@ class FailureLog {
   explicit FailureLog(const std::vector<std::string>& addresses)
       : addresses_(absl::StrJoin(addresses, ",")) {}
   void Note(const absl::Status& status) {
-    if (status.ToString() != last_) count_ = 0;
-    last_ = status.ToString();
-    if (count_++ % 100 == 0) {
-      LL_LOG(kWarning) << "no session with the coordinator at " << addresses_ << ": " << last_
-                       << "; tried again and again: does it run there (--coordinator)?";
-    }
+    // Not ToString: the order of its payloads changes.
+    const std::string now =
+        absl::StrCat(absl::StatusCodeToString(status.code()), ": ", std::string(status.message()));
+    if (now != last_) count_ = 0;
+    last_ = now;
+    if (count_++ % 100 != 0) return;
+    const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
+    LL_LOG(kWarning) << "no session with the coordinator at " << addresses_ << ": " << last_
+                     << "; tried again and again: "
+                     << (refused ? "restart this agent once its token is good"
+                                 : "does it run there (--coordinator)?");
   }
 
  private:
