@@ -263,10 +263,10 @@ class BareHost(unittest.TestCase):
         self.make_model()
         self.machine.boot()
         before = self.machine.files()
-        old, new = self.unpack(OLD_TARBALL), "/root/new"
-        self.machine.run("mv", old, "/root/old")
-        self.machine.run("mv", self.unpack(TARBALL), new)
-        self.machine.run("/root/old/install.sh", timeout=500)
+        old, new = "/srv/old", "/srv/new"
+        for tarball, folder in ((OLD_TARBALL, old), (TARBALL, new)):
+            self.machine.run("mv", self.unpack(tarball), folder)
+        self.machine.run(old + "/install.sh", timeout=500)
         self.one_slot()
         self.serve()
         self.train()
@@ -293,11 +293,11 @@ class BareHost(unittest.TestCase):
         later = self.submit(10)
 
         self.machine.run("systemctl", "stop", "ll-coordinator")
-        if "--replace" in self.machine.run("/root/old/install.sh", "--help").stdout:
-            self.machine.run("/root/old/install.sh", "--replace", timeout=500)
+        if "--replace" in self.machine.run(old + "/install.sh", "--help").stdout:
+            self.machine.run(old + "/install.sh", "--replace", timeout=500)
         else:
             self.machine.run("/opt/ll/uninstall.sh")
-            self.machine.run("/root/old/install.sh", timeout=500)
+            self.machine.run(old + "/install.sh", timeout=500)
         self.machine.run("sh", "-c", "mkdir /var/lib/ll/newer && mv /var/lib/ll/coordinator/ll.db* /var/lib/ll/newer/")
         self.machine.run("/opt/ll/bin/ll-coordinator", "restore", "--data-dir", "/var/lib/ll/coordinator", "--from", "/var/lib/ll/before.backup")
         if not kept:
@@ -310,10 +310,11 @@ class BareHost(unittest.TestCase):
 
         self.llctl("cancel", self.live)
         self.machine.run("/opt/ll/uninstall.sh", "--purge", timeout=200)
-        self.machine.run("rm", "-r", "/root/old", new)
+        self.machine.run("rm", "-r", old, new)
         self.assertEqual(self.machine.files() - before, {"f /srv/ll/data/text.bin", "f /srv/ll/data/text.bin.json"})
-        record("bare host: tarball, upgrade and back", "run for real",
-               "by docs/upgrade.md under a running job, " + ("from an earlier build" if OLD_TARBALL != TARBALL else "the release in its own place") +
+        earlier = OLD_TARBALL != TARBALL
+        record("bare host: tarball, upgrade " + "from an earlier build " * earlier + "and back", "run for real",
+               "by docs/upgrade.md under a running job" + ", the release in its own place" * (not earlier) +
                ": replaced by install.sh --replace, coordinator restarted, agent " +
                ("reloaded, its ranks the same processes throughout" if kept else "restarted, since that one knows no reload: its job resumed") +
                "; back with a backup restored: the job goes on from its newest checkpoint; then uninstalled without a trace")
