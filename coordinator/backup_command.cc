@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <string>
@@ -142,6 +144,18 @@ absl::Status RestoreInto(Store& store, const Backup& backup, const StoredState& 
   return absl::OkStatus();
 }
 
+// What root has written belongs to the folder's owner, as whom the coordinator runs.
+void GiveToOwner(const std::string& data_dir) {
+  struct stat folder;
+  if (geteuid() != 0 || stat(data_dir.c_str(), &folder) != 0) return;
+  for (const char* name : {"ll.db", "ll.db-wal", "ll.db-shm", "lock"}) {
+    const std::string path = absl::StrCat(data_dir, "/", name);
+    if (lchown(path.c_str(), folder.st_uid, folder.st_gid) != 0 && errno != ENOENT)
+      std::cerr << "ll-coordinator: cannot give " << path
+                << " to the owner of its folder: " << std::strerror(errno) << "\n";
+  }
+}
+
 absl::Status RestoreBackup(const Flags& flags) {
   LL_RETURN_IF_ERROR(CheckStore(flags));
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags.from));
@@ -155,6 +169,7 @@ absl::Status RestoreBackup(const Flags& flags) {
     done = RestoreInto(*store, *backup, state, flags.replace);
   }
   if (lease != nullptr) lease->Release();
+  if (!IsPostgres(flags.store)) GiveToOwner(flags.data_dir);
   return done;
 }
 

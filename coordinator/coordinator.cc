@@ -41,6 +41,7 @@
 #include "rpc/channel.h"
 #include "rpc/connection_guard.h"
 #include "rpc/metric_families.h"
+#include "rpc/named_file.h"
 #include "rpc/secret_file.h"
 #include "rpc/server.h"
 
@@ -166,7 +167,7 @@ class RealCoordinator : public Coordinator {
     WireUp();
     LL_RETURN_IF_ERROR(driver_->Start());
     LL_RETURN_IF_ERROR(forecasts_->Load());
-    LL_RETURN_IF_ERROR(MakeDirs(TelemetryDirOf(options_)));
+    LL_RETURN_IF_ERROR(MakeNamedFolder(TelemetryDirOf(options_), "telemetry-dir"));
     LL_RETURN_IF_ERROR(SetUpAuth(IsLoopbackHost(listen.host)));
     SetUpServices(IsLoopbackHost(listen.host));
     LL_RETURN_IF_ERROR(Listen(listen, credentials));
@@ -242,6 +243,8 @@ class RealCoordinator : public Coordinator {
 
   absl::Status SetUpTrackers() {
     if (!options_.trackers.any()) return absl::OkStatus();
+    const std::string& events = options_.trackers.tensorboard_dir;
+    if (!events.empty()) LL_RETURN_IF_ERROR(MakeNamedFolder(events, "tensorboard-dir"));
     LL_ASSIGN_OR_RETURN(auto trackers,
                         MakeTrackers(options_.trackers, LL_VERSION, CurlTransport()));
     trackers_ = std::make_unique<TrackerFeed>(std::move(trackers), TrackerQueue::Options(),

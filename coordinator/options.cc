@@ -6,12 +6,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
+#include "base/file.h"
 #include "base/status_macros.h"
+#include "coordinator/api/join.h"
 #include "coordinator/backup_command.h"
 #include "coordinator/store/pg_connection.h"
 #include "coordinator/store_access.h"
 #include "rpc/channel.h"
 #include "rpc/config_file.h"
+#include "rpc/named_file.h"
 
 #ifndef LL_VERSION
 #define LL_VERSION "unknown"
@@ -69,6 +72,39 @@ absl::Status CheckOidc(const OidcOptions& oidc) {
     return MakeFieldError({"oidc-issuer", "the tokens' issuer beside --oidc-keys", "none"});
   if (oidc.audience.empty())
     return MakeFieldError({"oidc-audience", "the tokens' audience beside --oidc-keys", "none"});
+  return absl::OkStatus();
+}
+
+// What is read later too, so that a wrong name is told with its flag.
+absl::Status CheckNamedFiles(const CoordinatorOptions& o) {
+  const struct {
+    const char* flag;
+    const std::string& file;
+    const char* fix;
+  } files[] = {
+      {"tokens", o.tokens, "llctl token create --tokens FILE writes one, as this user"},
+      {"tenants", o.tenants, ""},
+      {"webhooks", o.webhooks, ""},
+      {"oidc-keys", o.oidc.keys_file, ""},
+      {"prices", o.prices, ""},
+      {"mlflow-headers", o.trackers.mlflow_headers, ""},
+      {"otlp-headers", o.trackers.otlp_headers, ""},
+  };
+  for (const auto& [flag, file, fix] : files) {
+    if (!file.empty()) LL_RETURN_IF_ERROR(ReadNamedFile(file, flag, fix).status());
+  }
+  if (!o.calibrations.empty() && !IsDirectory(o.calibrations)) {
+    return MakeFieldError({"calibrations", "a folder of llctl plan --calibrate", o.calibrations,
+                           "make it, or leave --calibrations out"},
+                          absl::StatusCode::kNotFound);
+  }
+  if (o.pki_dir.empty()) return absl::OkStatus();
+  for (const char* name : {kAuthorityCertificate, kAuthorityKey}) {
+    LL_RETURN_IF_ERROR(
+        ReadNamedFile(absl::StrCat(o.pki_dir, "/", name), "pki-dir",
+                      "ll-coordinator pki init --dir DIR makes an authority, as this user")
+            .status());
+  }
   return absl::OkStatus();
 }
 
@@ -158,8 +194,7 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
   } catch (const CLI::ParseError& error) {
     *exit_now = true;
     *exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
-    if (*exit_code != 0)
-      std::cerr << "ll-coordinator: " << error.what() << "; see ll-coordinator --help\n";
+    if (*exit_code != 0) std::cerr << UsageLine(app, error) << "\n";
   }
   return o;
 }
@@ -197,6 +232,7 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
         {"max-calls-per-second", "at least 1", absl::StrCat(o.max_calls_per_second)});
   }
   LL_RETURN_IF_ERROR(CheckOidc(o.oidc));
+  LL_RETURN_IF_ERROR(CheckNamedFiles(o));
   if (!IsLoopbackHost(http.host)) {
     return FieldStatus(
         absl::StatusCode::kFailedPrecondition, "http",

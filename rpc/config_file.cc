@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/edit_distance.h"
 
 namespace ll {
@@ -75,7 +77,36 @@ class YamlConfig : public CLI::Config {
   const CLI::App& app_;
 };
 
+// The flag that was meant by one that the command does not have; "" where none is near.
+std::string NearestFlag(const CLI::App& app, absl::string_view unknown) {
+  if (!absl::ConsumePrefix(&unknown, "--")) return "";
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    names.insert(names.end(), option->get_lnames().begin(), option->get_lnames().end());
+  return NearestName(unknown.substr(0, unknown.find('=')), names);
+}
+
 }  // namespace
+
+std::string UsageLine(const CLI::App& app, const CLI::ParseError& error) {
+  std::string message = error.what();
+  constexpr absl::string_view kUnread = " was not readable (missing?)";  // CLI11's words
+  if (absl::EndsWith(message, kUnread)) {
+    message.resize(message.size() - kUnread.size());
+    message =
+        absl::StrCat("config: ", message,
+                     " cannot be read; is it a file that is there, and may this user read it?");
+  }
+  // An unknown flag comes first, whatever else is missing because of it. Its value is no flag.
+  for (const std::string& unknown : app.remaining(/*recurse=*/true)) {
+    if (unknown.empty() || unknown[0] != '-') continue;
+    const std::string nearest = NearestFlag(app, unknown);
+    message = absl::StrCat("unknown flag ", unknown,
+                           nearest.empty() ? "" : absl::StrCat("; did you mean --", nearest, "?"));
+    break;
+  }
+  return absl::StrCat(app.get_name(), ": ", message, "; see ", app.get_name(), " --help");
+}
 
 void AddConfigFile(CLI::App& app) {
   app.config_formatter(std::make_shared<YamlConfig>(app));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
 
 namespace ll {
 
@@ -10,5 +11,9 @@ namespace ll {
 // times. Parsing then fails (CLI::ParseError, which names the key) on an unknown key, on nested
 // values and on what is not YAML.
 void AddConfigFile(CLI::App& app);
+
+// What was wrong with a command line or a configuration file, in one line with what to do:
+// "PROGRAM: MESSAGE; see PROGRAM --help", with the flag that may have been meant.
+std::string UsageLine(const CLI::App& app, const CLI::ParseError& error);
 
 }  // namespace ll

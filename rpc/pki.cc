@@ -17,6 +17,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "rpc/named_file.h"
 
 namespace ll {
 namespace {
@@ -214,14 +215,6 @@ absl::StatusOr<std::string> SignFor(const KeyPair& authority, EVP_PKEY* key,
   return CertificatePem(c);
 }
 
-absl::StatusOr<std::string> ReadNamed(const std::string& file, absl::string_view flag) {
-  absl::StatusOr<std::string> text = ReadFile(file);
-  if (text.ok()) return text;
-  absl::Status status = Annotate(text.status(), flag);
-  SetErrorField(status, flag);
-  return status;
-}
-
 }  // namespace
 
 bool IsIdentityName(absl::string_view name) {
@@ -291,8 +284,8 @@ absl::StatusOr<std::string> SignCsr(const KeyPair& authority, absl::string_view 
 
 absl::Status CheckCertificateFiles(const std::string& cert_file, const std::string& key_file,
                                    absl::string_view cert_flag, absl::string_view key_flag) {
-  LL_ASSIGN_OR_RETURN(const std::string cert_pem, ReadNamed(cert_file, cert_flag));
-  LL_ASSIGN_OR_RETURN(const std::string key_pem, ReadNamed(key_file, key_flag));
+  LL_ASSIGN_OR_RETURN(const std::string cert_pem, ReadNamedFile(cert_file, cert_flag));
+  LL_ASSIGN_OR_RETURN(const std::string key_pem, ReadNamedFile(key_file, key_flag));
   struct stat st;
   if (stat(key_file.c_str(), &st) == 0 && (st.st_mode & S_IROTH) != 0) {
     return FieldStatus(absl::StatusCode::kFailedPrecondition, key_flag,
@@ -311,7 +304,7 @@ absl::Status CheckCertificateFiles(const std::string& cert_file, const std::stri
 }
 
 absl::Status CheckAuthorityFile(const std::string& file, absl::string_view flag) {
-  LL_ASSIGN_OR_RETURN(const std::string pem, ReadNamed(file, flag));
+  LL_ASSIGN_OR_RETURN(const std::string pem, ReadNamedFile(file, flag));
   if (ParseCertificate(pem) != nullptr) return absl::OkStatus();
   return MakeFieldError({flag, "certificates of authorities in PEM", file});
 }
@@ -319,7 +312,7 @@ absl::Status CheckAuthorityFile(const std::string& file, absl::string_view flag)
 absl::Status CheckNotEnded(const std::string& file, absl::string_view flag, absl::Time now,
                            absl::string_view fix) {
   if (file.empty()) return absl::OkStatus();
-  LL_ASSIGN_OR_RETURN(const std::string pem, ReadNamed(file, flag));
+  LL_ASSIGN_OR_RETURN(const std::string pem, ReadNamedFile(file, flag));
   constexpr absl::string_view kBegin = "-----BEGIN CERTIFICATE-----";
   const absl::string_view text = pem;
   absl::Time last = absl::InfinitePast();

@@ -28,7 +28,10 @@ absl::StatusOr<std::string> ReadBearerToken(const std::string& path) {
                        absl::StrCat("chmod o-rwx ", path, ", and have the token replaced"));
   }
   const absl::StatusOr<std::string> text = ReadPlainFile(path, kMostTokenFileBytes);
-  if (!text.ok()) return Annotate(text.status(), "token-file");
+  if (!text.ok()) {
+    return FieldStatus(text.status().code(), "token-file", text.status().message(),
+                       "name a file that this user may read: --token-file");
+  }
   const absl::string_view token = absl::StripAsciiWhitespace(*text);
   if (!CheckBearerToken(token).ok()) {
     return MakeFieldError({"token-file", "one token, as llctl token create prints it",

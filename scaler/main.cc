@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "rpc/daemon_metrics.h"
 #include "rpc/http_server.h"
+#include "rpc/named_file.h"
 #include "rpc/pki.h"
 #include "rpc/spdlog_sink.h"
 #include "scaler/options.h"
@@ -51,6 +52,19 @@ absl::Status CheckCertificates(const ChannelConfig& channel, absl::Time now) {
                        "give the authority of today's coordinator, or mend this host's clock");
 }
 
+// What the first round would stumble over. Files are read again later, for they are replaced.
+absl::Status CheckFiles(const ScalerOptions& options) {
+  LL_RETURN_IF_ERROR(MakeChannel(options.channel).status());
+  if (!options.token_file.empty())
+    LL_RETURN_IF_ERROR(ReadNamedFile(options.token_file, "token-file").status());
+  const StatefulSetAddress& set = options.stateful_set;
+  if (!absl::StartsWith(set.server, "https://")) return absl::OkStatus();
+  constexpr absl::string_view kFix =
+      "mount the service account, or name its folder: --service-account";
+  LL_RETURN_IF_ERROR(ReadNamedFile(set.token_file, "service-account", kFix).status());
+  return ReadNamedFile(set.ca_file, "service-account", kFix).status();
+}
+
 int Main(int argc, char** argv) {
   std::optional<int> exit_code;
   const absl::StatusOr<ScalerOptions> options = ParseScalerOptions(argc, argv, exit_code);
@@ -58,6 +72,8 @@ int Main(int argc, char** argv) {
   if (!options.ok()) return Fail(options.status(), 2);
   if (const absl::Status good = CheckCertificates(options->channel, RealClock().Now()); !good.ok())
     return Fail(good, 1);
+  if (const absl::Status good = CheckFiles(*options); !good.ok())
+    return Fail(good, absl::IsInvalidArgument(good) || absl::IsFailedPrecondition(good) ? 2 : 1);
   const sigset_t signals = BeginDaemon();
   InstallSpdlogSink("ll-scaler");
   if (options->verbose) SetLogLevel(LogLevel::kDebug);

@@ -60,7 +60,7 @@ void DeclareScaling(CLI::App& app, ScalerFlags& f) {
                  "... (ll-worker --name)")
       ->capture_default_str();
   app.add_option("--least", f.least, "Workers that stay when nothing waits")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 100'000))
       ->capture_default_str();
   app.add_option("--most", f.most, "Workers that there are at most")
       ->required()
@@ -73,11 +73,11 @@ void DeclareScaling(CLI::App& app, ScalerFlags& f) {
       ->capture_default_str();
   app.add_option("--quiet-seconds", f.quiet_s,
                  "How long fewer workers must have been enough before any of them goes")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0.0, 1e7))
       ->capture_default_str();
   app.add_option("--manual-seconds", f.manual_s,
                  "How long a number of replicas that somebody else has set is left alone")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0.0, 1e7))
       ->capture_default_str();
 }
 
@@ -142,8 +142,7 @@ absl::StatusOr<ScalerOptions> ParseScalerOptions(int argc, char** argv,
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
-    if (*exit_code != 0)
-      std::fprintf(stderr, "ll-scaler: %s; see ll-scaler --help\n", error.what());
+    if (*exit_code != 0) std::fprintf(stderr, "%s\n", UsageLine(app, error).c_str());
     return absl::InvalidArgumentError("usage");
   }
   LL_RETURN_IF_ERROR(CheckScalerFlags(flags));

@@ -328,6 +328,12 @@ absl::StatusOr<int> LockFolder(const std::string& data_dir) {
                      "stop it, or give this one its own --data-dir");
 }
 
+absl::Status Damaged(absl::string_view how) {
+  return FieldStatus(absl::StatusCode::kDataLoss, "",
+                     absl::StrCat("the database is damaged: ", how),
+                     "keep the folder, and put the last backup back (ll-coordinator restore)");
+}
+
 absl::StatusOr<Db> OpenDb(const std::string& path, const char* vfs) {
   LL_RETURN_IF_ERROR(RewriteWal(path, vfs));
   sqlite3* raw = nullptr;
@@ -338,8 +344,10 @@ absl::StatusOr<Db> OpenDb(const std::string& path, const char* vfs) {
     return raw == nullptr ? absl::InternalError("out of memory") : DbStatus(raw, "open database");
   // Somebody's sqlite3 shell may hold a read lock for a moment.
   sqlite3_busy_timeout(raw, 5000);
-  LL_ASSIGN_OR_RETURN(const std::string check, QueryText(raw, "PRAGMA quick_check(1)"));
-  if (check != "ok") return absl::DataLossError(absl::StrCat("the database is damaged: ", check));
+  const absl::StatusOr<std::string> checked = QueryText(raw, "PRAGMA quick_check(1)");
+  if (absl::IsDataLoss(checked.status())) return Damaged(checked.status().message());
+  LL_ASSIGN_OR_RETURN(const std::string check, checked);
+  if (check != "ok") return Damaged(check);
   LL_ASSIGN_OR_RETURN(const std::string mode, QueryText(raw, "PRAGMA journal_mode=WAL"));
   if (mode != "wal")
     return absl::FailedPreconditionError(absl::StrCat("WAL mode is not available: ", mode));

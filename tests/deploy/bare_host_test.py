@@ -1,9 +1,12 @@
-"""The release as a new operator meets it: from the tarball to a trained job on a machine that has nothing, and back.
+"""The release as a new operator meets it: from the tarball to a trained job on a machine that has nothing, and back; and
+docs/upgrade.md on such a machine, there and back.
 
 bare_host_test.py BIN_DIR [--cuda], with the tarball that package_test.py made. Needs root. The CUDA variant meets a machine
 without a GPU here: its libraries, its training on the CPU, and what it says when it is asked for a GPU.
+LL_OLD_RELEASE=TARBALL is what is upgraded from; without it this release takes its own place.
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from packages import CUDA, release_folder  # noqa: E402
 from status import record  # noqa: E402
 
 TARBALL = next(release_folder(service.BIN).glob("ll-*.tar.gz"))
+OLD_TARBALL = pathlib.Path(os.environ.get("LL_OLD_RELEASE") or TARBALL)
 PROMETHEUS = pathlib.Path(__file__).resolve().parents[2] / "deploy/prometheus"
 LLCTL = ("env", "LL_DATA_DIR=/var/lib/ll/coordinator", "/opt/ll/bin/llctl")
 DROP_IN = "[Service]\nWatchdogSec=4\n"
@@ -25,10 +29,9 @@ MOST_S = 600  # from the tarball to a live job on the web page and in Prometheus
 
 
 class BareHost(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.machine = cls.enterClassContext(Machine("prometheus"))
-        cls.began = time.monotonic()
+    def setUp(self):
+        self.machine = self.enterContext(Machine("prometheus"))
+        self.began = time.monotonic()
 
     @property
     def root(self):
@@ -91,25 +94,34 @@ class BareHost(unittest.TestCase):
         record("bare host: logs and their rotation", "run for real",
                "the daemons write to systemd's journal; after journalctl --rotate they go on in the new one; its limits are journald.conf's")
 
+    def unpack(self, tarball):
+        """Its folder on the machine."""
+        with open(tarball, "rb") as file:
+            self.machine.run("tar", "-C", "/root", "-xz", stdin=file, timeout=500)
+        return "/root/" + tarball.name.removesuffix(".tar.gz")
+
     def install(self):
-        with open(TARBALL, "rb") as tarball:
-            self.machine.run("tar", "-C", "/root", "-xz", stdin=tarball, timeout=500)
-        folder = "/root/" + TARBALL.name.removesuffix(".tar.gz")
+        folder = self.unpack(TARBALL)
         self.machine.run(folder + "/install.sh", timeout=500)
+        again = self.machine.run(folder + "/install.sh", check=False)
+        self.assertIn("/opt/ll holds a release; give --replace", again.stderr)
         self.machine.run("rm", "-rf", folder)
         tree = self.root / "opt/ll"
         self.unpacked = {path: path.lstat() for path in tree.rglob("*") if path.is_file()}
         again = self.machine.run("sh", "-c", "cd /opt/ll && ./install.sh", check=False)
-        self.assertIn("holds a release", again.stderr)
+        self.assertIn("not that of /opt/ll", again.stderr)
         for daemon in ("coordinator", "worker"):
             loaded = self.machine.run("systemd-analyze", "verify", f"/etc/systemd/system/ll-{daemon}.service", check=False)
             self.assertEqual((loaded.returncode, loaded.stderr), (0, ""))
             drop_in = self.root / f"etc/systemd/system/ll-{daemon}.service.d"
             drop_in.mkdir()
             (drop_in / "test.conf").write_text(DROP_IN)
+        self.one_slot()
+        self.machine.run("systemctl", "daemon-reload")
+
+    def one_slot(self):
         worker = self.root / "etc/ll/worker.yaml"
         worker.write_text(worker.read_text() + "cpu-slots: 1\ntrainer-threads: 1\n")
-        self.machine.run("systemctl", "daemon-reload")
 
     def gpu_that_is_not_there(self):
         libraries = sorted(path.name for path in (self.root / "opt/ll/lib/ll").iterdir())
@@ -213,7 +225,7 @@ class BareHost(unittest.TestCase):
         job = self.llctl("-o", "name", "submit", "--model", "talker", "--ctx", "512", "--steps", "100000").strip()
         self.wait_for_job(job, lambda found: found.get("progress", {}).get("step", 0) > 0)
         main = self.show("ll-worker", "MainPID")
-        children = lambda: sorted(self.machine.run("sh", "-c", f"cat /proc/{main}/task/*/children").stdout.split())  # noqa: E731
+        children = lambda: self.children(main)  # noqa: E731
         ranks, installed = children(), self.root / "opt/ll/bin/ll-worker"
         self.assertNotEqual(ranks, [])
         # Exchanged as a package does it: another file of that name.
@@ -238,6 +250,77 @@ class BareHost(unittest.TestCase):
         self.assertEqual((self.show("ll-worker", "MainPID"), children()), (main, ranks))
         kept.rename(installed)
         self.llctl("cancel", job)
+
+    def children(self, main):
+        return sorted(self.machine.run("sh", "-c", f"cat /proc/{main}/task/*/children").stdout.split())
+
+    def job(self, job):
+        return json.loads(self.llctl("-o", "json", "get", job))
+
+    @unittest.skipIf(CUDA, "the same scripts")
+    def test_upgrade_and_back(self):
+        """docs/upgrade.md with tarballs: jobs train on through the upgrade, and go on after the way back."""
+        self.make_model()
+        self.machine.boot()
+        before = self.machine.files()
+        old, new = "/srv/old", "/srv/new"
+        for tarball, folder in ((OLD_TARBALL, old), (TARBALL, new)):
+            self.machine.run("mv", self.unpack(tarball), folder)
+        self.machine.run(old + "/install.sh", timeout=500)
+        self.one_slot()
+        self.serve()
+        self.train()
+        self.machine.run("/opt/ll/bin/ll-coordinator", "backup", "--data-dir", "/var/lib/ll/coordinator", "--to", "/var/lib/ll/before.backup")
+
+        mains = {unit: self.show(unit, "MainPID") for unit in ("ll-coordinator", "ll-worker")}
+        ranks = self.children(mains["ll-worker"])
+        self.assertNotEqual(ranks, [])
+        self.machine.run(new + "/install.sh", "--replace", timeout=500)
+        self.assertEqual({unit: self.show(unit, "MainPID") for unit in mains}, mains, "a daemon was touched")
+        self.machine.run("sh", "-c", "cd /opt/ll && sha256sum --quiet -c SHA256SUMS", timeout=200)
+        own = self.files_of(new)
+        self.assertEqual(self.files_of("/opt/ll"), own, "what belongs to neither release, or to the old one alone")
+        self.machine.run("systemctl", "restart", "ll-coordinator")
+        kept = self.machine.run("systemctl", "reload", "ll-worker", check=OLD_TARBALL == TARBALL).returncode == 0
+        if not kept:  # an agent that cannot do this yet is left as it is
+            self.assertEqual(self.children(mains["ll-worker"]), ranks)
+            self.machine.run("systemctl", "restart", "ll-worker")
+        self.wait_in_contact()
+        step = self.job(self.live)["progress"]["step"]
+        self.wait_for_job(self.live, lambda found: found.get("progress", {}).get("step", 0) > step + 10)
+        if kept:
+            self.assertEqual((self.job(self.live)["epoch"], self.children(mains["ll-worker"])), (1, ranks))
+        later = self.submit(10)
+
+        self.machine.run("systemctl", "stop", "ll-coordinator")
+        if "--replace" in self.machine.run(old + "/install.sh", "--help").stdout:
+            self.machine.run(old + "/install.sh", "--replace", timeout=500)
+        else:
+            self.machine.run("/opt/ll/uninstall.sh")
+            self.machine.run(old + "/install.sh", timeout=500)
+        self.machine.run("sh", "-c", "mkdir /var/lib/ll/newer && mv /var/lib/ll/coordinator/ll.db* /var/lib/ll/newer/")
+        self.machine.run("/opt/ll/bin/ll-coordinator", "restore", "--data-dir", "/var/lib/ll/coordinator", "--from", "/var/lib/ll/before.backup")
+        if not kept:
+            self.machine.run("sh", "-c", "chown ll: /var/lib/ll/coordinator/*")
+        self.machine.run("systemctl", "enable", "--now", "ll-coordinator", "ll-worker")
+        self.wait_in_contact()
+        self.wait_for_job(self.live, lambda found: found.get("progress", {}).get("step", 0) > step)
+        self.assertNotIn(later, self.llctl("list"))
+        self.assertEqual(self.show("ll-coordinator", "UnitFileState"), "enabled")
+
+        self.llctl("cancel", self.live)
+        self.machine.run("/opt/ll/uninstall.sh", "--purge", timeout=200)
+        self.machine.run("rm", "-r", old, new)
+        self.assertEqual(self.machine.files() - before, {"f /srv/ll/data/text.bin", "f /srv/ll/data/text.bin.json"})
+        earlier = OLD_TARBALL != TARBALL
+        record("bare host: tarball, upgrade " + "from an earlier build " * earlier + "and back", "run for real",
+               "by docs/upgrade.md under a running job" + ", the release in its own place" * (not earlier) +
+               ": replaced by install.sh --replace, coordinator restarted, agent " +
+               ("reloaded, its ranks the same processes throughout" if kept else "restarted, since that one knows no reload: its job resumed") +
+               "; back with a backup restored: the job goes on from its newest checkpoint; then uninstalled without a trace")
+
+    def files_of(self, folder):
+        return set(self.machine.run("sh", "-c", f"cd {folder} && find . -printf '%y %p\\n'").stdout.split("\n"))
 
     def restarts(self):
         """A killed daemon, and one that hangs, come back by themselves; a stop is prompt and clean."""

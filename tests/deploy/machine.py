@@ -128,7 +128,8 @@ class Machine:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no {what} within {seconds} s\n" + (self.folder / "console.log").read_text()[-3000:])
+                journal = self.run("journalctl", "-q", "-n", "40", "-o", "cat", "-u", "ll-*", check=False).stdout if self.pid else ""
+                raise RuntimeError(f"no {what} within {seconds} s\n{(self.folder / 'console.log').read_text()[-3000:]}{journal}")
             time.sleep(0.1)
 
     def __exit__(self, *_):

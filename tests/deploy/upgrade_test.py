@@ -176,7 +176,8 @@ class UpgradeTest(unittest.TestCase):
         # The backup: taken by the agent as it is.
         refused = self.command("restore", "--data-dir", self.data_dir, "--from", before, code=1)
         self.assertIn("the store is not empty", refused)
-        shutil.rmtree(self.data_dir)
+        for file in self.data_dir.glob("ll.db*"):
+            file.unlink()
         self.command("restore", "--data-dir", self.data_dir, "--from", before)
         self.start_coordinator()
         self.assertEqual([found["job_id"] for found in self.llctl("list")], [job["job_id"]])

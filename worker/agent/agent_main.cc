@@ -115,15 +115,20 @@ class FailureLog {
  public:
   explicit FailureLog(const ChannelConfig& channel) : channel_(channel) {}
   void Note(const absl::Status& status) {
-    if (status.ToString() != last_) count_ = 0;
-    last_ = status.ToString();
-    if (count_++ % 100 == 0) {
-      const std::string tls = TlsHint(status.message(), channel_, "--tls-ca");
-      LL_LOG(kWarning) << "no session with the coordinator at "
-                       << absl::StrJoin(channel_.addresses, ",") << ": " << last_
-                       << "; tried again and again: "
-                       << (tls.empty() ? "does it run there (--coordinator)?" : tls);
-    }
+    // Not ToString: the order of its payloads changes.
+    const std::string now =
+        absl::StrCat(absl::StatusCodeToString(status.code()), ": ", std::string(status.message()));
+    if (now != last_) count_ = 0;
+    last_ = now;
+    if (count_++ % 100 != 0) return;
+    const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
+    const std::string tls = TlsHint(status.message(), channel_, "--tls-ca");
+    LL_LOG(kWarning) << "no session with the coordinator at "
+                     << absl::StrJoin(channel_.addresses, ",") << ": " << last_
+                     << "; tried again and again: "
+                     << (!tls.empty() ? tls
+                         : refused    ? "restart this agent once its token is good"
+                                      : "does it run there (--coordinator)?");
   }
 
  private:

@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "proto/workers.grpc.pb.h"
 #include "rpc/channel.h"
+#include "rpc/config_file.h"
 #include "rpc/pki.h"
 #include "rpc/status.h"
 
@@ -96,7 +97,9 @@ int RunJoinCommand(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << UsageLine(app, error) << "\n";
+    return 2;
   }
   const absl::Status status = Join(flags);
   if (status.ok()) return 0;

@@ -19,7 +19,9 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "rpc/config_file.h"
+#include "rpc/named_file.h"
 #include "rpc/open_page.h"
+#include "rpc/pki.h"
 #include "rpc/secret_file.h"
 #include "worker/agent/gpu_probe.h"
 
@@ -116,7 +118,7 @@ void Declare(CLI::App& app, Flags& f) {
   app.add_option("--tls-key", f.tls_key, "PEM file of that certificate's key");
   app.add_option("--shutdown-grace", f.shutdown_grace,
                  "Seconds that ranks get to write a checkpoint when this process is asked to end")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
   app.add_flag("-v,--verbose", f.verbose, "Log more");
   AddConfigFile(app);
@@ -235,7 +237,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   } catch (const CLI::ParseError& error) {
     exit_code = error.get_exit_code() == 0 ? app.exit(error) : 2;
     if (*exit_code != 0) {
-      std::fprintf(stderr, "ll-worker: %s; see ll-worker --help\n", error.what());
+      std::fprintf(stderr, "%s\n", UsageLine(app, error).c_str());
     }
     return absl::InvalidArgumentError("usage");
   }
@@ -252,6 +254,10 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
   AgentOptions& agent = out.agent;
   agent.host = HostName();
   agent.name = flags.name.empty() ? agent.host : flags.name;
+  if (!IsIdentityName(agent.name)) {
+    return MakeFieldError({"name", "1 to 64 letters, digits, '.', '_' or '-'",
+                           OneLine(agent.name.substr(0, 80)), "give --name"});
+  }
   if (absl::StartsWith(flags.job_store, "s3:")) {
     return MakeFieldError({"job-store", "a folder that all workers share", flags.job_store});
   }
@@ -273,6 +279,12 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(int argc, char** argv,
                                                            : SandboxMode::kAuto;
   out.sandbox.trainer = agent.trainer;
   out.probe_days = flags.probe_days;
+  for (const std::string& folder : flags.trainer_read) {
+    if (FileExists(folder)) continue;
+    return MakeFieldError({"trainer-read", "a folder that trainers may read", folder,
+                           "make it, or leave --trainer-read out"},
+                          absl::StatusCode::kNotFound);
+  }
   out.sandbox.extra_read = flags.trainer_read;
   out.sandbox.user = flags.trainer_user;
   agent.nvlink_domain = flags.nvlink_domain;

@@ -4,12 +4,15 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
+#include <vector>
 
 #include <c10/core/GradMode.h>
 #include <torch/headeronly/version.h>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "base/edit_distance.h"
 #include "base/release_mark.h"
 #include "worker/trainer/cli/commands.h"
 #include "worker/trainer/rank.h"
@@ -20,6 +23,28 @@ namespace {
 constexpr int kUsage = 20;  // a wrong flag is the user's error
 
 LL_TRAINER_RELEASE_MARK(LL_VERSION);
+
+// One line: the command that was given, what was wrong with it, what to do.
+int UsageFault(const CLI::App& program, const CLI::ParseError& error) {
+  const CLI::App* command = &program;
+  std::string path = program.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    path += " " + command->get_name();
+  }
+  std::string message = error.what();
+  const std::vector<std::string> unknown = program.remaining(/*recurse=*/true);
+  if (!unknown.empty()) {
+    std::vector<std::string> known;
+    for (const CLI::Option* option : command->get_options())
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    for (const CLI::App* one : command->get_subcommands(nullptr)) known.push_back(one->get_name());
+    const std::string nearest = NearestName(unknown[0].substr(0, unknown[0].find('=')), known);
+    message = "unknown " + unknown[0] + (nearest.empty() ? "" : "; did you mean " + nearest + "?");
+  }
+  std::fprintf(stderr, "%s: %s; see %s --help\n", path.c_str(), message.c_str(), path.c_str());
+  return kUsage;
+}
 
 int Main(int argc, char** argv) {
   CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them",
@@ -49,7 +74,8 @@ int Main(int argc, char** argv) {
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return program.exit(error) == 0 ? 0 : kUsage;
+    if (error.get_exit_code() == 0) return program.exit(error);
+    return UsageFault(program, error);
   }
   // Forward and backward are written by hand: nothing may record a graph.
   const c10::NoGradGuard no_grad;
