@@ -386,7 +386,7 @@ TEST_F(TlsTest, WhatTheSchedulerCannotDoIsRefused) {
               StatusIs(Code::kNotFound, "queue: there is no queue nobody"));
   EXPECT_THAT(submit([](auto& spec) { spec.set_queue("closed"); }),
               StatusIs(Code::kFailedPrecondition,
-                       "queue: the job needs 1 GPUs; queue closed may never hold more than 0"));
+                       "queue: the job needs 1 GPU; queue closed may never hold more than 0"));
   EXPECT_THAT(submit([](auto& spec) {
                 spec.set_queue("small");
                 spec.set_gpus(4);

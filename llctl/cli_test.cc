@@ -43,7 +43,7 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
       {{}, "", "expected a command: submit, plan"},
       {{"list", "--coordinator", "nowhere"}, "coordinator", "HOST:PORT"},
       {{"list", "--coordinator", "h:99999"}, "coordinator", "99999"},
-      {{"list", "--token-file", "/nowhere/token"}, "/nowhere/token", "token-file: /nowhere/token"},
+      {{"list", "--token-file", "/nowhere/token"}, "token-file", "token-file: /nowhere/token"},
       {{"list", "--ca", "/nowhere/ca.pem"}, "ca", "No such file"},
       {{"list", "--ca", not_yaml}, "ca", "in PEM"},
       {{"list", "--token-file", not_yaml}, "token-file", "everybody on this host may read"},

@@ -399,6 +399,8 @@ TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
   variables_["XDG_CONFIG_HOME"] = folder_;
   EXPECT_THAT(Run({"config", "get-contexts"}).err, HasSubstr("no contexts"));
   const std::string token = Write("secret", "the-token\n");
+  std::filesystem::permissions(
+      token, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   EXPECT_EQ(Run({"config", "set-context", "lab", "--coordinator", coordinator_.address(),
                  "--token-file", token})
                 .code,
