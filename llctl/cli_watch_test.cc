@@ -1,5 +1,12 @@
 // Commands that follow a job: watch, logs, eval, merge.
+#include <signal.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "absl/synchronization/notification.h"
 #include "llctl/cli_case.h"
+#include "llctl/interrupt.h"
 
 namespace ll {
 namespace {
@@ -62,6 +69,26 @@ TEST_F(CliTest, WatchAsJsonIsOneObjectALine) {
   EXPECT_EQ(objects[2]["event"]["step"], 2);
   EXPECT_TRUE(objects[2]["event"]["step"].is_number_integer());
   EXPECT_EQ(objects[3]["job"]["state"], "SUCCEEDED");
+}
+
+// gRPC's are there as soon as something was asked for before the watch.
+TEST(InterruptTest, CtrlCMayComeToAThreadThatWasThereBefore) {
+  absl::Notification done;
+  std::thread earlier([&] { done.WaitForNotification(); });
+  sigset_t set, before;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, &before);  // so that it comes to the other
+  {
+    Interrupt interrupt;
+    interrupt.Arm();
+    kill(getpid(), SIGINT);
+    EXPECT_TRUE(interrupt.SleepFor(absl::Seconds(20)));
+    EXPECT_TRUE(interrupt.raised());
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  done.Notify();
+  earlier.join();
 }
 
 TEST_F(CliTest, CtrlCDetaches) {

@@ -12,7 +12,8 @@
 
 namespace ll {
 
-// Thread-safe, except for Arm. Without Arm, Ctrl-C ends the process as usual.
+// Thread-safe, except for Arm. Without Arm, Ctrl-C ends the process as usual. One at a time in a
+// process may be armed.
 class Interrupt {
  public:
   Interrupt() = default;
@@ -20,7 +21,7 @@ class Interrupt {
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
-  // Starts to catch SIGINT. Call before other threads exist: they inherit the signal mask.
+  // Starts to catch SIGINT, whichever thread it comes to.
   void Arm();
   bool raised() const { return raised_; }
   // What SIGINT does; a second one ends the process at once.

@@ -104,11 +104,13 @@ absl::Duration Backoff(int stuck_attempts, const RetryOptions& options) {
 RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_retries,
                           int stuck_attempts, const RetryOptions& options) {
   RetryDecision decision;
-  decision.backoff = Backoff(std::max(stuck_attempts, outcome.concluded ? 1 : 0), options);
+  const bool failed = outcome.kind == AttemptOutcome::Kind::kFailed;
+  decision.backoff =
+      Backoff(std::max(stuck_attempts, failed && !outcome.concluded ? 0 : 1), options);
   const std::string when = decision.backoff == absl::ZeroDuration()
                                ? "at once"
                                : absl::StrCat("in ", HumanDuration(decision.backoff));
-  if (outcome.kind != AttemptOutcome::Kind::kFailed) {
+  if (!failed) {
     decision.retry = true;
     decision.reason = absl::StrCat(outcome.kind == AttemptOutcome::Kind::kCheckpointed
                                        ? "an agent stopped the ranks after a checkpoint"

@@ -59,7 +59,8 @@ struct RetryDecision {
 // again, so they are not. A checkpointed stop that the coordinator did not order (an agent being
 // drained) costs nothing. `stuck_attempts` counts this one if it made no new checkpoint.
 // Where an end was only concluded, what its agent tells late has backoff_base to arrive: a report
-// about an attempt is refused once the next one has begun.
+// about an attempt is refused once the next one has begun. An agent that stopped its ranks by
+// itself has backoff_base to leave: the job would be placed on it again.
 RetryDecision DecideRetry(const AttemptOutcome& outcome, int retries, int max_retries,
                           int stuck_attempts, const RetryOptions& options);
 

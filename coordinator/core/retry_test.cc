@@ -102,6 +102,7 @@ TEST(DecideRetry, ADrainCostsNothing) {
   const RetryDecision decision = DecideRetry(outcome, 3, 3, 0, RetryOptions());
   EXPECT_TRUE(decision.retry);
   EXPECT_FALSE(decision.charge);
+  EXPECT_EQ(decision.backoff, absl::Seconds(1));
 }
 
 TEST(DecideRetry, AnAttemptThatMadeProgressIsFollowedAtOnce) {
