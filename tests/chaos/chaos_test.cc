@@ -350,6 +350,55 @@ TEST_F(ChaosTest, AFullDiskRefusesAndHeals) {
                {"accepted_after", after.ok()}});
 }
 
+// R10, a disk that breaks or becomes read-only, and one sync that fails: refused before it is
+// acknowledged, nothing spoilt, and as before when the disk is.
+TEST_F(ChaosTest, ADiskThatFailsRefusesAndHeals) {
+  const std::string plan = cluster_.dir() + "/fault";
+  CoordinatorHost host;
+  host.environment = {{"LD_PRELOAD", LL_DISK_FAULTS},
+                      {"LL_TEST_FAULTS", plan},
+                      {"LL_TEST_FAULTS_IN", "/coordinator/ll.db"}};
+  cluster_.SetCoordinatorHost(host);
+  cluster_.StartCoordinator();
+  std::vector<std::string> acknowledged;
+  int refused = 0, healed = 0;
+  const std::vector<std::string> faults = {
+      absl::StrCat("write ", EIO), absl::StrCat("change ", EROFS), absl::StrCat("fsync ", EIO)};
+  for (int turn = 0; turn < Size(1, 20); ++turn) {
+    for (const std::string& fault : faults) {
+      SCOPED_TRACE(fault);
+      const auto before = cluster_.Submit(cluster_.TrainSpec(1, 1));
+      LL_ASSERT_OK(before);
+      acknowledged.push_back(*before);
+      const std::string id = absl::StrCat("again-", healed);
+      LL_ASSERT_OK(WriteFileAtomic(plan, fault));
+      const auto meanwhile = cluster_.Submit(cluster_.TrainSpec(1, 1), id);
+      EXPECT_EQ(meanwhile.status().code(), absl::StatusCode::kUnavailable) << meanwhile.status();
+      refused += !meanwhile.ok();
+      ASSERT_EQ(unlink(plan.c_str()), 0);
+      // The same request, when the disk is whole again: the coordinator heals by itself.
+      const absl::Time deadline = absl::Now() + absl::Seconds(30);
+      auto after = cluster_.Submit(cluster_.TrainSpec(1, 1), id);
+      while (!after.ok() && absl::Now() < deadline) {
+        absl::SleepFor(absl::Milliseconds(50));
+        after = cluster_.Submit(cluster_.TrainSpec(1, 1), id);
+      }
+      LL_ASSERT_OK(after);
+      acknowledged.push_back(*after);
+      ++healed;
+      for (const std::string& job : acknowledged) EXPECT_THAT(cluster_.Get(job), IsOk());
+    }
+  }
+  // What was acknowledged is on the disk, and nothing else.
+  cluster_.KillCoordinator();
+  cluster_.SetCoordinatorHost({});
+  cluster_.StartCoordinator();
+  for (const std::string& job : acknowledged) EXPECT_THAT(cluster_.Get(job), IsOk());
+  EXPECT_EQ(cluster_.ListAll().size(), acknowledged.size());
+  Note("R10a",
+       {{"refused_while_broken", refused}, {"healed", healed}, {"kept", acknowledged.size()}});
+}
+
 // R14, readers that do not read.
 TEST_F(ChaosTest, SlowReadersHarmNobody) {
   cluster_.StartCoordinator();

@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECORDS, PAGE = ROOT / "docs/results/chaos.jsonl", ROOT / "docs/reliability.md"
 BEGIN, END = "<!-- measured: tests/chaos/report.py -->\n", "<!-- end -->\n"
 SUMS = {"R1": ("acknowledged", "kills", "lost", "doubled", "reused_ids"), "R19": ("operations", "kills", "anomalies"),
-        "R12": ("jumps", "expired", "relaunches"), "R10": ("refused_while_full", "kept"), "R24": ("jobs",), "R9": ("tests",), "R11": ("cuts",),
+        "R12": ("jumps", "expired", "relaunches"), "R10": ("refused_while_full", "kept"),
+        "R10a": ("refused_while_broken", "healed", "kept"), "R24": ("jobs",), "R9": ("tests",), "R11": ("cuts",),
         "R13": ("tests",), "R20": ("inputs",)}
 
 
@@ -37,7 +38,8 @@ def facts(target, notes):
     elif target == "R6":
         minutes = sum(note["minutes"] for note in notes)
         goodput = sum(note["goodput"] * note["minutes"] for note in notes) / minutes
-        out = [f"{minutes:.0f} minutes, 8 ranks, {sum(sum(note['faults'].values()) for note in notes)} faults: goodput {100 * goodput:.1f} %"]
+        out = [f"{minutes:.0f} minutes, 8 ranks, {sum(sum(note['faults'].values()) for note in notes)} faults: goodput {100 * goodput:.1f} %; the newest run, "
+               f"{notes[-1]['minutes']:.0f} minutes: {100 * notes[-1]['goodput']:.1f} %"]
     elif target == "R22":
         seen = [json.loads(note["upgrade"]) for note in notes]
         out = ["; ".join(f"{one['store']}: {', '.join(one['seen'])}" for one in seen[-2:])]

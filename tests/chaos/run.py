@@ -26,7 +26,7 @@ from packages import need_programs  # noqa: E402
 
 TESTS = {
     "R1": "AcknowledgedSubmissionsSurviveKills", "R2": "ServesSoonAfterAKillWithAFullQueue", "R4": "ADeadRankIsNoticed", "R4a": "APauseOfTheCoordinatorRaisesNoAlarm",
-    "R6": "SoakKeepsItsGoodput", "R10": "AFullDiskRefusesAndHeals", "R12": "JumpsOfTheWallClockExpireNothing",
+    "R6": "SoakKeepsItsGoodput", "R10": "AFullDiskRefusesAndHeals", "R10a": "ADiskThatFailsRefusesAndHeals", "R12": "JumpsOfTheWallClockExpireNothing",
     "R14": "SlowReadersHarmNobody", "R19": "AnswersAreLinearizable", "R23": "NightlyRunsForThreeDays",
     "R13a": "RanksOutliveAnAbsence",
 }

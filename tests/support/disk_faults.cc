@@ -1,6 +1,7 @@
-// Preloaded into a trainer: makes writes of checkpoints fail as a full disk, a broken one or a
-// read-only one would. LL_TEST_FAULTS names a file with one line "OPERATION ERRNO" (write, fsync,
-// open, rename or mkdir); no file, no fault.
+// Preloaded into a program: makes operations on some of its files fail as a full disk, a broken one
+// or a read-only one would. LL_TEST_FAULTS names a file with one line "OPERATION ERRNO" (write,
+// fsync, open, rename, mkdir, or change: each of them); no file, no fault. LL_TEST_FAULTS_IN: what
+// the paths contain; default: a checkpoint that is being written.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -22,12 +23,16 @@ Function* Real(const char* name) {
 
 using Open = int(const char*, int, ...);
 using Write = ssize_t(int, const void*, size_t);
+using WriteAt = ssize_t(int, const void*, size_t, off_t);
 
 // The errno that the operation on that path is to fail with, or 0.
 int FaultOf(const char* operation, const char* path) {
   static Open* const real_open = Real<Open>("open");
   const char* plan = std::getenv("LL_TEST_FAULTS");
-  if (plan == nullptr || path == nullptr || std::strstr(path, "/.writing-") == nullptr) return 0;
+  const char* where = std::getenv("LL_TEST_FAULTS_IN");
+  if (plan == nullptr || path == nullptr ||
+      std::strstr(path, where == nullptr ? "/.writing-" : where) == nullptr)
+    return 0;
   const int fd = real_open(plan, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
   char line[64] = "", wanted[32] = "";
@@ -35,7 +40,8 @@ int FaultOf(const char* operation, const char* path) {
   close(fd);
   int error = 0;
   if (n <= 0 || std::sscanf(line, "%31s %d", wanted, &error) != 2) return 0;
-  return std::strcmp(wanted, operation) == 0 ? error : 0;
+  const bool meant = std::strcmp(wanted, operation) == 0 || std::strcmp(wanted, "change") == 0;
+  return meant ? error : 0;
 }
 
 int FaultOf(const char* operation, int fd) {
@@ -80,8 +86,23 @@ ssize_t write(int fd, const void* bytes, size_t count) {
   return Fails(FaultOf("write", fd)) ? -1 : real(fd, bytes, count);
 }
 
+ssize_t pwrite(int fd, const void* bytes, size_t count, off_t at) {
+  static WriteAt* const real = Real<WriteAt>("pwrite");
+  return Fails(FaultOf("write", fd)) ? -1 : real(fd, bytes, count, at);
+}
+
+ssize_t pwrite64(int fd, const void* bytes, size_t count, off64_t at) {
+  static WriteAt* const real = Real<WriteAt>("pwrite64");
+  return Fails(FaultOf("write", fd)) ? -1 : real(fd, bytes, count, at);
+}
+
 int fsync(int fd) {
   static auto* const real = Real<int(int)>("fsync");
+  return Fails(FaultOf("fsync", fd)) ? -1 : real(fd);
+}
+
+int fdatasync(int fd) {
+  static auto* const real = Real<int(int)>("fdatasync");
   return Fails(FaultOf("fsync", fd)) ? -1 : real(fd);
 }
 
