@@ -30,19 +30,22 @@ class Follower {
   absl::StatusOr<Followed> Run() {
     absl::Duration pause = kFirstPause;
     absl::Duration last_contact = session_.environment().clock.Steady();
-    bool away = false;
+    bool away = false, reached = false;
     while (true) {
       bool answered = false;
       const absl::Status status = ReadStream(&answered, &away);
       if (session_.environment().interrupt.raised()) return Followed{job_, /*detached=*/true};
       const absl::Duration now = session_.environment().clock.Steady();
       if (answered) {
+        reached = true;
         last_contact = now;
         pause = kFirstPause;
       }
       if (seen_ && HasEnded(job_.state())) return Followed{job_, /*detached=*/false};
       if (!status.ok() && !IsPassing(status)) return status;
-      const absl::Duration patience = seen_ ? kGiveUpAfter : client_.patience();
+      // Of a job that has ended the state comes last: what was told counts, not whether it was
+      // seen.
+      const absl::Duration patience = reached ? kGiveUpAfter : client_.patience();
       if (!status.ok() && now - last_contact >= patience) return status;
       if (absl::IsUnavailable(status) && !away) {
         away = true;

@@ -40,6 +40,10 @@ def facts(target, notes):
         goodput = sum(note["goodput"] * note["minutes"] for note in notes) / minutes
         out = [f"{minutes:.0f} minutes, 8 ranks, {sum(sum(note['faults'].values()) for note in notes)} faults: goodput {100 * goodput:.1f} %; the newest run, "
                f"{notes[-1]['minutes']:.0f} minutes: {100 * notes[-1]['goodput']:.1f} %"]
+    elif target == "R14a":
+        last = notes[-1]
+        out = [f"{last['readers']} readers behind 64 kbit/s: others' calls (a program each) p99 {last['p99_ms_beside']} ms beside them, {last['p99_ms_alone']} ms alone; "
+               f"{sum(n['resets'] for n in notes)} resets, every step told once; a silent reader let go after {last['let_go_after_s']} s"]
     elif target == "R22":
         seen = [json.loads(note["upgrade"]) for note in notes]
         out = ["; ".join(f"{one['store']}: {', '.join(one['seen'])}" for one in seen[-2:])]

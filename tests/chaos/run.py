@@ -35,6 +35,9 @@ COMMANDS = {
     "R9": (["ctest", "--test-dir", "{build}", "-R", "^trainer_checkpoint_faults_test$", "--verbose"], r"Ran (?P<tests>\d+) tests"),
     "R11": (["{build}/tests/store_test", "--gtest_filter=TornWalTest.*"], r"(?P<cuts>\d+) cuts of a log of (?P<log_bytes>\d+) bytes"),
     "R13": (["ctest", "--test-dir", "{build}", "-R", "^cluster_netns_whole_test$", "--verbose"], r"Ran (?P<tests>\d+) tests"),
+    "R14a": ([sys.executable, "{root}/tests/chaos/slow_net_test.py", "{build}/bin"],
+             r'(?s)"readers": (?P<readers>\d+), "p99_ms_alone": (?P<p99_ms_alone>[\d.]+), "p99_ms_beside": (?P<p99_ms_beside>[\d.]+).*'
+             r'"resets": (?P<resets>\d+).*"let_go_after_s": (?P<let_go_after_s>\d+)'),
     "R20": (["{build}/tests/coordinator_api_test", "--gtest_filter=SubmitFuzz.*"], r"(?P<inputs>\d+) submits, the longest took (?P<longest>\S+):"),
     "R22": ([sys.executable, "{root}/tests/upgrade/two_versions.py", "--new", "{build}/bin", "--trainer", "{build}/tests/fake_trainer", "--cache",
              "{build}/versions", "{old}"], r"UPGRADE (?P<upgrade>\{.*\})"),
