@@ -121,7 +121,9 @@ TrackerFeed::TrackerFeed(std::vector<std::unique_ptr<Tracker>> trackers,
     auto failing = std::make_shared<bool>(false);
     report.failure = [&failed, name, failing](const absl::Status& status) {
       failed.Increment();
-      if (!*failing) LL_LOG(kWarning) << "tracker " << name << ": " << status.message();
+      if (!*failing) {
+        LL_LOG(kWarning) << "tracker " << name << ": " << status.message();
+      }
       *failing = true;
     };
     report.sent = [&sent, failing](size_t count) {

@@ -54,6 +54,17 @@ TEST_F(CliTest, WatchSurvivesABrokenStreamAndRepeatsNothing) {
   EXPECT_EQ(run.out.find("RUNNING"), run.out.rfind("RUNNING"));
 }
 
+// Of a job that has ended the state is the last message: one that is cut before it goes on too.
+TEST_F(CliTest, WatchOfAnEndedJobSurvivesACutBeforeItsState) {
+  coordinator_.watch_end = grpc::Status(grpc::UNAVAILABLE, "stopping");
+  coordinator_.watches = {{StepMessage(1), StepMessage(2)},
+                          {StepMessage(3), JobMessage(v1::SUCCEEDED)}};
+  const Outcome run = Run({"watch", "job-000000000001"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  ASSERT_EQ(coordinator_.watch_requests.size(), 2u);
+  EXPECT_EQ(coordinator_.watch_requests[1].from_step(), 3);
+}
+
 TEST_F(CliTest, WatchAsJsonIsOneObjectALine) {
   v1::WatchResponse event;
   (*event.mutable_event()->mutable_fields())["event"].set_string_value("checkpoint");

@@ -1,11 +1,11 @@
 #include "rpc/secret_file.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -14,12 +14,9 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::string FileWith(absl::string_view text, mode_t mode) {
-  static const std::string dir = [] {
-    std::string made = testing::TempDir() + "/ll-secret-XXXXXX";
-    return std::string(mkdtemp(made.data()));
-  }();
+  static const TempDir dir;
   static int count = 0;
-  const std::string path = dir + "/" + std::to_string(++count);
+  const std::string path = dir.path() + "/" + std::to_string(++count);
   EXPECT_THAT(WriteFileAtomic(path, text, 0600), IsOk());
   EXPECT_EQ(chmod(path.c_str(), mode), 0);
   return path;

@@ -14,6 +14,7 @@
 #include "rpc/http_server.h"
 #include "rpc/named_file.h"
 #include "rpc/pki.h"
+#include "rpc/secret_file.h"
 #include "rpc/spdlog_sink.h"
 #include "scaler/options.h"
 #include "scaler/scaler.h"
@@ -55,8 +56,7 @@ absl::Status CheckCertificates(const ChannelConfig& channel, absl::Time now) {
 // What the first round would stumble over. Files are read again later, for they are replaced.
 absl::Status CheckFiles(const ScalerOptions& options) {
   LL_RETURN_IF_ERROR(MakeChannel(options.channel).status());
-  if (!options.token_file.empty())
-    LL_RETURN_IF_ERROR(ReadNamedFile(options.token_file, "token-file").status());
+  if (!options.token_file.empty()) LL_RETURN_IF_ERROR(ReadBearerToken(options.token_file).status());
   const StatefulSetAddress& set = options.stateful_set;
   if (!absl::StartsWith(set.server, "https://")) return absl::OkStatus();
   constexpr absl::string_view kFix =

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/counted.h"
 
 namespace ll {
 
@@ -19,7 +20,7 @@ LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus, int more_jo
   const int held = queue.gpus + more_gpus;
   if (record.max_gpus.has_value() && gpus > *record.max_gpus) {
     return {LimitAnswer::Kind::kNever,
-            absl::StrCat("needs ", gpus, gpus == 1 ? " GPU" : " GPUs", "; queue ", record.name,
+            absl::StrCat("needs ", Counted(gpus, "GPU"), "; queue ", record.name,
                          " may never hold more than ", *record.max_gpus)};
   }
   if (record.max_jobs == 0) {
@@ -28,8 +29,8 @@ LimitAnswer CheckLimits(const Queue& queue, int gpus, int more_gpus, int more_jo
   }
   if (record.max_gpus.has_value() && held + gpus > *record.max_gpus) {
     return {LimitAnswer::Kind::kWait,
-            absl::StrCat("needs ", gpus, gpus == 1 ? " GPU" : " GPUs", "; queue ", record.name,
-                         " holds ", held, " of its ", *record.max_gpus)};
+            absl::StrCat("needs ", Counted(gpus, "GPU"), "; queue ", record.name, " holds ", held,
+                         " of its ", *record.max_gpus)};
   }
   if (record.max_jobs.has_value() && queue.jobs + more_jobs >= *record.max_jobs) {
     return {LimitAnswer::Kind::kWait,

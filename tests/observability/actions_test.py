@@ -12,15 +12,15 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 import unittest
 
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "cli"), str(HERE.parent / "deploy")]
+sys.path[:0] = [str(HERE.parent / folder) for folder in ("cli", "deploy", "support")]
 FAKE_TRAINER, FAKE_NVML = (pathlib.Path(sys.argv.pop(2)).resolve() for _ in range(2))
+from braked import braked  # noqa: E402
 from fake_kubernetes import FakeKubernetes  # noqa: E402
 from prometheus import DEPLOY, Prometheus  # noqa: E402
 from service import BIN, DEADLINE_S, ServiceCase  # noqa: E402
@@ -259,7 +259,7 @@ class ActionsTest(ServiceCase):
         address = dict(part.split("=", 1) for part in process.stdout.readline().split() if "=" in part)
         self.scrape_beside(address["http"])
         asked = dict(self.environment, LL_DATA_DIR=str(data), LLCTL_COORDINATOR=address["grpc"])
-        with self.starved(process):
+        with braked(process.pid, stopped_s=0.15, running_s=0.02):
             deadline = time.monotonic() + PATIENCE_S
             while not self.prometheus.firing("LlSchedulerSlow"):
                 self.assertLess(time.monotonic(), deadline, "LlSchedulerSlow")
@@ -268,23 +268,6 @@ class ActionsTest(ServiceCase):
         self.ends("LlSchedulerSlow")
         self.prometheus.targets("coordinators", [{"targets": [self.http]}])
         self.end(process)
-
-    @contextlib.contextmanager
-    def starved(self, process):
-        off = threading.Event()
-
-        def starve():
-            while not off.wait(0.02):
-                process.send_signal(signal.SIGSTOP)
-                time.sleep(0.15)
-                process.send_signal(signal.SIGCONT)
-        thread = threading.Thread(target=starve, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            off.set()
-            thread.join()
 
     def test_a_night_that_fails_and_nights_that_do_not_come(self):
         create = ("schedule", "create", "nightly", "--cron", "0 2 1 1 *", "--model", self.model, "--data", self.root / "tokens.bin", "--ctx", 256)

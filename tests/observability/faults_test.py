@@ -5,7 +5,6 @@
 
 Each fault's alert fires, the table of alerts on ll / Cluster names it, the panels that the walk-through points at show it, and the alert ends when the fault does. Time of the rules is compressed as in service_test.py; the twelve hours of a starving queue are twelve seconds.
 """
-import contextlib
 import json
 import os
 import pathlib
@@ -13,7 +12,6 @@ import random
 import signal
 import struct
 import sys
-import threading
 import time
 import unittest
 import xml.etree.ElementTree
@@ -22,7 +20,7 @@ import numpy
 from safetensors.numpy import load_file, save_file
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "cli"))
+sys.path[:0] = [str(HERE.parent / folder) for folder in ("cli", "support")]
 PICTURES = None
 if "--pictures" in sys.argv:
     at = sys.argv.index("--pictures")
@@ -30,6 +28,7 @@ if "--pictures" in sys.argv:
     PICTURES.mkdir(parents=True, exist_ok=True)
     del sys.argv[at:at + 2]
 
+from braked import braked  # noqa: E402
 from dashboards import boards, fill_in, panels  # noqa: E402
 from prometheus import Prometheus, faster  # noqa: E402
 from render import Renderer  # noqa: E402
@@ -182,7 +181,7 @@ class FaultsTest(ServiceCase):
     def test_3_a_straggler(self):
         job = self.submit("straggles", "--gpus", 3, "--set", "global_batch_size=3", "--ctx", 1024)
         begin = self.await_training(job)
-        with self.braked(processes_of(job, rank=1)[0]):
+        with braked(processes_of(job, rank=1)[0], stopped_s=0.18, running_s=0.02):  # a busy machine, on which every rank is slow, shows it too
             self.firing("LlJobStraggler", job_id=job)
             self.firing("LlThroughputDrop", job_id=job)
             time.sleep(3)
@@ -193,25 +192,6 @@ class FaultsTest(ServiceCase):
         self.assertIn("1 on w1", texts)
         self.ends("LlJobStraggler")
         self.ends("LlThroughputDrop")
-
-    @contextlib.contextmanager
-    def braked(self, pid):
-        """Stopped nine tenths of the time, so that a busy machine, on which every rank is slow, shows it too."""
-        off = threading.Event()
-
-        def brake():
-            while not off.is_set():
-                os.kill(pid, signal.SIGSTOP)
-                time.sleep(0.18)
-                os.kill(pid, signal.SIGCONT)
-                off.wait(0.02)
-        thread = threading.Thread(target=brake, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            off.set()
-            thread.join()
 
     def test_4_a_queue_that_starves(self):
         self.llctl("queues", "set", "research", "--weight", 1)

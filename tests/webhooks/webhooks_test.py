@@ -124,7 +124,9 @@ class WebhooksTest(unittest.TestCase):
             self.assertIn("job.running", types)
         self.assertEqual([(event["type"], event["data"]["name"]) for event in named.taken()], [("job.succeeded", "told")])
         self.assertEqual(all_of_it.unsigned + named.unsigned, 0)
-        self.assertEqual(self.metric('ll_webhook_deliveries_total{endpoint="ops",result="delivered"}'), 1)
+        # Counted when the receiver's answer has come back, a moment after the receiver holds the message.
+        delivered = 'll_webhook_deliveries_total{endpoint="ops",result="delivered"}'
+        await_that(lambda: self.metric(delivered) == 1, "the delivery to be counted")
         # A name that the operator did not give is the user's error, and no way to give a URL.
         for name in ("nobody", "http://127.0.0.1:1/"):
             self.assertIn("labels.notify", self.submit("--labels", f"notify={name}", code=None))
