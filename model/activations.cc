@@ -90,7 +90,6 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     full_workspace_.normed = tile_rows(d);
     full_workspace_.product = tile_rows(f);
     if (training) {
-      full_workspace_.input = tile_rows(d);
       full_workspace_.dnormed = tile_rows(d);
       full_workspace_.dproduct = tile_rows(f);
       if (q != d) full_workspace_.dattention = rows(q);
@@ -113,9 +112,8 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
   }
   const Workspace& w = full_workspace_;
   RingBuffers ring = std::move(workspace_.ring);  // finds its views itself
-  workspace_ = {view(w.normed),  view(w.product),  view(w.input),
-                view(w.dnormed), view(w.dproduct), view(w.dattention),
-                view(w.dqkv),    view(w.dx),       std::move(ring)};
+  workspace_ = {view(w.normed),     view(w.product), view(w.dnormed), view(w.dproduct),
+                view(w.dattention), view(w.dqkv),    view(w.dx),      std::move(ring)};
   final_x_ = view(full_final_x_);
 }
 

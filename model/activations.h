@@ -33,7 +33,6 @@ struct LayerActivations {
 struct Workspace {
   at::Tensor normed;    // [T, d]
   at::Tensor product;   // [T, F] silu(gate) * up
-  at::Tensor input;     // [T, d] a copy of what a gradient is written over
   at::Tensor dnormed;   // [T, d]
   at::Tensor dproduct;  // [T, F]
   // [N, H D]; undefined where that is as wide as x_mid, whose place it takes.

@@ -50,12 +50,14 @@ void LlamaHead::NllAndGradient(at::Tensor& x, const at::Tensor& labels, double g
   const int64_t tokens = x.size(0), chunk = ChunkTokens(tokens, w);
   if (!logits_.defined() || logits_.size(0) < chunk)
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
+  if (!input_.defined() || input_.size(0) < chunk)
+    input_ = at::empty({chunk, x.size(1)}, x.options());
   const bool bf16_dw = dweight_.defined() && weight_.scalar_type() != at::kFloat;
   if (bf16_dw && !dw_chunk_.defined()) dw_chunk_ = at::empty_like(weight_);
   at::Tensor dw_norm = norm_.grad;
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
-    at::Tensor x_chunk = x.narrow(0, t, n), input = w.input.narrow(0, 0, n),
+    at::Tensor x_chunk = x.narrow(0, t, n), input = input_.narrow(0, 0, n),
                h = w.normed.narrow(0, 0, n), dh = w.dnormed.narrow(0, 0, n),
                logits = logits_.narrow(0, 0, n), nll_chunk = nll.narrow(0, t, n);
     input.copy_(x_chunk);

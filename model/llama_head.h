@@ -28,7 +28,7 @@ class LlamaHead {
   // here, `normed` is overwritten.
   void Nll(const at::Tensor& x, const at::Tensor& labels, at::Tensor& nll, Workspace& w);
   // The same, and x [N, d] becomes the gradient of grad_scale * sum(nll) by x; adds dW and the
-  // norm's gradient. Overwrites `input` and `dnormed` too.
+  // norm's gradient. Overwrites `dnormed` too.
   void NllAndGradient(at::Tensor& x, const at::Tensor& labels, double grad_scale, at::Tensor& nll,
                       Workspace& w);
   // All logits, fp32 [N, V]; of a single row without rounding to the compute dtype in between, so
@@ -37,7 +37,7 @@ class LlamaHead {
 
   const NormWeight& norm() const { return norm_; }
   // Frees the logits buffer.
-  void ReleaseBuffers() { logits_ = at::Tensor(); }
+  void ReleaseBuffers() { logits_ = input_ = at::Tensor(); }
 
  private:
   int64_t ChunkTokens(int64_t tokens, const Workspace& w) const;
@@ -50,6 +50,7 @@ class LlamaHead {
   bool trainable_;
   int64_t chunk_tokens_;
   at::Tensor logits_;    // [chunk, V], reused
+  at::Tensor input_;     // [chunk, d], reused: a copy of what its gradient is written over
   at::Tensor dw_chunk_;  // [V, d] bf16, reused
 };
 

@@ -114,6 +114,7 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
       {"optimizer_bandwidth", &out.optimizer_bandwidth, true},
       {"attention_extra_keys", &out.attention_extra_keys, true},
       {"lora_extra_ranks", &out.lora_extra_ranks, true},
+      {"rank_wait", &out.rank_wait, true},
   };
   for (const auto& [key, value, may_be_zero] : rates) {
     *value = NumberOf(object, key);
@@ -152,6 +153,7 @@ DeviceRates WithCalibration(DeviceRates rates, const Calibration& calibration) {
   rates.optimizer_bandwidth = calibration.optimizer_bandwidth;
   rates.attention_extra_keys = calibration.attention_extra_keys;
   rates.lora_extra_ranks = calibration.lora_extra_ranks;
+  rates.rank_wait = calibration.rank_wait;
   if (calibration.link_bandwidth > 0) rates.link_bandwidth = calibration.link_bandwidth;
   rates.measured = true;
   rates.nominal = false;

@@ -32,6 +32,9 @@ struct DeviceRates {
   // A query costs attention so many keys more than it sees (whole tiles are computed where the
   // causal mask cuts them), an adapter's products cost so many more ranks.
   double attention_extra_keys = 0, lora_extra_ranks = 0;
+  // Share of the computing time by which the slower of two devices that do the same is behind their
+  // mean: that long everyone waits. Zero: not measured.
+  double rank_wait = 0;
   // Bytes/s one way: to the other devices of the host, to host memory, to other hosts.
   double link_bandwidth = 0, host_bandwidth = 0, network_bandwidth = 0;
   double power_watts = 0;  // at full load
@@ -65,7 +68,7 @@ struct Calibration {
   double gemm = 0, attention = 0, memory_bandwidth = 0, link_bandwidth = 0;
   double gemm_fp32 = 0, attention_fp32 = 0, elementwise_bandwidth = 0, loss_bandwidth = 0,
          expansion_bandwidth = 0, optimizer_bandwidth = 0, attention_extra_keys = 0,
-         lora_extra_ranks = 0;
+         lora_extra_ranks = 0, rank_wait = 0;
   std::string host;   // whose it is; may be empty
   std::string time;   // RFC 3339, when it was measured
   std::string build;  // of the trainer that measured

@@ -1,6 +1,7 @@
 #include "model/plan/memory_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -13,7 +14,7 @@ namespace {
 // communication buffers. The CPU's were measured (plan_matrix.py), the GPU's is an estimate. On a
 // CPU: libraries, Gloo where there are several ranks, and the code that oneDNN makes for the shapes
 // of the MLP's adapters.
-constexpr int64_t kRuntimeBytesCpu = 168'000'000, kGlooBytes = 5'000'000, kMlpCodeBytes = 7'000'000;
+constexpr int64_t kRuntimeBytesCpu = 168'000'000, kGlooBytes = 2'000'000, kMlpCodeBytes = 7'000'000;
 // Any data has a row of another length, its last; oneDNN makes its bf16 code anew for it (fp32's is
 // made for all lengths): where every weight trains, for the adapters, for those of the MLP.
 constexpr int64_t kOtherLengthBytes = 3'000'000, kOtherLengthLoraBytes = 15'000'000,
@@ -128,13 +129,6 @@ int64_t MasterBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
 // AdamW's two moments, fp32.
 int64_t OptimizerBytes(const LlamaConfig& c, const JobSpec& s) { return 8 * OwnedCount(c, s); }
 
-// A checkpoint before the last one copies masters and moments, and with method full the weights.
-int64_t SnapshotBytes(const LlamaConfig& c, const JobSpec& s, bool gpu) {
-  const int64_t every = s.save_steps.value_or(0);
-  if (gpu || every == 0 || (s.max_steps && every >= *s.max_steps)) return 0;
-  return 12 * OwnedCount(c, s) + (IsFull(s) ? 2 * TrainableParameterCount(c, s) : 0);
-}
-
 // ---- activations
 
 // Elements a token and layer keeps.
@@ -207,12 +201,6 @@ int64_t AttentionScratchBytes(const LlamaConfig& c, const JobSpec& s, int64_t el
   return kAttentionThreads * GroupTokens(c, s) * c.head_dim * (3 * element + 2 * 4);
 }
 
-// fp32 attention's backward pass returns gradients of its own instead of filling ours.
-int64_t AttentionGradientBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
-  if (gpu || element != 4) return 0;
-  return ShardTokens(c, s) * (QueryWidth(c) + 2 * KvWidth(c)) * element;
-}
-
 // Of a CPU's process, beside the buffers of the model: while the weights are read, their files.
 int64_t CpuRuntimeBytes(const LlamaConfig& c, const JobSpec& s, const MemoryForecast& m,
                         int64_t moments) {
@@ -239,18 +227,18 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
   if (recompute == "full") elements += SavedElements(c, "selective") - SavedElements(c, "full");
   if (s.wrap.value_or("split") == "roll") elements += 3 * q + 2 * (q + 2 * kv);
   const int64_t statistics = recompute == "full" ? SavedStatistics(c) * 4 : 0;
-  // Of a tile: norms and their gradients, gate and up where they are computed again, their product
-  // and its gradient.
-  const int64_t tile = 3 * c.hidden_size + (recompute == "none" ? 2 : 4) * c.intermediate_size +
+  // Of a tile: a norm's output and its gradient, gate and up where they are computed again, their
+  // product and its gradient.
+  const int64_t tile = 2 * c.hidden_size + (recompute == "none" ? 2 : 4) * c.intermediate_size +
                        LoraScratchElements(c, s);
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
   return tokens * (elements * element + statistics) + TileTokens(c, s) * tile * element + rope +
-         WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu) +
-         AttentionGradientBytes(c, s, element, gpu);
+         WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu);
 }
 
 int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
-  const int64_t tokens = ShardTokens(c, s), row = c.vocab_size * element;
+  const int64_t tokens = ShardTokens(c, s);
+  const int64_t row = (c.vocab_size + c.hidden_size) * element;  // logits, and the norm's input
   const int64_t chunk = std::min(tokens, LossChunkTokens(c, element));
   const bool trained = IsFull(s) || (c.tie_word_embeddings && s.TrainsEmbedding());
   const int64_t gradient = trained && element == 2 ? c.vocab_size * c.hidden_size * element : 0;
@@ -277,16 +265,49 @@ int64_t ReceivedElements(const LlamaConfig& c, const JobSpec& s) {
   return 2 * heads * c.head_dim * std::max<int64_t>(1, GroupTokens(c, s) / 2);
 }
 
-// Of the sum of the embedding's gradient over ranks (worker/trainer/comm/row_sums.cc), after the
-// pass: this rank's part of the sum in fp32, and rows that tokens touched on their way.
-int64_t EmbeddingSumBytes(const LlamaConfig& c, const JobSpec& s) {
-  if (Ranks(s) == 1 || !(IsFull(s) || s.TrainsEmbedding())) return 0;
-  return (c.vocab_size / Ranks(s) + std::min(c.vocab_size, ShardTokens(c, s))) * c.hidden_size * 4;
+// Expected of random tokens, which text repeats more than.
+int64_t DistinctTokens(int64_t vocabulary, int64_t tokens) {
+  const auto words = static_cast<double>(vocabulary);
+  return static_cast<int64_t>(words * -std::expm1(-static_cast<double>(tokens) / words));
+}
+
+// Of the sum of gradients over ranks, after the pass: a bucket (worker/trainer/optim); or of an
+// embedding that is no head too, whose rows are sums of the tokens' (worker/trainer/comm/row_sums),
+// this rank's part of the sum, and its and the others' rows on their way. fp32.
+int64_t GradientSumBytes(const LlamaConfig& c, const JobSpec& s) {
+  if (Ranks(s) == 1) return 0;
+  int64_t others = TrainableParameterCount(c, s), rows = 0;
+  if (!c.tie_word_embeddings && (IsFull(s) || s.TrainsEmbedding())) {
+    others -= c.vocab_size * c.hidden_size;
+    rows = (c.vocab_size / Ranks(s) + 2 * DistinctTokens(c.vocab_size, ShardTokens(c, s))) *
+           c.hidden_size * 4;
+  }
+  return std::max(4 * std::min(kBucketElements, others), rows);
+}
+
+// Of parts that ranks wrote, rank 0 makes the adapter: their masters as read, and in one piece.
+int64_t AdapterOfPartsBytes(const LlamaConfig& c, const JobSpec& s) {
+  if (s.zero_stage.value_or(0) == 0 || Ranks(s) == 1 || IsFull(s)) return 0;
+  return 2 * 4 * TrainableParameterCount(c, s);
+}
+
+// A checkpoint before the last one copies masters and moments, and with method full the weights,
+// and is written beside the next step. The last one finds room where gradients were, and half of
+// what their sum took, the rest of which the C library's allocator keeps in small pieces.
+int64_t SnapshotBytes(const LlamaConfig& c, const JobSpec& s, bool gpu) {
+  if (gpu) return 0;
+  const int64_t every = s.save_steps.value_or(0), adapter = AdapterOfPartsBytes(c, s);
+  if (every != 0 && (!s.max_steps || every < *s.max_steps)) {
+    return 12 * OwnedCount(c, s) + (IsFull(s) ? 2 * TrainableParameterCount(c, s) : 0) + adapter;
+  }
+  int64_t room = GradientSumBytes(c, s) / 2;
+  if (s.zero_stage == 2) room += GradientBytes(c, s) - 4 * OwnedCount(c, s);
+  return std::max<int64_t>(0, adapter - room);
 }
 
 int64_t CommunicationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
                            const std::string& recompute) {
-  int64_t bytes = RingBytes(c, s, element) + EmbeddingSumBytes(c, s);
+  int64_t bytes = RingBytes(c, s, element) + GradientSumBytes(c, s);
   bytes += ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
   // A gathered layer, and the next one on its way.
   if (s.shard_base.value_or(false) && Ranks(s) > 1) {

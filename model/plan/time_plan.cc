@@ -250,6 +250,21 @@ double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const std::s
   return seconds;
 }
 
+// How far the slowest of n is behind their mean, in units of what the slower of two is: of normally
+// distributed times the expected maximum, the integral of 1 - P(x)^n - P(-x)^n over positive x.
+double WaitOfRanks(int64_t ranks) {
+  if (ranks < 2) return 0;
+  constexpr double kStep = 0.1;
+  constexpr int kSteps = 64;
+  const double of_two = 1 / std::sqrt(M_PI);
+  double sum = 0;
+  for (int i = 0; i < kSteps; ++i) {
+    const double above = std::erfc((i + 0.5) * kStep / M_SQRT2) / 2;
+    sum += 1 - std::pow(1 - above, ranks) - std::pow(above, ranks);
+  }
+  return sum * kStep / of_two;
+}
+
 double OptimizerSeconds(const LlamaConfig& c, const JobSpec& s, const DeviceRates& rates) {
   const double share = s.zero_stage.value_or(0) > 0 ? static_cast<double>(*s.gpus) : 1;
   return kOptimizerBytes * static_cast<double>(TrainableParameterCount(c, s)) / share /
@@ -341,7 +356,8 @@ StepForecast ForecastStep(const LlamaConfig& c, const JobSpec& s, const std::str
   step.memory_traffic = rows * (row.elementwise / context + row.expansion);
   const double computing =
       (step.gemm + step.attention + step.recompute + step.memory_traffic) / rows;
-  step.communication = CommunicationSeconds(c, s, recompute, rates, links, rows, computing);
+  step.communication = CommunicationSeconds(c, s, recompute, rates, links, rows, computing) +
+                       rows * computing * rates.rank_wait * WaitOfRanks(*s.gpus);
   step.optimizer = OptimizerSeconds(c, s, rates);
   if (s.activation_offload.value_or(false))
     step.offload = rows * OffloadSeconds(c, s, rates, computing);

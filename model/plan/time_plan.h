@@ -62,7 +62,8 @@ struct StepForecast {
   double attention = 0;
   double recompute = 0;       // products and attention computed again
   double memory_traffic = 0;  // elementwise kernels, the expansion of NF4 weights
-  double communication = 0;   // what does not hide behind computing
+  double communication =
+      0;  // what does not hide behind computing, and waiting for the slowest rank
   double optimizer = 0;
   double offload = 0;
   double total() const {

@@ -85,6 +85,9 @@ def matrix():
             add(model, 4096, "longlora", recompute, 2)
             add(model, 8192, "longlora", recompute, 2, 2)
             add(model, 4096, "longlora", recompute, 2, 2, attention="full")
+    for model in ("wide", "vocab"):
+        for stage in (1, 2):
+            add(model, 4096, "longlora", "selective", 2, zero_stage=stage)
     out.sort(key=lambda case: case["ranks"])
     met = {}
     for case in out:
@@ -107,18 +110,18 @@ def make_model(a, work, name):
     return folder
 
 
-def make_tokens(work, count):
-    path = os.path.join(work, f"tokens-{count}.bin")
+def make_tokens(work, count, vocabulary):
+    path = os.path.join(work, f"tokens-{count}-{vocabulary}.bin")
     if not os.path.exists(path):
         rng = random.Random(0)
         with open(path, "wb") as f:
-            f.write(struct.pack(f"<{count}H", *(rng.randrange(3, 4000) for _ in range(count))))
+            f.write(struct.pack(f"<{count}H", *(rng.randrange(3, vocabulary) for _ in range(count))))
     return path
 
 
 def write_spec(a, work, case, **changes):
-    tokens = case["spec"]["context_length"] * (6 * case["spec"]["global_batch_size"] - 1) // 2  # half a row less than three steps
-    spec = {**case["spec"], "model": make_model(a, work, case["model"]), "data": make_tokens(work, tokens),
+    tokens = case["spec"]["context_length"] * (48 * case["spec"]["global_batch_size"] - 7) // 16  # 7/16 of a row less than three steps
+    spec = {**case["spec"], "model": make_model(a, work, case["model"]), "data": make_tokens(work, tokens, SHAPES[case["model"]]["vocab_size"]),
             "original_context_length": case["spec"]["context_length"], **changes}
     path = os.path.join(work, "spec.json")
     with open(path, "w") as f:

@@ -150,10 +150,10 @@ class Herald {
  public:
   explicit Herald(const ServiceNotify& notify) : notify_(notify) {}
   void Tell(const Agent& agent, absl::Duration now) {
-    if (!told_ || *told_ != agent.welcomed()) {
-      told_ = agent.welcomed();
-      notify_.Status(*told_ ? "in contact with the coordinator"
-                            : "no contact with the coordinator; running ranks go on");
+    if (const bool welcomed = agent.welcomed(); told_ != welcomed) {
+      told_ = welcomed;
+      notify_.Status(welcomed ? "in contact with the coordinator"
+                              : "no contact with the coordinator; running ranks go on");
     }
     if (now < alive_at_) return;
     notify_.Alive();

@@ -30,8 +30,8 @@
 namespace ll {
 namespace {
 
-// Shares of the budget: four trainings, memory, and the link.
-constexpr int kMeasurements = 6;
+// Shares of the budget: four trainings, memory, evenness, and the link.
+constexpr int kMeasurements = 7;
 
 // `work` is repeated for `budget`; the median of `amount` over the seconds of one time.
 double Rate(double amount, absl::Duration budget, Clock& clock, const std::function<void()>& work) {
@@ -44,6 +44,19 @@ double Rate(double amount, absl::Duration budget, Clock& clock, const std::funct
     rates.push_back(amount / std::max(1e-9, absl::ToDoubleSeconds(clock.Steady() - start)));
   }
   return MedianOf(std::move(rates));
+}
+
+// Of times that are alike but for chance: by what share of their mean the larger of two of them
+// exceeds it, half of their mean difference (Gini).
+double ShareOfWaiting(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  const auto n = static_cast<double>(seconds.size());
+  double sum = 0, weighted = 0;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    sum += seconds[i];
+    weighted += (2 * static_cast<double>(i) + 1 - n) * seconds[i];
+  }
+  return n < 2 || sum <= 0 ? 0 : weighted / (n - 1) / sum;
 }
 
 struct Shapes {
@@ -204,6 +217,22 @@ double MemoryBandwidth(const Shapes& s, absl::Duration budget, Clock& clock) {
   });
 }
 
+// How uneven the time of a layer's widest product is.
+double RankWait(const Shapes& s, absl::Duration budget, Clock& clock) {
+  const at::Tensor x = at::ones({s.tokens, s.hidden}, Bf16()),
+                   w = at::ones({s.intermediate, s.hidden}, Bf16());
+  at::Tensor y = at::empty({s.tokens, s.intermediate}, Bf16());
+  std::vector<double> seconds;
+  const absl::Duration begin = clock.Steady();
+  for (int taken = -1; taken < kLeastRepeats || clock.Steady() - begin < budget; ++taken) {
+    const absl::Duration start = clock.Steady();
+    at::mm_out(y, x, w.t());
+    WaitForDevice();
+    if (taken >= 0) seconds.push_back(absl::ToDoubleSeconds(clock.Steady() - start));
+  }
+  return ShareOfWaiting(std::move(seconds));
+}
+
 std::string HostName() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
@@ -217,7 +246,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
   const Shapes shapes = ShapesFor(gpu, options.small);
   const absl::Duration start = clock.Steady(), share = options.budget / kMeasurements;
   StepTimes s2, full, nf4, fp32;
-  double memory = 0, link = 0;
+  double memory = 0, link = 0, rank_wait = 0;
   LL_RETURN_IF_ERROR(TorchTry([&]() -> absl::Status {
     c10::NoGradGuard no_grad;
     LL_ASSIGN_OR_RETURN(s2, TimeTraining(shapes, {}, share, clock));
@@ -226,6 +255,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
     LL_ASSIGN_OR_RETURN(nf4, TimeTraining(shapes, {.quantize_base = true}, share, clock));
     LL_ASSIGN_OR_RETURN(fp32, TimeTraining(shapes, {.dtype = at::kFloat}, share, clock));
     memory = MemoryBandwidth(shapes, share, clock);
+    rank_wait = RankWait(shapes, share, clock);
     return absl::OkStatus();
   }));
   if (!gpu) {
@@ -265,6 +295,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
       {"expansion_bandwidth", rate(nf4, {"NF4 to bf16"})},
       {"optimizer_bandwidth", RateOf(kOptimizerBytes * s2.parameters, update.seconds)},
       {"link_bandwidth", link},
+      {"rank_wait", rank_wait},
       {"seconds", absl::ToDoubleSeconds(clock.Steady() - start)}};
 }
 

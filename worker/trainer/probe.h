@@ -24,9 +24,10 @@ inline constexpr int kLeastRepeats = 3;
 // weights is trained, and the rates are what its operations reach under a trace
 // (kernels/common/torch_op_trace.h): S²-Attn and full attention in bf16, from which attention's
 // rate and what a query costs besides follow; with an NF4 base; in fp32. Apart from it
-// memory_bandwidth (a copy, bytes read and written) and link_bandwidth (probe_link.h; 0 on a GPU,
-// whose links one process does not see). Medians. On the device that UseDevice chose, with
-// at::get_num_threads() threads. Errors: ResourceExhausted, or an exchange that failed.
+// memory_bandwidth (a copy, bytes read and written), rank_wait (of a wide product's times) and
+// link_bandwidth (probe_link.h; 0 on a GPU, whose links one process does not see). Medians. On the
+// device that UseDevice chose, with at::get_num_threads() threads. Errors: ResourceExhausted, or an
+// exchange that failed.
 absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, Clock& clock);
 
 }  // namespace ll
