@@ -100,6 +100,56 @@ TEST(ShardingTest, RanksDivideOptimizerStateAndBase) {
             forecast("").activations * 3 / c.num_hidden_layers);
 }
 
+// Of normally distributed times the expected maximum of 2 is 0.5642 standard deviations above the
+// mean, of 8 it is 1.4236 (Harter 1961).
+TEST(StepTest, RanksWaitForTheSlowest) {
+  const LlamaConfig config = *BuiltInModel("7b");
+  const auto step = [&](int gpus, double rank_wait) {
+    DeviceRates rates = RatesOf("H200");
+    rates.rank_wait = rank_wait;
+    const JobSpec spec =
+        Spec("ctx: 8192\nglobal_batch_size: 8\ngpus: " + std::to_string(gpus) + "\n");
+    return ForecastTime(config, spec, "full", rates).step;
+  };
+  for (const auto& [gpus, of_two] : {std::pair{1, 0.0}, {2, 1.0}, {8, 1.4236 / 0.5642}}) {
+    const StepForecast even = step(gpus, 0), uneven = step(gpus, 0.02);
+    const double computing = even.gemm + even.attention + even.recompute + even.memory_traffic;
+    EXPECT_NEAR(uneven.communication - even.communication, computing * 0.02 * of_two,
+                1e-4 * computing * 0.02);
+    EXPECT_EQ(uneven.gemm, even.gemm);
+  }
+}
+
+// Rank 0 of a job with ZeRO makes the adapter of the ranks' parts, in memory: beside the last
+// step's gradients, and beside a whole step where a checkpoint is written in the background.
+TEST(ShardingTest, TheAdapterOfPartsIsMadeInMemory) {
+  const LlamaConfig c = *BuiltInModel("llama-3.2-1b");
+  const auto snapshot = [&](const std::string& more) {
+    return ForecastMemory(c,
+                          Spec("ctx: 8192\ngpus: 2\nglobal_batch_size: 2\nmax_steps: 3\n" + more),
+                          /*gpu=*/false, "full")
+        .snapshot;
+  };
+  const int64_t trained = TrainableParameterCount(c, Spec("ctx: 8192\n")), masters = 4 * trained,
+                bucket = 4 * (4 << 20);
+  const std::string once = "save_steps: 3\n", often = "save_steps: 2\n";
+  EXPECT_EQ(snapshot(once), 0);
+  EXPECT_EQ(snapshot(once + "zero_stage: 1\n"), 2 * masters - bucket / 2);
+  EXPECT_EQ(snapshot(often), 3 * masters);
+  EXPECT_EQ(snapshot(often + "zero_stage: 1\n"), 3 * masters / 2 + 2 * masters);
+  EXPECT_EQ(snapshot(once + "method: full\nzero_stage: 1\n"), 0);  // no adapter
+  // The last step's gradients are a part by then.
+  EXPECT_EQ(snapshot(once + "zero_stage: 2\n"),
+            snapshot(once + "zero_stage: 1\n") - masters + masters / 2);
+}
+
+// An embedding that is the head too has a gradient for every row, which is summed by the bucket.
+TEST(ContextParallelTest, TiedEmbeddingsAreSummedByTheBucket) {
+  const LlamaConfig c = *BuiltInModel("llama-3.2-1b");
+  const JobSpec spec = Spec("ctx: 8192\ngpus: 8\nglobal_batch_size: 8\n");
+  EXPECT_EQ(ForecastMemory(c, spec, /*gpu=*/true, "full").communication, 4 * (4 << 20));
+}
+
 TEST(FlopsTest, ReproducesLongLorasTable) {  // claim 10, TFLOPs
   LlamaConfig c = *BuiltInModel("7b");
   FlopCount f = ForwardFlops(c, 8192, 8192);

@@ -356,8 +356,9 @@ StepForecast ForecastStep(const LlamaConfig& c, const JobSpec& s, const std::str
   step.memory_traffic = rows * (row.elementwise / context + row.expansion);
   const double computing =
       (step.gemm + step.attention + step.recompute + step.memory_traffic) / rows;
-  step.communication = CommunicationSeconds(c, s, recompute, rates, links, rows, computing) +
-                       rows * computing * rates.rank_wait * WaitOfRanks(*s.gpus);
+  step.communication = CommunicationSeconds(c, s, recompute, rates, links, rows, computing);
+  if (rates.rank_wait > 0)
+    step.communication += rows * computing * rates.rank_wait * WaitOfRanks(*s.gpus);
   step.optimizer = OptimizerSeconds(c, s, rates);
   if (s.activation_offload.value_or(false))
     step.offload = rows * OffloadSeconds(c, s, rates, computing);

@@ -23,8 +23,8 @@ inline constexpr int kLeastRepeats = 3;
 // model/plan/devices.h by their names, and seconds (that it took). A small model with random
 // weights is trained, and the rates are what its operations reach under a trace
 // (kernels/common/torch_op_trace.h): S²-Attn and full attention in bf16, from which attention's
-// rate and what a query costs besides follow; with an NF4 base; in fp32. Apart from it
-// memory_bandwidth (a copy, bytes read and written), rank_wait (of a wide product's times) and
+// rate and what a query costs besides follow; with an NF4 base; in fp32, on half a row. Apart from
+// it memory_bandwidth (a copy, bytes read and written), rank_wait (of a wide product's times) and
 // link_bandwidth (probe_link.h; 0 on a GPU, whose links one process does not see). Medians. On the
 // device that UseDevice chose, with at::get_num_threads() threads. Errors: ResourceExhausted, or an
 // exchange that failed.
