@@ -1,7 +1,10 @@
 """Every mistake is one line that names the field, exit code 20, and nothing half-written."""
 import fcntl
+import hashlib
+import json
 import os
 import resource
+import shutil
 import signal
 import struct
 
@@ -72,6 +75,27 @@ class BadInputTest(TrainerTest):
             with open(path + ".json", "w") as f:
                 f.write(sidecar)
             self.refuse(*words, data=path)
+
+    def test_data_of_another_tokenizer_is_told(self):
+        data, tokenizer = self.make_tokens("packed.bin", 400), os.path.join(self.model, "tokenizer.json")
+        with open(tokenizer, "w") as f:
+            f.write('{"model": {}}')
+
+        def warnings(sidecar):
+            with open(data + ".json", "w") as f:
+                json.dump({"dtype": "uint16", "token_count": 400, **sidecar}, f)
+            done = train(self.write_spec(data=data, max_steps=1), self.path("out"))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            shutil.rmtree(self.path("out"))
+            return [e["message"] for e in events_of(done.stdout) if e["event"] == "warning" and "tokenizer" in e["message"]]
+
+        self.assertEqual(warnings({}), [])
+        self.assertEqual(warnings({"tokenizer_hash": hashlib.sha256(read(tokenizer, mode="rb")).hexdigest()}), [])
+        told = warnings({"tokenizer_hash": "0" * 64})
+        self.assertEqual(len(told), 1)
+        self.assertIn(f"data: packed with another tokenizer than {tokenizer}", told[0])
+        os.unlink(tokenizer)
+        self.assertEqual(warnings({"tokenizer_hash": "0" * 64}), [])
 
     def test_truncated_safetensors(self):
         path = os.path.join(self.model, "model.safetensors")

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/plan/memory_plan.h"
 #include "model/shard_attention.h"
@@ -152,11 +153,32 @@ absl::Status CheckPasskeyLengths(const Training& training) {
       .status();
 }
 
+// Ids of another tokenizer than the model's stand for other words. A warning, no error: a file of
+// the same tokenizer that another program wrote has another hash. Nothing where a side does not
+// say.
+void CheckTokenizer(const TokenFile& file, absl::string_view field, Training& training) {
+  const std::string given = training.spec.tokenizer.value_or(training.spec.model.value_or(""));
+  std::vector<std::string> files = {given};
+  if (IsDirectory(given)) files = {given + "/tokenizer.json", given + "/tokenizer.model"};
+  std::string other;
+  for (const std::string& path : files) {
+    if (file.tokenizer_hash().empty() || !FileExists(path)) continue;
+    const absl::StatusOr<std::string> hash = Sha256HexOfFile(path);
+    if (hash.ok() && *hash == file.tokenizer_hash()) return;
+    if (other.empty()) other = path;
+  }
+  if (other.empty()) return;
+  training.warnings.push_back(absl::StrCat(
+      field, ": packed with another tokenizer than ", other,
+      ", so that its ids may stand for other words: pack it with --tokenizer ", given));
+}
+
 absl::Status PrepareData(Training& training, const PackPlace& place) {
   const JobSpec& spec = training.spec;
   if (*spec.eval_steps > 0) {
     LL_ASSIGN_OR_RETURN(training.eval_file,
                         OpenTokenFile(*spec.eval_data, "eval_data", training.config.vocab_size));
+    CheckTokenizer(*training.eval_file, "eval_data", training);
   }
   if (!spec.passkey_lengths.empty()) {
     LL_ASSIGN_OR_RETURN(PromptEncoder encoder,
@@ -170,6 +192,7 @@ absl::Status PrepareData(Training& training, const PackPlace& place) {
     LL_ASSIGN_OR_RETURN(path, PackTextData(spec, place, &training.warnings));
   }
   LL_ASSIGN_OR_RETURN(auto file, OpenTokenFile(path, "data", training.config.vocab_size));
+  CheckTokenizer(*file, "data", training);
   LL_RETURN_IF_ERROR(PrepareLoader(training, std::move(file)));
   LL_ASSIGN_OR_RETURN(training.data_fingerprint, TokenFileFingerprint(path, *spec.sft));
   return absl::OkStatus();
