@@ -312,7 +312,7 @@ def main():
     ap.add_argument("--only", default="", help="configurations whose name contains this")
     ap.add_argument("--parts", action="store_true", help="print the forecast's components")
     ap.add_argument("--probe", metavar="FOLDER", help="what ll-trainer probe prints on this machine is kept there")
-    ap.add_argument("--probe-seconds", type=float, default=12, help="for one probe")
+    ap.add_argument("--probe-seconds", type=float, default=8, help="for one probe")
     ap.add_argument("--rounds", type=int, default=1)
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--trainer", default=os.path.join(ROOT, "build", "bin", "ll-trainer"))

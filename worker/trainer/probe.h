@@ -13,8 +13,8 @@ namespace ll {
 
 struct ProbeOptions {
   // For all measurements together, about; each is repeated within its share of it, at least
-  // kLeastRepeats times.
-  absl::Duration budget = absl::Seconds(12);
+  // kLeastRepeats times where twice its share is enough for that.
+  absl::Duration budget = absl::Seconds(8);
   bool small = false;  // shapes that take a second on any CPU: whether it works, not how fast
 };
 inline constexpr int kLeastRepeats = 3;

@@ -14,7 +14,7 @@ namespace {
 struct ProbeFlags {
   std::string device = "auto";
   int threads = 0;
-  double seconds = 12;
+  double seconds = 8;
   bool small = false;
 };
 
@@ -41,7 +41,10 @@ void AddProbe(CLI::App& program, Command& run) {
   command->add_option("--threads", flags->threads, "Threads of a CPU, as one slot has them; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  command->add_option("--seconds", flags->seconds, "About how long it takes")
+  command
+      ->add_option("--seconds", flags->seconds,
+                   "About how long its measurements take, without making models ready; half a "
+                   "minute at most even on a slow CPU")
       ->capture_default_str()
       ->check(CLI::Range(0.1, 30.0));
   command->add_flag("--small", flags->small,
