@@ -28,7 +28,6 @@ jobs=${JOBS:-$(nproc)}
 passed=0
 failed=0
 failures=()
-second_try=()
 
 say() { echo "run.sh: $*"; }
 
@@ -50,33 +49,18 @@ build() {
   return 1
 }
 
-# summary_of LOG: ctest's own "N% tests passed, N tests failed out of N"; nothing where it ended without one.
-summary_of() { grep -E 'tests passed, [0-9]+ tests failed out of' "$1" || true; }
-failed_in() { sed -E 's/.*passed, ([0-9]+) tests failed.*/\1/' <<< "$1"; }
-
-# run_tests PRESET FOLDER LABELS [NAMES]: one ctest run; adds its counts to the totals. Many tests time real processes, and run
-# beside each other. Where no more than three failed, those run a second time, one at a time: what passes then is named at the
-# end, as an open matter, and is no failure. The nightly tier takes no second try.
+# run_tests PRESET FOLDER LABELS [NAMES]: one ctest run; adds its counts to the totals.
 run_tests() {
-  local preset=$1 folder=$2 label=$3 names=${4:-.} log=build/logs/ctest-$1.log summary run_failed run_total again
+  local preset=$1 folder=$2 label=$3 names=${4:-.} log=build/logs/ctest-$1.log summary run_failed run_total
   ctest --test-dir "$folder" -L "$label" -R "$names" -j "$((jobs + 2))" --output-on-failure --no-tests=error 2>&1 | tee "$log" || true
-  summary=$(summary_of "$log")
+  summary=$(grep -E 'tests passed, [0-9]+ tests failed out of' "$log" || true)
   if [[ -z $summary ]]; then
     failed=$((failed + 1))
     failures+=("ctest of $preset ended without a summary")
     return
   fi
-  run_failed=$(failed_in "$summary")
+  run_failed=$(sed -E 's/.*passed, ([0-9]+) tests failed.*/\1/' <<< "$summary")
   run_total=$(sed -E 's/.*out of ([0-9]+).*/\1/' <<< "$summary")
-  if [[ $tier != nightly ]] && ((run_failed > 0 && run_failed <= 3)); then
-    say "again, one at a time, what failed:"
-    ctest --test-dir "$folder" --rerun-failed -j 1 --output-on-failure --no-tests=error 2>&1 | tee "$log.again" || true
-    again=$(summary_of "$log.again")
-    if [[ -n $again ]]; then
-      run_failed=$(failed_in "$again")
-      mapfile -t -O "${#second_try[@]}" second_try < <(sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) \.+ +Passed .*/\1/p' "$log.again")
-    fi
-  fi
   passed=$((passed + run_total - run_failed))
   failed=$((failed + run_failed))
   ((run_failed == 0)) || failures+=("$run_failed of $preset (see above)")
@@ -109,7 +93,6 @@ fi
 if [[ $tier != quick ]] && build fuzz; then
   run_tests fuzz build/fuzz '^full$'
 fi
-for name in "${second_try[@]:+${second_try[@]}}"; do say "PASSED ON THE SECOND TRY ONLY: $name (its first output is above)"; done
 for failure in "${failures[@]:+${failures[@]}}"; do say "FAILED: $failure"; done
 echo "$passed passed, $failed failed"
 ((failed == 0))
