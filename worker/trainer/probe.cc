@@ -72,8 +72,7 @@ Shapes ShapesFor(bool gpu, bool small) {
   return {16384, 4096, 11008, 4, 32, 32, 128, 32000, int64_t{1} << 30};
 }
 
-// fp32's rates hardly depend on the row's length, and its steps are slow: half a row, so that a CPU
-// with one thread is done within half a minute too.
+// fp32's rates hardly depend on the row's length, and its steps are slow: half a row.
 Shapes ForFp32(Shapes s) {
   s.tokens /= 2;
   return s;
@@ -171,7 +170,7 @@ absl::StatusOr<StepTimes> TimeTraining(const Shapes& shapes, const ProbedTrainin
   LL_RETURN_IF_ERROR(TakeStep(attention, row, step, *model, parameters, optimizer));  // fresh pages
   std::map<std::string, std::vector<double>> seconds;
   const absl::Duration begin = clock.Steady();
-  // On a slow host or in a bad minute fewer times, so that all is done in half a minute there too.
+  // On a slow host or in a bad minute fewer times, so that the whole takes little longer there.
   const auto enough = [&](int taken) {
     const absl::Duration spent = clock.Steady() - begin;
     return taken >= kLeastRepeats ? spent >= budget : taken > 0 && spent >= 2 * budget;
