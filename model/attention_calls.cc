@@ -61,18 +61,20 @@ at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
 
 void RunAttentionForward(const std::vector<FlashAttentionForwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q))
+  const bool on_gpu = AttendsOnGpu(calls[0].q.device());
+  if (!on_gpu && FlashAttentionUsable(calls[0].q))
     return FlashAttentionForward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionForwardCall& c : calls)
-    c.q.is_cuda() ? CudaAttentionForward(c, causal) : TorchForward(c, causal);
+    on_gpu ? CudaAttentionForward(c, causal) : TorchForward(c, causal);
 }
 
 void RunAttentionBackward(const std::vector<FlashAttentionBackwardCall>& calls, bool causal) {
   if (calls.empty()) return;
-  if (FlashAttentionUsable(calls[0].q))
+  const bool on_gpu = AttendsOnGpu(calls[0].q.device());
+  if (!on_gpu && FlashAttentionUsable(calls[0].q))
     return FlashAttentionBackward(calls, ScaleOf(calls[0].q), causal);
   for (const FlashAttentionBackwardCall& c : calls)
-    c.q.is_cuda() ? CudaAttentionBackward(c, causal) : TorchBackward(c, causal);
+    on_gpu ? CudaAttentionBackward(c, causal) : TorchBackward(c, causal);
 }
 
 }  // namespace ll

@@ -201,17 +201,20 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
   if (peers == nullptr || peers->world_size() == 1) {
     LL_ASSIGN_OR_RETURN(context.plan,
                         MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
+    PlaceSequences(context.plan, options.device);
     return context;
   }
   std::vector<Segment>& mine = context.tokens;
   if (attention.kind == AttentionKind::kFull && tokens.numel() >= 2 * peers->world_size()) {
     LL_ASSIGN_OR_RETURN(context.ring, MakeRingPlan(config, tokens.numel(), row.documents,
                                                    peers->world_size(), peers->rank()));
+    PlaceSequences(context.ring->local, options.device);
     mine = context.ring->chunks;
   } else {
     LL_ASSIGN_OR_RETURN(context.shard,
                         MakeShardPlan(config, attention, tokens.numel(), row.documents,
                                       peers->world_size(), peers->rank()));
+    PlaceSequences(context.shard->local, options.device);
     mine = {context.shard->shard};
   }
   for (at::Tensor* t : {&tokens, &labels, &context.cos, &context.sin}) {

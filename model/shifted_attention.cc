@@ -59,38 +59,52 @@ OpWork WorkOf(const AttentionPlan& plan, int64_t window,
   return work;
 }
 
-// One call for each batch of a run's segments. Nothing is copied: calls read and write views of the
+// The call for a batch of a run's segments. Nothing is copied: calls read and write views of the
 // row tensors.
-void AppendForwardCalls(const AttentionPlan& plan, const HeadRun& run, const RunTensors& t,
-                        std::vector<FlashAttentionForwardCall>& calls) {
+FlashAttentionForwardCall ForwardCall(const AttentionPlan& plan, const HeadRun& run,
+                                      const RunTensors& t, const SegmentBatch& batch) {
   const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin,
                 d = plan.head_dim;
   const int64_t k_first = plan.heads + run.kv_begin,
                 v_first = plan.heads + plan.kv_heads + run.kv_begin;
-  for (const SegmentBatch& batch : BatchSegments(plan.segments[run.shifted])) {
-    calls.push_back({SegmentView(t.qkv, run.q_begin, q_heads, d, batch),
-                     SegmentView(t.qkv, k_first, kv, d, batch),
-                     SegmentView(t.qkv, v_first, kv, d, batch),
-                     SegmentView(t.out, run.q_begin, q_heads, d, batch),
-                     SegmentLse(t.lse, run.q_begin, q_heads, batch)});
-  }
+  return {SegmentView(t.qkv, run.q_begin, q_heads, d, batch),
+          SegmentView(t.qkv, k_first, kv, d, batch), SegmentView(t.qkv, v_first, kv, d, batch),
+          SegmentView(t.out, run.q_begin, q_heads, d, batch),
+          SegmentLse(t.lse, run.q_begin, q_heads, batch)};
 }
 
-void AppendBackwardCalls(const AttentionPlan& plan, const HeadRun& run, const RunTensors& t,
-                         std::vector<FlashAttentionBackwardCall>& calls) {
-  std::vector<FlashAttentionForwardCall> forward;
-  AppendForwardCalls(plan, run, t, forward);
+FlashAttentionBackwardCall BackwardCall(const AttentionPlan& plan, const HeadRun& run,
+                                        const RunTensors& t, const SegmentBatch& batch) {
+  const FlashAttentionForwardCall f = ForwardCall(plan, run, t, batch);
   const int64_t q_heads = run.q_end - run.q_begin, kv = run.kv_end - run.kv_begin,
                 d = plan.head_dim;
-  const std::vector<SegmentBatch> batches = BatchSegments(plan.segments[run.shifted]);
-  for (size_t i = 0; i < batches.size(); ++i) {
-    const FlashAttentionForwardCall& f = forward[i];
-    calls.push_back(
-        {f.q, f.k, f.v, f.out, f.lse, SegmentView(t.dout, run.q_begin, q_heads, d, batches[i]),
-         SegmentView(t.dq, run.q_begin, q_heads, d, batches[i]),
-         SegmentView(t.dkv, run.kv_begin, kv, d, batches[i]),
-         SegmentView(t.dkv, plan.kv_heads + run.kv_begin, kv, d, batches[i]), run.add_kv});
-  }
+  return {f.q,
+          f.k,
+          f.v,
+          f.out,
+          f.lse,
+          SegmentView(t.dout, run.q_begin, q_heads, d, batch),
+          SegmentView(t.dq, run.q_begin, q_heads, d, batch),
+          SegmentView(t.dkv, run.kv_begin, kv, d, batch),
+          SegmentView(t.dkv, plan.kv_heads + run.kv_begin, kv, d, batch),
+          run.add_kv};
+}
+
+// More dense calls than these for a run's segments are better packed into one: S²-Attn needs three
+// on a row whose length is no multiple of a group.
+constexpr size_t kDenseCalls = 3;
+
+// What is packed of a run, where it is; fp32 has no kernel for it.
+const PackedSequences* PackedOf(const AttentionPlan& plan, const HeadRun& run,
+                                const at::Tensor& qkv) {
+  const std::optional<PackedSequences>& packed = plan.packed[run.shifted];
+  return packed && qkv.scalar_type() == at::kBFloat16 ? &*packed : nullptr;
+}
+
+// All of a run's segments as one.
+SegmentBatch WholeOf(const AttentionPlan& plan, const HeadRun& run) {
+  const std::vector<Segment>& all = plan.segments[run.shifted];
+  return {all.front().begin, 0, 1, all.back().end - all.front().begin};
 }
 
 // Runs the calls whose segments are longer than the window and returns the others.
@@ -152,6 +166,24 @@ absl::StatusOr<AttentionPlan> MakeAttentionPlan(
   return plan;
 }
 
+void PlaceSequences(AttentionPlan& plan, at::Device device) {
+  if (!AttendsOnGpu(device)) return;
+  for (const bool shifted : {false, true}) {
+    const std::vector<Segment>& all = plan.segments[shifted];
+    if (BatchSegments(all).size() <= kDenseCalls) continue;
+    std::vector<int32_t> starts = {0};
+    int64_t longest = 0;
+    bool gaps = false;
+    for (const Segment& s : all) {
+      gaps = gaps || s.begin != all.front().begin + starts.back();
+      starts.push_back(static_cast<int32_t>(s.end - all.front().begin));
+      longest = std::max(longest, s.end - s.begin);
+    }
+    if (!gaps)
+      plan.packed[shifted] = PackedSequences{at::tensor(starts, at::kInt).to(device), longest};
+  }
+}
+
 void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tensor& qkv,
                       at::Tensor& out, at::Tensor& lse) {
   const OpScope scope("attention", [&] {
@@ -164,7 +196,13 @@ void AttentionForward(const AttentionPlan& plan, int64_t window, const at::Tenso
   }
   std::vector<FlashAttentionForwardCall> calls;
   for (const HeadRun& run : plan.runs) {
-    AppendForwardCalls(plan, run, run.shifted && plan.roll_tokens > 0 ? rolled : plain, calls);
+    const RunTensors& t = run.shifted && plan.roll_tokens > 0 ? rolled : plain;
+    if (const PackedSequences* packed = PackedOf(plan, run, qkv)) {
+      CudaPackedForward(ForwardCall(plan, run, t, WholeOf(plan, run)), *packed, window);
+      continue;
+    }
+    for (const SegmentBatch& batch : BatchSegments(plan.segments[run.shifted]))
+      calls.push_back(ForwardCall(plan, run, t, batch));
   }
   RunForward(window, calls);
   if (plan.roll_tokens == 0) return;
@@ -202,14 +240,22 @@ void AttentionBackward(const AttentionPlan& plan, int64_t window, const at::Tens
     rolled = {qkv.roll(-r, 0),  out.roll(-r, 0),    lse.roll(-r, 1),
               dout.roll(-r, 0), at::zeros_like(dq), at::zeros_like(dkv)};
   }
-  std::vector<FlashAttentionBackwardCall> calls, adding_calls;
-  for (HeadRun run : plan.runs) {
-    if (r > 0) run.add_kv = false;
-    AppendBackwardCalls(plan, run, run.shifted && r > 0 ? rolled : plain,
-                        run.add_kv ? adding_calls : calls);
+  // What a run adds to comes first.
+  for (const bool adding : {false, true}) {
+    std::vector<FlashAttentionBackwardCall> calls;
+    for (HeadRun run : plan.runs) {
+      if (r > 0) run.add_kv = false;
+      if (run.add_kv != adding) continue;
+      const RunTensors& t = run.shifted && r > 0 ? rolled : plain;
+      if (const PackedSequences* packed = PackedOf(plan, run, qkv)) {
+        CudaPackedBackward(BackwardCall(plan, run, t, WholeOf(plan, run)), *packed, window);
+        continue;
+      }
+      for (const SegmentBatch& batch : BatchSegments(plan.segments[run.shifted]))
+        calls.push_back(BackwardCall(plan, run, t, batch));
+    }
+    RunBackward(window, calls);
   }
-  RunBackward(window, calls);
-  RunBackward(window, adding_calls);
   if (r == 0) return;
   dq.add_(rolled.dq.roll(r, 0));
   dkv.add_(rolled.dkv.roll(r, 0));

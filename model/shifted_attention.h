@@ -8,12 +8,14 @@
 // strided batch (three dense calls for ratio 1/4, see BatchSegments).
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 
 #include "absl/status/statusor.h"
+#include "model/attention_cuda.h"
 #include "model/head_runs.h"
 #include "model/llama.h"
 #include "model/segments.h"
@@ -27,6 +29,9 @@ struct AttentionPlan {
   std::vector<Segment> segments[2];  // [shifted]
   int64_t roll_tokens =
       0;  // wrap: roll — shifted runs see the row rotated left by this many tokens
+  // [shifted]: on a GPU, where so many calls of one length each would be needed that one call of
+  // packed sequences is better (PlaceSequences).
+  std::optional<PackedSequences> packed[2];
 };
 
 // Errors: InvalidArgument for documents that do not cover the row in order, a group below 1 token,
@@ -34,6 +39,10 @@ struct AttentionPlan {
 absl::StatusOr<AttentionPlan> MakeAttentionPlan(
     const LlamaConfig& config, const AttentionSpec& spec, int64_t tokens,
     const std::vector<std::pair<int64_t, int64_t>>& documents);
+
+// Makes `packed` for tensors on `device`, where segments follow each other without gaps: one small
+// copy to it a row.
+void PlaceSequences(AttentionPlan& plan, at::Device device);
 
 // out [N, H*D] = attention of qkv [N, (H + 2K)*D] (rows: all query heads, key heads, value heads;
 // scaled by 1/sqrt(D)); lse fp32 [H, N] = log-sum-exp of each query's scores, for the backward

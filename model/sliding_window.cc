@@ -39,7 +39,7 @@ void ForEachBlock(int64_t tokens, int64_t window, Visit visit) {
 }  // namespace
 
 void SlidingWindowForward(const FlashAttentionForwardCall& c, int64_t window) {
-  if (c.q.is_cuda()) return CudaAttentionForward(c, /*causal=*/true, window);
+  if (AttendsOnGpu(c.q.device())) return CudaAttentionForward(c, /*causal=*/true, window);
   ForEachBlock(c.q.size(2), window,
                [&](int64_t q, int64_t rows, int64_t k, int64_t k_rows, const at::Tensor& mask) {
                  const auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
@@ -52,7 +52,7 @@ void SlidingWindowForward(const FlashAttentionForwardCall& c, int64_t window) {
 }
 
 void SlidingWindowBackward(const FlashAttentionBackwardCall& c, int64_t window) {
-  if (c.q.is_cuda()) return CudaAttentionBackward(c, /*causal=*/true, window);
+  if (AttendsOnGpu(c.q.device())) return CudaAttentionBackward(c, /*causal=*/true, window);
   at::Tensor dk_sum = at::zeros(c.dk.sizes(), at::kFloat), dv_sum = at::zeros_like(dk_sum);
   ForEachBlock(c.q.size(2), window,
                [&](int64_t q, int64_t rows, int64_t k, int64_t k_rows, const at::Tensor& mask) {

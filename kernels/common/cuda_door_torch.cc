@@ -18,6 +18,15 @@ Memory MemoryNow() {
   return memory;
 }
 
+const cudaDeviceProp& Properties() {
+  static const cudaDeviceProp properties = [] {
+    cudaDeviceProp p{};
+    cudaGetDeviceProperties(&p, 0);
+    return p;
+  }();
+  return properties;
+}
+
 // Over both of the allocator's pools.
 c10::CachingDeviceAllocator::DeviceStats Stats() {
   return c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
@@ -29,14 +38,8 @@ constexpr size_t kAllPools = 0;  // c10::CachingAllocator::StatType::AGGREGATE
 extern "C" __attribute__((visibility("default"))) const ll::CudaDevice* ll_cuda_device() {
   static const ll::CudaDevice device = {
       .count = []() -> int { return c10::cuda::device_count(); },
-      .name = []() -> const char* {
-        static const cudaDeviceProp properties = [] {
-          cudaDeviceProp p{};
-          cudaGetDeviceProperties(&p, 0);
-          return p;
-        }();
-        return properties.name;
-      },
+      .name = []() -> const char* { return Properties().name; },
+      .compute_capability_major = []() { return Properties().major; },
       .free_bytes = []() { return static_cast<int64_t>(MemoryNow().free); },
       .total_bytes = []() { return static_cast<int64_t>(MemoryNow().total); },
       .peak_reserved_bytes = []() { return Stats().reserved_bytes[kAllPools].peak; },

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/format.h"
+#include "model/plan/gpu_attention.h"
 
 namespace ll {
 namespace {
@@ -194,10 +195,29 @@ int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
   return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
 }
 
-// A CPU thread's copy of one KV head's keys and values in the layout of the matrix unit and the
-// fp32 sums of their gradients (kernels/flash_attention).
+// Of the largest backward call: all groups of the heads that attend alike, some heads at a time
+// (model/attention_cuda.cc).
+int64_t GpuScratchBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  const int64_t tokens = ShardTokens(c, s), group = std::min(GroupTokens(c, s), tokens);
+  const bool halves = s.attention.value_or("s2") == "s2" && GroupTokens(c, s) < RowTokens(c, s);
+  const auto part = [halves](int64_t heads) { return halves ? (heads + 1) / 2 : heads; };
+  GpuAttentionShape call{.batch = (tokens + group - 1) / group,
+                         .kv_heads = part(c.num_key_value_heads),
+                         .queries = group,
+                         .keys = group,
+                         .head_dim = c.head_dim,
+                         .deterministic = s.deterministic.value_or(true)};
+  const int64_t shared = c.num_attention_heads / c.num_key_value_heads;
+  call.heads = call.kv_heads * shared;
+  call.heads = GpuAttentionHeads(call);
+  call.kv_heads = call.heads / shared;
+  return GpuAttentionScratchBytes(call) * element / 2;
+}
+
+// On a CPU: a thread's copy of one KV head's keys and values in the layout of the matrix unit and
+// the fp32 sums of their gradients (kernels/flash_attention).
 int64_t AttentionScratchBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
-  if (gpu) return 0;
+  if (gpu) return Trains(s) ? GpuScratchBytes(c, s, element) : 0;
   return kAttentionThreads * GroupTokens(c, s) * c.head_dim * (3 * element + 2 * 4);
 }
 

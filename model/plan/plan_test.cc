@@ -1,5 +1,6 @@
 #include "base/status_matchers.h"
 #include "model/plan/flops_table.h"
+#include "model/plan/gpu_attention.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
 #include "model/plan/time_plan.h"
@@ -56,8 +57,19 @@ TEST(ContextParallelTest, ARankHoldsItsShareOfARow) {
   const auto tile = [&](int64_t tokens) {
     return tokens * (2 * c.hidden_size + 4 * c.intermediate_size + 2 * 3 * 8) * 2;
   };
-  EXPECT_EQ(shard.workspace - rope - tile(32768 / 8),
-            (whole.workspace - rope - tile(kTileTokens)) / 8);
+  // Of attention's backward pass, half the heads at once: four groups, or as much as is here of
+  // one.
+  const auto scratch = [&](int64_t groups, int64_t group) {
+    return GpuAttentionScratchBytes({.batch = groups,
+                                     .heads = c.num_attention_heads / 2,
+                                     .kv_heads = c.num_key_value_heads / 2,
+                                     .queries = group,
+                                     .keys = group,
+                                     .head_dim = c.head_dim,
+                                     .deterministic = true});
+  };
+  EXPECT_EQ(shard.workspace - rope - tile(32768 / 8) - scratch(1, 4096),
+            (whole.workspace - rope - tile(kTileTokens) - scratch(4, 8192)) / 8);
   // As many rows in as much time: eight ranks take one row after the other instead of one each.
   // But for attention: ranks wait for the one whose tokens see most.
   const DeviceRates h200 = RatesOf("H200");

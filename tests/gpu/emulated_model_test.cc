@@ -1,8 +1,9 @@
 // Whole steps of a model through the GPU's kernels, emulated on the host, against the CPU's: where
-// the kernels meet the model's layouts, strides and lengths. Attention and matrix products are the
-// CPU's in both.
+// the kernels meet the model's layouts, strides and lengths. Attention goes the GPU's way too, with
+// LibTorch's kernels computed on the host; matrix products are the CPU's in both.
 #include "gtest/gtest.h"
 #include "kernels/emulate/emulated_kernels.h"
+#include "model/testing_gpu_attention.h"
 #include "tests/gpu/model_check.h"
 
 namespace ll::gpu {
@@ -11,9 +12,12 @@ namespace {
 TEST(EmulatedModel, EveryCaseIsTheCpus) {
   for (const ModelCase& c : ModelCases()) {
     UseCudaKernels(nullptr);
+    UseGpuAttention(nullptr);
     const absl::StatusOr<ModelStep> expected = RunModelStep(c, at::kCPU);
     UseCudaKernels(&EmulatedKernels());
+    UseGpuAttention(&HostGpuAttention());
     const absl::StatusOr<ModelStep> got = RunModelStep(c, at::kCPU);
+    UseGpuAttention(nullptr);
     ASSERT_TRUE(expected.ok()) << c.name << ": " << expected.status();
     ASSERT_TRUE(got.ok()) << c.name << ": " << got.status();
     EXPECT_GT(expected->gradients.size(), 10u);

@@ -2,6 +2,7 @@
 // calls it. Every line of output is one JSON object; the exit status is 0 when all that was judged
 // is right, 1 when something is wrong, 2 without what was asked for.
 #include <cstdio>
+#include <optional>
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <CLI/CLI.hpp>
@@ -30,14 +31,24 @@ bool DeviceThere(at::DeviceType device) {
 }
 
 // `first`: of the cases, then of the timed ones, where an earlier process ended.
-int JudgeEntryPoint(const std::string& name, int repeats, bool speed, size_t first) {
+// `ended`: with what the process of that case ended; it is only written down then.
+int JudgeEntryPoint(const std::string& name, int repeats, bool speed, size_t first,
+                    std::optional<int> ended) {
   for (const EntryPoint& entry : EntryPoints()) {
     if (entry.name != name) continue;
+    if (ended) {
+      const size_t judged = Cases().size();
+      Write(Ended(entry, first < judged ? Cases()[first] : SpeedCases().at((first - judged) / 2),
+                  *ended));
+      return 0;
+    }
     if (!DeviceThere(entry.device)) return 2;
-    const size_t judged = Cases().size(), timed = speed ? SpeedCases().size() : 0;
+    // Each case is timed twice, without a fixed order of sums and with it.
+    const size_t judged = Cases().size(), timed = speed ? 2 * SpeedCases().size() : 0;
     for (size_t i = first; i < judged + timed; ++i) {
+      const size_t t = i - judged;
       Write(i < judged ? Judge(entry, Cases()[i], repeats, 42)
-                       : Time(entry, SpeedCases()[i - judged], 10, 42));
+                       : Time(entry, SpeedCases()[t / 2], 10, 42, /*deterministic=*/t % 2 == 1));
     }
     return 0;  // wrong and refused are results here: the attention choice reads them
   }
@@ -68,6 +79,7 @@ int main(int argc, char** argv) {
   int repeats = 20;
   size_t first = 0;
   bool speed = false;
+  std::optional<int> ended;
   CLI::App* list = app.add_subcommand("list", "Names of LibTorch's attention entry points");
   list->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
   CLI::App* entry = app.add_subcommand(
@@ -76,6 +88,8 @@ int main(int argc, char** argv) {
   entry->add_option("--repeats", repeats, "Runs whose bits must be equal")
       ->check(CLI::Range(1, 1000));
   entry->add_option("--from", first, "Leave out so many cases");
+  entry->add_option("--ended", ended,
+                    "Only write that the process of the case --from ended with this exit status");
   entry->add_flag("--speed", speed, "S2-Attn's calls on 32,768 tokens, timed, too");
   CLI::App* kernels = app.add_subcommand("kernels", "This project's kernels against the CPU's");
   kernels->add_flag("--speed", speed, "Bandwidth beside a copy's, too");
@@ -89,7 +103,7 @@ int main(int argc, char** argv) {
   }
   try {
     if (models->parsed()) return Models();
-    return entry->parsed() ? JudgeEntryPoint(name, repeats, speed, first) : Kernels(speed);
+    return entry->parsed() ? JudgeEntryPoint(name, repeats, speed, first, ended) : Kernels(speed);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_check: %s\n", e.what());
     return 1;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include <ATen/detail/CUDAHooksInterface.h>
 
@@ -29,7 +30,7 @@ AttentionInputs Inputs(const AttentionCase& c, at::Device device) {
 }
 
 struct Reference {
-  at::Tensor out;
+  at::Tensor out, lse;  // lse [B, H, N]
   AttentionGradients gradients;
 };
 
@@ -42,9 +43,11 @@ Reference Exact(const AttentionInputs& in, const at::Tensor& dout, int64_t offse
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
   const at::Tensor hidden =
       at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool)).triu(offset + 1);
-  const at::Tensor p =
-      at::softmax(at::matmul(q, k.transpose(2, 3)).mul(scale).masked_fill(hidden, -INFINITY), -1);
+  const at::Tensor scores =
+      at::matmul(q, k.transpose(2, 3)).mul(scale).masked_fill(hidden, -INFINITY);
+  const at::Tensor p = at::softmax(scores, -1);
   Reference r;
+  r.lse = at::logsumexp(scores, {-1});
   r.out = at::matmul(p, v);
   const at::Tensor dp = at::matmul(g, v.transpose(2, 3));
   const at::Tensor ds = p * (dp - (g * r.out).sum(-1, true)) * scale;
@@ -72,6 +75,21 @@ double Error(const AttentionGradients& got, const AttentionGradients& exact, dou
                    Error(got.dv, exact.dv, least)});
 }
 
+// An entry point's log-sum-exp as [B, H, N]: packed ones have [H, B * N], some pad the rows, some
+// end in a dimension of one.
+at::Tensor LseOf(at::Tensor lse, const AttentionCase& c) {
+  if (lse.dim() == 2) return lse.view({c.heads, c.batch, c.queries}).transpose(0, 1);
+  if (lse.dim() == 4) lse = lse.squeeze(-1);
+  return lse.narrow(2, 0, c.queries);
+}
+
+// While it lives, kernels with a fixed order are demanded, as a training with `deterministic` does.
+class FixedOrder {
+ public:
+  FixedOrder() { at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false); }
+  ~FixedOrder() { at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false); }
+};
+
 bool Equal(const AttentionGradients& a, const AttentionGradients& b) {
   return at::equal(a.dq, b.dq) && at::equal(a.dk, b.dk) && at::equal(a.dv, b.dv);
 }
@@ -92,6 +110,19 @@ nlohmann::ordered_json Describe(const EntryPoint& entry, const AttentionCase& c)
 std::string FirstLine(const std::exception& e) {
   const std::string text = e.what();
   return text.substr(0, std::min(text.find('\n'), size_t{200}));
+}
+
+// Whether runs that follow each other give the same bits.
+nlohmann::ordered_json SameBits(const EntryPoint& entry, const AttentionInputs& in,
+                                const at::Tensor& dout, int repeats) {
+  const Saved saved = entry.forward(in);
+  const AttentionGradients got = entry.backward(in, saved, dout);
+  bool same_forward = true, same_backward = true;
+  for (int i = 1; i < repeats; ++i) {
+    same_forward = same_forward && at::equal(entry.forward(in)[0], saved[0]);
+    same_backward = same_backward && Equal(entry.backward(in, saved, dout), got);
+  }
+  return {{"forward", same_forward}, {"backward", same_backward}, {"runs", repeats}};
 }
 
 void Fill(nlohmann::ordered_json& line, const EntryPoint& entry, const AttentionCase& c,
@@ -115,14 +146,15 @@ void Fill(nlohmann::ordered_json& line, const EntryPoint& entry, const Attention
   };
   line["forward_error"] = number(forward);
   line["backward_error"] = number(backward);
-  bool same_forward = true, same_backward = true;
-  for (int i = 1; i < repeats; ++i) {
-    const Saved again = entry.forward(in);
-    same_forward = same_forward && at::equal(again[0], saved[0]);
-    same_backward = same_backward && Equal(entry.backward(in, saved, dout), got);
+  const double lse = Error(LseOf(saved[1], c), exact.lse);
+  line["lse_error"] = number(lse);
+  line["bit_equal"] = SameBits(entry, in, dout, repeats);
+  {
+    const FixedOrder fixed;
+    line["bit_equal_deterministic"] = SameBits(entry, in, dout, repeats);
   }
-  line["bit_equal"] = {{"forward", same_forward}, {"backward", same_backward}, {"runs", repeats}};
-  line["status"] = forward < kTolerance && backward < kTolerance ? "ok" : "wrong";
+  const bool right = forward < kTolerance && backward < kTolerance && lse < kTolerance;
+  line["status"] = right ? "ok" : "wrong";
 }
 
 // Pairs (query, key) that are visible.
@@ -196,11 +228,21 @@ nlohmann::ordered_json Judge(const EntryPoint& entry, const AttentionCase& c, in
   return line;
 }
 
-nlohmann::ordered_json Time(const EntryPoint& entry, const AttentionCase& c, int repeats,
-                            uint64_t seed) {
+nlohmann::ordered_json Ended(const EntryPoint& entry, const AttentionCase& c, int exit) {
   nlohmann::ordered_json line = Describe(entry, c);
+  line["status"] = "ended the process";
+  line["exit"] = exit;
+  return line;
+}
+
+nlohmann::ordered_json Time(const EntryPoint& entry, const AttentionCase& c, int repeats,
+                            uint64_t seed, bool deterministic) {
+  nlohmann::ordered_json line = Describe(entry, c);
+  line["deterministic"] = deterministic;
   at::manual_seed(seed);
   try {
+    std::optional<FixedOrder> fixed;
+    if (deterministic) fixed.emplace();
     const AttentionInputs in = Inputs(c, at::Device(entry.device));
     const Saved saved = entry.forward(in);
     const at::Tensor dout = at::randn_like(saved[0]);

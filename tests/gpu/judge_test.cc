@@ -22,6 +22,8 @@ TEST(Judge, TheCpusKernelIsRightWhereItsContractHolds) {
     const auto line = Judge(Cpu(), Case(name), 3, 1);
     EXPECT_EQ(line["status"], "ok") << line.dump(1);
     EXPECT_TRUE(line["bit_equal"]["forward"].get<bool>());
+    EXPECT_TRUE(line["bit_equal_deterministic"]["backward"].get<bool>());
+    EXPECT_LT(line["lse_error"].get<double>(), 1e-2);
     EXPECT_FALSE(line.contains("alignment"));
   }
 }
@@ -49,6 +51,18 @@ TEST(Judge, AWrongOutputAWrongGradientAndMovingBitsAreSeen) {
   };
   EXPECT_EQ(Judge(wrong, Case("square d64"), 1, 1)["status"], "wrong");
 
+  // In another base than e: parts of an attention could not be merged by it.
+  wrong = Cpu();
+  wrong.forward = [](const AttentionInputs& in) {
+    Saved saved = Cpu().forward(in);
+    saved[1] = saved[1] / std::log(2.0);
+    return saved;
+  };
+  wrong.backward = [](const AttentionInputs& in, const Saved& saved, const at::Tensor& dout) {
+    return Cpu().backward(in, {saved[0], saved[1] * std::log(2.0)}, dout);
+  };
+  EXPECT_EQ(Judge(wrong, Case("square d64"), 1, 1)["status"], "wrong");
+
   wrong = Cpu();
   int calls = 0;
   wrong.forward = [&calls](const AttentionInputs& in) {
@@ -59,6 +73,24 @@ TEST(Judge, AWrongOutputAWrongGradientAndMovingBitsAreSeen) {
   const auto line = Judge(wrong, Case("square d64"), 5, 1);
   EXPECT_EQ(line["status"], "ok");
   EXPECT_FALSE(line["bit_equal"]["forward"].get<bool>());
+}
+
+// Bits that move unless a fixed order is demanded, as FlashAttention-2's do.
+TEST(Judge, AFixedOrderIsDemandedForHalfOfTheRuns) {
+  EntryPoint moving = Cpu();
+  int calls = 0;
+  moving.backward = [&calls](const AttentionInputs& in, const Saved& saved,
+                             const at::Tensor& dout) {
+    AttentionGradients g = Cpu().backward(in, saved, dout);
+    const bool fixed = at::globalContext().deterministicAlgorithms() &&
+                       !at::globalContext().deterministicAlgorithmsWarnOnly();
+    if (!fixed) g.dq = g.dq * (1 + 1e-3 * ++calls);
+    return g;
+  };
+  const auto line = Judge(moving, Case("square d64"), 4, 1);
+  EXPECT_FALSE(line["bit_equal"]["backward"].get<bool>());
+  EXPECT_TRUE(line["bit_equal_deterministic"]["backward"].get<bool>());
+  EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
 }
 
 TEST(Judge, NotANumberIsWrongAndARefusalIsNamed) {

@@ -34,9 +34,9 @@ while read -r name; do
     status=$?
     done=$((done + $(wc -l < "$written") - before))
     [ $status -eq 0 ] && break
-    printf '{"entry_point":"%s","number":%d,"status":"ended the process","exit":%d}\n' "$name" "$done" $status >> "$written"
+    "$bin/gpu_check" entry-point "$name" --from "$done" --ended $status >> "$written" || break
     done=$((done + 1))
-    [ $status -eq 2 ] || [ $status -eq 124 ] || [ $done -gt 40 ] && break
+    [ $status -eq 2 ] || [ $status -eq 124 ] && break
   done
 done < <("$bin/gpu_check" list --device "$device")
 chmod 644 "$written"

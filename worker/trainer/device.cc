@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <limits>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -14,11 +16,13 @@
 #include "base/status_macros.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/cuda_library.h"
+#include "model/attention_cuda.h"
 
 namespace ll {
 namespace {
 
 const CudaDevice* gpu = nullptr;  // null: the CPU
+std::string attention;
 
 // Without asking CUDA's libraries, which a host without GPUs should not even load: the driver's
 // device file, and an environment that does not hide it.
@@ -33,6 +37,29 @@ bool DriverIsInstalled() {
   void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
   if (driver != nullptr) dlclose(driver);
   return driver != nullptr;
+}
+
+std::string ProgramFolder() {
+  std::error_code none;
+  return std::filesystem::read_symlink("/proc/self/exe", none).parent_path().string();
+}
+
+// What tests/gpu/smoke.sh measured of LibTorch's attention on GPUs of this name: of the file that
+// LL_ATTENTION_TABLE names, or of the one that comes with this program; none where it is not in
+// there. Errors: a file that was named and cannot be read.
+absl::StatusOr<std::optional<AttentionTable>> MeasuredAttention(const std::string& gpu_name) {
+  const char* named = std::getenv("LL_ATTENTION_TABLE");
+  const std::string path =
+      named != nullptr ? named : ProgramFolder() + "/../share/ll/entrypoints.jsonl";
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok() && named == nullptr) return std::nullopt;
+  absl::StatusOr<AttentionTable> table =
+      text.ok() ? AttentionTable::Parse(*text, gpu_name) : text.status();
+  if (table.ok()) return std::optional<AttentionTable>(*std::move(table));
+  if (absl::IsNotFound(table.status()) && text.ok()) return std::nullopt;
+  return FieldStatus(absl::StatusCode::kFailedPrecondition, "LL_ATTENTION_TABLE",
+                     absl::StrCat(path, ": ", table.status().message()),
+                     "tests/gpu/smoke.sh --speed writes it");
 }
 
 absl::Status OpenGpu(bool deterministic) {
@@ -52,6 +79,8 @@ absl::Status OpenGpu(bool deterministic) {
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
   // That would fill every buffer before it is written.
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+  LL_ASSIGN_OR_RETURN(auto table, MeasuredAttention(device->name()));
+  attention = UseAttentionTable(std::move(table), device->compute_capability_major());
   return absl::OkStatus();
 }
 
@@ -89,6 +118,8 @@ at::Device ProcessDevice() {
 }
 
 std::string ProcessDeviceName() { return gpu == nullptr ? "cpu" : gpu->name(); }
+
+const std::string& ProcessAttention() { return attention; }
 
 void WaitForDevice() {
   if (gpu != nullptr) gpu->synchronize();

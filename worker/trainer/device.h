@@ -22,6 +22,8 @@ absl::Status UseDevice(absl::string_view wanted, bool deterministic);
 at::Device ProcessDevice();
 // "cpu", or the GPU's name as its driver has it.
 std::string ProcessDeviceName();
+// Which attention kernel a GPU's bf16 rows without documents go through, and why; empty on a CPU.
+const std::string& ProcessAttention();
 
 // Until the device has done what this process gave it to do; at once on the CPU.
 void WaitForDevice();

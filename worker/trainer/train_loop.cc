@@ -186,7 +186,9 @@ class Loop {
 };
 
 absl::Status Loop::Load() {
-  events_.Phase("load");
+  nlohmann::ordered_json on = {{"device", ProcessDeviceName()}};
+  if (!ProcessAttention().empty()) on["attention_kernel"] = ProcessAttention();
+  events_.Phase("load", on);
   comm_.EnterPhase("load");
   LL_ASSIGN_OR_RETURN(hosts_, HostNames(comm_));
   LL_ASSIGN_OR_RETURN(context_,
