@@ -18,25 +18,29 @@ Memory MemoryNow() {
   return memory;
 }
 
-// Over both of the allocator's pools.
+// Over both of the allocator's pools. It knows of no device before the first tensor on one.
 c10::CachingDeviceAllocator::DeviceStats Stats() {
+  if (!c10::cuda::CUDACachingAllocator::get()->initialized()) return {};
   return c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
 }
 constexpr size_t kAllPools = 0;  // c10::CachingAllocator::StatType::AGGREGATE
+
+const cudaDeviceProp& Properties() {
+  static const cudaDeviceProp properties = [] {
+    cudaDeviceProp p{};
+    cudaGetDeviceProperties(&p, 0);
+    return p;
+  }();
+  return properties;
+}
 
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const ll::CudaDevice* ll_cuda_device() {
   static const ll::CudaDevice device = {
       .count = []() -> int { return c10::cuda::device_count(); },
-      .name = []() -> const char* {
-        static const cudaDeviceProp properties = [] {
-          cudaDeviceProp p{};
-          cudaGetDeviceProperties(&p, 0);
-          return p;
-        }();
-        return properties.name;
-      },
+      .name = []() -> const char* { return Properties().name; },
+      .compute_capability = []() -> int { return 10 * Properties().major + Properties().minor; },
       .free_bytes = []() { return static_cast<int64_t>(MemoryNow().free); },
       .total_bytes = []() { return static_cast<int64_t>(MemoryNow().total); },
       .peak_reserved_bytes = []() { return Stats().reserved_bytes[kAllPools].peak; },
