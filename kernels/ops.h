@@ -113,10 +113,10 @@ void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt);
 at::Tensor Nf4QuantMap();
 at::Tensor Nf4NestedQuantMap();
 
-// Sums of squares of each kSumSquaresBlock elements (the last may be fewer) of an fp32 tensor,
-// added up in fp64: [blocks] on the CPU.
-at::Tensor BlockSumSquares(const at::Tensor& x);
-// Their sum.
+// sums (fp64 [blocks], where x lies) = sums of squares of each kSumSquaresBlock elements (the last
+// may be fewer) of x (fp32), added up in fp64.
+void BlockSumSquares(const at::Tensor& x, at::Tensor& sums);
+// Their sum; waits for a GPU.
 double SumSquares(const at::Tensor& x);
 
 }  // namespace ll

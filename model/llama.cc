@@ -1,7 +1,6 @@
 #include "model/llama.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <tuple>
 
@@ -14,25 +13,12 @@
 #include "kernels/common/torch_op_trace.h"
 #include "kernels/ops.h"
 #include "model/llama_state.h"
+#include "model/phase_watch.h"
 #include "model/torch_edge.h"
 
 namespace ll {
 
 namespace {
-
-class Stopwatch {
- public:
-  // Seconds since construction or the last Lap.
-  double Lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options) {
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
@@ -343,26 +329,27 @@ absl::StatusOr<double> Llama::ForwardBackward(const Row& row, const AttentionSpe
     const auto enter = [peers](const char* phase) {
       if (peers != nullptr) peers->EnterPhase(phase);
     };
-    PhaseSeconds spent;
-    Stopwatch watch;
+    PhaseWatch watch(s.options.device);
     enter("forward");
     s.StartPass(/*backward=*/true);
     if (tokens.numel() == 0) return s.SitOut(*peers);
     LL_RETURN_IF_ERROR(s.Forward(context, tokens, s.PrepareTraining(context, tokens.numel())));
-    spent.forward = watch.Lap();
+    watch.Mark();
 
     at::Tensor nll = at::empty({tokens.numel()}, s.options.fp32());
     LL_RETURN_IF_ERROR(s.BackwardHead(labels, grad_scale, nll, gradients));
-    loss = nll.sum(at::kDouble).item<double>();
-    spent.head = watch.Lap();
+    const at::Tensor sum = nll.sum(at::kDouble);
+    watch.Mark();
 
     enter("backward");
     LL_RETURN_IF_ERROR(s.BackwardLayers(context, tokens, gradients));
-    spent.backward = watch.Lap();
+    watch.Mark();
+    loss = sum.item<double>();  // the only place where a row waits for a GPU
     if (seconds != nullptr) {
-      seconds->forward += spent.forward;
-      seconds->head += spent.head;
-      seconds->backward += spent.backward;
+      const std::vector<double> spent = watch.Seconds();
+      seconds->forward += spent[0];
+      seconds->head += spent[1];
+      seconds->backward += spent[2];
     }
     return absl::OkStatus();
   }));

@@ -1,5 +1,6 @@
 #include "model/offload.h"
 
+#include <algorithm>
 #include <deque>
 #include <utility>
 
@@ -81,8 +82,16 @@ void InputOffload::Prepare(std::vector<at::Tensor> inputs) {
   inputs_ = std::move(inputs);
   hosts_.resize(inputs_.size());
   for (size_t l = 0; l < inputs_.size(); ++l) {
-    if (!hosts_[l].defined() || hosts_[l].numel() < inputs_[l].numel())
-      hosts_[l] = copier_->NewHostTensor(inputs_[l]).view({-1});
+    const at::Tensor flat = inputs_[l].view({-1});
+    int64_t held = 0;
+    for (const at::Tensor& piece : hosts_[l]) held += piece.numel();
+    if (held >= flat.numel()) continue;
+    hosts_[l].clear();
+    const int64_t most = std::max<int64_t>(1, piece_bytes_ / flat.element_size());
+    for (int64_t begin = 0; begin < flat.numel(); begin += most) {
+      hosts_[l].push_back(
+          copier_->NewHostTensor(flat.narrow(0, begin, std::min(most, flat.numel() - begin))));
+    }
   }
   leaving_.assign(inputs_.size(), kNone);
   arriving_.assign(inputs_.size(), kNone);
@@ -95,17 +104,26 @@ void InputOffload::BeforeWrite(size_t layer) {
   in_slot_[layer % kSlots] = layer;
 }
 
-void InputOffload::Written(size_t layer) {
-  leaving_[layer] = copier_->Start(
-      inputs_[layer], hosts_[layer].narrow(0, 0, inputs_[layer].numel()).view_as(inputs_[layer]));
+int64_t InputOffload::Start(size_t layer, bool to_host) {
+  const at::Tensor flat = inputs_[layer].view({-1});
+  int64_t last = kNone, begin = 0;
+  for (const at::Tensor& piece : hosts_[layer]) {
+    const int64_t count = std::min(piece.numel(), flat.numel() - begin);
+    if (count == 0) break;  // a shorter row
+    const at::Tensor here = flat.narrow(0, begin, count), there = piece.narrow(0, 0, count);
+    last = to_host ? copier_->Start(here, there) : copier_->Start(there, here);
+    begin += count;
+  }
+  return last;
 }
+
+void InputOffload::Written(size_t layer) { leaving_[layer] = Start(layer, /*to_host=*/true); }
 
 void InputOffload::Fetch(size_t layer) {
   if (in_slot_[layer % kSlots] == layer) return;  // it has not been written over
   if (leaving_[layer] != kNone) copier_->Wait(std::exchange(leaving_[layer], kNone));
   in_slot_[layer % kSlots] = layer;
-  arriving_[layer] = copier_->Start(
-      hosts_[layer].narrow(0, 0, inputs_[layer].numel()).view_as(inputs_[layer]), inputs_[layer]);
+  arriving_[layer] = Start(layer, /*to_host=*/false);
 }
 
 void InputOffload::BeforeBackward(size_t layer) {

@@ -36,7 +36,12 @@ class InputOffload {
   // Two that a layer reads and writes, one that is leaving.
   static constexpr int64_t kSlots = 3;
 
-  explicit InputOffload(std::unique_ptr<HostCopier> copier) : copier_(std::move(copier)) {}
+  // torch takes pinned memory in powers of two: a layer's in one piece could take twice as much of
+  // the host as it needs.
+  static constexpr int64_t kPieceBytes = 32 << 20;
+
+  explicit InputOffload(std::unique_ptr<HostCopier> copier, int64_t piece_bytes = kPieceBytes)
+      : copier_(std::move(copier)), piece_bytes_(piece_bytes) {}
 
   // For a row: inputs[l] is the view of layer l's slot.
   void Prepare(std::vector<at::Tensor> inputs);
@@ -49,11 +54,15 @@ class InputOffload {
  private:
   static constexpr int64_t kNone = -1;
   void Fetch(size_t layer);
+  // Starts the copies of a layer's input to the host or back; returns the last one's number.
+  int64_t Start(size_t layer, bool to_host);
 
   std::unique_ptr<HostCopier> copier_;
-  std::vector<at::Tensor> inputs_, hosts_;
-  std::vector<int64_t> leaving_, arriving_;  // copies under way, by layer
-  std::vector<size_t> in_slot_;              // whose input each slot holds
+  const int64_t piece_bytes_;
+  std::vector<at::Tensor> inputs_;
+  std::vector<std::vector<at::Tensor>> hosts_;  // by layer: flat pieces
+  std::vector<int64_t> leaving_, arriving_;     // copies under way, by layer
+  std::vector<size_t> in_slot_;                 // whose input each slot holds
 };
 
 }  // namespace ll

@@ -5,7 +5,6 @@
 
 #include <c10/util/Exception.h>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace ll {
@@ -18,12 +17,10 @@ absl::Status TorchTry(const std::function<absl::Status()>& work) {
         absl::StrCat("out of memory: ", e.what_without_backtrace()));
   } catch (const c10::Error& e) {
     const std::string what = e.what_without_backtrace();
-    // The CPU allocator reports a failed posix_memalign as a plain Error.
-    if (absl::StrContains(what, "DefaultCPUAllocator") ||
-        absl::StrContains(what, "not enough memory")) {
-      return absl::ResourceExhaustedError(absl::StrCat("out of memory: ", what));
-    }
-    return absl::InternalError(absl::StrCat("torch: ", what.substr(0, what.find('\n'))));
+    const std::string first_line = what.substr(0, what.find('\n'));
+    if (SaysOutOfMemory(what))
+      return absl::ResourceExhaustedError(absl::StrCat("out of memory: ", first_line));
+    return absl::InternalError(absl::StrCat("torch: ", first_line));
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& e) {

@@ -167,6 +167,18 @@ __device__ inline V GroupSum(V v, V* shared) {
   return v;
 }
 
+// Lets a kernel have `bytes` of dynamic shared memory, which beyond 48 KiB, static ones included,
+// is to be asked for. More than the device has shows at the launch. Host.
+template <typename... Args>
+void AllowShared(void (*kernel)(Args...), size_t bytes) {
+#if defined(__CUDACC__)
+  if (bytes > 32 * 1024) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(bytes));
+  }
+#endif
+}
+
 // Whether p can be read 16 bytes at a time. Host.
 inline bool Aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 

@@ -10,7 +10,7 @@ struct CudaDevice {
   int (*count)();  // GPUs this process sees; 0 where the driver is missing
   // The name as the driver has it, "NVIDIA H100 80GB HBM3"; static storage.
   const char* (*name)();
-  int (*compute_capability_major)();  // 8: A100, 9: H100 and H200
+  int (*compute_capability)();  // 10 major + minor: 90 of an H100
   int64_t (*free_bytes)();
   int64_t (*total_bytes)();
   // The most that torch's allocator has reserved since the start, which is what admission counts,

@@ -18,6 +18,13 @@ Memory MemoryNow() {
   return memory;
 }
 
+// Over both of the allocator's pools. It knows of no device before the first tensor on one.
+c10::CachingDeviceAllocator::DeviceStats Stats() {
+  if (!c10::cuda::CUDACachingAllocator::get()->initialized()) return {};
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+}
+constexpr size_t kAllPools = 0;  // c10::CachingAllocator::StatType::AGGREGATE
+
 const cudaDeviceProp& Properties() {
   static const cudaDeviceProp properties = [] {
     cudaDeviceProp p{};
@@ -27,19 +34,13 @@ const cudaDeviceProp& Properties() {
   return properties;
 }
 
-// Over both of the allocator's pools.
-c10::CachingDeviceAllocator::DeviceStats Stats() {
-  return c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
-}
-constexpr size_t kAllPools = 0;  // c10::CachingAllocator::StatType::AGGREGATE
-
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const ll::CudaDevice* ll_cuda_device() {
   static const ll::CudaDevice device = {
       .count = []() -> int { return c10::cuda::device_count(); },
       .name = []() -> const char* { return Properties().name; },
-      .compute_capability_major = []() { return Properties().major; },
+      .compute_capability = []() -> int { return 10 * Properties().major + Properties().minor; },
       .free_bytes = []() { return static_cast<int64_t>(MemoryNow().free); },
       .total_bytes = []() { return static_cast<int64_t>(MemoryNow().total); },
       .peak_reserved_bytes = []() { return Stats().reserved_bytes[kAllPools].peak; },

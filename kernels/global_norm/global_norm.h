@@ -8,6 +8,9 @@
 namespace ll {
 
 constexpr int64_t kSumSquaresBlock = 65536;
+constexpr int64_t SumSquaresBlocks(int64_t size) {
+  return (size + kSumSquaresBlock - 1) / kSumSquaresBlock;
+}
 
 // block_sums [ceil(size / 65536)] is written. Items are blocks.
 struct SumSquaresParams {

@@ -6,18 +6,19 @@
 
 namespace ll {
 
-at::Tensor BlockSumSquares(const at::Tensor& x) {
+void BlockSumSquares(const at::Tensor& x, at::Tensor& sums) {
   CheckOperand(x);
+  CheckOperand(sums);
+  LL_CHECK(sums.numel() == SumSquaresBlocks(x.numel()) && sums.device() == x.device());
   const OpScope scope("norm of gradients", [&] { return Moves({x}); });
-  const int64_t blocks = (x.numel() + kSumSquaresBlock - 1) / kSumSquaresBlock;
-  at::Tensor sums = at::empty({blocks}, x.options().dtype(at::kDouble));
   const SumSquaresParams p{x.const_data_ptr<float>(), x.numel(), sums.data_ptr<double>()};
-  RunKernel(x, p, blocks, 1, SumSquares, &CudaKernels::sum_squares);
-  return sums.cpu();
+  RunKernel(x, p, sums.numel(), 1, SumSquares, &CudaKernels::sum_squares);
 }
 
 double SumSquares(const at::Tensor& x) {
-  const at::Tensor sums = BlockSumSquares(x);
+  at::Tensor sums = at::empty({SumSquaresBlocks(x.numel())}, x.options().dtype(at::kDouble));
+  BlockSumSquares(x, sums);
+  sums = sums.cpu();
   const double* begin = sums.const_data_ptr<double>();
   return std::accumulate(begin, begin + sums.numel(), 0.0);
 }

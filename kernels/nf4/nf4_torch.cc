@@ -96,15 +96,18 @@ Nf4Tensor QuantizeNf4(const at::Tensor& w, std::optional<float> offset) {
   const float* x = absmax.const_data_ptr<float>();
   uint8_t* codes = q.absmax.data_ptr<uint8_t>();
   float* scale = q.nested_absmax.data_ptr<float>();
-  for (int64_t n = 0; n < nested; ++n) {
-    const int64_t begin = n * kNf4NestedBlock, end = std::min(blocks, begin + kNf4NestedBlock);
-    float largest = 0;
-    for (int64_t b = begin; b < end; ++b) largest = std::max(largest, std::abs(x[b]));
-    scale[n] = largest;
-    const float inverse = 1.0f / std::max(largest, kNf4SmallestAbsmax);
-    for (int64_t b = begin; b < end; ++b)
-      codes[b] = NearestInMap(std::clamp(x[b] * inverse, -1.0f, 1.0f));
-  }
+  DynamicMidpoints();  // made by one thread
+  at::parallel_for(0, nested, Grain(kNf4NestedBlock), [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) {
+      const int64_t begin = n * kNf4NestedBlock, end = std::min(blocks, begin + kNf4NestedBlock);
+      float largest = 0;
+      for (int64_t b = begin; b < end; ++b) largest = std::max(largest, std::abs(x[b]));
+      scale[n] = largest;
+      const float inverse = 1.0f / std::max(largest, kNf4SmallestAbsmax);
+      for (int64_t b = begin; b < end; ++b)
+        codes[b] = NearestInMap(std::clamp(x[b] * inverse, -1.0f, 1.0f));
+    }
+  });
   q.absmax = q.absmax.to(w.device());
   q.nested_absmax = q.nested_absmax.to(w.device());
   return q;

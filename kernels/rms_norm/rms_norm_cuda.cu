@@ -150,6 +150,8 @@ void LaunchBackward(const RmsNormBackwardParams& p, int64_t blocks, void* stream
   const int64_t floats = short_rows ? kThreads / kWarp * DwFloats<kVector, kWarp>(p.width)
                                     : DwFloats<kVector, kThreads>(p.width);
   const size_t bytes = p.dw_blocks == nullptr ? 0 : static_cast<size_t>(floats) * sizeof(float);
+  cuda::AllowShared(
+      short_rows ? BackwardKernel<T, kWide, kWarp> : BackwardKernel<T, kWide, kThreads>, bytes);
   if (short_rows) {
     LL_LAUNCH((BackwardKernel<T, kWide, kWarp>), grid, kThreads, bytes, stream, p);
   } else {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The compiler's resource report of every kernel, held to stated limits.
 
-Compiles each kernels/*/*_cuda.cu for sm_80 and sm_90 with nvcc's assembler talking, and fails where a kernel spills
+Compiles each kernels/*/*_cuda.cu for sm_80, sm_90 and sm_90a with nvcc's assembler talking, and fails where a kernel spills
 registers, keeps an array in local memory, or needs more registers than lets its blocks fill a multiprocessor.
 Prints one line a kernel: registers, shared bytes. Nothing runs, so no GPU is needed.
 """
@@ -52,7 +52,7 @@ def main():
     if not files:
         sys.exit("no kernel sources found")
     bad = 0
-    for arch in ("sm_80", "sm_90"):
+    for arch in ("sm_80", "sm_90", "sm_90a"):
         for file in files:
             kernels = report(args.nvcc, args.source, file, arch)
             if not kernels:

@@ -23,6 +23,8 @@ namespace {
 
 const CudaDevice* gpu = nullptr;  // null: the CPU
 std::string attention;
+// What libll_cuda.so is compiled for at least (cmake/LlTorch.cmake): 10 major + minor.
+constexpr int kLeastComputeCapability = 80;
 
 // Without asking CUDA's libraries, which a host without GPUs should not even load: the driver's
 // device file, and an environment that does not hide it.
@@ -63,10 +65,16 @@ absl::StatusOr<std::optional<AttentionTable>> MeasuredAttention(const std::strin
 }
 
 absl::Status OpenGpu(bool deterministic) {
-  // Both are read when CUDA starts. cuBLAS sums in an order of its own unless its workspace is
-  // fixed; segments that grow keep the allocator's gaps small.
+  // They are read when CUDA and NCCL start. cuBLAS sums in an order of its own unless its workspace
+  // is fixed; segments that grow keep the allocator's gaps small.
   if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
-  setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
+  if (std::getenv("PYTORCH_ALLOC_CONF") == nullptr)
+    setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
+  // A device's error is the main thread's to tell; torch's thread that looks after NCCL would meet
+  // it first and abort. Operations of several groups are under way at a time: they start in the
+  // order in which the program enqueues them, which is the same on all ranks.
+  setenv("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", /*overwrite=*/0);
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", /*overwrite=*/0);
   LL_ASSIGN_OR_RETURN(void* symbol, CudaSymbol(kCudaDeviceSymbol));
   const CudaDevice* device = reinterpret_cast<const CudaDevice* (*)()>(symbol)();
   if (device->count() < 1) {
@@ -75,12 +83,18 @@ absl::Status OpenGpu(bool deterministic) {
                             : "NVIDIA's driver is missing (libcuda.so.1); install release 580 or "
                               "later, in a container by NVIDIA's container toolkit");
   }
+  if (device->compute_capability() < kLeastComputeCapability) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        device->name(), " has compute capability ", device->compute_capability() / 10, ".",
+        device->compute_capability() % 10, ", and the kernels need ", kLeastComputeCapability / 10,
+        ".", kLeastComputeCapability % 10, " (A100) or later"));
+  }
   gpu = device;
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
   // That would fill every buffer before it is written.
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   LL_ASSIGN_OR_RETURN(auto table, MeasuredAttention(device->name()));
-  attention = UseAttentionTable(std::move(table), device->compute_capability_major());
+  attention = UseAttentionTable(std::move(table), device->compute_capability() / 10);
   return absl::OkStatus();
 }
 
@@ -138,6 +152,8 @@ int64_t AvailableMemoryBytes() {
   }
   return available;
 }
+
+int64_t GpuMemoryBytes() { return gpu == nullptr ? 0 : gpu->total_bytes(); }
 
 int64_t PeakMemoryBytes() {
   return gpu == nullptr ? ProcKilobytes("/proc/self/status", "VmHWM:") : gpu->peak_reserved_bytes();

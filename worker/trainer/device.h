@@ -31,6 +31,8 @@ void WaitForDevice();
 // Bytes this process may still allocate there: on the CPU what the host has left and the control
 // group allows.
 int64_t AvailableMemoryBytes();
+// All of a GPU's memory, whoever holds it; 0 on the CPU.
+int64_t GpuMemoryBytes();
 // The most it has taken: VmHWM on the CPU, what torch's allocator has reserved on a GPU.
 int64_t PeakMemoryBytes();
 

@@ -290,7 +290,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
   const double extra_ranks = 8 * std::max(0.0, lora.seconds * gemm / lora.flops - 1);
   const StepTimes::Sum update = s2.Of({"fill with zeros", "norm of gradients", "AdamW"});
   return nlohmann::ordered_json{
-      {"device", gpu ? GpuKind(ProcessDeviceName(), AvailableMemoryBytes()) : "cpu"},
+      {"device", gpu ? GpuKind(ProcessDeviceName(), GpuMemoryBytes()) : "cpu"},
       {"host", HostName()},
       {"time", absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", clock.Now(), absl::UTCTimeZone())},
       {"build", LL_VERSION},

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <thread>
 
 #include <ATen/Parallel.h>
@@ -20,6 +19,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "model/spec/gate.h"
+#include "model/torch_edge.h"
 #include "worker/trainer/comm/comm.h"
 #include "worker/trainer/comm/watchdog.h"
 #include "worker/trainer/control.h"
@@ -42,6 +42,7 @@ struct Session {
   std::unique_ptr<EventSink> events;
   std::unique_ptr<ControlChannel> control;
   std::shared_ptr<Watchdog> watch;   // null where there is one rank
+  std::unique_ptr<Comm> comm;        // until the error has been told that this process ends with
   std::atomic<bool> ending = false;  // somebody reports the error this process ends with
 
   // True for the first who asks; the others must not report anything more.
@@ -122,7 +123,7 @@ absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
   };
   LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(spec, flags.world_size, place));
   LL_RETURN_IF_ERROR(OpenOutput(session));
-  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
+  LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
   TrainOptions options;
   options.out = flags.out;
   options.epoch = flags.epoch;
@@ -131,7 +132,9 @@ absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
   options.peak_flops = flags.peak_tflops * 1e12;
   options.stop_requested = StopRequested;
   options.take_checkpoint_request = TakeCheckpointRequest;
-  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome, Train(training, *comm, *session.events, options));
+  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome,
+                      Train(training, *session.comm, *session.events, options));
+  session.comm->Close().IgnoreError();  // what counts has been done
   return outcome == TrainOutcome::kStopped ? kExitStopped : 0;
 }
 
@@ -149,8 +152,8 @@ absl::StatusOr<int> RunVerify(const JobSpec& given, Session& session) {
         absl::StrCat(*training.spec.data, " is not the file that ", window.to, " was trained on"));
   }
   LL_RETURN_IF_ERROR(OpenOutput(session));
-  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
-  LL_RETURN_IF_ERROR(CheckSamePlan(window, PlanOf(training, *comm)));
+  LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
+  LL_RETURN_IF_ERROR(CheckSamePlan(window, PlanOf(training, *session.comm)));
   if (flags.rank == 0 && !window.changed.empty()) {
     session.events->Warning(
         absl::StrCat("taken to have changed at step ", window.from_step, ": ", window.changed));
@@ -161,7 +164,9 @@ absl::StatusOr<int> RunVerify(const JobSpec& given, Session& session) {
   options.verify_against = window.to;
   options.stop_at = window.to_step;
   options.stop_requested = StopRequested;
-  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome, Train(training, *comm, *session.events, options));
+  LL_ASSIGN_OR_RETURN(const TrainOutcome outcome,
+                      Train(training, *session.comm, *session.events, options));
+  session.comm->Close().IgnoreError();  // what counts has been done
   return outcome == TrainOutcome::kStopped ? kExitStopped : 0;
 }
 
@@ -169,8 +174,10 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
   LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
   LL_RETURN_IF_ERROR(OpenOutput(session));
-  LL_ASSIGN_OR_RETURN(const auto comm, Rendezvous(session));
-  LL_ASSIGN_OR_RETURN(nlohmann::ordered_json result, Evaluate(request, *comm, *session.events));
+  LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
+  LL_ASSIGN_OR_RETURN(nlohmann::ordered_json result,
+                      Evaluate(request, *session.comm, *session.events));
+  session.comm->Close().IgnoreError();  // what counts has been done
   if (session.flags.rank != 0) return 0;
   std::vector<GateOutcome> outcomes;
   if (spec.gate) {
@@ -204,19 +211,14 @@ absl::StatusOr<int> RunMerge(const JobSpec& given, Session& session) {
 
 absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
   const std::string kind = spec.kind.value_or("train");
-  try {
-    LL_RETURN_IF_ERROR(UseDevice(session.flags.device, spec.deterministic.value_or(true)));
-    if (kind == "train") return RunTrain(spec, session);
-    if (kind == "verify") return RunVerify(spec, session);
-    if (kind == "eval") return RunEval(spec, session);
-    if (kind == "generate") return RunGenerate(spec, session);
-    if (kind == "merge") return RunMerge(spec, session);
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("out of memory");
-  } catch (const std::exception& error) {
-    const std::string text = error.what();
-    return absl::InternalError(text.substr(0, text.find('\n')));
-  }
+  // A merge is the host's work; no GPU is opened for it.
+  const std::string device = kind == "merge" ? "cpu" : session.flags.device;
+  LL_RETURN_IF_ERROR(UseDevice(device, spec.deterministic.value_or(true)));
+  if (kind == "train") return RunTrain(spec, session);
+  if (kind == "verify") return RunVerify(spec, session);
+  if (kind == "eval") return RunEval(spec, session);
+  if (kind == "generate") return RunGenerate(spec, session);
+  if (kind == "merge") return RunMerge(spec, session);
   return FieldStatus(absl::StatusCode::kUnimplemented, "kind",
                      absl::StrCat(kind, " is not available in this version"),
                      "use train, eval, merge, generate or verify");
@@ -247,12 +249,21 @@ int RunRank(const JobSpec& spec, const RankFlags& flags) {
   session.events = std::make_unique<EventSink>(
       RealClock(), flags.rank, flags.events_fd >= 0 ? flags.events_fd : STDOUT_FILENO);
   session.control = std::make_unique<ControlChannel>(flags.control_fd);
-  const absl::StatusOr<int> exit_code = RunKind(spec, session);
-  if (exit_code.ok()) return *exit_code;
-  if (session.watch != nullptr) session.watch->Fail(exit_code.status());
+  int exit_code = 0;
+  const absl::Status status = TorchTry([&]() -> absl::Status {
+    LL_ASSIGN_OR_RETURN(exit_code, RunKind(spec, session));
+    return absl::OkStatus();
+  });
+  if (status.ok()) return exit_code;
+  if (session.watch != nullptr) session.watch->Fail(status);
   while (!session.MayReport()) pause();  // until EndAtOnce has ended the process
-  session.events->Error(exit_code.status());
-  return ReportToStderr(exit_code.status());
+  session.events->Error(status);
+  exit_code = ReportToStderr(status);
+  if (ProcessDevice().is_cpu()) return exit_code;
+  // A GPU that is lost takes nothing back, and what NCCL holds is given back by all ranks or not at
+  // all: a destructor would wait for them or abort, and this exit code would be another.
+  if (session.watch != nullptr) session.watch->Stop();
+  _exit(exit_code);
 }
 
 }  // namespace ll

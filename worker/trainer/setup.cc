@@ -115,8 +115,10 @@ absl::Status CheckContextParallel(const Training& training, int world_size) {
 
 // Takes the least recomputation whose forecast fits into the memory at hand.
 void ChooseRecompute(Training& training, int local_ranks) {
-  Device device{ProcessDevice().is_cuda() ? "cuda" : "cpu",
-                AvailableMemoryBytes() / std::max(1, local_ranks)};
+  // Ranks share their host's memory; a GPU is one rank's.
+  const Device device = ProcessDevice().is_cuda()
+                            ? Device{"cuda", AvailableMemoryBytes()}
+                            : Device{"cpu", AvailableMemoryBytes() / std::max(1, local_ranks)};
   const FitResult fit = Fits(training.config, training.spec, device);
   if (!fit.fits) training.warnings.push_back(absl::StrCat("memory is short: ", fit.explanation));
   TakePolicy({fit.recompute, *training.spec.activation_offload}, training);

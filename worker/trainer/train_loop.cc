@@ -127,6 +127,8 @@ class Loop {
         stragglers_(comm.world_size()) {}
 
   absl::StatusOr<TrainOutcome> Run();
+  // Ends what writes and copies checkpoints, as the destructor does.
+  void CloseCheckpoints();
 
  private:
   absl::Status Load();
@@ -564,6 +566,12 @@ absl::Status Loop::FinishCheckpoint(absl::Duration copy_timeout) {
   return absl::OkStatus();
 }
 
+void Loop::CloseCheckpoints() {
+  parts_.reset();
+  writer_.reset();
+  copier_.reset();
+}
+
 absl::Status Loop::Verify() {
   comm_.EnterPhase("verify");
   const auto counts =
@@ -613,7 +621,15 @@ void Loop::Done() {
 
 absl::StatusOr<TrainOutcome> Train(Training& training, Comm& comm, EventSink& events,
                                    const TrainOptions& options) {
-  return Loop(training, comm, events, options).Run();
+  auto loop = std::make_unique<Loop>(training, comm, events, options);
+  absl::StatusOr<TrainOutcome> outcome = loop->Run();
+  if (!outcome.ok() && ProcessDevice().is_cuda()) {
+    // The process ends by this error. What a lost GPU's memory and NCCL's groups are given back
+    // with would throw or wait before the error is told (rank.cc): the system takes them.
+    loop->CloseCheckpoints();
+    static_cast<void>(loop.release());
+  }
+  return outcome;
 }
 
 }  // namespace ll

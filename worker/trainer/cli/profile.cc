@@ -63,8 +63,7 @@ struct StepFlags {
 absl::StatusOr<DeviceRates> RatesHere(const std::string& calibration) {
   const bool gpu = ProcessDevice().is_cuda();
   // A CPU's speed is the host's: nothing is known of it beforehand.
-  DeviceRates rates =
-      gpu ? RatesOf(GpuKind(ProcessDeviceName(), AvailableMemoryBytes())) : DeviceRates();
+  DeviceRates rates = gpu ? RatesOf(GpuKind(ProcessDeviceName(), GpuMemoryBytes())) : DeviceRates();
   if (calibration.empty()) return rates;
   LL_ASSIGN_OR_RETURN(const std::string json, ReadFile(calibration));
   LL_ASSIGN_OR_RETURN(const Calibration measured, ParseCalibration(json));

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "model/torch_edge.h"
 #include "worker/trainer/comm/comm.h"
 
 namespace ll {
@@ -31,7 +32,9 @@ absl::Status C10dTry(const std::string& what, Call&& call) {
   } catch (const std::exception& error) {
     // The first line says it; what follows is a backtrace.
     const std::string text = error.what();
-    return absl::UnavailableError(absl::StrCat(what, ": ", text.substr(0, text.find('\n'))));
+    const std::string message = absl::StrCat(what, ": ", text.substr(0, text.find('\n')));
+    return SaysOutOfMemory(text) ? absl::ResourceExhaustedError(message)
+                                 : absl::UnavailableError(message);
   }
 }
 

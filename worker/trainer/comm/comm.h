@@ -41,6 +41,9 @@ class Comm : public RowPeers {
   // own. Collective over those ranks. Must not outlive this Comm.
   virtual absl::StatusOr<std::unique_ptr<Comm>> Split(const std::string& name,
                                                       const std::vector<int>& ranks) = 0;
+  // At the end of what went well, by all ranks: returns when what this rank sent has arrived. No
+  // operation may follow. Destroying a Comm without it drops what is under way.
+  virtual absl::Status Close() { return absl::OkStatus(); }
   virtual CommCounters counters() const = 0;
   // StartExchange under a name of its own, for the error that names a rank: what
   // comm/sharded_sums.h is made of.

@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/c10d_store.h"
@@ -16,16 +17,47 @@ namespace {
 using Store = c10::intrusive_ptr<c10d::Store>;
 using Group = c10::intrusive_ptr<c10d::ProcessGroupNCCL>;
 
-absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options, at::Device device) {
+// NCCL's operations fail on a thread of torch's, which ends the process a minute later and tells
+// nobody why. The watch asks first.
+void Watch(const Group& group, const std::string& name, PeerWatch& watch) {
+  using Weak = c10::weak_intrusive_ptr<c10d::ProcessGroupNCCL>;
+  watch.Check([weak = std::make_shared<Weak>(group), name]() -> absl::Status {
+    const Group alive = weak->lock();
+    if (alive == nullptr) return absl::OkStatus();
+    switch (alive->getError()) {
+      case c10d::ErrorType::SUCCESS:
+        return absl::OkStatus();
+      case c10d::ErrorType::TIMEOUT:
+        return absl::DeadlineExceededError(
+            absl::StrCat("NCCL: an operation of ", name, " did not end in time"));
+      default:
+        return absl::UnavailableError(
+            absl::StrCat("NCCL: an operation of ", name, " failed; NCCL_DEBUG=WARN says more"));
+    }
+  });
+}
+
+absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options, at::Device device,
+                              const std::string& name) {
   Group group;
-  LL_RETURN_IF_ERROR(C10dTry("rendezvous: NCCL", [&] {
-    const c10::cuda::CUDAGuard guard(device);
-    auto nccl_options = c10d::ProcessGroupNCCL::Options::create();
-    nccl_options->timeout =
-        std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
-    group = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.world_size,
-                                                        nccl_options);
-  }));
+  absl::Status status = C10dTry(
+      absl::StrCat("rendezvous: NCCL: rank ", options.rank, " of ", options.world_size, " in ",
+                   name),
+      [&] {
+        const c10::cuda::CUDAGuard guard(device);
+        // Its few blocks go in front of a product's many.
+        auto nccl_options = c10d::ProcessGroupNCCL::Options::create(/*is_high_priority=*/true);
+        nccl_options->timeout =
+            std::chrono::milliseconds(absl::ToInt64Milliseconds(options.collective_timeout));
+        group = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.world_size,
+                                                            nccl_options);
+        // Now, while all ranks are here: the communicator is made by all, and a rank that has
+        // nothing to say in the first exchange would not come to it.
+        group->eagerConnectSingleDevice(device);
+      });
+  if (!status.ok() && options.watch != nullptr) return options.watch->Explain(std::move(status));
+  LL_RETURN_IF_ERROR(status);
+  if (options.watch != nullptr) Watch(group, name, *options.watch);
   return group;
 }
 
@@ -42,12 +74,17 @@ class NcclComm : public LoggedComm {
                                               const std::vector<int>& ranks) override {
     const auto self = std::find(ranks.begin(), ranks.end(), rank());
     LL_CHECK(self != ranks.end());
+    if (ranks.size() == 1) return MakeSingleComm(options().watch);
     CommOptions split = options();
     split.rank = static_cast<int>(self - ranks.begin());
     split.world_size = static_cast<int>(ranks.size());
     Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
-    LL_ASSIGN_OR_RETURN(Group group, Connect(store, split, device_));
+    LL_ASSIGN_OR_RETURN(Group group, Connect(store, split, device_, name));
     return std::make_unique<NcclComm>(std::move(store), std::move(group), split, device_, name);
+  }
+  // The destructor of torch's group aborts: what other ranks have not received yet is lost.
+  absl::Status Close() override {
+    return C10dTry("leaving NCCL", [this] { group_->shutdown(); });
   }
 
  protected:
@@ -108,6 +145,6 @@ ll_make_nccl_comm(std::unique_ptr<ll::RendezvousStore> store, const ll::CommOpti
                   int device_index) {
   const ll::Store c10d_store = static_cast<ll::C10dStore&>(*store).store();
   const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
-  LL_ASSIGN_OR_RETURN(ll::Group group, ll::Connect(c10d_store, options, device));
+  LL_ASSIGN_OR_RETURN(ll::Group group, ll::Connect(c10d_store, options, device, "world"));
   return std::make_unique<ll::NcclComm>(c10d_store, std::move(group), options, device, "world");
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/status.h"
 
@@ -20,6 +21,10 @@ class PeerWatch {
   // An operation failed. Waits a moment for word of who is to blame; returns the error that says
   // so, or `error` with what is known of the others.
   virtual absl::Status Explain(absl::Status error) = 0;
+  // `check` is asked from now on, on the watch's thread and several times a second: a transport
+  // whose operations the caller does not wait for tells there that one has failed. It must be quick
+  // and never wait.
+  virtual void Check(std::function<absl::Status()> check) {}
 };
 
 }  // namespace ll

@@ -87,13 +87,17 @@ Watchdog::Watchdog(const CommOptions& comm, const WatchdogOptions& options, uint
   mine_.rank = rank_;
 }
 
-Watchdog::~Watchdog() {
+void Watchdog::Stop() {
   {
     absl::MutexLock lock(&mu_);
     ending_ = true;
   }
   (void)!write(wake_fds_[1], "", 1);
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+}
+
+Watchdog::~Watchdog() {
+  Stop();
   for (auto& [rank, link] : links_) {
     if (link.fd >= 0) close(link.fd);
   }
@@ -140,6 +144,29 @@ absl::Status Watchdog::Explain(absl::Status error) {
                                      "; this is ", Describe(mine_)));
   }
   return absl::Status(error.code(), absl::StrCat(error.message(), "; this is ", Describe(mine_)));
+}
+
+void Watchdog::Check(std::function<absl::Status()> check) {
+  absl::MutexLock lock(&mu_);
+  checks_.push_back(std::move(check));
+}
+
+// A transport that failed is as good as a lost rank: this one would wait for it for ever.
+void Watchdog::RunChecks() {
+  std::vector<std::function<absl::Status()>> checks;
+  {
+    absl::MutexLock lock(&mu_);
+    checks = checks_;
+  }
+  for (const auto& check : checks) {
+    const absl::Status status = check();
+    if (status.ok()) continue;
+    absl::MutexLock lock(&mu_);
+    if (!lost_.ok() || ending_) return;
+    lost_ = WithErrorClass(
+        absl::Status(status.code(), absl::StrCat(status.message(), "; this is ", Describe(mine_))),
+        ErrorClass::kInfrastructure);
+  }
 }
 
 std::string Watchdog::Describe(const State& s) {
@@ -309,6 +336,7 @@ void Watchdog::Run() {
     Introduce();
     if (Now() >= next_tick) {
       Tick();
+      RunChecks();
       next_tick = Now() + kTick;
     }
     absl::Status lost;

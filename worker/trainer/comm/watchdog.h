@@ -18,6 +18,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -53,10 +54,14 @@ class Watchdog : public PeerWatch {
       ABSL_LOCKS_EXCLUDED(mu_);
   void End() override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Explain(absl::Status error) override ABSL_LOCKS_EXCLUDED(mu_);
+  void Check(std::function<absl::Status()> check) override ABSL_LOCKS_EXCLUDED(mu_);
 
   // This rank ends because of an error of its own: the others learn that it is to blame. Errors
   // that Explain returned are somebody else's and are not passed on.
   void Fail(const absl::Status& error) ABSL_LOCKS_EXCLUDED(mu_);
+  // Tells the others that this rank leaves, in peace or with what Fail was given. The destructor
+  // does it too.
+  void Stop() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   // What a rank does, as it goes over the wire.
@@ -93,6 +98,7 @@ class Watchdog : public PeerWatch {
   void Poll(absl::Duration wait);
   void Introduce();  // who has said hello has a rank
   void Tick();
+  void RunChecks() ABSL_LOCKS_EXCLUDED(mu_);
   void Leave();
   void Read(Link& link);
   void Handle(Link& link, const Message& message);
@@ -118,6 +124,7 @@ class Watchdog : public PeerWatch {
   absl::Status lost_ ABSL_GUARDED_BY(mu_);       // OK until a rank is lost
   bool explained_ ABSL_GUARDED_BY(mu_) = false;  // this rank fails by itself
   absl::Status failed_ ABSL_GUARDED_BY(mu_);     // of its first operation that failed
+  std::vector<std::function<absl::Status()>> checks_ ABSL_GUARDED_BY(mu_);
   std::thread thread_;
 };
 

@@ -100,5 +100,39 @@ TEST(Watchdog, AFailedOperationIsExplained) {
   EXPECT_TRUE(gang.lost[0].ok()) << gang.lost[0];
 }
 
+// An operation that nobody waits for on the host fails on a thread of its transport.
+TEST(Watchdog, ATransportThatFailsEndsTheRank) {
+  Gang gang;
+  std::atomic<bool> broken = false;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[1]->Enter("backward");
+  gang.watches[1]->Check([] { return absl::OkStatus(); });
+  gang.watches[1]->Check([&broken] {
+    return broken ? absl::UnavailableError("NCCL: remote error") : absl::OkStatus();
+  });
+  absl::SleepFor(absl::Milliseconds(600));
+  {
+    absl::MutexLock lock(&gang.mu);
+    EXPECT_TRUE(gang.lost[1].ok()) << gang.lost[1];
+  }
+  broken = true;
+  const absl::Status lost = gang.LostAt(1);
+  EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "NCCL: remote error; this is rank 1"));
+  EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "in phase backward"));
+  EXPECT_EQ(ErrorClassOf(lost), ErrorClass::kInfrastructure);
+  absl::MutexLock lock(&gang.mu);
+  EXPECT_TRUE(gang.lost[2].ok()) << gang.lost[2];
+}
+
+TEST(Watchdog, WhoStopsHasSaidWhy) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  const std::shared_ptr<Watchdog> held = gang.watches[2];  // as a Comm holds it
+  gang.watches[2]->Fail(absl::InternalError("torch: CUDA error: uncorrectable ECC error"));
+  gang.watches[2]->Stop();
+  EXPECT_THAT(gang.LostAt(0), StatusIs(absl::StatusCode::kUnavailable, "uncorrectable ECC error"));
+  EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "rank 2"));
+}
+
 }  // namespace
 }  // namespace ll

@@ -43,8 +43,6 @@ std::vector<at::Tensor> GradientsOf(const Bucket& bucket,
   return flats;
 }
 
-int64_t Blocks(int64_t elements) { return (elements + kSumSquaresBlock - 1) / kSumSquaresBlock; }
-
 }  // namespace
 
 ShardedParameters::ShardedParameters(std::vector<Parameter>& parameters, int zero_stage,
@@ -234,13 +232,25 @@ void ShardedParameters::Drop(const Bucket& bucket) {
 absl::StatusOr<double> ShardedParameters::GradNorm() {
   std::vector<int64_t> first(parameters_.size() + 1, 0);  // block of a parameter
   for (size_t i = 0; i < parameters_.size(); ++i)
-    first[i + 1] = first[i] + Blocks(parameters_[i].compute.numel());
-  at::Tensor sums = at::zeros({first.back()}, at::kDouble);
-  for (const Slice& slice : slices_)
-    sums.narrow(0, first[slice.parameter] + slice.begin / kSumSquaresBlock,
-                Blocks(slice.end - slice.begin))
-        .copy_(BlockSumSquares(slice.grad));
+    first[i + 1] = first[i] + SumSquaresBlocks(parameters_[i].compute.numel());
+  at::Tensor sums;
+  LL_RETURN_IF_ERROR(TorchTry([&] {
+    // Where the gradients lie: a GPU is waited for once, when the last is enqueued.
+    sums = at::zeros({first.back()}, parameters_.empty()
+                                         ? at::TensorOptions(at::kDouble)
+                                         : parameters_[0].compute.options().dtype(at::kDouble));
+    for (const Slice& slice : slices_) {
+      at::Tensor mine = sums.narrow(0, first[slice.parameter] + slice.begin / kSumSquaresBlock,
+                                    SumSquaresBlocks(slice.end - slice.begin));
+      BlockSumSquares(slice.grad, mine);
+    }
+    return absl::OkStatus();
+  }));
   if (stage_ > 0) LL_RETURN_IF_ERROR(world_.AllReduceSum({sums}));  // the others' are zero: exact
+  LL_RETURN_IF_ERROR(TorchTry([&] {
+    sums = sums.cpu();
+    return absl::OkStatus();
+  }));
   const double* p = sums.const_data_ptr<double>();
   double total = 0;
   for (size_t i = 0; i < parameters_.size(); ++i) {
