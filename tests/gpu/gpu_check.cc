@@ -50,10 +50,10 @@ int Models() {
   return CheckModels(Write) ? 0 : 1;
 }
 
-int Kernels(bool speed) {
-  if (!DeviceThere(at::kCUDA)) return 2;
-  const bool ok = CheckKernels(Write);
-  if (speed) TimeKernels(Write);
+int Kernels(at::DeviceType device, bool small, bool speed) {
+  if (!DeviceThere(device)) return 2;
+  const bool ok = CheckKernels(device, small, Write);
+  if (speed && device == at::kCUDA) TimeKernels(Write);
   return ok ? 0 : 1;
 }
 
@@ -67,9 +67,12 @@ int main(int argc, char** argv) {
   std::string device = "cuda", name;
   int repeats = 20;
   size_t first = 0;
-  bool speed = false;
+  bool speed = false, small = false;
   CLI::App* list = app.add_subcommand("list", "Names of LibTorch's attention entry points");
-  list->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
+  const auto add_device = [&device](CLI::App* to) {
+    to->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
+  };
+  add_device(list);
   CLI::App* entry = app.add_subcommand(
       "entry-point", "Judges one entry point; by itself, since a fault poisons its process");
   entry->add_option("name", name, "As list prints it")->required();
@@ -77,8 +80,11 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000));
   entry->add_option("--from", first, "Leave out so many cases");
   entry->add_flag("--speed", speed, "S2-Attn's calls on 32,768 tokens, timed, too");
-  CLI::App* kernels = app.add_subcommand("kernels", "This project's kernels against the CPU's");
-  kernels->add_flag("--speed", speed, "Bandwidth beside a copy's, too");
+  CLI::App* kernels =
+      app.add_subcommand("kernels", "This project's kernels: their error beside plain torch's");
+  add_device(kernels);
+  kernels->add_flag("--small", small, "Small shapes alone, under a sanitizer");
+  kernels->add_flag("--speed", speed, "Of a GPU the bandwidth beside a copy's, too");
   CLI::App* models = app.add_subcommand("models", "Steps of small models against the CPU's");
   CLI11_PARSE(app, argc, argv);
   if (list->parsed()) {
@@ -89,7 +95,8 @@ int main(int argc, char** argv) {
   }
   try {
     if (models->parsed()) return Models();
-    return entry->parsed() ? JudgeEntryPoint(name, repeats, speed, first) : Kernels(speed);
+    if (entry->parsed()) return JudgeEntryPoint(name, repeats, speed, first);
+    return Kernels(device == "cpu" ? at::kCPU : at::kCUDA, small, speed);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_check: %s\n", e.what());
     return 1;
