@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include "kernels/common/cuda_library.h"
+#include "tests/gpu/comm_check.h"
 #include "tests/gpu/judge.h"
 #include "tests/gpu/kernels_check.h"
 #include "tests/gpu/model_check.h"
@@ -50,6 +51,17 @@ int Models() {
   return CheckModels(Write) ? 0 : 1;
 }
 
+int Communication(const CommCheckOptions& options, int rank, const std::string& rendezvous) {
+  if (!DeviceThere(options.device == "cpu" ? at::kCPU : at::kCUDA)) return 2;
+  if (rank >= 0) return CheckRank(options, rank, rendezvous, Write) ? 0 : 1;
+  const int gpus = at::detail::getCUDAHooks().deviceCount();
+  if (options.device == "cuda" && !options.share && options.ranks > gpus) {
+    std::fprintf(stderr, "gpu_check: %d ranks, but %d GPUs: give --share\n", options.ranks, gpus);
+    return 2;
+  }
+  return CheckComm(options, Write) ? 0 : 1;
+}
+
 int Kernels(at::DeviceType device, bool small, bool speed) {
   if (!DeviceThere(device)) return 2;
   const bool ok = CheckKernels(device, small, Write);
@@ -85,6 +97,19 @@ int main(int argc, char** argv) {
   add_device(kernels);
   kernels->add_flag("--small", small, "Small shapes alone, under a sanitizer");
   kernels->add_flag("--speed", speed, "Of a GPU the bandwidth beside a copy's, too");
+  CommCheckOptions comm;
+  int rank = -1;
+  int64_t limit_seconds = 120;
+  std::string rendezvous;
+  CLI::App* ranks =
+      app.add_subcommand("comm", "What ranks exchange, over NCCL (on a CPU over Gloo)");
+  add_device(ranks);
+  ranks->add_option("--ranks", comm.ranks, "Processes, each on a GPU of its own")
+      ->check(CLI::Range(1, 64));
+  ranks->add_flag("--share", comm.share, "All on the first GPU");
+  ranks->add_option("--limit", limit_seconds, "Seconds for everything")->check(CLI::Range(4, 3600));
+  ranks->add_option("--rank", rank, "One rank alone; this program starts itself so");
+  ranks->add_option("--rendezvous", rendezvous, "Where that rank finds the others");
   CLI::App* models = app.add_subcommand("models", "Steps of small models against the CPU's");
   CLI11_PARSE(app, argc, argv);
   if (list->parsed()) {
@@ -95,6 +120,11 @@ int main(int argc, char** argv) {
   }
   try {
     if (models->parsed()) return Models();
+    if (ranks->parsed()) {
+      comm.device = device;
+      comm.limit = absl::Seconds(limit_seconds);
+      return Communication(comm, rank, rendezvous);
+    }
     if (entry->parsed()) return JudgeEntryPoint(name, repeats, speed, first);
     return Kernels(device == "cpu" ? at::kCPU : at::kCUDA, small, speed);
   } catch (const std::exception& e) {
