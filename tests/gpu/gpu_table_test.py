@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""gpu_table.py on made-up measurements."""
+"""tests/bench/gpu_table.py on made-up measurements."""
 import json
 import pathlib
+import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "bench"))
 import gpu_table
 
 GPU = {"gpu": "Made-up GPU, 1", "commit": "0123456789abcdef", "time": "2026-01-02T03:04:05+00:00"}
