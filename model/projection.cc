@@ -122,16 +122,17 @@ absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& 
                                                         part.rows, ", ", in_, "], found [",
                                                         absl::StrJoin(w.sizes(), ", "), "]"));
     }
-    if (!options.quantize_base) {
-      weight_.narrow(0, part.row, part.rows).copy_(w);
-      w = at::Tensor();
-      source.Release(part.name + ".weight");  // the file's pages would count twice
-    } else if (w.numel() % 64 != 0) {
+    if (options.quantize_base && w.numel() % 64 != 0) {
       return absl::FailedPreconditionError(absl::StrCat(
           part.name, ".weight: NF4 needs a multiple of 64 elements, found ", w.numel()));
-    } else {
-      quantized_.push_back(QuantizeNf4(w.to(options.compute()).contiguous()));
     }
+    if (options.quantize_base) {
+      quantized_.push_back(QuantizeNf4(w.to(options.compute()).contiguous()));
+    } else {
+      weight_.narrow(0, part.row, part.rows).copy_(w);
+    }
+    w = at::Tensor();
+    source.Release(part.name + ".weight");  // the file's pages would count twice
   }
   return absl::OkStatus();
 }

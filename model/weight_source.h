@@ -36,7 +36,7 @@ class WeightSource {
 
 // Hugging Face's initialisation: normal(0, initializer_range) for every matrix, ones for every
 // norm, zeros for every bias, fp32. A weight depends on the seed and its name alone, so the order
-// of the calls does not matter.
+// of the calls and the number of threads do not matter.
 class RandomWeights : public WeightSource {
  public:
   RandomWeights(uint64_t seed, const LlamaConfig& config) : seed_(seed), config_(config) {}

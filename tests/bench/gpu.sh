@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Times training steps of a random Llama-2-7B on one GPU: S2-Attn and full attention, bf16 and NF4 base, several lengths,
-# deterministic and not, and beside them the peer where its script is given. Writes JSON lines; builds nothing.
-#   tests/bench/gpu.sh [--out DIR] [--pack DIR | --build DIR] [--budget SECONDS] [--peer gpu_peer_sweep.sh] [more for gpu.py]
+# deterministic and not, and beside them the peer where its script is given. Writes JSON lines, and a table of them
+# beside the aims; builds nothing. Everything ends within --budget seconds (540): what is left over is done by another
+# run with --continue. With --peer half of them are the peer's, at 32,768 and 65,536 tokens unless $CTXS says otherwise.
+#   tests/bench/gpu.sh [--out DIR] [--pack DIR | --build DIR] [--budget SECONDS] [--continue] [--peer gpu_peer_sweep.sh]
+#                      [more for gpu.py]
 # Exit status: 0 every row was measured or is left out with its reason, 1 one failed, 2 without a GPU or without the programs.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-build=$root/build pack= out=$root/docs/results/gpu peer= device=cuda
+build=$root/build pack= out=$root/docs/results/gpu peer= device=cuda budget=540
 pass=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -14,7 +17,9 @@ while [ $# -gt 0 ]; do
     --out) out=$2; shift 2 ;;
     --peer) peer=$2; shift 2 ;;
     --device) device=$2; pass+=("$1" "$2"); shift 2 ;;
-    --budget | --config | --only | --scale | --steps) pass+=("$1" "$2"); shift 2 ;;
+    --budget) budget=$2; shift 2 ;;
+    --continue) pass+=("$1"); shift ;;
+    --config | --only | --scale | --steps) pass+=("$1" "$2"); shift 2 ;;
     *) echo "gpu.sh: unknown flag $1" >&2; exit 2 ;;
   esac
 done
@@ -27,9 +32,12 @@ if [ "$device" = cuda ] && [ -z "$gpu" ]; then
 fi
 mkdir -p "$out"
 export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
-python3 "$root/tests/bench/gpu.py" --trainer "$bin/ll-trainer" --gpu "${gpu:-$device}" --commit "$commit" --out "$out/bench.jsonl" "${pass[@]}"
+ours=$budget
+[ -n "$peer" ] && ours=$((budget / 2))
+python3 "$root/tests/bench/gpu.py" --trainer "$bin/ll-trainer" --gpu "${gpu:-$device}" --commit "$commit" --out "$out/bench.jsonl" --budget "$ours" "${pass[@]}"
 status=$?
 if [ -n "$peer" ]; then
-  OUT=$out/peer bash "$peer" || status=1
+  CTXS=${CTXS:-32768 65536} ATTENTIONS=${ATTENTIONS:-s2} BUDGET=$((budget - SECONDS)) OUT=$out/peer bash "$peer" || status=1
 fi
+python3 "$root/tests/bench/gpu_table.py" "$out" > "$out/table.md" || status=1
 exit $status

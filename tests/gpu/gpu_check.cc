@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "kernels/common/cuda_library.h"
+#include "tests/gpu/comm_check.h"
 #include "tests/gpu/judge.h"
 #include "tests/gpu/kernels_check.h"
 #include "tests/gpu/model_check.h"
@@ -61,10 +62,21 @@ int Models() {
   return CheckModels(Write) ? 0 : 1;
 }
 
-int Kernels(bool speed) {
-  if (!DeviceThere(at::kCUDA)) return 2;
-  const bool ok = CheckKernels(Write);
-  if (speed) TimeKernels(Write);
+int Communication(const CommCheckOptions& options, int rank, const std::string& rendezvous) {
+  if (!DeviceThere(options.device == "cpu" ? at::kCPU : at::kCUDA)) return 2;
+  if (rank >= 0) return CheckRank(options, rank, rendezvous, Write) ? 0 : 1;
+  const int gpus = at::detail::getCUDAHooks().deviceCount();
+  if (options.device == "cuda" && !options.share && options.ranks > gpus) {
+    std::fprintf(stderr, "gpu_check: %d ranks, but %d GPUs: give --share\n", options.ranks, gpus);
+    return 2;
+  }
+  return CheckComm(options, Write) ? 0 : 1;
+}
+
+int Kernels(at::DeviceType device, bool small, bool speed) {
+  if (!DeviceThere(device)) return 2;
+  const bool ok = CheckKernels(device, small, Write);
+  if (speed && device == at::kCUDA) TimeKernels(Write);
   return ok ? 0 : 1;
 }
 
@@ -78,10 +90,13 @@ int main(int argc, char** argv) {
   std::string device = "cuda", name;
   int repeats = 20;
   size_t first = 0;
-  bool speed = false;
+  bool speed = false, small = false;
   std::optional<int> ended;
   CLI::App* list = app.add_subcommand("list", "Names of LibTorch's attention entry points");
-  list->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
+  const auto add_device = [&device](CLI::App* to) {
+    to->add_option("--device", device, "Of which device")->check(CLI::IsMember({"cpu", "cuda"}));
+  };
+  add_device(list);
   CLI::App* entry = app.add_subcommand(
       "entry-point", "Judges one entry point; by itself, since a fault poisons its process");
   entry->add_option("name", name, "As list prints it")->required();
@@ -91,8 +106,24 @@ int main(int argc, char** argv) {
   entry->add_option("--ended", ended,
                     "Only write that the process of the case --from ended with this exit status");
   entry->add_flag("--speed", speed, "S2-Attn's calls on 32,768 tokens, timed, too");
-  CLI::App* kernels = app.add_subcommand("kernels", "This project's kernels against the CPU's");
-  kernels->add_flag("--speed", speed, "Bandwidth beside a copy's, too");
+  CLI::App* kernels =
+      app.add_subcommand("kernels", "This project's kernels: their error beside plain torch's");
+  add_device(kernels);
+  kernels->add_flag("--small", small, "Small shapes alone, under a sanitizer");
+  kernels->add_flag("--speed", speed, "Of a GPU the bandwidth beside a copy's, too");
+  CommCheckOptions comm;
+  int rank = -1;
+  int64_t limit_seconds = 120;
+  std::string rendezvous;
+  CLI::App* ranks =
+      app.add_subcommand("comm", "What ranks exchange, over NCCL (on a CPU over Gloo)");
+  add_device(ranks);
+  ranks->add_option("--ranks", comm.ranks, "Processes, each on a GPU of its own")
+      ->check(CLI::Range(1, 64));
+  ranks->add_flag("--share", comm.share, "All on the first GPU");
+  ranks->add_option("--limit", limit_seconds, "Seconds for everything")->check(CLI::Range(4, 3600));
+  ranks->add_option("--rank", rank, "One rank alone; this program starts itself so");
+  ranks->add_option("--rendezvous", rendezvous, "Where that rank finds the others");
   CLI::App* models = app.add_subcommand("models", "Steps of small models against the CPU's");
   CLI11_PARSE(app, argc, argv);
   if (list->parsed()) {
@@ -103,7 +134,13 @@ int main(int argc, char** argv) {
   }
   try {
     if (models->parsed()) return Models();
-    return entry->parsed() ? JudgeEntryPoint(name, repeats, speed, first, ended) : Kernels(speed);
+    if (ranks->parsed()) {
+      comm.device = device;
+      comm.limit = absl::Seconds(limit_seconds);
+      return Communication(comm, rank, rendezvous);
+    }
+    if (entry->parsed()) return JudgeEntryPoint(name, repeats, speed, first, ended);
+    return Kernels(device == "cpu" ? at::kCPU : at::kCUDA, small, speed);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_check: %s\n", e.what());
     return 1;

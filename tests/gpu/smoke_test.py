@@ -59,17 +59,30 @@ with tempfile.TemporaryDirectory() as folder:
     assert done.returncode == 0 and [row["case"] for row in rows] == ["s2 8192", "s2 8192 deterministic"], done.stderr
     assert all(row["tokens_per_second"] > 0 and row["peak_bytes"] > 0 and row["steps"] == 2 and "mfu" not in row for row in rows), rows
     assert rows[0]["loss"] == rows[1]["loss"] and rows[0]["context_length"] == 128 and rows[0]["commit"], rows
+    assert all(0 < row["load_seconds"] < 60 and row["host_peak_bytes"] > 1e6 for row in rows), rows
+    table = pathlib.Path(folder, "table.md").read_text()
+    assert "Measured: cpu," in table and "| 7B S² 32,768, full checkpointing |" in table, table
+    # Another run goes on behind what is there; a model whose weights are drawn.
+    done, more_rows = bench("--only", "s2 8192", "--continue")
+    assert done.returncode == 0 and more_rows == rows, (done, more_rows)
+    done, rows = bench("--only", "70b")
+    assert done.returncode == 0 and [row["method"] for row in rows] == ["longqlora"] * 2 and rows[0]["tokens_per_second"] > 0, (done, rows)
     done, rows = bench("--budget", 1)
-    assert done.returncode == 0 and len(rows) == 24 and not any("tokens_per_second" in row for row in rows), done.stderr
+    assert done.returncode == 0 and len(rows) == 30 and not any("tokens_per_second" in row for row in rows), done.stderr
     assert {row["left_out"] for row in rows} == {"the time is used up", "a CPU has nowhere to offload to"}, rows
     done, rows = bench("--only", "s2 8192", max_position_embeddings=4096)
     assert done.returncode == 1 and all("context_length" in row["error"] for row in rows), (done, rows)
+    # The peer gets its half of the time, and its row is in the table.
+    peer = pathlib.Path(folder, "peer.sh")
+    peer.write_text('mkdir -p "$OUT"; echo "{\\"ctx\\": 32768, \\"attention\\": \\"$ATTENTIONS\\", \\"error\\": \\"$CTXS within $BUDGET\\"}" > "$OUT/gpu_peer_sweep.jsonl"\n')
+    done, rows = bench("--only", "s2 32768", "--budget", 80, "--steps", 2, "--peer", peer)
+    table = pathlib.Path(folder, "table.md").read_text()
+    assert done.returncode == 0 and "the peer: 32768 65536 within " in table, (done, table)
+    assert 39 < int(table.split(" within ")[1].split()[0]) < 80, table
     done = run("bash", ROOT / "tests/bench/gpu.sh", "--build", BUILD, "--out", f"{folder}/none", env=without_gpu())
     assert done.returncode == 2 and "no GPU" in done.stderr, done
     done = run("bash", ROOT / "tests/bench/gpu.sh", "--frobnicate")
     assert done.returncode == 2 and "--frobnicate" in done.stderr, done
-    for made in ("bench.jsonl", "config.json"):
-        pathlib.Path(folder, made).unlink()
 
     done = run("bash", ROOT / "tests/gpu/pack.sh", "--build", BUILD, "--out", f"{folder}/pack")
     if pathlib.Path(BUILD, "bin/libll_cuda.so").exists():

@@ -121,7 +121,8 @@ absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
   place.progress = [&session](int64_t done, int64_t total) {
     session.events->Phase("pack", {{"bytes_done", done}, {"bytes_total", total}});
   };
-  LL_ASSIGN_OR_RETURN(Training training, PrepareTraining(spec, flags.world_size, place));
+  LL_ASSIGN_OR_RETURN(Training training,
+                      PrepareTraining(spec, flags.world_size, place, flags.random_weights));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
   TrainOptions options;

@@ -22,6 +22,7 @@ struct RankFlags {
   std::string resume_from, resume_manifest_sha256;
   int threads = 0;              // 0: OMP_NUM_THREADS, else this host's cores divided by the ranks
   std::string device = "auto";  // auto, cpu or cuda (device.h)
+  bool random_weights = false;  // PrepareTraining's
   double peak_tflops = 0;       // of the device, for mfu; 0: not known
   double collective_timeout_seconds = 1800;
   // Without a sign of life until a peer counts as lost. More than the 13 s after which TCP,

@@ -248,7 +248,7 @@ absl::StatusOr<std::shared_ptr<const TokenFile>> OpenTokenFile(const std::string
 }
 
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
-                                         const PackPlace& place) {
+                                         const PackPlace& place, bool random_weights) {
   Training training;
   LL_RETURN_IF_ERROR(Validate(given));
   LlamaConfig base;
@@ -289,7 +289,7 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
   training.context_ranks = static_cast<int>(*spec.context_parallel);
   LL_RETURN_IF_ERROR(CheckContextParallel(training, local_ranks));
   training.group_by_row = spec.sft_group.value_or("context") == "longlora_sft";
-  if (spec.model_config) {
+  if (spec.model_config || random_weights) {
     training.weights = std::make_unique<RandomWeights>(training.options.seed, training.config);
   } else {
     LL_ASSIGN_OR_RETURN(training.weights, HfFolder::Open(*spec.model, base));

@@ -54,9 +54,10 @@ struct Training {
 
 // Everything but the model itself: spec resolved against the model's config, files opened, options
 // chosen; text is packed, last of all, to where `place` says. The job's `local_ranks` share this
-// host's memory. Errors name the key.
+// host's memory. `random_weights`: of the model's folder only config.json is read, its weights are
+// drawn as by `ll-trainer init`. Errors name the key.
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
-                                         const PackPlace& place);
+                                         const PackPlace& place, bool random_weights = false);
 
 // What a row of that many tokens attends to at that 0-based step.
 AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens);

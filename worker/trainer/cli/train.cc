@@ -48,6 +48,8 @@ void AddTrain(CLI::App& program, Command& run) {
       "train",
       "Trains by itself; run again with the same --out it resumes from the newest good checkpoint");
   AddCommonFlags(*command, *flags);
+  command->add_flag("--random-weights", flags->rank.random_weights,
+                    "Draws the model's weights and reads only its config.json: to measure a shape");
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
 }
 
