@@ -32,6 +32,8 @@ if [ "$device" = cuda ] && [ -z "$gpu" ]; then
 fi
 mkdir -p "$out"
 export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
+# What run.sh measured of attention here decides which kernel the rows use.
+[ -s "$out/entrypoints.jsonl" ] && LL_ATTENTION_TABLE=$(realpath "$out/entrypoints.jsonl") && export LL_ATTENTION_TABLE
 ours=$budget
 [ -n "$peer" ] && ours=$((budget / 2))
 python3 "$root/tests/bench/gpu.py" --trainer "$bin/ll-trainer" --gpu "${gpu:-$device}" --commit "$commit" --out "$out/bench.jsonl" --budget "$ours" "${pass[@]}"
