@@ -18,6 +18,10 @@ at::Tensor SegmentView(const at::Tensor& rows, int64_t first, int64_t heads, int
 at::Tensor SegmentLse(const at::Tensor& lse, int64_t first, int64_t heads,
                       const SegmentBatch& batch);
 
+// Products of a pair of query and key, of D elements each: q k^T and p v; backward again q k^T,
+// dout v^T and the three gradients.
+inline constexpr double kForwardProducts = 2, kBackwardProducts = 5;
+
 // Rows of zeros in front of the queries, [B, H, Nq, …] to [B, H, rows, …]: for kernels that align
 // causal masks at the top left. Their results are dropped; going back they carry no gradient.
 at::Tensor WithZeroQueriesInFront(const at::Tensor& t, int64_t rows);

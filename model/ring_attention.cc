@@ -126,10 +126,6 @@ RingBuffers Views(const RingPlan& plan, const at::Tensor& qkv, bool backward, Ri
   return v;
 }
 
-// Products of a pair of query and key: q k^T and p v; backward again q k^T, dout v^T and the three
-// gradients.
-constexpr double kForwardProducts = 2, kBackwardProducts = 5;
-
 // This rank's queries on its own keys: out and lse are written.
 void OwnForward(const RingPlan& plan, const at::Tensor& qkv, at::Tensor out, at::Tensor& lse) {
   AttentionForward(plan.local, /*window=*/0, qkv, out, lse);

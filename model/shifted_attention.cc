@@ -37,10 +37,6 @@ struct RunTensors {
   at::Tensor qkv, out, lse, dout, dq, dkv;  // dq [N, H*D], dkv [N, 2K*D]
 };
 
-// Products of a score's row or column of a head: q k^T and p v; backward again q k^T, dout v^T and
-// the three gradients.
-constexpr double kForwardProducts = 2, kBackwardProducts = 5;
-
 // Visible pairs of query and key times what is computed of each.
 OpWork WorkOf(const AttentionPlan& plan, int64_t window,
               std::initializer_list<std::reference_wrapper<const at::Tensor>> operands,

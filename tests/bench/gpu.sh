@@ -39,7 +39,7 @@ ours=$budget
 python3 "$root/tests/bench/gpu.py" --trainer "$bin/ll-trainer" --gpu "${gpu:-$device}" --commit "$commit" --out "$out/bench.jsonl" --budget "$ours" "${pass[@]}"
 status=$?
 if [ -n "$peer" ]; then
-  CTXS=${CTXS:-32768 65536} ATTENTIONS=${ATTENTIONS:-s2} BUDGET=$((budget - SECONDS)) OUT=$out/peer bash "$peer" || status=1
+  CTXS=${CTXS:-32768 65536} ATTENTIONS=${ATTENTIONS:-s2} BUDGET=$((budget - SECONDS)) OUT=$out/peer env -u LD_LIBRARY_PATH bash "$peer" || status=1
 fi
 python3 "$root/tests/bench/gpu_table.py" "$out" > "$out/table.md" || status=1
 exit $status
