@@ -7,8 +7,9 @@ Three trainings of the same steps (S2-Attn, LoRA+; with nf4 LongQLoRA's adapters
 reference, bf16 on the CPU, and bf16 on the device. How far the CPU's own bf16 strays from fp32 is what bf16 costs with
 these operations; another device, which adds up in another order, may stray twice as far (`FACTOR`), as a kernel may
 have twice the error of plain torch. Steps are compared by the root mean square of the losses' differences over the
-curve, since one step's difference may be zero by chance; the largest is printed beside it. A curve that does not fall
-says nothing and is an error.
+curve, since one step's difference may be zero by chance; the largest is printed beside it, and the distance between the
+two curves in bf16, whose copies of the weights are rounded alike. A curve that does not fall says nothing and is an
+error. On a CPU with AMX the shape below has noise of 0.060 while the loss falls from 8.31 to 2.22.
 
 Prints one JSON line. Exit status: 0 equal within the noise, 1 not, 2 a training failed. Python's standard library alone.
 """
@@ -46,6 +47,7 @@ def judge(reference, noise, device):
     found = distance(device, reference)
     falls = reference[-1] <= (1 - LEAST_FALL) * reference[0]
     return {"distance": found if math.isfinite(found) else "not finite", "noise": distance(noise, reference), "allowed": allowed,
+            "to_cpu_bf16": distance(device, noise) if math.isfinite(found) else None,
             "largest": max((abs(a - b) for a, b in zip(device, reference)), default=None) if math.isfinite(found) else None,
             "status": "ok" if falls and found <= allowed else "wrong", **({} if falls else {"message": "the reference does not fall"})}
 
