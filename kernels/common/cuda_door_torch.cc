@@ -24,6 +24,15 @@ c10::CachingDeviceAllocator::DeviceStats Stats() {
 }
 constexpr size_t kAllPools = 0;  // c10::CachingAllocator::StatType::AGGREGATE
 
+// Of the current device, 90 for sm_90; 0 where there is none.
+int ComputeCapability() {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return 10 * major + minor;
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const ll::CudaDevice* ll_cuda_device() {
@@ -50,6 +59,7 @@ extern "C" __attribute__((visibility("default"))) const ll::CudaKernels* ll_cuda
     ll::CudaKernels made = ll::MakeCudaKernels();
     made.current_stream = []() -> void* { return c10::cuda::getCurrentCUDAStream().stream(); };
     made.error_text = [](int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); };
+    made.multiplies_fp8 = [] { return ComputeCapability() >= 89; };
     return made;
   }();
   return &kernels;
