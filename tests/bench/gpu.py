@@ -26,7 +26,7 @@ PEAK_TFLOPS = (("H200", 989), ("H100", 989), ("B200", 2250), ("A100", 312))
 OUT_OF_MEMORY = 40  # ll-trainer's exit code (worker/trainer/error_class.cc)
 SMALL_GPU, LARGE_GPU = 60e9, 120e9  # bytes
 PHASES = ("data", "forward", "head", "backward", "optimizer")  # of a step event, as NAME_seconds
-PROFILED = ("s2 32768", "nf4 8192")  # what a step's time goes to, operation by operation, after the row itself
+PROFILED = ("s2 32768", "s2 32768 fp8", "nf4 8192")  # what a step's time goes to, operation by operation, after the row itself
 
 
 def rows():
@@ -40,6 +40,7 @@ def rows():
 
     add("s2 8192", 8192, recompute="full")
     add("s2 32768", 32768, recompute="full")
+    add("s2 32768 fp8", 32768, recompute="full", quantization="fp8")
     add("nf4 8192", 8192, 0, method="longqlora", recompute="full")
     add("nf4 12288", 12288, 0, method="longqlora", recompute="full")
     add("nf4 32768", 32768, 0, method="longqlora", recompute="full")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Times training steps of a random Llama-2-7B on one GPU: S2-Attn and full attention, bf16 and NF4 base, several lengths,
+# Times training steps of a random Llama-2-7B on one GPU: S2-Attn and full attention, bf16, fp8 and NF4 base, several lengths,
 # deterministic and not, and beside them the peer where its script is given. Writes JSON lines; builds nothing.
 #   tests/bench/gpu.sh [--out DIR] [--pack DIR | --build DIR] [--budget SECONDS] [--peer gpu_peer_sweep.sh] [more for gpu.py]
 # Exit status: 0 every row was measured or is left out with its reason, 1 one failed, 2 without a GPU or without the programs.

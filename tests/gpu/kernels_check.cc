@@ -177,6 +177,23 @@ Prepared SumSquaresOf(at::ScalarType, Shape s, at::Device d) {
   return [=]() -> Tensors { return {at::tensor(SumSquares(x), at::kDouble)}; };
 }
 
+// The codes as numbers, which compare by their bytes; their scales; the values; the transposed
+// codes.
+Prepared Fp8(at::ScalarType, Shape s, at::Device d) {
+  const at::Tensor x = Random({s.rows, s.width}, at::kBFloat16, d, 1);
+  const at::Tensor factors = at::exp2(Random({s.width}, at::kFloat, at::kCPU, 2).round()).to(d);
+  Fp8Rows q{at::empty({s.rows, s.width}, x.options().dtype(at::kFloat8_e4m3fn)),
+            Poison({s.rows}, at::kFloat, d)};
+  at::Tensor values = Poison({s.rows, s.width}, at::kBFloat16, d);
+  at::Tensor transposed = at::empty({s.width, s.rows}, q.codes.options());
+  return [=]() mutable -> Tensors {
+    QuantizeFp8(x, factors, q);
+    DequantizeFp8(q, factors, values);
+    TransposeFp8(q.codes, transposed);
+    return {q.codes.view(at::kByte), q.scales, values, transposed.view(at::kByte)};
+  };
+}
+
 // NF4's own host and device bytes are nf4_cuda_check's.
 const std::vector<Operation>& Operations() {
   static const std::vector<Operation> all = {
@@ -191,6 +208,7 @@ const std::vector<Operation>& Operations() {
       {"dropout", DropoutOf, [](double e) { return 2 * e; }, {32768, 4096}},
       {"accumulate", Accumulate, [](double e) { return e + 8; }, {32000, 4096}},
       {"merge_attention", MergeAttentionOf, [](double) { return 12.0; }, {32768, 4096}, true},
+      {"fp8", Fp8, [](double) { return 3.0 + 3.0 + 2.0; }, {32768, 4096}, true},
       {"adamw", AdamW, [](double) { return 30.0; }, {32000, 4096}, true},
       {"sum_squares", SumSquaresOf, [](double) { return 4.0; }, {32000, 4096}, true}};
   return all;
