@@ -113,6 +113,19 @@ void DequantizeNf4Transposed(const Nf4Tensor& q, at::Tensor& wt);
 at::Tensor Nf4QuantMap();
 at::Tensor Nf4NestedQuantMap();
 
+// Rows in fp8, e4m3 with a scale each, a power of two (kernels/fp8/fp8.h): 8 bits an element.
+struct Fp8Rows {
+  at::Tensor codes;   // e4m3fn [N, d]
+  at::Tensor scales;  // fp32 [N]
+};
+// q, of x's shape, is overwritten. x [N, d] bf16, any row stride; its columns are multiplied by
+// `factors` first: fp32 [d], powers of two, or undefined.
+void QuantizeFp8(const at::Tensor& x, const at::Tensor& factors, Fp8Rows& q);
+// y [N, d] bf16 = the values, exactly, with columns divided by `factors`.
+void DequantizeFp8(const Fp8Rows& q, const at::Tensor& factors, at::Tensor& y);
+// y [d, N] = codes^T, of codes [N, d] or any bytes.
+void TransposeFp8(const at::Tensor& codes, at::Tensor& y);
+
 // sums (fp64 [blocks], where x lies) = sums of squares of each kSumSquaresBlock elements (the last
 // may be fewer) of x (fp32), added up in fp64.
 void BlockSumSquares(const at::Tensor& x, at::Tensor& sums);

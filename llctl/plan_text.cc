@@ -7,6 +7,7 @@
 #include "base/counted.h"
 #include "base/format.h"
 #include "llctl/proto_json.h"
+#include "model/plan/devices.h"
 
 namespace ll {
 namespace {
@@ -87,6 +88,16 @@ std::string UsedText(const v1::Forecast& f) {
 
 std::string ErrorText(double ratio) { return absl::StrFormat("%+.0f %%", 100 * ratio); }
 
+// " fp8 base," and, of a device that only computes with its values, what it is not.
+std::string BaseText(const v1::PlannedRun& r) {
+  if (r.quantization() == "none" || r.quantization().empty()) return "";
+  const DeviceKind* kind = FindDevice(r.device());
+  const bool slow = r.quantization() == "fp8" && kind != nullptr && kind->rates.gemm_fp8 == 0;
+  return absl::StrCat(" ", r.quantization(), " base",
+                      slow ? absl::StrCat(" (", r.device(), " multiplies in bf16: no faster)") : "",
+                      ",");
+}
+
 }  // namespace
 
 std::string RunText(const v1::PlannedRun& r) {
@@ -97,9 +108,7 @@ std::string RunText(const v1::PlannedRun& r) {
   if (r.zero_stage() > 0) absl::StrAppend(&text, " ZeRO ", r.zero_stage(), ",");
   if (r.shard_base()) absl::StrAppend(&text, " sharded base,");
   if (r.activation_offload()) absl::StrAppend(&text, " offload,");
-  if (r.quantization() != "none" && !r.quantization().empty())
-    absl::StrAppend(&text, " ", r.quantization(), " base,");
-  return absl::StrCat(text, " recompute ", r.recompute());
+  return absl::StrCat(text, BaseText(r), " recompute ", r.recompute());
 }
 
 void PrintForecast(const v1::Forecast& forecast, Output& output) {

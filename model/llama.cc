@@ -30,6 +30,16 @@ absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options
     return absl::FailedPreconditionError(
         absl::StrCat("device ", options.device.str(), ": libll_cuda.so has not been opened"));
   }
+  if (options.base == BaseFormat::kFp8 && options.dtype != at::kBFloat16) {
+    return MakeFieldError({.field = "base",
+                           .expected = "fp8 beside a compute type of bfloat16",
+                           .found = c10::toString(options.dtype)});
+  }
+  if (options.train_all && options.base != BaseFormat::kCompute) {
+    return MakeFieldError({.field = "base",
+                           .expected = "the compute type where every weight is trained",
+                           .found = "a quantised base"});
+  }
   if (options.train_all && options.lora.rank > 0) {
     return MakeFieldError({.field = "lora.rank",
                            .expected = "0 where every weight is trained",

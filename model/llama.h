@@ -23,6 +23,7 @@
 #include "absl/types/span.h"
 #include "model/plan/config.h"
 #include "model/row_peers.h"
+#include "model/spec/base_format.h"
 #include "model/weight_source.h"
 
 namespace ll {
@@ -59,9 +60,8 @@ struct LoraSpec {
 enum class Recompute { kNone, kSelective, kFull };
 
 struct ModelOptions {
-  // The linear layers' frozen weights are kept in NF4 and dequantised for each use (QLoRA).
-  bool quantize_base = false;
-  at::ScalarType dtype = at::kBFloat16;  // of weights and activations: kFloat or kBFloat16
+  BaseFormat base = BaseFormat::kCompute;  // of the linear layers' frozen weights
+  at::ScalarType dtype = at::kBFloat16;    // of weights and activations: kFloat or kBFloat16
   at::Device device{at::kCPU};
   // What recomputation starts from lies in host memory between the passes (model/offload.h). GPUs.
   bool offload_activations = false;

@@ -156,6 +156,7 @@ struct Case {
   std::string model_type = "llama";
   int64_t window = 0;
   std::vector<bool> windowed_layers;
+  BaseFormat base = BaseFormat::kCompute;
 };
 
 LlamaConfig SmallConfig(const Case& c) {
@@ -181,6 +182,7 @@ std::unique_ptr<Llama> MakeModel(const Case& c, uint64_t seed, at::ScalarType dt
   ModelOptions options;
   options.dtype = dtype;
   options.recompute = c.recompute;
+  options.base = c.base;
   options.train_all = c.train_all;
   options.train_embedding = options.train_norm = c.embed_norm;
   if (!c.train_all) options.lora = c.lora;
@@ -423,17 +425,20 @@ TEST(Llama, Bfloat16GradientsFollowFloat32) {
 
 // A job may resume on a machine with less memory: what is computed again is what was kept.
 TEST(Llama, EveryRecomputeSettingGivesTheSameBits) {
-  for (const auto& [dtype, tile] : {std::pair(at::kFloat, int64_t{100}),
-                                    {at::kBFloat16, 100},
-                                    {at::kFloat, 33},
-                                    {at::kBFloat16, 33}}) {
+  for (const auto& [dtype, tile, base] :
+       {std::tuple(at::kFloat, int64_t{100}, BaseFormat::kCompute),
+        {at::kBFloat16, 100, BaseFormat::kCompute},
+        {at::kFloat, 33, BaseFormat::kCompute},
+        {at::kBFloat16, 33, BaseFormat::kCompute},
+        {at::kBFloat16, 33, BaseFormat::kFp8}}) {
     Case c{.heads = 9,
            .kv_heads = 3,
            .head_dim = 16,
            .tokens = 77,
            .attention = S2(20),
            .lora = kWithDropout,
-           .tile = tile};
+           .tile = tile,
+           .base = base};
     const Row row = MakeRow(c, 6);
     const auto kept = MakeModel(c, 6, dtype);
     const double loss = *kept->ForwardBackward(row, c.attention, 1.0);
@@ -467,7 +472,7 @@ TEST(Llama, AQuantizedBaseTrainsAsItsDequantizedWeights) {
     options.dtype = dtype;
     options.lora = c.lora;
     options.train_embedding = options.train_norm = true;
-    options.quantize_base = true;
+    options.base = BaseFormat::kNf4;
     RandomWeights random(4, config);
     const auto quantized = *Llama::Create(config, random, options);
     const at::Tensor given = *random.Get("model.layers.0.mlp.up_proj.weight"),
@@ -477,7 +482,7 @@ TEST(Llama, AQuantizedBaseTrainsAsItsDequantizedWeights) {
     EXPECT_LT(error, 0.2 * given.abs().max().item<double>());
 
     WeightsOf dequantized(*quantized);
-    options.quantize_base = false;
+    options.base = BaseFormat::kCompute;
     const auto dense = *Llama::Create(config, dequantized, options);
     const Row row = MakeRow(c, 4);
     for (int step = 0; step < 2; ++step) {  // LoRA's B is zero in the first
@@ -495,6 +500,45 @@ TEST(Llama, AQuantizedBaseTrainsAsItsDequantizedWeights) {
       }
     }
   }
+}
+
+// Claim: rounding both sides of the base's products to fp8 leaves loss and gradients near those of
+// the same weights in bf16, and all of them go through it.
+TEST(Llama, AnFp8BaseTrainsNearItsWeights) {
+  Case c{.heads = 9,
+         .kv_heads = 3,
+         .head_dim = 32,
+         .tokens = 96,
+         .attention = S2(24),
+         .recompute = Recompute::kFull,
+         .lora = kAllLinear};
+  const Row row = MakeRow(c, 8);
+  const auto bf16 = MakeModel(c, 8, at::kBFloat16);
+  c.base = BaseFormat::kFp8;
+  const auto fp8 = MakeModel(c, 8, at::kBFloat16);
+  const double want = *bf16->ForwardBackward(row, c.attention, 1.0),
+               got = *fp8->ForwardBackward(row, c.attention, 1.0);
+  EXPECT_NEAR(got, want, 0.02 * want);
+  EXPECT_NE(got, want);
+  for (size_t i = 0; i < bf16->parameters().size(); ++i) {
+    const at::Tensor a = fp8->parameters()[i].grad.flatten(),
+                     b = bf16->parameters()[i].grad.flatten();
+    EXPECT_GT((a.dot(b) / (a.norm() * b.norm())).item<double>(), 0.95)
+        << bf16->parameters()[i].name;
+    EXPECT_FALSE(at::equal(a, b)) << bf16->parameters()[i].name;
+  }
+  EXPECT_EQ(*fp8->Nll(row, c.attention), got);
+
+  ModelOptions options;
+  options.base = BaseFormat::kFp8;
+  options.dtype = at::kFloat;
+  RandomWeights weights(8, SmallConfig(c));
+  EXPECT_THAT(std::string(Llama::Create(SmallConfig(c), weights, options).status().message()),
+              testing::HasSubstr("base: expected fp8 beside a compute type of bfloat16"));
+  options.dtype = at::kBFloat16;
+  options.train_all = true;
+  EXPECT_THAT(std::string(Llama::Create(SmallConfig(c), weights, options).status().message()),
+              testing::HasSubstr("where every weight is trained"));
 }
 
 // Claim: no token changes an earlier position's output, at any depth, with wrap: split.

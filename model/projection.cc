@@ -8,7 +8,9 @@
 #include "base/status_macros.h"
 #include "kernels/common/torch_op_trace.h"
 #include "kernels/ops.h"
+#include "model/fp8_product.h"
 #include "model/random_tensor.h"
+#include "model/scratch.h"
 
 namespace ll {
 namespace {
@@ -20,30 +22,6 @@ void AddOuter(const at::Tensor& a, const at::Tensor& b, at::Tensor& sum) {
   } else {
     AccumulateInto(sum, at::mm(a.t(), b));
   }
-}
-
-// Buffers that every projection of a thread uses in turn: fresh ones for each use would cost more
-// in page faults than some of the products they hold.
-enum ScratchUse {
-  kWeight,
-  kSecondWeight,
-  kTransposed,
-  kSecondTransposed,
-  kInput,
-  kDown,
-  kDownGradient,
-  kScratchUses
-};
-at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOptions& options) {
-  static thread_local at::Tensor buffers[kScratchUses];
-  at::Tensor& buffer = buffers[use];
-  const int64_t elements = sizes[0] * sizes[1];
-  if (!buffer.defined() || buffer.numel() < elements || buffer.dtype() != options.dtype() ||
-      buffer.device() != options.device()) {
-    buffer = at::Tensor();  // the old one goes before the new one comes
-    buffer = at::empty({elements}, options);
-  }
-  return buffer.narrow(0, 0, elements).view(sizes);
 }
 
 OpWork OuterWork(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
@@ -103,11 +81,17 @@ absl::StatusOr<Projection> Projection::Create(const std::vector<PartSpec>& parts
 
 absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& source) {
   compute_ = options.compute();
-  wide_ = options.device.is_cpu() && options.dtype == at::kBFloat16 && out_ > in_ && in_ % 64 == 0;
+  wide_ = options.device.is_cpu() && options.dtype == at::kBFloat16 && out_ > in_ &&
+          in_ % 64 == 0 && options.base != BaseFormat::kFp8;
   for (const Part& part : parts_) wide_ = wide_ && part.rows % 32 == 0;
-  if (!options.quantize_base) weight_ = at::empty({out_, in_}, options.compute());
+  if (options.base == BaseFormat::kCompute) weight_ = at::empty({out_, in_}, options.compute());
+  if (options.base == BaseFormat::kFp8) {
+    fp8_ = {at::empty({out_, in_}, options.compute().dtype(at::kFloat8_e4m3fn)),
+            at::empty({out_}, options.fp32())};
+    multiplies_fp8_ = fp8::Multiplies(options.device, out_, in_);
+  }
   for (const Part& part : parts_) {
-    if (options.quantize_base) {
+    if (options.base == BaseFormat::kNf4) {
       LL_ASSIGN_OR_RETURN(std::optional<Nf4Tensor> kept, source.GetNf4(part.name + ".weight"));
       if (kept && kept->shape == std::vector<int64_t>{part.rows, in_}) {
         // Handles of our own: the source may keep its.
@@ -122,25 +106,44 @@ absl::Status Projection::ReadWeights(const ModelOptions& options, WeightSource& 
                                                         part.rows, ", ", in_, "], found [",
                                                         absl::StrJoin(w.sizes(), ", "), "]"));
     }
-    if (options.quantize_base && w.numel() % 64 != 0) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          part.name, ".weight: NF4 needs a multiple of 64 elements, found ", w.numel()));
-    }
-    if (options.quantize_base) {
-      quantized_.push_back(QuantizeNf4(w.to(options.compute()).contiguous()));
-    } else {
-      weight_.narrow(0, part.row, part.rows).copy_(w);
-    }
+    LL_RETURN_IF_ERROR(KeepRows(part, w, options));
     w = at::Tensor();
     source.Release(part.name + ".weight");  // the file's pages would count twice
   }
   return absl::OkStatus();
 }
 
+absl::Status Projection::KeepRows(const Part& part, const at::Tensor& w,
+                                  const ModelOptions& options) {
+  switch (options.base) {
+    case BaseFormat::kCompute:
+      weight_.narrow(0, part.row, part.rows).copy_(w);
+      break;
+    case BaseFormat::kNf4:
+      if (w.numel() % 64 != 0) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            part.name, ".weight: NF4 needs a multiple of 64 elements, found ", w.numel()));
+      }
+      quantized_.push_back(QuantizeNf4(w.to(options.compute()).contiguous()));
+      break;
+    case BaseFormat::kFp8:
+      Fp8Rows rows{fp8_.codes.narrow(0, part.row, part.rows),
+                   fp8_.scales.narrow(0, part.row, part.rows)};
+      QuantizeFp8(w.to(options.compute()), /*factors=*/{}, rows);
+      break;
+  }
+  return absl::OkStatus();
+}
+
 at::Tensor Projection::BaseWeight(Place place) const {
   if (weight_.defined()) return weight_;
-  const at::Tensor weight =
-      Scratch(place == Place::kFirst ? kWeight : kSecondWeight, {out_, in_}, compute_);
+  at::Tensor weight =
+      Scratch(place == Place::kFirst ? ScratchUse::kWeight : ScratchUse::kSecondWeight, {out_, in_},
+              compute_);
+  if (fp8_.codes.defined()) {
+    DequantizeFp8(fp8_, /*factors=*/{}, weight);
+    return weight;
+  }
   for (size_t i = 0; i < parts_.size(); ++i) {
     at::Tensor rows = weight.narrow(0, parts_[i].row, parts_[i].rows);
     DequantizeNf4(quantized_[i], rows);
@@ -150,7 +153,8 @@ at::Tensor Projection::BaseWeight(Place place) const {
 
 at::Tensor Projection::TransposedWeight(Place place) const {
   at::Tensor transposed =
-      Scratch(place == Place::kFirst ? kTransposed : kSecondTransposed, {in_, out_}, compute_);
+      Scratch(place == Place::kFirst ? ScratchUse::kTransposed : ScratchUse::kSecondTransposed,
+              {in_, out_}, compute_);
   if (weight_.defined()) {
     TransposeInto(weight_, transposed);
     return transposed.t();
@@ -162,8 +166,21 @@ at::Tensor Projection::TransposedWeight(Place place) const {
   return transposed.t();
 }
 
+at::Tensor Projection::TransposedCodes(Place place) const {
+  at::Tensor transposed =
+      Scratch(place == Place::kFirst ? ScratchUse::kTransposed : ScratchUse::kSecondTransposed,
+              {in_, out_}, fp8_.codes.options());
+  TransposeFp8(fp8_.codes, transposed);
+  return transposed.t();
+}
+
 Projection::Opened Projection::Open(Use use, Place place) const {
   Opened weight;
+  if (multiplies_fp8_) {
+    weight.forward = fp8_.codes;
+    if (use != Use::kForward) weight.backward = TransposedCodes(place);
+    return weight;
+  }
   if (use != Use::kBackward || !wide_) weight.forward = BaseWeight(place);
   if (use != Use::kForward) weight.backward = wide_ ? TransposedWeight(place) : weight.forward;
   return weight;
@@ -197,7 +214,7 @@ double Projection::LoraFlops(int64_t tokens, int a_products, int b_products) con
 
 at::Tensor Projection::AdapterInput(const at::Tensor& x, DropoutKey dropout) const {
   if (!Drops(dropout)) return x;
-  at::Tensor dropped = Scratch(kInput, x.sizes(), compute_);
+  at::Tensor dropped = Scratch(ScratchUse::kInput, x.sizes(), compute_);
   Mask(x, dropout, dropped);
   return dropped;
 }
@@ -220,7 +237,7 @@ double Projection::Scale(DropoutKey dropout) const {
 }
 
 at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
-  at::Tensor t = Scratch(kDown, {x.size(0), rank_}, compute_);
+  at::Tensor t = Scratch(ScratchUse::kDown, {x.size(0), rank_}, compute_);
   at::mm_out(t, AdapterInput(x, dropout), lora_a_.t());
   return t;
 }
@@ -237,19 +254,29 @@ void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y)
   }
 }
 
+at::Tensor Projection::BaseInput(const at::Tensor& x, const at::Tensor& factors) const {
+  return fp8_.codes.defined() ? fp8::Rounded(x, factors) : x;
+}
+
 // The adapters' products go first: the base's, which takes long, then adds to y while it computes,
-// where a short product that adds would wait for memory.
+// where a short product that adds would wait for memory. One of fp8's codes cannot add.
 void Projection::Forward(const Opened& opened, const at::Tensor& x, DropoutKey dropout,
                          at::Tensor& y) const {
   const at::Tensor& weight = opened.forward;
+  if (multiplies_fp8_) {
+    fp8::Product(x, /*factors=*/{}, weight.t(), fp8_.scales, bias_, y);
+    if (rank_ > 0) AddLora(x, dropout, y);
+    return;
+  }
+  const at::Tensor input = BaseInput(x, /*factors=*/{});
   if (rank_ == 0) {
-    const OpScope scope("product", [&] { return ProductWork(y, x, weight); });
-    bias_.defined() ? at::addmm_out(y, bias_, x, weight.t()) : at::mm_out(y, x, weight.t());
+    const OpScope scope("product", [&] { return ProductWork(y, input, weight); });
+    bias_.defined() ? at::addmm_out(y, bias_, input, weight.t()) : at::mm_out(y, input, weight.t());
     return;
   }
   ForwardLora(x, dropout, y);
-  const OpScope scope("product", [&] { return ProductWork(y, x, weight, /*adds=*/true); });
-  y.addmm_(x, weight.t());
+  const OpScope scope("product", [&] { return ProductWork(y, input, weight, /*adds=*/true); });
+  y.addmm_(input, weight.t());
 }
 
 void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
@@ -270,18 +297,29 @@ void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor
   }
 }
 
+void Projection::Fp8ForwardAdd(const Opened& opened, const at::Tensor& x,
+                               const at::Tensor& residual, at::Tensor& y) const {
+  at::Tensor product = Scratch(ScratchUse::kProduct, y.sizes(), compute_);
+  fp8::Product(x, /*factors=*/{}, opened.forward.t(), fp8_.scales, /*bias=*/{}, product);
+  const OpScope scope("fp8 conversion", [&] { return Moves({product, residual, y}); });
+  at::add_out(y, residual, product);
+}
+
 void Projection::ForwardAdd(const Opened& opened, const at::Tensor& x, const at::Tensor& residual,
                             DropoutKey dropout, at::Tensor& y) const {
-  const at::Tensor& weight = opened.forward;
-  {
-    const OpScope scope("product", [&] { return ProductWork(y, x, weight, /*adds=*/true); });
-    at::addmm_out(y, residual, x, weight.t());
+  if (multiplies_fp8_) {
+    Fp8ForwardAdd(opened, x, residual, y);
+  } else {
+    const at::Tensor& weight = opened.forward;
+    const at::Tensor input = BaseInput(x, /*factors=*/{});
+    const OpScope scope("product", [&] { return ProductWork(y, input, weight, /*adds=*/true); });
+    at::addmm_out(y, residual, input, weight.t());
   }
   if (rank_ > 0) AddLora(x, dropout, y);
 }
 
 void Projection::Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y) const {
-  if (x.size(0) == 1) {
+  if (x.size(0) == 1 && !fp8_.codes.defined()) {
     MatVec(weight.forward, x, bias_, y);
     if (rank_ > 0) AddLora(x, {}, y);
     return;
@@ -291,7 +329,7 @@ void Projection::Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y)
 
 void Projection::InferAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
                           at::Tensor& y) const {
-  if (x.size(0) == 1) {
+  if (x.size(0) == 1 && !fp8_.codes.defined()) {
     MatVec(weight.forward, x, residual, y);
     if (rank_ > 0) AddLora(x, {}, y);
     return;
@@ -300,7 +338,7 @@ void Projection::InferAdd(const Opened& weight, const at::Tensor& x, const at::T
 }
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
-                              at::Tensor& dx) const {
+                              bool adds, at::Tensor& dx) const {
   const OpScope scope("LoRA", [&] {
     // t anew, the gradients of A and of x; the gradients of t and of B.
     return OpWork{
@@ -311,10 +349,10 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
   at::Tensor input, t;
   if (lora_a_grad_.defined()) {
     input = AdapterInput(x, dropout);
-    t = Scratch(kDown, {dy.size(0), rank_}, compute_);
+    t = Scratch(ScratchUse::kDown, {dy.size(0), rank_}, compute_);
     at::mm_out(t, input, lora_a_.t());
   }
-  at::Tensor dt = Scratch(kDownGradient, {dy.size(0), rank_}, compute_);
+  at::Tensor dt = Scratch(ScratchUse::kDownGradient, {dy.size(0), rank_}, compute_);
   for (const Part& part : parts_) {
     if (part.rank_row < 0) continue;
     const int64_t rank = part.b.size(1);
@@ -331,17 +369,27 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
     }
   }
   if (at::Tensor da = lora_a_grad_; da.defined()) AddOuter(dt, input, da);
-  at::mm_out(dx, dt, lora_a_);
-  if (Drops(dropout)) Mask(dx, dropout, dx);
+  if (adds && !Drops(dropout)) {
+    dx.addmm_(dt, lora_a_);
+    return;
+  }
+  at::Tensor part = adds ? Scratch(ScratchUse::kInput, dx.sizes(), compute_) : dx;
+  at::mm_out(part, dt, lora_a_);
+  if (Drops(dropout)) Mask(part, dropout, part);
+  if (adds) dx.add_(part);
 }
 
 void Projection::Backward(const Opened& opened, const at::Tensor& x, const at::Tensor& dy,
                           DropoutKey dropout, at::Tensor& dx) const {
-  if (rank_ > 0) BackwardLora(x, dy, dropout, dx);
   const at::Tensor& weight = opened.backward;
-  {
-    const OpScope scope("product", [&] { return ProductWork(dx, dy, weight, rank_ > 0); });
-    rank_ > 0 ? dx.addmm_(dy, weight) : at::mm_out(dx, dy, weight);
+  if (multiplies_fp8_) {
+    fp8::Product(dy, /*factors=*/fp8_.scales, weight, /*scales=*/{}, /*bias=*/{}, dx);
+    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/true, dx);
+  } else {
+    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/false, dx);
+    const at::Tensor input = BaseInput(dy, /*factors=*/fp8_.scales);
+    const OpScope scope("product", [&] { return ProductWork(dx, input, weight, rank_ > 0); });
+    rank_ > 0 ? dx.addmm_(input, weight) : at::mm_out(dx, input, weight);
   }
   if (dweight_.defined()) {
     const OpScope scope("product", [&] { return OuterWork(dweight_, dy, x); });
@@ -384,6 +432,7 @@ void Projection::AppendFrozen(std::vector<at::Tensor>& matrices) const {
   for (const Nf4Tensor& q : quantized_) {
     for (const at::Tensor& t : {q.codes, q.absmax, q.nested_absmax}) matrices.push_back(t);
   }
+  if (fp8_.codes.defined()) matrices.insert(matrices.end(), {fp8_.codes, fp8_.scales});
 }
 
 at::Tensor Projection::Weight(const std::string& hf_name) const {

@@ -38,10 +38,10 @@ class Projection {
   static absl::StatusOr<Projection> Create(const std::vector<PartSpec>& parts, int64_t in,
                                            const ModelOptions& options, WeightSource& source);
 
-  // The base's weight as products read it, [out, in]. Where it has to be made (from NF4;
-  // transposed, for a CPU's backward pass) it is made once for all tiles of tokens, in buffers that
-  // the next Open of any projection with the same `place` overwrites: two may be open at a time in
-  // a thread.
+  // The base's weight as products read it, [out, in]: values, or fp8's codes where the device
+  // multiplies them. Where it has to be made (from NF4 or fp8; transposed, for a CPU's backward
+  // pass or that of fp8's codes) it is made once for all tiles of tokens, in buffers that the next
+  // Open of any projection with the same `place` overwrites: two may be open at a time in a thread.
   struct Opened {
     at::Tensor forward, backward;  // undefined unless asked for
   };
@@ -66,8 +66,8 @@ class Projection {
   // True if Backward reads x: something here is trained.
   bool NeedsInput() const { return dweight_.defined() || lora_a_.defined(); }
 
-  // Appends the matrices that are not trained, as they are kept (values, or NF4's codes and
-  // scales): handles, so that their memory can be changed under this projection.
+  // Appends the matrices that are not trained, as they are kept (values, or NF4's or fp8's codes
+  // and scales): handles, so that their memory can be changed under this projection.
   void AppendFrozen(std::vector<at::Tensor>& matrices) const;
   // Appends this projection's trained weights.
   void AppendParameters(std::vector<Parameter>& parameters) const;
@@ -84,9 +84,16 @@ class Projection {
   };
 
   absl::Status ReadWeights(const ModelOptions& options, WeightSource& source);
+  // Keeps a part's rows as they came from the source.
+  absl::Status KeepRows(const Part& part, const at::Tensor& w, const ModelOptions& options);
   // [out, in] in the compute dtype: weight_, or a buffer of `place`. The second lies as [in, out].
   at::Tensor BaseWeight(Place place) const;
   at::Tensor TransposedWeight(Place place) const;
+  // fp8's codes [out, in], which lie as [in, out] in a buffer of `place`.
+  at::Tensor TransposedCodes(Place place) const;
+  // What the base is multiplied by: x, or its values after they were rounded to fp8, in a buffer
+  // that the next call overwrites. `factors` as for fp8::Rounded.
+  at::Tensor BaseInput(const at::Tensor& x, const at::Tensor& factors) const;
   absl::Status LoadBias(const ModelOptions& options, WeightSource& source);
   bool Drops(DropoutKey dropout) const { return dropout.key != 0 && dropout_p_ != 0; }
   // lora_alpha / rank (or / sqrt(rank)), and what dropout's kept elements are to be multiplied by.
@@ -100,12 +107,15 @@ class Projection {
   void Mask(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // input A^T [N, R] in a buffer that the next call overwrites.
   at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
+  // y = residual + x W^T of fp8's codes; residual may be y.
+  void Fp8ForwardAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
+                     at::Tensor& y) const;
   // y is overwritten with the bias and the adapters' part.
   void ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
   // y += scale * (input A^T) B^T, where each part has its own columns of y.
   void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
-  // dx is overwritten with the adapters' part of it.
-  void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
+  // dx is overwritten with the adapters' part of it, or `adds` it.
+  void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, bool adds,
                     at::Tensor& dx) const;
 
   int64_t in_ = 0, out_ = 0, rank_ = 0;
@@ -115,8 +125,10 @@ class Projection {
   // transposed copy of it: oneDNN's product over a long dimension that lies across the rows of its
   // right operand takes up to half as long again (docs/performance.md).
   bool wide_ = false;
-  at::Tensor weight_;                 // [out, in], compute dtype; undefined where the base is NF4
-  std::vector<Nf4Tensor> quantized_;  // one a part, instead of weight_
+  at::Tensor weight_;                 // [out, in], compute dtype; or, instead of it:
+  std::vector<Nf4Tensor> quantized_;  // one a part
+  Fp8Rows fp8_;                       // [out, in]
+  bool multiplies_fp8_ = false;       // products are of fp8's codes (model/fp8_product.h)
   at::TensorOptions compute_;         // dtype and device of what is computed
   at::Tensor master_, dweight_;       // fp32 [out, in], only where the weight itself is trained
   at::Tensor bias_;                   // [out], compute dtype; undefined where there is none

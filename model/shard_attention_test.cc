@@ -31,7 +31,7 @@ struct Job {
                         attention.group_tokens, " tokens ", rows[0].tokens.numel(), " documents ",
                         rows[0].documents.size(), " recompute ",
                         static_cast<int>(options.recompute), " dropout ", options.lora.dropout,
-                        " nf4 ", options.quantize_base, " ", config.model_type);
+                        " base ", static_cast<int>(options.base), " ", config.model_type);
   }
 };
 
@@ -72,7 +72,7 @@ Job RandomJob(std::mt19937& random, at::ScalarType dtype) {
       Config(kv_heads * (1 + random() % 3), kv_heads, 16, random() % 4 == 0 ? "qwen3" : "llama");
   job.options.dtype = dtype;
   job.options.recompute = static_cast<Recompute>(random() % 3);
-  job.options.quantize_base = random() % 3 == 0;
+  if (random() % 3 == 0) job.options.base = BaseFormat::kNf4;
   job.options.train_embedding = job.options.train_norm = random() % 2 == 0;
   job.options.lora = {4, 8, random() % 2 * 0.2, {"q_proj", "k_proj", "v_proj", "o_proj"}, false};
   const int64_t tokens = 2 + random() % 150;

@@ -1,9 +1,9 @@
-// The layers' frozen matrices (bf16, fp32 or NF4's codes and scales) divided over ranks: each keeps
-// an equal share of every layer's bytes and two buffers of a whole layer. While a layer computes in
-// one, the next is gathered into the other (ZeRO-3's partitioning, Rajbhandari et al. 2020, of what
-// is not trained). A rank holds base / W + 2 layers instead of the base, and receives (W - 1) / W
-// of the base for a forward pass and as much for a backward pass, less the layers that still lie in
-// the buffers when it turns round.
+// The layers' frozen matrices (bf16, fp32, or NF4's or fp8's codes and scales) divided over ranks:
+// each keeps an equal share of every layer's bytes and two buffers of a whole layer. While a layer
+// computes in one, the next is gathered into the other (ZeRO-3's partitioning, Rajbhandari et al.
+// 2020, of what is not trained). A rank holds base / W + 2 layers instead of the base, and receives
+// (W - 1) / W of the base for a forward pass and as much for a backward pass, less the layers that
+// still lie in the buffers when it turns round.
 //
 // The matrices are the same bytes as undivided ones, so results are the same bits.
 #pragma once

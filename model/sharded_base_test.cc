@@ -54,15 +54,16 @@ TEST(ShardedBase, LossesAndGradientsAreThoseOfAWholeBaseBitForBit) {
     ModelOptions options;
     options.dtype = random() % 2 == 0 ? at::kFloat : at::kBFloat16;
     options.recompute = static_cast<Recompute>(random() % 3);
-    options.quantize_base = random() % 2 == 0;
+    // fp8 wants bf16.
+    options.base = static_cast<BaseFormat>(random() % (options.dtype == at::kFloat ? 2 : 3));
     options.lora = {4, 8, 0, {"q_proj", "v_proj", "down_proj"}, false};
     options.train_norm = options.train_embedding = random() % 2 == 0;
     std::vector<Row> rows;
     for (size_t i = 0; i < 1 + random() % 5; ++i) rows.push_back(RandomRow(20, random));
     const AttentionSpec attention{AttentionKind::kS2, WrapKind::kSplit, 8};
     SCOPED_TRACE(testing::Message()
-                 << ranks << " ranks, " << config.num_hidden_layers << " layers, nf4 "
-                 << options.quantize_base << ", " << rows.size() << " rows");
+                 << ranks << " ranks, " << config.num_hidden_layers << " layers, base "
+                 << static_cast<int>(options.base) << ", " << rows.size() << " rows");
     ThreadPeers::Run(ranks, [&](ThreadPeers& peers) {
       const auto divided = MakeModel(config, options, &peers);
       const auto whole = MakeModel(config, options, nullptr);

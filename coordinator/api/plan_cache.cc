@@ -20,13 +20,13 @@ auto All(const LlamaConfig& c) {
 auto All(const Cluster& c) {
   const auto& [device, rates, slots, per_host, memory_factor] = c;
   const auto& [kind, memory_bytes] = device;
-  const auto& [peak, gemm, attention, memory, gemm_fp32, attention_fp32, elementwise, loss,
-               expansion, optimizer, extra_keys, extra_ranks, rank_wait, link, host, network, power,
-               measured, shares_cores, nominal] = rates;
-  return std::tie(kind, memory_bytes, peak, gemm, attention, memory, gemm_fp32, attention_fp32,
-                  elementwise, loss, expansion, optimizer, extra_keys, extra_ranks, rank_wait, link,
-                  host, network, power, measured, shares_cores, nominal, slots, per_host,
-                  memory_factor);
+  const auto& [peak, gemm, attention, gemm_fp8, memory, gemm_fp32, attention_fp32, elementwise,
+               loss, expansion, optimizer, extra_keys, extra_ranks, rank_wait, link, host, network,
+               power, measured, shares_cores, nominal] = rates;
+  return std::tie(kind, memory_bytes, peak, gemm, attention, gemm_fp8, memory, gemm_fp32,
+                  attention_fp32, elementwise, loss, expansion, optimizer, extra_keys, extra_ranks,
+                  rank_wait, link, host, network, power, measured, shares_cores, nominal, slots,
+                  per_host, memory_factor);
 }
 bool Equal(const std::vector<Cluster>& a, const std::vector<Cluster>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),

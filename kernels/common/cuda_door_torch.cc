@@ -54,6 +54,7 @@ extern "C" __attribute__((visibility("default"))) const ll::CudaKernels* ll_cuda
     ll::CudaKernels made = ll::MakeCudaKernels();
     made.current_stream = []() -> void* { return c10::cuda::getCurrentCUDAStream().stream(); };
     made.error_text = [](int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); };
+    made.multiplies_fp8 = [] { return 10 * Properties().major + Properties().minor >= 89; };
     return made;
   }();
   return &kernels;

@@ -11,6 +11,9 @@ struct AdamWParams;
 struct CrossEntropyParams;
 struct DropoutParams;
 struct EmbeddingBackwardParams;
+struct Fp8DequantizeParams;
+struct Fp8QuantizeParams;
+struct Fp8TransposeParams;
 struct MergeAttentionParams;
 struct Nf4DequantizeParams;
 struct Nf4QuantizeParams;
@@ -29,6 +32,9 @@ struct CudaKernels {
   int (*cross_entropy)(const CrossEntropyParams&, int64_t items, void* stream);
   int (*dropout)(const DropoutParams&, int64_t items, void* stream);
   int (*embedding_backward)(const EmbeddingBackwardParams&, int64_t items, void* stream);
+  int (*fp8_dequantize)(const Fp8DequantizeParams&, int64_t items, void* stream);
+  int (*fp8_quantize)(const Fp8QuantizeParams&, int64_t items, void* stream);
+  int (*fp8_transpose)(const Fp8TransposeParams&, int64_t items, void* stream);
   int (*merge_attention)(const MergeAttentionParams&, int64_t items, void* stream);
   int (*nf4_dequantize)(const Nf4DequantizeParams&, int64_t items, void* stream);
   int (*nf4_quantize)(const Nf4QuantizeParams&, int64_t items, void* stream);
@@ -41,12 +47,14 @@ struct CudaKernels {
 
   void* (*current_stream)();                  // a cudaStream_t: torch's, of the current device
   const char* (*error_text)(int cuda_error);  // static storage
+  // Whether the current device multiplies e4m3 (compute capability 8.9 and later).
+  bool (*multiplies_fp8)();
   // The kernels run on host memory: the emulation, which tests put in the GPU's place
   // (kernels/emulate/).
   bool on_host;
 };
 
-// A table without stream and error text, of what `<op>_cuda.cu` define.
+// A table without what asks the device, of what `<op>_cuda.cu` define.
 CudaKernels MakeCudaKernels();
 
 // null until UseCudaKernels. The table must outlive its use. Not thread-safe: call it before

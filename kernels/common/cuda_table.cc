@@ -6,6 +6,7 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/dropout/dropout.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/fp8/fp8.h"
 #include "kernels/global_norm/global_norm.h"
 #include "kernels/merge_attention/merge_attention.h"
 #include "kernels/nf4/nf4.h"
@@ -22,6 +23,9 @@ CudaKernels MakeCudaKernels() {
   kernels.cross_entropy = CrossEntropyCuda;
   kernels.dropout = DropoutCuda;
   kernels.embedding_backward = EmbeddingBackwardCuda;
+  kernels.fp8_dequantize = Fp8DequantizeCuda;
+  kernels.fp8_quantize = Fp8QuantizeCuda;
+  kernels.fp8_transpose = Fp8TransposeCuda;
   kernels.merge_attention = MergeAttentionCuda;
   kernels.nf4_dequantize = Nf4DequantizeCuda;
   kernels.nf4_quantize = Nf4QuantizeCuda;

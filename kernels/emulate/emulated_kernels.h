@@ -10,6 +10,7 @@ inline const CudaKernels& EmulatedKernels() {
     CudaKernels made = MakeCudaKernels();
     made.current_stream = []() -> void* { return nullptr; };
     made.error_text = [](int) { return "emulated"; };
+    made.multiplies_fp8 = [] { return false; };
     made.on_host = true;
     return made;
   }();

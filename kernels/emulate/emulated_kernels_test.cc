@@ -71,6 +71,11 @@ std::vector<at::Tensor> RunAll(at::ScalarType dtype, int64_t rows, int64_t width
   MergeAttention(merged, lse, Random({rows, 2, width}, at::kFloat, 15),
                  Random({2, rows}, at::kFloat, 16));
   out.insert(out.end(), {merged, lse});
+  Fp8Rows fp8{at::empty({rows, width}, at::kFloat8_e4m3fn), at::empty({rows}, at::kFloat)};
+  at::Tensor rounded = at::empty({rows, width}, at::kBFloat16);
+  QuantizeFp8(x.to(at::kBFloat16), {}, fp8);
+  DequantizeFp8(fp8, {}, rounded);
+  out.insert(out.end(), {fp8.scales, rounded});
 
   at::Tensor master = Random({rows, width}, at::kFloat, 11), m = at::zeros_like(master),
              v = at::zeros_like(master), compute = master.to(at::kBFloat16);
@@ -139,6 +144,34 @@ TEST(EmulatedKernels, Nf4BytesAreTheCpus) {
     EXPECT_TRUE(at::equal(got.codes, expected.codes));
     EXPECT_TRUE(at::equal(got.absmax, expected.absmax));
     EXPECT_TRUE(at::equal(wide, expected_wide));
+  }
+}
+
+// Codes, scales, values and the transposed codes; rows that a block keeps in registers, and longer
+// ones, read 16 bytes at a time and element by element.
+TEST(EmulatedKernels, Fp8BytesAreTheCpus) {
+  const auto run = [](int64_t rows, int64_t width) {
+    const at::Tensor wide = Random({rows, width + 8}, at::kBFloat16, 17, 20);
+    const at::Tensor x = wide.narrow(1, 0, width);
+    at::manual_seed(18);
+    const at::Tensor factors = at::exp2(at::randint(-9, 3, {width}).to(at::kFloat));
+    Fp8Rows q{at::empty({rows, width}, at::kFloat8_e4m3fn), at::empty({rows}, at::kFloat)};
+    QuantizeFp8(x, factors, q);
+    at::Tensor values = at::empty({rows, width}, at::kBFloat16);
+    DequantizeFp8(q, factors, values);
+    at::Tensor transposed = at::empty({width, rows}, at::kByte);
+    TransposeFp8(q.codes.view(at::kByte), transposed);
+    return std::vector<at::Tensor>{q.codes.view(at::kByte), q.scales, values, transposed};
+  };
+  for (const auto& [rows, width] :
+       {std::pair{0, 8}, {1, 1}, {3, 70}, {64, 64}, {48, 2064}, {2, 8192}, {2, 16400}, {1, 9001}}) {
+    const auto got = run(rows, width);
+    UseCudaKernels(nullptr);
+    const auto expected = run(rows, width);
+    UseCudaKernels(&EmulatedKernels());
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_TRUE(at::equal(got[i], expected[i]))
+          << "output " << i << " " << rows << " x " << width;
   }
 }
 

@@ -24,6 +24,7 @@ struct Device {
 struct DeviceRates {
   double peak = 0;                 // FLOP/s of the data sheet, bf16 dense; for mfu
   double gemm = 0, attention = 0;  // FLOP/s, bf16
+  double gemm_fp8 = 0;             // of e4m3 with bf16 results; 0: the device has no such products
   double memory_bandwidth = 0;     // bytes/s of its own memory
   // The same products in fp32, and bytes/s of the elementwise kernels, the loss, NF4's expansion
   // and the update, by time_plan's own count of them. Zero: not measured, derived from the others.

@@ -52,6 +52,27 @@ std::vector<Stacked> Projections(const LlamaConfig& c, const JobSpec& s) {
           {l[6].in, l[6].out, has(6)}};
 }
 
+// Bytes of an element of a frozen weight with rows of `in` elements, whose type takes `element`.
+double BaseBytes(const JobSpec& s, int64_t in, int64_t element) {
+  switch (s.Base()) {
+    case BaseFormat::kNf4:
+      return kNf4Bytes;
+    case BaseFormat::kFp8:
+      return 1 + 4.0 / static_cast<double>(in);  // a scale a row
+    case BaseFormat::kCompute:
+      break;
+  }
+  return static_cast<double>(element);
+}
+
+// Of the linear weights of one layer.
+double LayerBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+  double bytes = 0;
+  for (const Linear& l : Linears(c))
+    bytes += static_cast<double>(l.in * l.out) * BaseBytes(s, l.in, element);
+  return bytes;
+}
+
 bool Trains(const JobSpec& s) { return s.kind.value_or("train") == "train"; }
 bool IsFull(const JobSpec& s) { return s.method == "full"; }
 int64_t QueryWidth(const LlamaConfig& c) { return c.num_attention_heads * c.head_dim; }
@@ -77,8 +98,7 @@ int64_t WeightBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
   const int64_t linear = LinearParameterCount(c);
   const int64_t tables = c.vocab_size * c.hidden_size * (c.tie_word_embeddings ? 1 : 2) * element;
   const int64_t norms = (c.ParameterCount() - linear - tables / element) * 4;  // kept in fp32
-  const double bytes = s.QuantizesBase() ? kNf4Bytes : static_cast<double>(element);
-  double held = static_cast<double>(linear) * bytes;
+  double held = LayerBytes(c, s, element) * static_cast<double>(c.num_hidden_layers);
   // A share of every layer; the two whole ones are in CommunicationBytes (model/sharded_base.h).
   if (s.shard_base.value_or(false)) held /= static_cast<double>(Ranks(s));
   return static_cast<int64_t>(held) + tables + norms;
@@ -162,16 +182,19 @@ int64_t ActivationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
 
 // ---- one layer at a time
 
-// Weights as products read them: expanded from NF4, and transposed for the backward pass on a CPU;
-// of the projections that open them in the first place (q, k, v; gate and up), and in the second
+// Weights as products read them: expanded from NF4 or, on a device without products of it, from
+// fp8, whose codes others transpose; and transposed for the backward pass on a CPU; of the
+// projections that open them in the first place (q, k, v; gate and up), and in the second
 // (model/projection.h).
 int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
+  const BaseFormat base = s.Base();
   int64_t expanded[2] = {0, 0}, transposed[2] = {0, 0};
   const std::vector<Stacked> projections = Projections(c, s);
   for (size_t i = 0; i < projections.size(); ++i) {
     const Stacked& p = projections[i];
-    const bool wide = !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
-    if (s.QuantizesBase()) expanded[i % 2] = std::max(expanded[i % 2], p.in * p.out);
+    const bool wide =
+        base != BaseFormat::kFp8 && !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
+    if (base != BaseFormat::kCompute) expanded[i % 2] = std::max(expanded[i % 2], p.in * p.out);
     if (wide) transposed[i % 2] = std::max(transposed[i % 2], p.in * p.out);
   }
   return (expanded[0] + expanded[1] + transposed[0] + transposed[1]) * element;
@@ -193,6 +216,17 @@ int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
     rank = std::max(rank, p.adapted * s.lora_rank.value_or(0));
   }
   return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
+}
+
+// What an fp8 base's products need for a token at a time: the codes of what is multiplied (of
+// features in, or out in the backward pass) and their values in bf16. Where codes are multiplied
+// less is needed, here and of weights: of a 7B's 8,192 tokens or more 0.4 GB (a plan is made for
+// either, and must hold for both).
+int64_t Fp8ScratchBytes(const LlamaConfig& c, const JobSpec& s) {
+  if (s.Base() != BaseFormat::kFp8) return 0;
+  int64_t features = 0;
+  for (const Stacked& p : Projections(c, s)) features = std::max({features, p.in, p.out});
+  return 3 * features;
 }
 
 // Of the largest backward call: all groups of the heads that attend alike, some heads at a time
@@ -252,7 +286,8 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
   const int64_t tile = 2 * c.hidden_size + (recompute == "none" ? 2 : 4) * c.intermediate_size +
                        LoraScratchElements(c, s);
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
-  return tokens * (elements * element + statistics) + TileTokens(c, s) * tile * element + rope +
+  return tokens * (elements * element + statistics) +
+         TileTokens(c, s) * (tile * element + Fp8ScratchBytes(c, s)) + rope +
          WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu);
 }
 
@@ -331,9 +366,7 @@ int64_t CommunicationBytes(const LlamaConfig& c, const JobSpec& s, int64_t eleme
   bytes += ReceivedElements(c, s) * element * (recompute == "full" ? 1 : c.num_hidden_layers);
   // A gathered layer, and the next one on its way.
   if (s.shard_base.value_or(false) && Ranks(s) > 1) {
-    const double weight = s.QuantizesBase() ? kNf4Bytes : static_cast<double>(element);
-    bytes += static_cast<int64_t>(2 * weight * static_cast<double>(LinearParameterCount(c)) /
-                                  static_cast<double>(c.num_hidden_layers));
+    bytes += static_cast<int64_t>(2 * LayerBytes(c, s, element));
   }
   return bytes;
 }

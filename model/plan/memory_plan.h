@@ -23,7 +23,7 @@ int64_t LoraParameterCount(const LlamaConfig& config, const JobSpec& resolved);
 int64_t TrainableParameterCount(const LlamaConfig& config, const JobSpec& resolved);
 
 struct MemoryForecast {
-  int64_t weights = 0;  // the base in compute precision (NF4: ~4.13 bits for the linears)
+  int64_t weights = 0;  // the base in compute precision (NF4: ~4.13 bits for the linears, fp8: 8)
   // fp32 master, gradient and two AdamW moments; LoRA also its compute copy.
   int64_t trainables = 0;
   int64_t activations = 0;    // kept from the forward for the backward pass

@@ -132,7 +132,7 @@ void SearchMemory(const PlanProblem& p, Refusal& out) {
   Change base = same;
   if (Pins(p.given) && !search.Try(Unpinned())) base = Unpinned();
   TryMoreGpus(p, search, base);
-  const bool quantizes = p.resolved.method != "full" && !p.resolved.QuantizesBase();
+  const bool quantizes = p.resolved.method != "full" && p.resolved.Base() != BaseFormat::kNf4;
   const bool four_bit_fits = quantizes && search.Try(Then(base, FourBit()));
   if (quantizes && !four_bit_fits) TryMoreGpus(p, search, Then(base, FourBit()));
   if (const int64_t tokens = LongestContext(p, search, base); tokens > 0) {

@@ -238,6 +238,44 @@ TEST(ChooseTest, PropertiesHoldForRandomJobs) {
   }
 }
 
+// Claim: an fp8 base takes a byte a weight, saves the share of its products' time where the device
+// has such products, and none elsewhere.
+TEST(Fp8Test, IsSmallerEverywhereAndFasterWhereItIsMultiplied) {
+  const auto forecast = [](const std::string& quantization, const std::string& device) {
+    const Case c =
+        Make("7b", "ctx: 8192\ngpus: 1\nquantization: " + quantization + "\n", device, 1);
+    return PlannedRun{{},
+                      ForecastMemory(c.config, c.resolved, /*gpu=*/true, "full"),
+                      0,
+                      ForecastTime(c.config, c.resolved, "full", c.cluster.rates)};
+  };
+  const int64_t linear = LinearParameterCount(*BuiltInModel("7b"));
+  const PlannedRun bf16 = forecast("none", "H100"), fp8 = forecast("fp8", "H100");
+  EXPECT_NEAR(static_cast<double>(bf16.memory.weights - fp8.memory.weights),
+              static_cast<double>(linear), 2e-3 * static_cast<double>(linear));
+  EXPECT_EQ(fp8.memory.activations, bf16.memory.activations);
+  EXPECT_GT(fp8.memory.workspace, bf16.memory.workspace);
+  // Head and adapters stay in bf16, and each product has something to convert.
+  EXPECT_LT(fp8.time.step.gemm, 0.6 * bf16.time.step.gemm);
+  EXPECT_GT(fp8.time.step.gemm, 0.5 * bf16.time.step.gemm);
+  EXPECT_LT(fp8.time.step.recompute, bf16.time.step.recompute);
+  EXPECT_GT(fp8.time.step.memory_traffic, bf16.time.step.memory_traffic);
+  EXPECT_LT(fp8.time.step_seconds, 0.85 * bf16.time.step_seconds);
+  const PlannedRun ampere = forecast("fp8", "A100-80"), ampere_bf16 = forecast("none", "A100-80");
+  EXPECT_EQ(ampere.time.step.gemm, ampere_bf16.time.step.gemm);
+  EXPECT_GT(ampere.time.step_seconds, ampere_bf16.time.step_seconds);
+
+  for (const DeviceKind& kind : DeviceCatalogue()) {
+    const bool has = kind.rates.gemm_fp8 > 0;
+    const std::string& name = kind.device.kind;
+    EXPECT_EQ(has, !absl::StartsWith(name, "A100") && kind.unsupported.empty()) << name;
+    EXPECT_EQ(kind.rates.gemm_fp8, has ? 2 * kind.rates.gemm : 0) << name;
+  }
+  Calibration probe;
+  probe.gemm = RatesOf("H100").gemm / 2;
+  EXPECT_DOUBLE_EQ(WithCalibration(RatesOf("H100"), probe).gemm_fp8, RatesOf("H100").gemm);
+}
+
 TEST(RefuseTest, SaysWhatIsMissingWhatTakesItAndWhatWouldFit) {
   const Case c = Make("70b", "ctx: 32768\ngpus: 1\ndata: /data/books.bin\n", "H100", 8);
   ASSERT_FALSE(c.choice().has_value());

@@ -169,20 +169,22 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
   const bool trained_head = full_tuning || (c.tie_word_embeddings && s.TrainsEmbedding());
   const double thin = 1 + OrElse(rates.lora_extra_ranks, kThinRanks) /
                               static_cast<double>(std::max<int64_t>(1, s.lora_rank.value_or(8)));
-  const double products =
-      (full_tuning ? 6 : 4) * body + (trained_head ? 6 : 4) * head + thin * LoraFlops(c, s);
+  const double base_products = (full_tuning ? 6 : 4) * body;
+  const double others = (trained_head ? 6 : 4) * head + thin * LoraFlops(c, s);
   const double attention = AttentionFlops(c, s, rates.attention_extra_keys);
 
   const bool fp32 = s.precision.value_or("auto") == "fp32";
   const double gemm_rate = fp32 ? OrElse(rates.gemm_fp32, rates.gemm / kSlowerInFp32) : rates.gemm;
   const double attention_rate =
       fp32 ? OrElse(rates.attention_fp32, rates.attention / kSlowerInFp32) : rates.attention;
+  const bool fp8 = s.Base() == BaseFormat::kFp8, multiplies_fp8 = fp8 && rates.gemm_fp8 > 0;
+  const double base_rate = multiplies_fp8 ? rates.gemm_fp8 : gemm_rate;
   RowWork work;
-  work.gemm = n * products / gemm_rate;
+  work.gemm = n * (base_products / base_rate + others / gemm_rate);
   work.attention = 3.5 * attention / attention_rate;
-  work.recompute =
-      n * (RecomputedProducts(c, recompute) + thin * RecomputedLora(c, s, recompute)) / gemm_rate +
-      (recompute == "full" ? attention / attention_rate : 0);
+  work.recompute = n * (RecomputedProducts(c, recompute) / base_rate +
+                        thin * RecomputedLora(c, s, recompute) / gemm_rate) +
+                   (recompute == "full" ? attention / attention_rate : 0);
   const double elementwise =
       ElementwiseBytes(c, s, recompute) * layers + DropoutBytes(c, s, recompute);
   work.elementwise = (fp32 ? 2 : 1) * n * elementwise /
@@ -195,12 +197,31 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
     const double chunks = std::ceil(n / static_cast<double>(LossChunkTokens(c, fp32 ? 4 : 2)));
     work.elementwise += chunks * kHeadSumBytes * head / rates.memory_bandwidth;
   }
-  if (s.QuantizesBase()) {
+  if (s.Base() == BaseFormat::kNf4) {
     const double passes = 2 + RecomputedProducts(c, recompute) / (2 * std::max(1.0, body));
     work.expansion =
         passes * kExpansionBytes * body / OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
   }
+  if (fp8) {
+    const Fp8Bytes bytes = ConversionBytes(c, recompute, multiplies_fp8);
+    const double bandwidth = OrElse(rates.elementwise_bandwidth, rates.memory_bandwidth);
+    work.elementwise += n * layers * bytes.token / bandwidth;
+    work.expansion = layers * bytes.weights / bandwidth;
+  }
   return work;
+}
+
+// On the wire.
+double BytesAWeight(BaseFormat base) {
+  switch (base) {
+    case BaseFormat::kNf4:
+      return 0.516;
+    case BaseFormat::kFp8:
+      return 1;
+    case BaseFormat::kCompute:
+      break;
+  }
+  return 2;
 }
 
 // A collective over `ranks` devices moves at the slowest link in its way.
@@ -223,8 +244,8 @@ double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const std::s
   double seconds = others * trained * (zero == 1 ? 3 : 2) / link;
   if (s.shard_base.value_or(false)) {
     // Gathered for forward and for backward, one layer ahead of the computing.
-    const double bytes = static_cast<double>(LinearParameterCount(c)) *
-                         (s.QuantizesBase() ? 0.516 : 2.0) * 2 * others;
+    const double bytes =
+        static_cast<double>(LinearParameterCount(c)) * BytesAWeight(s.Base()) * 2 * others;
     seconds += rows * std::max(0.0, bytes / link - row_seconds);
   }
   if (context > 1 && *s.attention != "full") {
@@ -305,6 +326,30 @@ double ElementwiseBytes(const LlamaConfig& c, const JobSpec& s, const std::strin
 }
 
 double LossBytes(const LlamaConfig& c) { return 2 * 2 * static_cast<double>(c.vocab_size); }
+
+Fp8Bytes ConversionBytes(const LlamaConfig& c, const std::string& recompute, bool multiplies) {
+  const auto h = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size);
+  const auto q = static_cast<double>(c.num_attention_heads * c.head_dim),
+             kv = static_cast<double>(c.num_key_value_heads * c.head_dim);
+  // Features that are multiplied: forward those in, backward those out of each projection.
+  const double forward = h + q + h + f, backward = q + 2 * kv + h + 2 * f + h;
+  const double weights = static_cast<double>(LinearParameterCount(c) / c.num_hidden_layers);
+  double features = forward + backward, sums = 2 * h, again = 0;
+  if (recompute == "full") {
+    features += forward - f;
+    sums += h;
+    again = weights - h * f;
+  } else if (recompute == "selective") {
+    features += h;
+    again = 2 * h * f;
+  }
+  // To codes and, where these are not multiplied, back to bf16. A product of codes cannot add: its
+  // sum with the residual stream is an operation of its own; and the backward pass wants codes
+  // transposed. Gate's and up's expansion serves both of the MLP's passes.
+  if (multiplies) return {3 * features + 6 * sums, 2 * weights};
+  const double opened = recompute == "none" ? 0 : again - 2 * h * f;
+  return {6 * features, 3 * (2 * weights + opened)};
+}
 
 double LoraFlops(const LlamaConfig& c, const JobSpec& s) {
   int64_t in = 0, out = 0;

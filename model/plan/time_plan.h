@@ -47,6 +47,12 @@ double LossBytes(const LlamaConfig& config);
 double LoraFlops(const LlamaConfig& config, const JobSpec& spec);
 // What the expansion of a weight from NF4 does: half a byte and a scale read, two bytes written.
 inline constexpr double kExpansionBytes = 2.5 + 1.0 / 64;
+// What the conversions of an fp8 base's products read and write in a layer: of features, for a
+// token; of weights, for a row. `multiplies`: the device multiplies e4m3 (model/fp8_product.h).
+struct Fp8Bytes {
+  double token = 0, weights = 0;
+};
+Fp8Bytes ConversionBytes(const LlamaConfig& config, const std::string& recompute, bool multiplies);
 // What an update does for a parameter: its gradient is set to zero and read for the norm; AdamW
 // reads gradient, moments and master and writes the last three and the compute copy.
 inline constexpr double kOptimizerBytes = 38;
@@ -61,7 +67,7 @@ struct StepForecast {
   double gemm = 0;
   double attention = 0;
   double recompute = 0;       // products and attention computed again
-  double memory_traffic = 0;  // elementwise kernels, the expansion of NF4 weights
+  double memory_traffic = 0;  // elementwise kernels, the expansion of NF4 weights, fp8 conversions
   double communication =
       0;  // what does not hide behind computing, and waiting for the slowest rank
   double optimizer = 0;

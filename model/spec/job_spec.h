@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "model/spec/base_format.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -89,8 +90,8 @@ struct JobSpec {
   // trains everything.
   bool TrainsEmbedding() const;
   bool TrainsNorm() const;
-  // Whether the frozen linear weights are kept in NF4 (key `quantization`).
-  bool QuantizesBase() const { return quantization == "nf4"; }
+  // How the frozen linear weights are kept (key `quantization`).
+  BaseFormat Base() const;
   // Steps at the end of the training that use full attention (key `full_attention_steps`, of
   // max_steps, rounded up): sparse attention alone loses retrieval. 0 before Resolve.
   int64_t FullAttentionSteps() const;

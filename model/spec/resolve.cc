@@ -156,15 +156,31 @@ absl::Status CheckMethod(const JobSpec& spec) {
     return MakeFieldError(
         {"target_modules", "nothing, because method full trains every weight", "a list"});
   }
-  if (method == "full" && spec.QuantizesBase()) {
-    return MakeFieldError({"quantization", "none, because method full trains every weight", "nf4"});
-  }
   if (std::count(spec.target_modules.begin(), spec.target_modules.end(), "all-linear") > 0 &&
       spec.target_modules.size() > 1) {
     return MakeFieldError({"target_modules", "`all-linear` alone", "`all-linear` beside others"});
   }
   if (spec.wrap.value_or("split") == "roll" && spec.document_boundaries.value_or(false)) {
     return MakeFieldError({"wrap", "split, because document_boundaries is set", "roll"});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckBase(const JobSpec& spec) {
+  const BaseFormat base = spec.Base();
+  if (base == BaseFormat::kCompute) return absl::OkStatus();
+  const std::string kind = spec.kind.value_or("train");
+  if (kind == "train" && spec.method.value_or(spec.model_config ? "full" : "longlora") == "full") {
+    return MakeFieldError(
+        {"quantization", "none, because method full trains every weight", *spec.quantization});
+  }
+  if (base != BaseFormat::kFp8) return absl::OkStatus();
+  if (kind != "train") {
+    return MakeFieldError({"quantization", absl::StrCat("none or nf4, because kind is ", kind),
+                           "fp8", "fp8 is for training alone: leave it out"});
+  }
+  if (spec.precision.value_or("auto") == "fp32") {
+    return MakeFieldError({"precision", "bf16, because quantization is fp8", "fp32"});
   }
   return absl::OkStatus();
 }
@@ -481,6 +497,12 @@ absl::Status CheckParallelRules(const JobSpec& spec) {
   return CheckSharding(spec);
 }
 
+BaseFormat JobSpec::Base() const {
+  const std::string kept = quantization.value_or("none");
+  if (kept == "nf4") return BaseFormat::kNf4;
+  return kept == "fp8" ? BaseFormat::kFp8 : BaseFormat::kCompute;
+}
+
 bool JobSpec::TrainsEmbedding() const {
   return method == "full" || std::count(trainable.begin(), trainable.end(), "embed") > 0;
 }
@@ -515,7 +537,8 @@ absl::Status Validate(const JobSpec& spec) {
   LL_RETURN_IF_ERROR(CheckEvaluation(spec));
   LL_RETURN_IF_ERROR(CheckStages(spec));
   LL_RETURN_IF_ERROR(CheckElastic(spec));
-  return CheckMethod(spec);
+  LL_RETURN_IF_ERROR(CheckMethod(spec));
+  return CheckBase(spec);
 }
 
 absl::StatusOr<JobSpec> Resolve(const JobSpec& given, const ModelFacts& facts) {

@@ -110,8 +110,9 @@ std::vector<SpecField> MethodFields() {
            "Preset of base, rank, trainable parts, attention and recipe.",
            {"full", "lora", "longlora", "qlora", "longqlora"}),
       Text("quantization", &J::quantization, "nf4 for qlora and longqlora, else none",
-           "Storage of the frozen linear weights: NF4 is 4.13 bits a weight, doubly quantised.",
-           {"none", "nf4"}),
+           "Storage of the frozen linear weights: NF4 is 4.13 bits a weight, doubly quantised; fp8 "
+           "is e4m3 with a scale a row, for training in bf16, multiplied as such by GPUs that can.",
+           {"none", "nf4", "fp8"}),
       Text("attention", &J::attention, "s2 for longlora and longqlora, else full",
            "Attention while training: shifted sparse, grouped without the shift, or full.",
            {"s2", "short", "full"}),

@@ -297,12 +297,32 @@ TEST(ResolveTest, QuantizationFollowsTheMethodUnlessGiven) {
     return *Resolve(Parse("model: /m\nctx: 8192\n" + more));
   };
   EXPECT_EQ(resolved("method: longlora\n").quantization, "none");
-  EXPECT_TRUE(resolved("method: qlora\n").QuantizesBase());
-  EXPECT_TRUE(resolved("method: longqlora\n").QuantizesBase());
-  EXPECT_TRUE(resolved("method: longlora\nquantization: nf4\n").QuantizesBase());
-  EXPECT_FALSE(resolved("method: qlora\nquantization: none\n").QuantizesBase());
+  EXPECT_EQ(resolved("method: longlora\n").Base(), BaseFormat::kCompute);
+  EXPECT_EQ(resolved("method: qlora\n").Base(), BaseFormat::kNf4);
+  EXPECT_EQ(resolved("method: longqlora\n").Base(), BaseFormat::kNf4);
+  EXPECT_EQ(resolved("method: longlora\nquantization: nf4\n").Base(), BaseFormat::kNf4);
+  EXPECT_EQ(resolved("method: qlora\nquantization: none\n").Base(), BaseFormat::kCompute);
   EXPECT_THAT(Validate(Parse("method: full\nquantization: nf4\n")),
               StatusIs(kInvalid, "quantization: expected none, because method full"));
+}
+
+TEST(ResolveTest, AnFp8BaseIsForTrainingInBf16) {
+  for (const char* more : {"", "precision: bf16\n", "method: longqlora\n"}) {
+    const auto spec =
+        Resolve(Parse("model: /m\nctx: 8192\nquantization: fp8\n" + std::string(more)));
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->Base(), BaseFormat::kFp8);
+  }
+  EXPECT_THAT(Validate(Parse("method: full\nquantization: fp8\n")),
+              StatusIs(kInvalid,
+                       "quantization: expected none, because method full trains every "
+                       "weight, found fp8"));
+  EXPECT_THAT(Validate(Parse("quantization: fp8\nprecision: fp32\n")),
+              StatusIs(kInvalid, "precision: expected bf16, because quantization is fp8"));
+  for (const char* kind : {"eval", "generate", "merge"}) {
+    EXPECT_THAT(Validate(Parse("quantization: fp8\nkind: " + std::string(kind) + "\n")),
+                StatusIs(kInvalid, "quantization: expected none or nf4, because kind is"));
+  }
 }
 
 TEST(ResolveTest, AllLinearIsEveryLinearLayer) {

@@ -30,7 +30,7 @@ PEAK_TFLOPS = (("H200", 989), ("H100", 989), ("B200", 2250), ("A100", 312))
 OUT_OF_MEMORY = 40  # ll-trainer's exit code (worker/trainer/error_class.cc)
 SMALL_GPU, LARGE_GPU = 60e9, 120e9  # bytes
 PHASES = ("data", "forward", "head", "backward", "optimizer")  # of a step event, as NAME_seconds
-PROFILED = ("s2 32768", "nf4 8192")  # what a step's time goes to, operation by operation, after the row itself
+PROFILED = ("s2 32768", "s2 32768 fp8", "nf4 8192")  # what a step's time goes to, operation by operation, after the row itself
 
 
 def rows():
@@ -50,6 +50,7 @@ def rows():
     add("s2 32768", 32768)
     nf4_beside_bf16(8192)
     add("s2 32768 no recompute", 32768, LARGE_GPU, recompute="none")
+    add("s2 32768 fp8", 32768, quantization="fp8")
     nf4_beside_bf16(32768)
     add("s2 100000", 100000)
     add("s2 65536", 65536)

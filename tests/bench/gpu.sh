@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Times training steps of a random Llama-2-7B on one GPU: S2-Attn and full attention, bf16 and NF4 base, several lengths,
-# deterministic and not, and beside them the peer where its script is given. Writes JSON lines, and a table of them
+# Times training steps of a random Llama-2-7B on one GPU: S2-Attn and full attention, bf16, fp8 and NF4 base, several
+# lengths, deterministic and not, and beside them the peer where its script is given. Writes JSON lines, and a table of them
 # beside the aims; builds nothing. Everything ends within --budget seconds (540): what is left over is done by another
 # run with --continue. With --peer half of them are the peer's, at 32,768 and 65,536 tokens unless $CTXS says otherwise.
 #   tests/bench/gpu.sh [--out DIR] [--pack DIR | --build DIR] [--budget SECONDS] [--continue] [--peer gpu_peer_sweep.sh]

@@ -78,7 +78,7 @@ def matrix():
         for ctx in (2048, 4096):
             add(model, ctx, "full", "selective")
     for recompute in ("none", "full"):
-        for keys in ({"precision": "fp32"}, {"lora_rank": 64}, {"lora_dropout": 0.1}, {"save_steps": 2}):
+        for keys in ({"precision": "fp32"}, {"lora_rank": 64}, {"lora_dropout": 0.1}, {"save_steps": 2}, {"quantization": "fp8"}):
             add("wide", 4096, "longlora", recompute, **keys)
         add("small", 16384, "longlora", recompute)
         for model in ("small", "wide"):

@@ -21,6 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 JOBS = {
     "longlora": {"method": "longlora"},
     "longlora, nf4": {"method": "longlora", "quantization": "nf4"},
+    "longlora, fp8": {"method": "longlora", "quantization": "fp8"},
     "longqlora": {"method": "longqlora"},
     "longqlora without dropout": {"method": "longqlora", "lora_dropout": 0},
 }

@@ -64,11 +64,15 @@ std::vector<ModelCase> MakeCases() {
   add("recompute selective", [](ModelCase& c) { c.options.recompute = Recompute::kSelective; });
   add("recompute full", [](ModelCase& c) { c.options.recompute = Recompute::kFull; });
   add("longqlora", [](ModelCase& c) {
-    c.options.quantize_base = true;
+    c.options.base = BaseFormat::kNf4;
     c.options.train_embedding = c.options.train_norm = false;
     c.options.lora.rank = 16;
     c.options.lora.target_modules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                      "gate_proj", "up_proj", "down_proj"};
+  });
+  add("longlora, fp8 base", [](ModelCase& c) {
+    c.options.base = BaseFormat::kFp8;
+    c.options.recompute = Recompute::kFull;
   });
   add("method full, fp32", [](ModelCase& c) {
     c.options.lora = {};
@@ -138,8 +142,10 @@ nlohmann::ordered_json CompareSteps(const ModelCase& c, const ModelStep& got,
       name = expected.gradients[i].first;
     }
   }
-  // bf16: each of two layers rounds a dozen times, in another order on every device.
-  const bool ok = loss <= (fp32 ? 1e-5 : 5e-3) && worst <= (fp32 ? 1e-4 : 6e-2);
+  // bf16: each of two layers rounds a dozen times, in another order on every device; with a base in
+  // fp8 a last bit of bf16 may bring another code, an eighth away.
+  const bool fp8 = c.options.base == BaseFormat::kFp8;
+  const bool ok = loss <= (fp32 ? 1e-5 : 5e-3) && worst <= (fp32 ? 1e-4 : fp8 ? 0.25 : 6e-2);
   return {{"model", c.name},
           {"type", fp32 ? "fp32" : "bf16"},
           {"loss", got.loss},

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/fp8/fp8.h"
+#include "kernels/global_norm/global_norm.h"
 #include "kernels/ops.h"
 
 namespace ll::gpu {
@@ -287,9 +289,45 @@ Prepared AdamW(const Tensors& in) {
   };
 }
 
+// ---- Rows in fp8: x (bf16 in any case), factors
+
+Tensors Fp8Inputs(at::ScalarType, Shape s, at::Device d) {
+  return {Random({s.rows, s.width}, at::kBFloat16, d, 1),
+          at::exp2(Random({s.width}, at::kFloat, d, 2).round())};
+}
+
+// {values, scales, codes transposed, as numbers}
+Tensors PlainFp8(const Tensors& in) {
+  const at::Tensor x = in[0].to(at::kDouble) * in[1].to(at::kDouble);
+  const auto [mantissa, exponent] = at::frexp(x.abs().amax(1, /*keepdim=*/true) / kFp8Largest);
+  // The smallest power of two that is not below.
+  at::Tensor scale = at::exp2(exponent.to(at::kDouble) - mantissa.eq(0.5).to(at::kDouble));
+  scale = scale.masked_fill(mantissa.eq(0), 1);
+  const at::Tensor codes = (x / scale).to(at::kFloat).to(at::kFloat8_e4m3fn).to(at::kDouble);
+  return {(codes * scale / in[1]).to(in[0].scalar_type()), scale.squeeze(1), codes.t()};
+}
+
+Prepared Fp8(const Tensors& in) {
+  const at::Tensor x = in[0], factors = in[1];
+  Fp8Rows q{at::empty(x.sizes(), x.options().dtype(at::kFloat8_e4m3fn)),
+            Poison({x.size(0)}, factors.options())};
+  at::Tensor values = Poison(x.sizes(), x.options());
+  at::Tensor transposed = at::empty({x.size(1), x.size(0)}, q.codes.options());
+  return [=]() mutable -> Tensors {
+    QuantizeFp8(x, factors, q);
+    DequantizeFp8(q, factors, values);
+    TransposeFp8(q.codes, transposed);
+    return {values, q.scales, transposed.to(at::kFloat)};
+  };
+}
+
 Prepared SumSquaresOf(const Tensors& in) {
   const at::Tensor x = in[0];
-  return [=]() -> Tensors { return {BlockSumSquares(x).sum()}; };
+  at::Tensor sums = at::empty({SumSquaresBlocks(x.numel())}, x.options().dtype(at::kDouble));
+  return [=]() mutable -> Tensors {
+    BlockSumSquares(x, sums);
+    return {sums.sum()};
+  };
 }
 
 // Inputs of the given shapes: {rows, width} in the type, {width} in fp32.
@@ -356,6 +394,7 @@ std::vector<Operation> MakeOperations() {
            [](double e) { return e + 8; }, table},
           {"merge_attention", MergeInputs, PlainMerge, MergeAttentionOf,
            [](double) { return 12.0; }, hidden, true},
+          {"fp8", Fp8Inputs, PlainFp8, Fp8, [](double) { return 3.0 + 3.0 + 2.0; }, hidden, true},
           {"adamw", AdamWInputs, PlainAdamW, AdamW, [](double) { return 30.0; }, table, true},
           {"sum_squares", RowsAndWeight(1),
            [](const Tensors& in) -> Tensors { return {Wide(in[0]).square().sum()}; }, SumSquaresOf,

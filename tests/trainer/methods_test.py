@@ -71,6 +71,28 @@ class MethodsTest(TrainerTest):
         self.assertNotEqual(there, other)
         self.assertLess(abs(there - other) / other, 0.2)
 
+    def test_an_fp8_base_resumes_bit_for_bit_and_its_adapter_is_for_the_weights_themselves(self):
+        bf16 = losses(self.steps("bf16", precision="bf16", lora_rank=4))
+        spec = self.write_spec(quantization="fp8", precision="bf16", lora_rank=4, eval_steps=4, eval_data=self.data)
+        events = events_of(train(spec, self.path("whole")).stdout)
+        whole = losses(events)
+        self.assertEqual(len(whole), 8)
+        self.assertTrue(any(e["event"] == "eval" for e in events))
+        self.assertLess(whole[8][0], whole[1][0])  # it learns
+        for step, (loss, *_) in whole.items():
+            self.assertNotEqual(loss, bf16[step][0])
+            self.assertLess(abs(loss / bf16[step][0] - 1), 0.02)
+        kill_at_step(["train", "--spec", spec, "--out", self.path("killed"), "--threads", 1], 5)
+        rest = losses(events_of(train(spec, self.path("killed")).stdout))
+        self.assertTrue(rest and all(whole[step] == value for step, value in rest.items()))
+        # Evaluated and merged, it goes with the weights in 16 bits.
+        adapter = self.newest("whole")
+        there = self.evaluate("--model", self.model, "--adapter", adapter)
+        self.assertEqual(there, self.evaluate("--model", self.model, "--adapter", adapter, "--quantization", "none"))
+        done = run("merge", "--model", self.model, "--adapter", adapter, "--out", self.path("merged"), "--allow-missing-tokenizer")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLess(abs(self.evaluate("--model", self.path("merged")) / there - 1), 1e-3)
+
     def test_going_on_from_an_adapter(self):
         self.steps("first", max_steps=4)
         adapter = self.newest("first")

@@ -52,14 +52,16 @@ absl::StatusOr<LlamaConfig> ConfigFor(const ModelRequest& request) {
                        request.original_context_length);
 }
 
-// Whether the base is kept in NF4: an adapter trained on such a base belongs to its values.
-absl::StatusOr<bool> QuantizesBase(const ModelRequest& request, const LlamaConfig& base) {
-  if (!request.quantization.empty()) return request.quantization == "nf4";
-  if (base.quantized) return true;
+// How the base is kept: an adapter trained on NF4 belongs to its values. One trained on fp8 is read
+// beside the weights themselves, to which fp8 is a means of speed.
+absl::StatusOr<BaseFormat> BaseOf(const ModelRequest& request, const LlamaConfig& base) {
+  const auto format = [](bool nf4) { return nf4 ? BaseFormat::kNf4 : BaseFormat::kCompute; };
+  if (!request.quantization.empty()) return format(request.quantization == "nf4");
+  if (base.quantized) return BaseFormat::kNf4;
   if (request.adapter.empty() || !FileExists(request.adapter + "/" + kTrainerStateFile))
-    return false;
+    return BaseFormat::kCompute;
   LL_ASSIGN_OR_RETURN(const TrainerState state, ReadTrainerState(request.adapter));
-  return state.spec.QuantizesBase();
+  return format(state.spec.Base() == BaseFormat::kNf4);
 }
 
 }  // namespace
@@ -75,7 +77,7 @@ absl::StatusOr<ModelFolders> ResolveModel(const ModelRequest& given) {
   folders.options.device = ProcessDevice();
   folders.options.trainable = false;
   folders.options.dtype = request.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  LL_ASSIGN_OR_RETURN(folders.options.quantize_base, QuantizesBase(request, base));
+  LL_ASSIGN_OR_RETURN(folders.options.base, BaseOf(request, base));
   return folders;
 }
 
@@ -84,7 +86,7 @@ absl::StatusOr<std::unique_ptr<Llama>> LoadModel(const ModelFolders& folders) {
   LL_ASSIGN_OR_RETURN(const LlamaConfig base_config, ReadModelConfig(folders.model));
   LL_ASSIGN_OR_RETURN(const auto base, HfFolder::Open(folders.model, base_config));
   if (folders.adapter.empty()) return Llama::Create(folders.config, *base, options);
-  if (!options.quantize_base) {
+  if (options.base == BaseFormat::kCompute) {
     LL_ASSIGN_OR_RETURN(const auto adapted, AdaptedWeights::Open(*base, folders.adapter));
     // Names the tensor of an adapter of another base; unties a head that PEFT trained apart.
     LL_ASSIGN_OR_RETURN(const LlamaConfig config, adapted->Fit(folders.config));

@@ -120,7 +120,7 @@ struct StepTimes {
 struct ProbedTraining {
   at::ScalarType dtype = at::kBFloat16;
   AttentionKind attention = AttentionKind::kS2;
-  bool quantize_base = false;
+  BaseFormat base = BaseFormat::kCompute;
 };
 
 // One step of a training on one row.
@@ -146,7 +146,7 @@ absl::StatusOr<StepTimes> TimeTraining(const Shapes& shapes, const ProbedTrainin
   ModelOptions options;
   options.dtype = training.dtype;
   options.device = ProcessDevice();
-  options.quantize_base = training.quantize_base;
+  options.base = training.base;
   options.lora.rank = 8;
   options.lora.alpha = 16;
   options.lora.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
@@ -264,7 +264,7 @@ absl::StatusOr<nlohmann::ordered_json> ProbeDevice(const ProbeOptions& options, 
     LL_ASSIGN_OR_RETURN(s2, TimeTraining(shapes, {}, share, clock));
     LL_ASSIGN_OR_RETURN(full,
                         TimeTraining(shapes, {.attention = AttentionKind::kFull}, share, clock));
-    LL_ASSIGN_OR_RETURN(nf4, TimeTraining(shapes, {.quantize_base = true}, share, clock));
+    LL_ASSIGN_OR_RETURN(nf4, TimeTraining(shapes, {.base = BaseFormat::kNf4}, share, clock));
     LL_ASSIGN_OR_RETURN(fp32, TimeTraining(ForFp32(shapes), {.dtype = at::kFloat}, share, clock));
     memory = MemoryBandwidth(shapes, share, clock);
     rank_wait = RankWait(shapes, share, clock);

@@ -69,10 +69,11 @@ absl::StatusOr<StepProfile> ProfileStep(Training& training, int64_t steps, Clock
   return profile;
 }
 
-double FloorSeconds(const OpWork& work, const DeviceRates& rates) {
-  const double peak = rates.peak > 0 ? rates.peak : rates.gemm;
-  return std::max(peak > 0 ? work.flops / peak : 0,
-                  rates.memory_bandwidth > 0 ? work.bytes / rates.memory_bandwidth : 0);
+double FloorSeconds(const StepProfile::Row& row, const DeviceRates& rates) {
+  double peak = rates.peak > 0 ? rates.peak : rates.gemm;
+  if (row.operation == "fp8 product") peak *= 2;  // of all devices that have them
+  return std::max(peak > 0 ? row.work.flops / peak : 0,
+                  rates.memory_bandwidth > 0 ? row.work.bytes / rates.memory_bandwidth : 0);
 }
 
 std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates) {
@@ -81,7 +82,7 @@ std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates
                       "ms", "share", "floor ms", "of floor", "TFLOP/s", "GB/s");
   double seconds = 0, floor = 0;
   for (const StepProfile::Row& row : profile.rows) {
-    const double least = FloorSeconds(row.work, rates);
+    const double least = FloorSeconds(row, rates);
     seconds += row.seconds;
     floor += least;
     absl::StrAppendFormat(
@@ -105,7 +106,7 @@ std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates
 nlohmann::ordered_json StepProfileJson(const StepProfile& profile, const DeviceRates& rates) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const StepProfile::Row& row : profile.rows) {
-    const double least = FloorSeconds(row.work, rates);
+    const double least = FloorSeconds(row, rates);
     rows.push_back({{"phase", row.phase},
                     {"operation", row.operation},
                     {"calls", row.calls},

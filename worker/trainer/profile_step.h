@@ -31,10 +31,10 @@ struct StepProfile {
 // process alone; nothing is written. `training` is used up. Errors: as RunStep's.
 absl::StatusOr<StepProfile> ProfileStep(Training& training, int64_t steps, Clock& clock);
 
-// The least seconds of `work` on such a device, by its data sheet (DeviceRates::peak) or, where
-// that is not known, by the products that were measured; and by its memory's bandwidth: the
-// roofline (Williams et al. 2009). 0: not known.
-double FloorSeconds(const OpWork& work, const DeviceRates& rates);
+// The least seconds of an operation on such a device, by its data sheet (DeviceRates::peak, twice
+// that for products of fp8) or, where that is not known, by the products that were measured; and by
+// its memory's bandwidth: the roofline (Williams et al. 2009). 0: not known.
+double FloorSeconds(const StepProfile::Row& row, const DeviceRates& rates);
 
 std::string StepProfileText(const StepProfile& profile, const DeviceRates& rates);
 nlohmann::ordered_json StepProfileJson(const StepProfile& profile, const DeviceRates& rates);

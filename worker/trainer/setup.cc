@@ -74,7 +74,7 @@ ModelOptions OptionsOf(const JobSpec& spec) {
   options.train_all = *spec.method == "full";
   options.offload_activations = *spec.activation_offload;
   if (!options.train_all) {
-    options.quantize_base = spec.QuantizesBase();
+    options.base = spec.Base();
     options.train_embedding = spec.TrainsEmbedding();
     options.train_norm = spec.TrainsNorm();
     options.lora.rank = static_cast<int>(*spec.lora_rank);

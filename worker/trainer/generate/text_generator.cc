@@ -143,7 +143,7 @@ absl::Status TextGenerator::CheckMemory(int64_t tokens) const {
   const int64_t per_token = KvCache::BytesPerToken(folders_.config, dtype);
   // What the weights take, for a base that is not quantised; a quantised one is much smaller.
   const int64_t weights =
-      model_ != nullptr || folders_.options.quantize_base
+      model_ != nullptr || folders_.options.base == BaseFormat::kNf4
           ? 0
           : folders_.config.ParameterCount() * static_cast<int64_t>(c10::elementSize(dtype));
   const int64_t available = AvailableMemoryBytes();

@@ -86,7 +86,7 @@ absl::Status ReadConfigs(const MergeRequest& request, MergeInputs& in) {
 
 absl::Status ChooseBase(const MergeRequest& request, MergeInputs& in) {
   const bool folder_is_nf4 = in.base_config.quantized;
-  in.trained_on_nf4 = folder_is_nf4 || (in.state && in.state->spec.QuantizesBase());
+  in.trained_on_nf4 = folder_is_nf4 || (in.state && in.state->spec.Base() == BaseFormat::kNf4);
   in.onto = request.onto.empty() ? (folder_is_nf4 ? "nf4" : "16bit") : request.onto;
   if (in.onto == "16bit" && folder_is_nf4) {
     return MakeFieldError({"--onto", "nf4, because the base folder is in NF4", "16bit",

@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<Llama>> AdapterOn(const MergeInputs& in) {
     return Llama::Create(in.config, *weights.exact, InferenceOptions());
   }
   ModelOptions options = InferenceOptions();
-  options.quantize_base = nf4;
+  if (nf4) options.base = BaseFormat::kNf4;
   options.lora = LoraSpecOf(*in.adapter_config);
   options.train_embedding = in.adapter_config->trains_embedding;
   options.train_norm = in.adapter_config->trains_norm;

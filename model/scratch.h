@@ -1,0 +1,27 @@
+// Buffers that every projection of a thread uses in turn: fresh ones for each use would cost more
+// in page faults than some of the products they hold.
+#pragma once
+
+#include <ATen/ATen.h>
+
+namespace ll {
+
+enum class ScratchUse {
+  kWeight,
+  kSecondWeight,
+  kTransposed,
+  kSecondTransposed,
+  kInput,
+  kDown,
+  kDownGradient,
+  kCodes,
+  kScales,
+  kRounded,
+  kProduct,
+  kCount
+};
+
+// Undefined content of this shape, until the next call with the same use in this thread.
+at::Tensor Scratch(ScratchUse use, at::IntArrayRef sizes, const at::TensorOptions& options);
+
+}  // namespace ll
