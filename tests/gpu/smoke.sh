@@ -24,7 +24,13 @@ if [ "$device" = cuda ] && [ -z "$gpu" ]; then
   exit 2
 fi
 written=$(mktemp "$out.XXXXXX") || exit 2
-trap 'rm -rf "$written" "${unpacked:-}"' EXIT
+# What a deadline cut short stays beside the table, under another name.
+finish() {
+  [ ! -s "$written" ] || mv "$written" "$out.partial"
+  rm -rf "$written" "${unpacked:-}"
+}
+trap finish EXIT
+trap 'exit 143' TERM
 printf '{"date":"%s","gpu":"%s","commit":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "${gpu:-$device}" "$commit" >> "$written"
 while read -r name; do
   done=0
