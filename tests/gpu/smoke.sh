@@ -46,12 +46,22 @@ while read -r name; do
   done
 done < <("$bin/gpu_check" list --device "$device")
 chmod 644 "$written"
-mv "$written" "$out"
-python3 - "$out" <<'P'
-import collections, json, sys
-lines = [json.loads(line) for line in open(sys.argv[1])][1:]
+# The table has a section for each kind of GPU; this one's replaces its older one.
+python3 - "$written" "$out" <<'P'
+import collections, json, os, sys
+written, out = sys.argv[1:]
+mine = [json.loads(line) for line in open(written)]
+name = lambda host: host["gpu"].split(",")[0]
+kept, keep = [], True
+for text in open(out) if os.path.exists(out) else ():
+    line = json.loads(text)
+    keep = name(line) != name(mine[0]) if "gpu" in line else keep
+    kept += [line] if keep else []
+with open(written, "w") as f:
+    f.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept + mine)
+os.rename(written, out)
 table = collections.defaultdict(collections.Counter)
-for line in lines:
+for line in mine[1:]:
     table[line["entry_point"]][line["status"]] += 1
 for name, counts in table.items():
     print(f"{name:45} " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))

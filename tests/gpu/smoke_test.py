@@ -35,6 +35,13 @@ with tempfile.TemporaryDirectory() as folder:
     assert len(status) == 20 and status["square d128"] == "ok", status
     assert [name for name, what in status.items() if what == "ended the process"] == ["no token d64", "no token d128"], status
     assert "ok" in done.stdout and list(pathlib.Path(folder).iterdir()) == [out], done.stdout
+    # Another GPU's section stays, an older one of this device goes.
+    other = {"gpu": "NVIDIA A100-SXM4-80GB, 580.1", "commit": "x"}, {"entry_point": "e", "case": "c", "status": "ok"}
+    out.write_text("".join(json.dumps(line) + "\n" for line in (lines[0], lines[1], *other, lines[0], lines[1])))
+    done = run("bash", ROOT / "tests/gpu/smoke.sh", "--build", BUILD, "--device", "cpu", "--out", out)
+    again = [json.loads(line) for line in out.read_text().splitlines()]
+    assert done.returncode == 0 and again[:2] == list(other) and again[2]["gpu"] == "cpu", (done, again[:3])
+    assert [line["case"] for line in again[3:]] == [line["case"] for line in lines[1:]], again
 
     for script in ("smoke.sh", "run.sh"):
         done = run("bash", ROOT / "tests/gpu" / script, "--build", BUILD, "--out", f"{folder}/none",
