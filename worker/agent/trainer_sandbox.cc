@@ -44,9 +44,10 @@ constexpr const char* kNames[] = {"PATH",           "HOME",
                                   "HTTP_PROXY",     "HTTPS_PROXY",
                                   "NO_PROXY"};
 constexpr const char* kPrefixes[] = {
-    "LC_",     "CUDA_",   "NVIDIA_", "NCCL_",    "GLOO_", "OMP_",   "GOMP_",   "MKL_",  "OPENBLAS_",
-    "DNNL_",   "ONEDNN_", "TORCH_",  "PYTORCH_", "AWS_",  "UCX_",   "FI_",     "IBV_",  "MLX5_",
-    "MALLOC_", "GLIBC_",  "ASAN_",   "LSAN_",    "TSAN_", "UBSAN_", "LL_CPU_", "LL_S3_"};
+    "LC_",   "CUDA_",     "NVIDIA_", "NCCL_",   "GLOO_",   "OMP_",         "GOMP_",
+    "MKL_",  "OPENBLAS_", "DNNL_",   "ONEDNN_", "TORCH_",  "PYTORCH_",     "AWS_",
+    "UCX_",  "FI_",       "IBV_",    "MLX5_",   "MALLOC_", "GLIBC_",       "ASAN_",
+    "LSAN_", "TSAN_",     "UBSAN_",  "LL_CPU_", "LL_S3_",  "LL_ATTENTION_"};
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -155,10 +156,14 @@ absl::StatusOr<std::shared_ptr<const TrainerSandbox>> TrainerSandbox::Make(
   for (const auto& [name, folder] : roots) out->read_.push_back(folder);
   out->read_.push_back(job_store);
   out->read_.push_back(FolderOf(options.trainer));
+  // What its release brings for it (worker/trainer/device.cc).
+  out->read_.push_back(FolderOf(options.trainer) + "/../share/ll");
   for (const std::string& folder : LibraryFolders(options.trainer)) out->read_.push_back(folder);
   for (const std::string& folder : options.extra_read) out->read_.push_back(folder);
-  // Where object stores' credentials may lie (base/store_uri.h, storage/s3_config.h).
-  for (const char* name : {"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE"}) {
+  // Where object stores' credentials may lie (base/store_uri.h, storage/s3_config.h), and a table
+  // of attention's own.
+  for (const char* name :
+       {"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CA_BUNDLE", "LL_ATTENTION_TABLE"}) {
     if (const char* file = getenv(name); file != nullptr) out->read_.push_back(file);
   }
   if (const char* home = getenv("HOME"); home != nullptr)

@@ -18,7 +18,7 @@ namespace {
 
 TEST(TrainerEnvironment, HoldsWhatLibrariesNeedAndNoSecretOfTheAgent) {
   for (const char* name : {"PATH", "HOME", "LD_LIBRARY_PATH", "NCCL_DEBUG", "CUDA_HOME",
-                           "OMP_NUM_THREADS", "AWS_ACCESS_KEY_ID", "LC_ALL"})
+                           "OMP_NUM_THREADS", "AWS_ACCESS_KEY_ID", "LC_ALL", "LL_ATTENTION_TABLE"})
     EXPECT_TRUE(IsTrainerVariable(name)) << name;
   for (const char* name :
        {"LLCTL_TOKEN", "LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "BASH_ENV", "NOTIFY_SOCKET",
@@ -42,8 +42,9 @@ class SandboxTest : public ::testing::Test {
   }
   ~SandboxTest() override { EXPECT_TRUE(RemoveTree(dir_).ok()); }
 
-  std::shared_ptr<const TrainerSandbox> Make(bool roots, const std::string& user = "") {
-    TrainerSandboxOptions options{.trainer = "/bin/sh", .user = user};
+  std::shared_ptr<const TrainerSandbox> Make(bool roots, const std::string& user = "",
+                                             const std::string& trainer = "/bin/sh") {
+    TrainerSandboxOptions options{.trainer = trainer, .user = user};
     Roots named;
     if (roots) named["root"] = dir_ + "/models";
     auto made = TrainerSandbox::Make(options, named, dir_ + "/jobs");
@@ -102,6 +103,21 @@ TEST_F(SandboxTest, ATrainerReadsTheRootsAndWritesItsAttempt) {
   v1::JobSpec copies;
   copies.set_checkpoint_uri(dir_ + "/copies");
   EXPECT_EQ(Say(*sandbox, "echo x > copies/c && cat copies/c", copies), "x");
+}
+
+// A release unpacked anywhere, and a table of attention that the agent's environment names.
+TEST_F(SandboxTest, ATrainerReadsWhatItsReleaseBringsForIt) {
+  if (LandlockVersion() == 0) GTEST_SKIP() << "this kernel has no Landlock";
+  for (const char* name : {"release", "release/bin", "release/share", "release/share/ll"})
+    LL_ASSERT_OK(MakeDirs(dir_ + "/" + name));
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/release/share/ll/entrypoints.jsonl", "table"));
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/elsewhere/own.jsonl", "own"));
+  setenv("LL_ATTENTION_TABLE", (dir_ + "/elsewhere/own.jsonl").c_str(), 1);
+  const auto sandbox = Make(/*roots=*/true, /*user=*/"", dir_ + "/release/bin/ll-trainer");
+  unsetenv("LL_ATTENTION_TABLE");
+  EXPECT_EQ(Say(*sandbox, "cat release/bin/../share/ll/entrypoints.jsonl"), "table");
+  EXPECT_EQ(Say(*sandbox, "cat elsewhere/own.jsonl"), "own");
+  EXPECT_EQ(Say(*sandbox, "cat elsewhere/secret 2>&- || echo denied"), "denied");
 }
 
 TEST_F(SandboxTest, WithoutRootsReadingIsTheAgentsBusinessAndWritingIsNot) {
