@@ -71,6 +71,11 @@ double DropoutScale(double p);
 
 // sum (fp32) += scale * x.
 void AccumulateInto(at::Tensor& sum, const at::Tensor& x, double scale = 1.0);
+// sum (fp32) [m, n] += scale * a^T b, where a [N, m] and b [N, n] are in the compute dtype: the
+// gradient of a weight. A GPU adds the product to the sum in fp32; elsewhere the product is rounded
+// to the compute dtype first, into `rounded` [m, n] where that is given.
+void AddOuterProduct(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale = 1.0,
+                     at::Tensor rounded = {});
 
 // Two results of the same queries over disjoint keys become one, in out and lse
 // (kernels/merge_attention/merge_attention.h). fp32: out, part [N, H, D]; lse, part_lse [H, N],

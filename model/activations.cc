@@ -7,6 +7,23 @@
 
 namespace ll {
 
+LowRank ActivationBuffers::NewLowRank(int64_t tokens, int64_t gate_up_tokens) const {
+  if (!training_) return {};
+  const auto& targets = options_.lora.target_modules;
+  const auto rows = [&](int64_t n, std::initializer_list<const char*> modules) {
+    int64_t columns = 0;
+    for (const char* module : modules)
+      columns += options_.lora.rank * std::count(targets.begin(), targets.end(), module);
+    return columns > 0 ? at::empty({n, columns}, options_.compute()) : at::Tensor();
+  };
+  LowRank low_rank{rows(tokens, {"q_proj", "k_proj", "v_proj"}),
+                   rows(tokens, {"o_proj"}),
+                   rows(gate_up_tokens, {"gate_proj", "up_proj"}),
+                   {}};
+  if (options_.recompute == Recompute::kNone) low_rank.down = rows(tokens, {"down_proj"});
+  return low_rank;
+}
+
 LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t gate_up_tokens) const {
   const int64_t d = config_.hidden_size, q = config_.num_attention_heads * config_.head_dim;
   const int64_t kv = config_.num_key_value_heads * config_.head_dim;
@@ -24,7 +41,8 @@ LayerActivations ActivationBuffers::NewLayer(int64_t tokens, int64_t gate_up_tok
           rows(d),
           stats({tokens}),
           at::empty({gate_up_tokens, 2 * config_.intermediate_size}, options_.compute()),
-          {}};
+          {},
+          NewLowRank(tokens, gate_up_tokens)};
 }
 
 // Layers that are computed again share one buffer and fetch its contents again.
@@ -68,8 +86,11 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
     const auto tile_rows = [&](int64_t width) {
       return at::empty({tile, width}, options_.compute());
     };
-    const Recompute recompute = options_.recompute;
-    const LayerActivations shared = NewLayer(capacity_, tile);
+    const Recompute recompute = training ? options_.recompute : Recompute::kFull;
+    // What layers share: of selective recomputation the parts of one tile's rows.
+    LayerActivations shared;
+    if (recompute != Recompute::kNone)
+      shared = NewLayer(recompute == Recompute::kFull ? capacity_ : 0, tile);
     std::vector<at::Tensor> slots;
     for (int64_t i = 0; i < InputOffload::kSlots && options_.offload_activations; ++i)
       slots.push_back(rows(d));
@@ -82,7 +103,10 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
       } else {
         const bool selective = recompute == Recompute::kSelective;
         layer = NewLayer(capacity_, selective ? 0 : capacity_);
-        if (selective) layer.gate_up = shared.gate_up;
+        if (selective) {
+          layer.gate_up = shared.gate_up;
+          layer.low_rank.gate_up = shared.low_rank.gate_up;
+        }
       }
       full_layers_.push_back(layer);
     }
@@ -108,7 +132,9 @@ void ActivationBuffers::PrepareViews(int64_t tokens, bool training) {
         l.lse.flatten().narrow(0, 0, config_.num_attention_heads * tokens).view({-1, tokens});
     layers_.push_back({view(l.x), view(l.rstd_in), view(l.qkv), view(l.qk_raw), view(l.rstd_q),
                        view(l.rstd_k), view(l.attention), lse, view(l.x_mid), view(l.rstd_mid),
-                       view(l.gate_up), l.received});
+                       view(l.gate_up), l.received,
+                       LowRank{view(l.low_rank.qkv), view(l.low_rank.o), view(l.low_rank.gate_up),
+                               view(l.low_rank.down)}});
   }
   const Workspace& w = full_workspace_;
   RingBuffers ring = std::move(workspace_.ring);  // finds its views itself

@@ -11,6 +11,14 @@
 
 namespace ll {
 
+// What the matrices A of each projection made of its input, [., R] with the R of its adapters.
+// Undefined where a projection has no adapters, or Backward computes it again.
+struct LowRank {
+  at::Tensor qkv, o;   // N rows
+  at::Tensor gate_up;  // as many rows as LayerActivations::gate_up
+  at::Tensor down;     // N rows; only where gate_up is kept
+};
+
 // What a layer's forward pass leaves for its backward pass. N tokens, T of them a tile
 // (ModelOptions::tile_tokens), d hidden, H / K query / KV
 // heads of D, F intermediate. Norm outputs and the MLP's product are cheap and computed again.
@@ -27,6 +35,7 @@ struct LayerActivations {
   // [N, 2F]; where it is computed again, [T, 2F] of the tile of tokens at hand.
   at::Tensor gate_up;
   at::Tensor received;  // [elements] keys and values of other ranks (shard_attention.h)
+  LowRank low_rank;
 };
 
 // Scratch that every layer uses in turn. Of T rows what is used tile by tile.
@@ -65,6 +74,7 @@ class ActivationBuffers {
 
  private:
   LayerActivations NewLayer(int64_t tokens, int64_t gate_up_tokens) const;
+  LowRank NewLowRank(int64_t tokens, int64_t gate_up_tokens) const;
   void PrepareViews(int64_t tokens, bool training);
   void PrepareReceived(int64_t elements);
 

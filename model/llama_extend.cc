@@ -49,7 +49,8 @@ void LlamaLayer::Extend(const NewTokens& context, KvCache::Layer& cache, LayerAc
   const auto wide = gate_up_.Open(kForward, Projection::Place::kFirst);
   const auto down = down_.Open(kForward, Projection::Place::kSecond);
   for (const Tile& tile : tiles) {
-    at::Tensor gate_up = GateUpOf(tile, s), product = tile.In(w.product), out = tile.Of(x_out);
+    at::Tensor gate_up = Kept(tile, s, s.gate_up), product = tile.In(w.product),
+               out = tile.Of(x_out);
     gate_up_.Infer(wide, Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w), gate_up);
     SwigluForward(gate_up, product);
     down_.InferAdd(down, product, tile.Of(s.x_mid), out);

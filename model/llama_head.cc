@@ -52,8 +52,10 @@ void LlamaHead::NllAndGradient(at::Tensor& x, const at::Tensor& labels, double g
     logits_ = at::empty({chunk, weight_.size(0)}, x.options());
   if (!input_.defined() || input_.size(0) < chunk)
     input_ = at::empty({chunk, x.size(1)}, x.options());
-  const bool bf16_dw = dweight_.defined() && weight_.scalar_type() != at::kFloat;
-  if (bf16_dw && !dw_chunk_.defined()) dw_chunk_ = at::empty_like(weight_);
+  if (dweight_.defined() && weight_.scalar_type() != at::kFloat && !weight_.is_cuda() &&
+      !dw_chunk_.defined()) {
+    dw_chunk_ = at::empty_like(weight_);
+  }
   at::Tensor dw_norm = norm_.grad;
   for (int64_t t = 0; t < tokens; t += chunk) {
     const int64_t n = std::min(chunk, tokens - t);
@@ -71,16 +73,7 @@ void LlamaHead::NllAndGradient(at::Tensor& x, const at::Tensor& labels, double g
       const OpScope scope("product", [&] { return ProductWork(dh, logits, weight_); });
       at::mm_out(dh, logits, weight_);
     }
-    if (bf16_dw) {
-      {
-        const OpScope scope("product", [&] { return ProductWork(dw_chunk_, logits.t(), h); });
-        at::mm_out(dw_chunk_, logits.t(), h);
-      }
-      AccumulateInto(dweight_, dw_chunk_);
-    } else if (dweight_.defined()) {
-      const OpScope scope("product", [&] { return ProductWork(dweight_, logits.t(), h, true); });
-      dweight_.addmm_(logits.t(), h);
-    }
+    if (dweight_.defined()) AddOuterProduct(dweight_, logits, h, /*scale=*/1, dw_chunk_);
     {
       const OpScope scope("fill with zeros", [&] { return Moves({x_chunk}); });
       x_chunk.zero_();

@@ -128,7 +128,7 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   for (const Tile& tile : tiles) {
     at::Tensor qkv = tile.Of(s.qkv);
     qkv_.Forward(weight, Normalize(tile, input_norm_, s.x, s.rstd_in, w), KeyOf(row, tile, kQkv),
-                 qkv);
+                 qkv, tile.Of(s.low_rank.qkv));
   }
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
@@ -144,7 +144,8 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   const auto out_weight = o_.Open(Projection::Use::kForward, Projection::Place::kSecond);
   for (const Tile& tile : tiles) {
     at::Tensor out = tile.Of(s.x_mid);
-    o_.ForwardAdd(out_weight, tile.Of(s.attention), tile.Of(s.x), KeyOf(row, tile, kO), out);
+    o_.ForwardAdd(out_weight, tile.Of(s.attention), tile.Of(s.x), KeyOf(row, tile, kO), out,
+                  tile.Of(s.low_rank.o));
   }
   return absl::OkStatus();
 }
@@ -155,11 +156,13 @@ absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Wor
   const auto wide = gate_up_.Open(Projection::Use::kForward, Projection::Place::kFirst);
   const auto down = down_.Open(Projection::Use::kForward, Projection::Place::kSecond);
   for (const Tile& tile : Tiles(s, row.tokens)) {
-    at::Tensor gate_up = GateUpOf(tile, s), product = tile.In(w.product), out = tile.Of(x_out);
+    at::Tensor gate_up = Kept(tile, s, s.gate_up), product = tile.In(w.product),
+               out = tile.Of(x_out);
     gate_up_.Forward(wide, Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w),
-                     KeyOf(row, tile, kGateUp), gate_up);
+                     KeyOf(row, tile, kGateUp), gate_up, Kept(tile, s, s.low_rank.gate_up));
     SwigluForward(gate_up, product);
-    down_.ForwardAdd(down, product, tile.Of(s.x_mid), KeyOf(row, tile, kDown), out);
+    down_.ForwardAdd(down, product, tile.Of(s.x_mid), KeyOf(row, tile, kDown), out,
+                     tile.Of(s.low_rank.down));
   }
   return absl::OkStatus();
 }
@@ -171,18 +174,20 @@ void LlamaLayer::BackwardMlp(const RowContext& row, Recompute recompute, LayerAc
                                   Projection::Place::kFirst);
   const auto down = down_.Open(Projection::Use::kBackward, Projection::Place::kSecond);
   for (const Tile& tile : Tiles(s, row.tokens)) {
-    at::Tensor normed, gate_up = GateUpOf(tile, s);
+    at::Tensor normed, gate_up = Kept(tile, s, s.gate_up);
+    const at::Tensor low_rank = Kept(tile, s, s.low_rank.gate_up);
     if (again || gate_up_.NeedsInput()) {
       const OpPhase phase(again ? "recompute" : "backward");
       normed = Normalize(tile, post_norm_, s.x_mid, s.rstd_mid, w);
-      if (again) gate_up_.Forward(wide, normed, KeyOf(row, tile, kGateUp), gate_up);
+      if (again) gate_up_.Forward(wide, normed, KeyOf(row, tile, kGateUp), gate_up, low_rank);
     }
     at::Tensor product = tile.In(w.product), dproduct = tile.In(w.dproduct),
                dnormed = tile.In(w.dnormed);
     if (down_.NeedsInput()) SwigluForward(gate_up, product);
-    down_.Backward(down, product, tile.Of(w.dx), KeyOf(row, tile, kDown), dproduct);
+    down_.Backward(down, product, tile.Of(w.dx), KeyOf(row, tile, kDown), dproduct,
+                   tile.Of(s.low_rank.down));
     SwigluBackward(gate_up, dproduct);  // gate_up is its gradient from here on
-    gate_up_.Backward(wide, normed, gate_up, KeyOf(row, tile, kGateUp), dnormed);
+    gate_up_.Backward(wide, normed, gate_up, KeyOf(row, tile, kGateUp), dnormed, low_rank);
     NormalizeBackward(tile, post_norm_, s.x_mid, s.rstd_mid, w);
   }
 }
@@ -195,7 +200,8 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
   const auto out_weight = o_.Open(Projection::Use::kBackward, Projection::Place::kSecond);
   for (const Tile& tile : tiles) {
     at::Tensor dinput = tile.Of(dattention);
-    o_.Backward(out_weight, tile.Of(s.attention), tile.Of(w.dx), KeyOf(row, tile, kO), dinput);
+    o_.Backward(out_weight, tile.Of(s.attention), tile.Of(w.dx), KeyOf(row, tile, kO), dinput,
+                tile.Of(s.low_rank.o));
   }
   if (row.shard) {
     LL_RETURN_IF_ERROR(ShardAttentionBackward(*row.shard, *row.peers, s.qkv, s.received,
@@ -212,7 +218,8 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
   for (const Tile& tile : tiles) {
     at::Tensor normed, dnormed = tile.In(w.dnormed);
     if (qkv_.NeedsInput()) normed = Normalize(tile, input_norm_, s.x, s.rstd_in, w);
-    qkv_.Backward(weight, normed, tile.Of(w.dqkv), KeyOf(row, tile, kQkv), dnormed);
+    qkv_.Backward(weight, normed, tile.Of(w.dqkv), KeyOf(row, tile, kQkv), dnormed,
+                  tile.Of(s.low_rank.qkv));
     NormalizeBackward(tile, input_norm_, s.x, s.rstd_in, w);
   }
   return absl::OkStatus();

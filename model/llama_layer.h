@@ -83,16 +83,18 @@ class LlamaLayer {
     bool all = false;             // of those that are here
     std::vector<Segment> tokens;  // which of the row they are; empty: all
     // Their rows of a tensor of N rows, and of a scratch tensor.
-    at::Tensor Of(const at::Tensor& t) const { return all ? t : t.narrow(0, begin, count); }
+    at::Tensor Of(const at::Tensor& t) const {
+      return all || !t.defined() ? t : t.narrow(0, begin, count);
+    }
     at::Tensor In(const at::Tensor& scratch) const {
       return scratch.size(0) == count ? scratch : scratch.narrow(0, 0, count);
     }
   };
   // `tokens`: RowContext::tokens.
   std::vector<Tile> Tiles(const LayerActivations& s, const std::vector<Segment>& tokens) const;
-  // Where a tile's gate and up are.
-  static at::Tensor GateUpOf(const Tile& tile, const LayerActivations& s) {
-    return s.gate_up.size(0) == s.x.size(0) ? tile.Of(s.gate_up) : tile.In(s.gate_up);
+  // Where a tile's gate and up are, or what their adapters keep: t has N rows or is scratch.
+  static at::Tensor Kept(const Tile& tile, const LayerActivations& s, const at::Tensor& t) {
+    return !t.defined() || t.size(0) == s.x.size(0) ? tile.Of(t) : tile.In(t);
   }
   // w.normed of the tile = norm(x).
   at::Tensor Normalize(const Tile& tile, const NormWeight& norm, const at::Tensor& x,

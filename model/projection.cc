@@ -15,21 +15,6 @@
 namespace ll {
 namespace {
 
-// sum (fp32) += a^T b, where a [N, m] and b [N, n] are in the compute dtype.
-void AddOuter(const at::Tensor& a, const at::Tensor& b, at::Tensor& sum) {
-  if (a.scalar_type() == at::kFloat) {
-    sum.addmm_(a.t(), b);
-  } else {
-    AccumulateInto(sum, at::mm(a.t(), b));
-  }
-}
-
-OpWork OuterWork(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  OpWork work = Moves({sum, sum, a, b});
-  work.flops = 2.0 * static_cast<double>(sum.numel()) * static_cast<double>(a.size(0));
-  return work;
-}
-
 // An fp32 master of `compute`: the same storage where the model computes in fp32.
 at::Tensor MasterOf(const at::Tensor& compute) {
   return compute.scalar_type() == at::kFloat ? compute : compute.to(at::kFloat);
@@ -236,17 +221,19 @@ double Projection::Scale(DropoutKey dropout) const {
   return Drops(dropout) ? scale_ * DropoutScale(dropout_p_) : scale_;
 }
 
-at::Tensor Projection::Down(const at::Tensor& x, DropoutKey dropout) const {
-  at::Tensor t = Scratch(ScratchUse::kDown, {x.size(0), rank_}, compute_);
-  at::mm_out(t, AdapterInput(x, dropout), lora_a_.t());
+at::Tensor Projection::Down(const at::Tensor& input, const at::Tensor& low_rank) const {
+  at::Tensor t =
+      low_rank.defined() ? low_rank : Scratch(ScratchUse::kDown, {input.size(0), rank_}, compute_);
+  at::mm_out(t, input, lora_a_.t());
   return t;
 }
 
-void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+void Projection::AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y,
+                         const at::Tensor& low_rank) const {
   const OpScope scope("LoRA", [&] {
     return OpWork{LoraFlops(x.size(0), 1, 1), Moves({x, y, y}).bytes};
   });
-  const at::Tensor t = Down(x, dropout);
+  const at::Tensor t = Down(AdapterInput(x, dropout), low_rank);
   for (const Part& part : parts_) {
     if (part.rank_row < 0) continue;
     y.narrow(1, part.row, part.rows)
@@ -261,11 +248,11 @@ at::Tensor Projection::BaseInput(const at::Tensor& x, const at::Tensor& factors)
 // The adapters' products go first: the base's, which takes long, then adds to y while it computes,
 // where a short product that adds would wait for memory. One of fp8's codes cannot add.
 void Projection::Forward(const Opened& opened, const at::Tensor& x, DropoutKey dropout,
-                         at::Tensor& y) const {
+                         at::Tensor& y, const at::Tensor& low_rank) const {
   const at::Tensor& weight = opened.forward;
   if (multiplies_fp8_) {
     fp8::Product(x, /*factors=*/{}, weight.t(), fp8_.scales, bias_, y);
-    if (rank_ > 0) AddLora(x, dropout, y);
+    if (rank_ > 0) AddLora(x, dropout, y, low_rank);
     return;
   }
   const at::Tensor input = BaseInput(x, /*factors=*/{});
@@ -274,16 +261,17 @@ void Projection::Forward(const Opened& opened, const at::Tensor& x, DropoutKey d
     bias_.defined() ? at::addmm_out(y, bias_, input, weight.t()) : at::mm_out(y, input, weight.t());
     return;
   }
-  ForwardLora(x, dropout, y);
+  ForwardLora(x, dropout, y, low_rank);
   const OpScope scope("product", [&] { return ProductWork(y, input, weight, /*adds=*/true); });
   y.addmm_(input, weight.t());
 }
 
-void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const {
+void Projection::ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y,
+                             const at::Tensor& low_rank) const {
   const OpScope scope("LoRA", [&] {
     return OpWork{LoraFlops(x.size(0), 1, 1), Moves({x, y}).bytes};
   });
-  const at::Tensor t = Down(x, dropout);
+  const at::Tensor t = Down(AdapterInput(x, dropout), low_rank);
   for (const Part& part : parts_) {
     at::Tensor y_part = y.narrow(1, part.row, part.rows);
     const at::Tensor bias = bias_.defined() ? bias_.narrow(0, part.row, part.rows) : at::Tensor();
@@ -306,7 +294,7 @@ void Projection::Fp8ForwardAdd(const Opened& opened, const at::Tensor& x,
 }
 
 void Projection::ForwardAdd(const Opened& opened, const at::Tensor& x, const at::Tensor& residual,
-                            DropoutKey dropout, at::Tensor& y) const {
+                            DropoutKey dropout, at::Tensor& y, const at::Tensor& low_rank) const {
   if (multiplies_fp8_) {
     Fp8ForwardAdd(opened, x, residual, y);
   } else {
@@ -315,7 +303,7 @@ void Projection::ForwardAdd(const Opened& opened, const at::Tensor& x, const at:
     const OpScope scope("product", [&] { return ProductWork(y, input, weight, /*adds=*/true); });
     at::addmm_out(y, residual, input, weight.t());
   }
-  if (rank_ > 0) AddLora(x, dropout, y);
+  if (rank_ > 0) AddLora(x, dropout, y, low_rank);
 }
 
 void Projection::Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y) const {
@@ -338,19 +326,18 @@ void Projection::InferAdd(const Opened& weight, const at::Tensor& x, const at::T
 }
 
 void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
-                              bool adds, at::Tensor& dx) const {
+                              bool adds, at::Tensor& dx, const at::Tensor& low_rank) const {
+  const bool trained = lora_a_grad_.defined();
   const OpScope scope("LoRA", [&] {
-    // t anew, the gradients of A and of x; the gradients of t and of B.
-    return OpWork{
-        LoraFlops(dy.size(0), lora_a_grad_.defined() ? 3 : 1, lora_a_grad_.defined() ? 2 : 1),
-        Moves({dy, x, dx}).bytes};
+    // The gradients of A and of x, and t where it was not kept; the gradients of t and of B.
+    const int a_products = !trained ? 1 : low_rank.defined() ? 2 : 3;
+    return OpWork{LoraFlops(dy.size(0), a_products, trained ? 2 : 1), Moves({dy, x, dx}).bytes};
   });
   const double scale = Scale(dropout);
   at::Tensor input, t;
-  if (lora_a_grad_.defined()) {
+  if (trained) {
     input = AdapterInput(x, dropout);
-    t = Scratch(ScratchUse::kDown, {dy.size(0), rank_}, compute_);
-    at::mm_out(t, input, lora_a_.t());
+    t = low_rank.defined() ? low_rank : Down(input, low_rank);
   }
   at::Tensor dt = Scratch(ScratchUse::kDownGradient, {dy.size(0), rank_}, compute_);
   for (const Part& part : parts_) {
@@ -362,13 +349,9 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
     if (!part.b_grad.defined()) continue;
     at::Tensor db = part.b_grad;
     const at::Tensor t_part = t.narrow(1, part.rank_row, rank);
-    if (compute_.dtype() == at::kFloat) {
-      db.addmm_(dy_part.t(), t_part, /*beta=*/1, /*alpha=*/scale);
-    } else {
-      AccumulateInto(db, at::mm(dy_part.t(), t_part), scale);
-    }
+    AddOuterProduct(db, dy_part, t_part, scale);
   }
-  if (at::Tensor da = lora_a_grad_; da.defined()) AddOuter(dt, input, da);
+  if (at::Tensor da = lora_a_grad_; da.defined()) AddOuterProduct(da, dt, input);
   if (adds && !Drops(dropout)) {
     dx.addmm_(dt, lora_a_);
     return;
@@ -380,21 +363,20 @@ void Projection::BackwardLora(const at::Tensor& x, const at::Tensor& dy, Dropout
 }
 
 void Projection::Backward(const Opened& opened, const at::Tensor& x, const at::Tensor& dy,
-                          DropoutKey dropout, at::Tensor& dx) const {
+                          DropoutKey dropout, at::Tensor& dx, const at::Tensor& low_rank) const {
   const at::Tensor& weight = opened.backward;
   if (multiplies_fp8_) {
     fp8::Product(dy, /*factors=*/fp8_.scales, weight, /*scales=*/{}, /*bias=*/{}, dx);
-    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/true, dx);
+    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/true, dx, low_rank);
   } else {
-    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/false, dx);
+    if (rank_ > 0) BackwardLora(x, dy, dropout, /*adds=*/false, dx, low_rank);
     const at::Tensor input = BaseInput(dy, /*factors=*/fp8_.scales);
     const OpScope scope("product", [&] { return ProductWork(dx, input, weight, rank_ > 0); });
     rank_ > 0 ? dx.addmm_(input, weight) : at::mm_out(dx, input, weight);
   }
   if (dweight_.defined()) {
-    const OpScope scope("product", [&] { return OuterWork(dweight_, dy, x); });
     at::Tensor dw = dweight_;
-    AddOuter(dy, x, dw);
+    AddOuterProduct(dw, dy, x);
   }
   if (dbias_.defined()) {
     at::Tensor db = dbias_;

@@ -49,19 +49,22 @@ class Projection {
   enum class Place { kFirst, kSecond };
   Opened Open(Use use, Place place) const;
 
-  // y [N, out] = x W^T + bias + LoRA.
-  void Forward(const Opened& weight, const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
+  // y [N, out] = x W^T + bias + LoRA. `low_rank` [N, R] gets what the matrices A make of x, so that
+  // Backward need not read x for it again; undefined: it is not kept.
+  void Forward(const Opened& weight, const at::Tensor& x, DropoutKey dropout, at::Tensor& y,
+               const at::Tensor& low_rank = {}) const;
   // y = residual + x W^T + LoRA, for projections without a bias. y may be residual.
   void ForwardAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
-                  DropoutKey dropout, at::Tensor& y) const;
+                  DropoutKey dropout, at::Tensor& y, const at::Tensor& low_rank = {}) const;
   // The same for generation: without dropout, and quick for a single row.
   void Infer(const Opened& weight, const at::Tensor& x, at::Tensor& y) const;
   void InferAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
                 at::Tensor& y) const;
   // dx [N, in] is overwritten (x and dy lie elsewhere); gradients are added to the trained
-  // parameters. x may be undefined unless NeedsInput().
+  // parameters. x may be undefined unless NeedsInput(). `low_rank` as a Forward with the same x,
+  // dropout and weights left it; undefined: it is computed again.
   void Backward(const Opened& weight, const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout,
-                at::Tensor& dx) const;
+                at::Tensor& dx, const at::Tensor& low_rank = {}) const;
 
   // True if Backward reads x: something here is trained.
   bool NeedsInput() const { return dweight_.defined() || lora_a_.defined(); }
@@ -105,18 +108,21 @@ class Projection {
   at::Tensor AdapterInput(const at::Tensor& x, DropoutKey dropout) const;
   // y = x with the mask of `dropout`; y may be x.
   void Mask(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
-  // input A^T [N, R] in a buffer that the next call overwrites.
-  at::Tensor Down(const at::Tensor& x, DropoutKey dropout) const;
+  // input A^T in `low_rank` [N, R], or where that is undefined in a buffer that the next call
+  // overwrites.
+  at::Tensor Down(const at::Tensor& input, const at::Tensor& low_rank) const;
   // y = residual + x W^T of fp8's codes; residual may be y.
   void Fp8ForwardAdd(const Opened& weight, const at::Tensor& x, const at::Tensor& residual,
                      at::Tensor& y) const;
   // y is overwritten with the bias and the adapters' part.
-  void ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
+  void ForwardLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y,
+                   const at::Tensor& low_rank) const;
   // y += scale * (input A^T) B^T, where each part has its own columns of y.
-  void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y) const;
+  void AddLora(const at::Tensor& x, DropoutKey dropout, at::Tensor& y,
+               const at::Tensor& low_rank = {}) const;
   // dx is overwritten with the adapters' part of it, or `adds` it.
   void BackwardLora(const at::Tensor& x, const at::Tensor& dy, DropoutKey dropout, bool adds,
-                    at::Tensor& dx) const;
+                    at::Tensor& dx, const at::Tensor& low_rank) const;
 
   int64_t in_ = 0, out_ = 0, rank_ = 0;
   double scale_ = 0, dropout_p_ = 0;

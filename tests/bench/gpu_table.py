@@ -19,7 +19,7 @@ class Measured:
 
     def __init__(self, folder):
         self.rows = {row["case"]: row for row in read(folder, "bench.jsonl") if "tokens_per_second" in row}
-        self.kernels = [k for k in read(folder, "kernels.jsonl") if "share_of_copy" in k]
+        self.kernels = [k for k in read(folder, "kernels.jsonl") if "share_of_copy" in k and not k.get("product")]
         self.peer = {(p["ctx"], p["attention"]): p for p in read(folder, "peer/gpu_peer_sweep.jsonl") if "ctx" in p}
         host = read(folder, "host.json")
         self.where = sorted({(row["gpu"], row["commit"], row["time"][:10]) for row in self.rows.values()} |

@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
     with open(f"{folder}/bench.jsonl", "a") as f:
         f.write('{"case": "70b nf4 32768", "tok')  # killed here
     write(folder, "kernels.jsonl", [{"kernel": "rope", "error": 1e-3, "status": "ok"}, {"kernel": "rope", "share_of_copy": 0.9},
-                                    {"kernel": "adamw", "share_of_copy": 0.8}])
+                                    {"kernel": "adamw", "share_of_copy": 0.8}, {"kernel": "add_outer_product", "share_of_copy": 0.5, "product": True}])
     write(folder, "host.json", [{"date": "2026-01-02T00:00:00Z", "gpu": GPU["gpu"], "commit": GPU["commit"]}])
     write(folder, "peer/gpu_peer_sweep.jsonl", [{"ctx": 32768, "attention": "s2", "tokens_per_second": 5000, "peak_cuda_reserved_bytes": 50e9}])
     text = gpu_table.table(folder)

@@ -134,7 +134,8 @@ void TimeKernels(const std::function<void(const nlohmann::ordered_json&)>& write
            {"bytes", bytes},
            {"bytes_per_second", bytes / seconds},
            {"copy_bytes_per_second", copy},
-           {"share_of_copy", bytes / seconds / copy}});
+           {"share_of_copy", bytes / seconds / copy},
+           {"product", operation.product}});
   }
 }
 

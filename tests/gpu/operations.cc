@@ -221,6 +221,26 @@ Prepared Accumulate(const Tensors& in) {
   };
 }
 
+// ---- the gradient of a LoRA matrix B: dy, what A made of the input, the sum so far
+
+constexpr int64_t kRank = 8;
+
+Tensors OuterInputs(at::ScalarType t, Shape s, at::Device d) {
+  return {Random({s.rows, s.width}, t, d, 1), Random({s.rows, kRank}, t, d, 2),
+          Random({s.width, kRank}, at::promote_types(t, at::kFloat), d, 3)};
+}
+
+Tensors PlainOuter(const Tensors& in) { return {in[2] + 0.5 * Wide(at::mm(in[0].t(), in[1]))}; }
+
+Prepared Outer(const Tensors& in) {
+  const at::Tensor dy = in[0], down = in[1];
+  at::Tensor sum = in[2].clone();
+  return [=]() mutable -> Tensors {
+    AddOuterProduct(sum, dy, down, /*scale=*/0.5);
+    return {sum};
+  };
+}
+
 // ---- merged attention: part, its log-sum-exps, out, its log-sum-exps in longer rows
 
 Tensors MergeInputs(at::ScalarType, Shape s, at::Device d) {
@@ -392,6 +412,8 @@ std::vector<Operation> MakeOperations() {
           {"accumulate", accumulated,
            [](const Tensors& in) -> Tensors { return {in[1] + 0.5 * Wide(in[0])}; }, Accumulate,
            [](double e) { return e + 8; }, table},
+          {"add_outer_product", OuterInputs, PlainOuter, Outer, [](double e) { return e; }, hidden,
+           false, true},
           {"merge_attention", MergeInputs, PlainMerge, MergeAttentionOf,
            [](double) { return 12.0; }, hidden, true},
           {"fp8", Fp8Inputs, PlainFp8, Fp8, [](double) { return 3.0 + 3.0 + 2.0; }, hidden, true},

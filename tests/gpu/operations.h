@@ -31,6 +31,7 @@ struct Operation {
   std::function<double(double element)> bytes_an_element;
   Shape large;  // fills a GPU
   bool fp32_only = false;
+  bool product = false;  // a matrix product: not judged by a copy's speed
 };
 
 // NF4's are not among them: its bytes are compared one by one (kernels/nf4/nf4_cuda_check).
