@@ -13,6 +13,7 @@
 #include "kernels/emulate/emulated_kernels.h"
 #include "kernels/testing.h"
 #include "model/llama.h"
+#include "model/plan/job_shape.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/time_plan.h"
 #include "model/projection.h"

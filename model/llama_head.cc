@@ -10,7 +10,7 @@ namespace {
 
 // Bytes of logits held at a time where the caller does not say: larger chunks mean fewer passes
 // over the head, and in training over its fp32 gradient. A model that is not trained has room for
-// more (model/plan/memory_plan.cc counts both).
+// more (model/plan/memory_pass.cc counts both).
 constexpr int64_t kTrainingChunkBytes = 96 << 20;
 constexpr int64_t kChunkBytes = 384 << 20;
 

@@ -1,10 +1,10 @@
 // Forecast of a training rank's peak memory by what it goes to.
 //
 // Bytes follow from shapes alone: the buffers are those of model/activations.h, llama_head.h and
-// projection.h, one row in flight. What is measured stands in one place (the constants of
-// memory_plan.cc) and is held to real runs by tests/bench/plan_matrix.py. Other kinds of job than
-// train keep no activations and no optimizer state. Pure functions, thread-safe. Units: bytes and
-// tokens.
+// projection.h, one row in flight (memory_parts.h: a function a component). What is measured is a
+// constant beside what it belongs to, and is held to real runs by tests/bench/plan_matrix.py. Other
+// kinds of job than train keep no activations and no optimizer state. Pure functions, thread-safe.
+// Units: bytes and tokens.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,6 @@
 #include "model/spec/job_spec.h"
 
 namespace ll {
-
-// Parameters that train under a resolved spec: LoRA's r*(in+out) per target, embedding and norms
-// (head not counted again where it is tied), or all of them with method full.
-int64_t LoraParameterCount(const LlamaConfig& config, const JobSpec& resolved);
-int64_t TrainableParameterCount(const LlamaConfig& config, const JobSpec& resolved);
 
 struct MemoryForecast {
   int64_t weights = 0;  // the base in compute precision (NF4: ~4.13 bits for the linears, fp8: 8)
@@ -57,23 +52,8 @@ int64_t UsableBytes(const Device& device);
 // What a slot must have so that a plan may use `bytes` of it.
 int64_t SlotBytesFor(int64_t bytes);
 
-// Tokens of the longest row the job runs, and what of it one rank holds.
-int64_t RowTokens(const LlamaConfig& config, const JobSpec& resolved);
-int64_t ShardTokens(const LlamaConfig& config, const JobSpec& resolved);
-// Bytes of a weight or an activation: bf16 unless the spec or a CPU's evaluation says fp32.
-int64_t ElementBytes(const JobSpec& resolved, bool gpu);
 // The inputs of all layers, which every setting of recompute keeps: what activation_offload moves.
 int64_t LayerInputBytes(const LlamaConfig& config, const JobSpec& resolved, bool gpu);
-// Weights of the linear layers, in all layers together.
-int64_t LinearParameterCount(const LlamaConfig& config);
-// A layer's projections, one by one: features in and out.
-struct Linear {
-  const char* name;  // "q_proj", …
-  int64_t in, out;
-};
-std::vector<Linear> Linears(const LlamaConfig& config);
-// Whether the job trains an adapter on that projection.
-bool Adapts(const JobSpec& resolved, const char* module);
 // Rows of logits that training holds at a time, with elements of so many bytes.
 int64_t LossChunkTokens(const LlamaConfig& config, int64_t element);
 

@@ -1,6 +1,7 @@
 #include "base/status_matchers.h"
 #include "model/plan/flops_table.h"
 #include "model/plan/gpu_attention.h"
+#include "model/plan/job_shape.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/models.h"
 #include "model/plan/time_plan.h"

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/counted.h"
 #include "base/format.h"
+#include "model/plan/job_shape.h"
 #include "model/spec/parallel_rules.h"
 
 namespace ll {

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/status_matchers.h"
+#include "model/plan/job_shape.h"
 #include "model/plan/models.h"
 #include "model/plan/nearest.h"
 

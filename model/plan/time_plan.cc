@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "model/plan/job_shape.h"
 #include "model/plan/memory_plan.h"
 
 namespace ll {

@@ -48,6 +48,19 @@ class MemoryCase(TrainerTest):
                 if name.endswith(".safetensors")}
 
 
+class InitTest(MemoryCase):
+    def test_random_weights_are_written_one_at_a_time(self):
+        with open(self.path("deep.json"), "w") as f:
+            json.dump(harness.config(hidden_size=192, intermediate_size=512, num_hidden_layers=16), f)
+        done = harness.run("init", "--config", self.path("deep.json"), "--out", self.path("deep"),
+                           env={**os.environ, **self.environment()})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        whole = os.path.getsize(self.path("deep", "model.safetensors"))
+        largest = 192 * 512 * 4
+        self.assertGreater(whole, 40 * largest)
+        self.assertLess(int(read(self.path("peak"))), 4 * largest)  # a weight, and sums over it in fp64
+
+
 class LadderTest(MemoryCase):
     def test_down_the_ladder_with_the_same_bits(self):
         runs = {rung: self.peak_of(self.spec(f"{rung}.yaml", recompute=rung)) for rung in RUNGS}

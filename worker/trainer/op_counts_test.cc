@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "kernels/common/torch_op_trace.h"
 #include "model/llama.h"
+#include "model/plan/job_shape.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/time_plan.h"
 #include "model/weight_source.h"

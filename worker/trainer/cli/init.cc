@@ -8,7 +8,7 @@
 #include "base/status_macros.h"
 #include "model/plan/config.h"
 #include "model/weight_source.h"
-#include "model/weights/tensor_io.h"
+#include "model/weights/hf_writer.h"
 #include "worker/trainer/cli/commands.h"
 #include "worker/trainer/rank.h"
 
@@ -31,17 +31,9 @@ absl::Status Init(const InitFlags& flags) {
     return MakeFieldError({"--out", "a folder without a model", flags.out},
                           absl::StatusCode::kAlreadyExists);
   }
-  const at::ScalarType dtype = config.dtype == "float32"   ? at::kFloat
-                               : config.dtype == "float16" ? at::kHalf
-                                                           : at::kBFloat16;
   RandomWeights weights(flags.seed, config);
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const WeightShape& shape : WeightShapes(config)) {
-    LL_ASSIGN_OR_RETURN(const at::Tensor weight, weights.Get(shape.name));
-    tensors.emplace_back(shape.name, weight.to(dtype));
-  }
   LL_RETURN_IF_ERROR(MakeDirs(flags.out));
-  LL_RETURN_IF_ERROR(WriteSafetensors(flags.out + "/model.safetensors", tensors));
+  LL_RETURN_IF_ERROR(WriteHfWeights(weights, config, flags.out, {.dtype = config.dtype}).status());
   // Last, so that a folder with a config is complete.
   LL_RETURN_IF_ERROR(WriteFileAtomic(config_path, LlamaConfigToJson(config).dump(2) + "\n"));
   std::printf("%s: %s parameters, %s, seed %llu\n", flags.out.c_str(),

@@ -1,0 +1,74 @@
+#include "model/plan/job_shape.h"
+
+#include <algorithm>
+
+namespace ll {
+
+bool Trains(const JobSpec& s) { return s.kind.value_or("train") == "train"; }
+bool IsFull(const JobSpec& s) { return s.method == "full"; }
+int64_t QueryWidth(const LlamaConfig& c) { return c.num_attention_heads * c.head_dim; }
+int64_t KvWidth(const LlamaConfig& c) { return c.num_key_value_heads * c.head_dim; }
+int64_t ContextRanks(const JobSpec& s) { return s.context_parallel.value_or(1); }
+int64_t Ranks(const JobSpec& s) { return std::max(s.gpus.value_or(1), ContextRanks(s)); }
+
+std::vector<Linear> Linears(const LlamaConfig& c) {
+  const int64_t d = c.hidden_size, f = c.intermediate_size;
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  return {{"q_proj", d, q},    {"k_proj", d, kv}, {"v_proj", d, kv},  {"o_proj", q, d},
+          {"gate_proj", d, f}, {"up_proj", d, f}, {"down_proj", f, d}};
+}
+
+int64_t LinearParameterCount(const LlamaConfig& c) {
+  int64_t count = 0;
+  for (const Linear& l : Linears(c)) count += l.in * l.out * c.num_hidden_layers;
+  return count;
+}
+
+bool Adapts(const JobSpec& s, const char* module) {
+  return !IsFull(s) && std::find(s.target_modules.begin(), s.target_modules.end(), module) !=
+                           s.target_modules.end();
+}
+
+int64_t RowTokens(const LlamaConfig& c, const JobSpec& s) {
+  if (!Trains(s)) return s.eval_seq_len.value_or(c.max_position_embeddings);
+  return s.max_seq_length.value_or(s.context_length.value_or(c.max_position_embeddings));
+}
+
+int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
+  return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
+}
+
+int64_t GroupTokens(const LlamaConfig& c, const JobSpec& s) {
+  const int64_t tokens = RowTokens(c, s);
+  if (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0) return tokens;
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens)));
+}
+
+int64_t ElementBytes(const JobSpec& s, bool gpu) {
+  const std::string precision = s.precision.value_or("auto");
+  if (precision == "auto") return Trains(s) || gpu ? 2 : 4;
+  return precision == "fp32" ? 4 : 2;
+}
+
+int64_t LoraParameterCount(const LlamaConfig& c, const JobSpec& s) {
+  if (IsFull(s)) return 0;
+  int64_t count = 0;
+  for (const Linear& l : Linears(c)) {
+    if (Adapts(s, l.name)) count += s.lora_rank.value_or(0) * (l.in + l.out) * c.num_hidden_layers;
+  }
+  return count;
+}
+
+int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
+  if (IsFull(s)) return c.ParameterCount();
+  int64_t count = LoraParameterCount(c, s);
+  if (s.TrainsEmbedding()) count += c.vocab_size * c.hidden_size;
+  if (s.TrainsNorm()) {
+    count += (2 * c.num_hidden_layers + 1) * c.hidden_size;
+    if (c.HasQkNorm()) count += 2 * c.num_hidden_layers * c.head_dim;
+  }
+  return count;
+}
+
+}  // namespace ll
