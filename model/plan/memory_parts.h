@@ -59,7 +59,7 @@ int64_t ActivationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element,
 int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
                        const std::string& recompute);
 // Logits and their gradient.
-int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element);
+int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu);
 
 // ---- memory_exchange.cc: what ranks exchange
 

@@ -49,6 +49,20 @@ int64_t LoraScratchElements(const LlamaConfig& c, const JobSpec& s) {
   return (s.lora_dropout.value_or(0) > 0 ? input : 0) + 2 * rank;
 }
 
+// What the adapters' first products of a token and layer take where they are kept for the backward
+// pass (LowRank in model/activations.h). `tile`: gate's and up's, which lie as they do themselves.
+struct LowRankElements {
+  int64_t rows = 0, tile = 0;
+};
+LowRankElements SavedLowRank(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  if (IsFull(s)) return {};
+  const std::vector<Stacked> projections = Projections(c, s);
+  const auto columns = [&](size_t i) { return projections[i].adapted * s.lora_rank.value_or(0); };
+  const int64_t attention = columns(0) + columns(1);
+  if (recompute != "none") return {attention, columns(2)};
+  return {attention + columns(2) + columns(3), 0};
+}
+
 // What an fp8 base's products need for a token at a time: the codes of what is multiplied (of
 // features in, or out in the backward pass) and their values in bf16. Where codes are multiplied
 // less is needed, here and of weights: of a 7B's 8,192 tokens or more 0.4 GB (a plan is made for
@@ -119,7 +133,8 @@ int64_t LayerInputBytes(const LlamaConfig& c, const JobSpec& s, bool gpu) {
 int64_t ActivationBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
                         const std::string& recompute) {
   int64_t bytes = SavedElements(c, recompute) * element;
-  if (recompute != "full") bytes += SavedStatistics(c) * 4;
+  if (recompute != "full")
+    bytes += SavedStatistics(c) * 4 + SavedLowRank(c, s, recompute).rows * element;
   bytes *= ShardTokens(c, s) * c.num_hidden_layers;
   // Offloaded, three layers' inputs are on the device at a time.
   if (gpu && s.activation_offload.value_or(false)) {
@@ -136,13 +151,15 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
   // output where x_mid has no room for it; what of a layer is computed again
   // (model/activations.h).
   int64_t elements = c.hidden_size + q + 2 * kv + (q == c.hidden_size ? 0 : q);
-  if (recompute == "full") elements += SavedElements(c, "selective") - SavedElements(c, "full");
+  const LowRankElements low_rank = SavedLowRank(c, s, recompute);
+  if (recompute == "full")
+    elements += SavedElements(c, "selective") - SavedElements(c, "full") + low_rank.rows;
   if (s.wrap.value_or("split") == "roll") elements += 3 * q + 2 * (q + 2 * kv);
   const int64_t statistics = recompute == "full" ? SavedStatistics(c) * 4 : 0;
   // Of a tile: a norm's output and its gradient, gate and up where they are computed again, their
   // product and its gradient.
   const int64_t tile = 2 * c.hidden_size + (recompute == "none" ? 2 : 4) * c.intermediate_size +
-                       LoraScratchElements(c, s);
+                       LoraScratchElements(c, s) + low_rank.tile;
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
   return tokens * (elements * element + statistics) +
          TileTokens(c, s) * (tile * element + Fp8ScratchBytes(c, s)) + rope +
@@ -154,12 +171,14 @@ int64_t LossChunkTokens(const LlamaConfig& c, int64_t element) {
                   std::max<int64_t>(64, kHeadBytes / (c.vocab_size * element) / 64 * 64));
 }
 
-int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element) {
+int64_t HeadBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
   const int64_t tokens = ShardTokens(c, s);
   const int64_t row = (c.vocab_size + c.hidden_size) * element;  // logits, and the norm's input
   const int64_t chunk = std::min(tokens, LossChunkTokens(c, element));
   const bool trained = IsFull(s) || (c.tie_word_embeddings && s.TrainsEmbedding());
-  const int64_t gradient = trained && element == 2 ? c.vocab_size * c.hidden_size * element : 0;
+  // A GPU adds to the fp32 gradient itself.
+  const bool rounded = trained && element == 2 && !gpu;
+  const int64_t gradient = rounded ? c.vocab_size * c.hidden_size * element : 0;
   // Tokens, labels (int64), the norm's divisors and the loss (fp32).
   return chunk * row + gradient + tokens * (8 + 8 + 4 + 4);
 }

@@ -77,7 +77,7 @@ MemoryForecast ForecastMemory(const LlamaConfig& c, const JobSpec& s, bool gpu,
   m.trainables = GradientBytes(c, s) + MasterBytes(c, s, element) + moments;
   m.activations = ActivationBytes(c, s, element, gpu, recompute);
   m.workspace = WorkspaceBytes(c, s, element, gpu, recompute);
-  m.head = HeadBytes(c, s, element);
+  m.head = HeadBytes(c, s, element, gpu);
   m.communication = CommunicationBytes(c, s, element, recompute);
   m.snapshot = SnapshotBytes(c, s, gpu);
   if (!gpu) m.runtime = CpuRuntimeBytes(c, s, m, moments);

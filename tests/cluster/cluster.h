@@ -31,6 +31,10 @@ namespace ll {
 // repeated after a resume has several, which must be equal.
 using LossesByStep = std::map<int64_t, std::set<std::string>>;
 
+// How long a test waits for what must come, however busy the machine is. No promise about time is
+// tested by it.
+constexpr absl::Duration kPatience = absl::Minutes(3);
+
 struct WorkerConfig {
   std::string name = "w1";
   int cpu_slots = 2;
@@ -121,12 +125,11 @@ class Cluster {
   v1::Job Await(const std::string& job_id, const std::function<bool(const v1::Job&)>& done,
                 absl::Duration timeout);
   v1::Job AwaitState(const std::string& job_id, v1::JobState state,
-                     absl::Duration timeout = absl::Seconds(60));
-  v1::Job AwaitEnd(const std::string& job_id, absl::Duration timeout = absl::Seconds(60));
+                     absl::Duration timeout = kPatience);
+  v1::Job AwaitEnd(const std::string& job_id, absl::Duration timeout = kPatience);
   // Waits until the job has trained past `step`.
-  v1::Job AwaitStep(const std::string& job_id, int64_t step,
-                    absl::Duration timeout = absl::Seconds(60));
-  void AwaitWorkers(int connected, absl::Duration timeout = absl::Seconds(20));
+  v1::Job AwaitStep(const std::string& job_id, int64_t step, absl::Duration timeout = kPatience);
+  void AwaitWorkers(int connected, absl::Duration timeout = kPatience);
 
   // ---- what lies on disk and what runs
   std::string WorkDir(const std::string& worker) const { return dir_ + "/" + worker; }

@@ -35,7 +35,7 @@ class ClusterTest : public testing::Test {
     return {pids.begin(), pids.end()};
   }
   void AwaitNoTrainer(const std::string& job) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    const absl::Time deadline = absl::Now() + kPatience;
     while (!cluster_.TrainerPids(job).empty() && absl::Now() < deadline)
       absl::SleepFor(absl::Milliseconds(20));
     EXPECT_TRUE(cluster_.TrainerPids(job).empty());
@@ -53,7 +53,7 @@ TEST_F(ClusterTest, SubmitRunFinish) {
   StartBoth();
   const auto job = cluster_.Submit(cluster_.TrainSpec(2, 50));
   LL_ASSERT_OK(job);
-  const LossesByStep watched = cluster_.WatchSteps(*job, absl::Seconds(60));
+  const LossesByStep watched = cluster_.WatchSteps(*job, kPatience);
   const v1::Job ended = cluster_.AwaitEnd(*job);
   EXPECT_EQ(ended.epoch(), 1);
   EXPECT_EQ(ended.newest_checkpoint().step(), 50);
@@ -98,7 +98,7 @@ TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   absl::Notification watching;
   std::thread watcher(
       [&] { watched = cluster_.WatchThroughCuts(*job, absl::Seconds(90), &watching); });
-  EXPECT_TRUE(watching.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  EXPECT_TRUE(watching.WaitForNotificationWithTimeout(kPatience));
   for (int i = 0; i < 3; ++i) {
     cluster_.KillCoordinator();
     absl::SleepFor(absl::Milliseconds(100 + cluster_.random().Below(400)));
@@ -116,11 +116,11 @@ TEST_F(ClusterTest, KilledCoordinatorDisturbsNobody) {
   EXPECT_EQ(ended.retries(), 0);
   EXPECT_EQ(cluster_.LossesOnDisk(*job).size(), 800u);
   // Nothing of the telemetry was lost either.
-  EXPECT_EQ(cluster_.WatchSteps(*job, absl::Seconds(20)), cluster_.LossesOnDisk(*job));
+  EXPECT_EQ(cluster_.WatchSteps(*job, kPatience), cluster_.LossesOnDisk(*job));
   // The reader who was cut off by each kill was told everything once.
   watcher.join();
   EXPECT_GE(watched.cuts, 1);  // of three: on a busy host one may come before it is back
-  EXPECT_EQ(watched.others, cluster_.WatchThroughCuts(*job, absl::Seconds(20)).others);
+  EXPECT_EQ(watched.others, cluster_.WatchThroughCuts(*job, kPatience).others);
   std::vector<std::string> states;
   for (const v1::Transition& t : ended.history()) states.push_back(v1::JobState_Name(t.state()));
   ASSERT_LE(watched.states.size(), states.size());
@@ -202,11 +202,11 @@ TEST_F(ClusterTest, AgentBeyondItsLeaseIsAdoptedAgain) {
   cluster_.AwaitStep(*job, 20);
   cluster_.SignalWorker("w1", SIGSTOP);
   cluster_.Await(
-      *job, [](const v1::Job& now) { return now.headless(); }, absl::Seconds(10));
+      *job, [](const v1::Job& now) { return now.headless(); }, kPatience);
   absl::SleepFor(absl::Seconds(1));
   cluster_.SignalWorker("w1", SIGCONT);
   const v1::Job back = cluster_.Await(
-      *job, [](const v1::Job& now) { return !now.headless(); }, absl::Seconds(10));
+      *job, [](const v1::Job& now) { return !now.headless(); }, kPatience);
   EXPECT_EQ(back.state(), v1::RUNNING);
   const v1::Job ended = cluster_.AwaitEnd(*job);
   EXPECT_EQ(ended.epoch(), 1);
@@ -271,7 +271,7 @@ TEST_F(ClusterTest, CancelEndsTheWholeTree) {
   cluster_.AwaitStep(*job, 15);
   EXPECT_EQ(cluster_.TrainerPids(*job).size(), 3u);  // two ranks and what one of them left behind
   LL_ASSERT_OK(cluster_.Cancel(*job));
-  cluster_.AwaitState(*job, v1::CANCELLED, absl::Seconds(20));
+  cluster_.AwaitState(*job, v1::CANCELLED, kPatience);
   AwaitNoTrainer(*job);
 }
 
@@ -334,7 +334,7 @@ TEST_F(ClusterTest, FullDiskFailsCheckpointsAndSpaceHeals) {
   const auto job = cluster_.Submit(spec);
   LL_ASSERT_OK(job);
   const v1::Job waits = cluster_.Await(
-      *job, [](const v1::Job& now) { return now.retries() >= 1; }, absl::Seconds(20));
+      *job, [](const v1::Job& now) { return now.retries() >= 1; }, kPatience);
   EXPECT_THAT(waits.DebugString(), testing::HasSubstr("No space left"));
   ASSERT_EQ(unlink(ballast.c_str()), 0);
   cluster_.AwaitEnd(*job);
@@ -348,7 +348,7 @@ TEST_F(ClusterTest, DrainedWorkerCheckpointsAndTheJobGoesOnWhenItIsBack) {
   LL_ASSERT_OK(job);
   cluster_.AwaitStep(*job, 33);
   cluster_.SignalWorker("w1", SIGTERM);
-  const auto exit = cluster_.WaitForWorkerExit("w1", absl::Seconds(20));
+  const auto exit = cluster_.WaitForWorkerExit("w1", kPatience);
   ASSERT_TRUE(exit.has_value());
   EXPECT_EQ(exit->exit_code, 0);
   AwaitNoTrainer(*job);
@@ -395,7 +395,7 @@ TEST_F(ClusterTest, RandomKillsOfEverythingChangeNoBit) {
     }
   }
   EXPECT_GE(kills, 3);
-  cluster_.AwaitEnd(*job, absl::Seconds(180));
+  cluster_.AwaitEnd(*job);
   ExpectSame(cluster_.LossesOnDisk(*job), reference, 400);
   AwaitNoTrainer(*job);
 }

@@ -44,7 +44,7 @@ class ReexecTest : public testing::Test {
     auto process = cluster_.Run(
         {cluster_.WorkerBinary(), "reexec", "--work-dir", cluster_.WorkDir("w1")}, log);
     EXPECT_THAT(process, IsOk());
-    const auto exit = process->Wait(absl::Seconds(30));
+    const auto exit = process->Wait(kPatience);
     const std::string said = ReadFile(log).value_or("");
     EXPECT_TRUE(exit.has_value() && exit->exit_code == expected) << said;
     return said;
@@ -101,10 +101,10 @@ TEST_F(ReexecTest, NoRankIsTouchedAndNothingIsLost) {
   const LossesByStep losses = cluster_.LossesOnDisk(*job, &computed);
   EXPECT_EQ(static_cast<int64_t>(losses.size()), kSteps);
   EXPECT_EQ(computed, kSteps);  // no event twice
-  EXPECT_EQ(cluster_.WatchSteps(*job, absl::Seconds(20)), losses);
+  EXPECT_EQ(cluster_.WatchSteps(*job, kPatience), losses);
   const std::string log = cluster_.WorkDir("w1") + "/jobs/" + *job + "/e0001/rank-00.log";
-  EXPECT_TRUE(Within(absl::Seconds(10),
-                     [&] { return cluster_.Log(*job, 0) == ReadFile(log).value_or("none"); }));
+  EXPECT_TRUE(
+      Within(kPatience, [&] { return cluster_.Log(*job, 0) == ReadFile(log).value_or("none"); }));
 }
 
 TEST_F(ReexecTest, ARankThatEndsMeanwhileIsNotForgotten) {
@@ -120,14 +120,13 @@ os.execv("REAL", sys.argv))");
   const auto job = cluster_.Submit(spec);
   LL_ASSERT_OK(job);
   std::vector<pid_t> ranks;
-  ASSERT_TRUE(
-      Within(absl::Seconds(20), [&] { return (ranks = cluster_.TrainerPids(*job)).size() == 1; }));
+  ASSERT_TRUE(Within(kPatience, [&] { return (ranks = cluster_.TrainerPids(*job)).size() == 1; }));
   ASSERT_EQ(kill(ranks[0], SIGSTOP), 0);
   std::thread command([&] { Reexec(0); });
   // The agent's process is the script now, and nobody reads.
-  EXPECT_TRUE(Within(absl::Seconds(20), [&] { return AgentsProgram() != "ll-worker"; }));
+  EXPECT_TRUE(Within(kPatience, [&] { return AgentsProgram() != "ll-worker"; }));
   EXPECT_EQ(kill(ranks[0], SIGCONT), 0);
-  EXPECT_TRUE(Within(absl::Seconds(20), [&] { return cluster_.TrainerPids(*job).empty(); }));
+  EXPECT_TRUE(Within(kPatience, [&] { return cluster_.TrainerPids(*job).empty(); }));
   EXPECT_NE(AgentsProgram(), "ll-worker") << "the rank took too long: nothing was tested";
   command.join();
   const v1::Job ended = cluster_.AwaitEnd(*job);
@@ -171,7 +170,7 @@ TEST_F(ReexecTest, AProgramThatCannotGoOnIsRefusedAndTheAgentStays) {
   EXPECT_EQ(cluster_.TrainerPids(*job), ranks);
   LL_EXPECT_OK(cluster_.Cancel(*job));
   cluster_.AwaitState(*job, v1::CANCELLED);
-  EXPECT_TRUE(Within(absl::Seconds(10), [&] { return cluster_.TrainerPids(*job).empty(); }));
+  EXPECT_TRUE(Within(kPatience, [&] { return cluster_.TrainerPids(*job).empty(); }));
 }
 
 TEST_F(ReexecTest, WithoutAnAgentThereIsNothingToAsk) {
