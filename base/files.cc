@@ -6,7 +6,9 @@
 
 #include <cerrno>
 
+#include "base/field_error.h"
 #include "base/file.h"
+#include "base/status_macros.h"
 
 namespace ll {
 namespace {
@@ -41,13 +43,22 @@ class RealGrowingFile : public GrowingFile {
   int64_t size_bytes_;
 };
 
+// Errors: it is there and no plain file. A link or a FIFO in a folder that others write is theirs.
+absl::StatusOr<int> OpenPlain(const std::string& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+  if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+  struct stat info;
+  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) return fd;
+  close(fd);
+  return MakeFieldError({path, "a plain file", "something else"});
+}
+
 class HostFiles : public Files {
  public:
   absl::StatusOr<std::string> Read(const std::string& path) override { return ReadFile(path); }
   absl::StatusOr<std::string> ReadAt(const std::string& path, int64_t offset,
                                      int64_t count) override {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return ErrnoStatus(errno, "cannot open", path);
+    LL_ASSIGN_OR_RETURN(const int fd, OpenPlain(path, O_RDONLY));
     std::string bytes(static_cast<size_t>(count), '\0');
     const ssize_t n = pread(fd, bytes.data(), bytes.size(), offset);
     const int error = errno;
@@ -60,17 +71,18 @@ class HostFiles : public Files {
     return WriteFileAtomic(path, bytes);
   }
   absl::StatusOr<std::unique_ptr<GrowingFile>> OpenAppend(const std::string& path) override {
-    const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    LL_ASSIGN_OR_RETURN(const int fd, OpenPlain(path, O_WRONLY | O_CREAT | O_APPEND));
     struct stat info;
-    if (fd >= 0 && fstat(fd, &info) == 0)
-      return std::make_unique<RealGrowingFile>(fd, path, info.st_size);
+    if (fstat(fd, &info) == 0) return std::make_unique<RealGrowingFile>(fd, path, info.st_size);
     const int error = errno;
-    if (fd >= 0) close(fd);
-    return ErrnoStatus(error, "cannot open", path);
+    close(fd);
+    return ErrnoStatus(error, "cannot read", path);
   }
   absl::Status Truncate(const std::string& path, int64_t size) override {
-    return truncate(path.c_str(), size) == 0 ? absl::OkStatus()
-                                             : ErrnoStatus(errno, "cannot cut off", path);
+    LL_ASSIGN_OR_RETURN(const int fd, OpenPlain(path, O_WRONLY));
+    const int error = ftruncate(fd, size) == 0 ? 0 : errno;
+    close(fd);
+    return error == 0 ? absl::OkStatus() : ErrnoStatus(error, "cannot cut off", path);
   }
   int64_t Size(const std::string& path) override { return FileSize(path).value_or(0); }
   bool Exists(const std::string& path) override { return FileExists(path); }

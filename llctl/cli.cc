@@ -106,6 +106,16 @@ absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
   return FieldStatus(absl::StatusCode::kInvalidArgument, "", message, help);
 }
 
+// What could not be written was asked for: without it a command has not done its work.
+int CheckWritten(const Environment& environment, bool json, int code) {
+  if (environment.out.flush()) return code;
+  const absl::Status lost =
+      FieldStatus(absl::StatusCode::kInvalidArgument, "stdout", "cannot be written",
+                  "is its disk full, or its reader gone?");
+  PrintError(lost, json, environment.err);
+  return code == kExitSuccess ? ExitCodeOf(lost) : code;
+}
+
 }  // namespace
 
 int RunLlctl(const std::vector<std::string>& arguments, const Environment& environment) {
@@ -118,10 +128,10 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
     app.parse(reversed);
   } catch (const CLI::CallForHelp&) {
     environment.out << app.help();
-    return kExitSuccess;
+    return CheckWritten(environment, AsksForJson(arguments), kExitSuccess);
   } catch (const CLI::CallForVersion& version) {
     environment.out << version.what() << "\n";
-    return kExitSuccess;
+    return CheckWritten(environment, AsksForJson(arguments), kExitSuccess);
   } catch (const CLI::ParseError& error) {
     PrintError(ParseFault(app, error), AsksForJson(arguments), environment.err);
     return kExitUsage;
@@ -130,9 +140,10 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   line.client.timeout = absl::Seconds(line.timeout_seconds);
   Session session(environment, line.client, line.format);
   const absl::StatusOr<int> result = line.chosen(session);
+  const bool json = line.format == OutputFormat::kJson;
+  if (result.ok()) return CheckWritten(environment, json, *result);
   environment.out.flush();
-  if (result.ok()) return *result;
-  PrintError(result.status(), line.format == OutputFormat::kJson, environment.err);
+  PrintError(result.status(), json, environment.err);
   return ExitCodeOf(result.status());
 }
 

@@ -1,5 +1,6 @@
 #include "llctl/command_line.h"
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "llctl/examples.h"
 #include "llctl/export.h"
@@ -53,7 +54,7 @@ void CommandLine::AddGlobalFlags() {
       ->transform(CLI::Transformer(formats).description(""))
       ->type_name("table|json|yaml|name");
   app.add_option("--timeout", timeout_seconds, "Seconds to wait for an answer. Default: 30.")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(SecondsFrom(0.001, 86'400))
       ->type_name("SECONDS");
   app.add_option("--token-file", client.token_file,
                  "File with the token. Default: LLCTL_TOKEN, else the local coordinator's.")
@@ -64,6 +65,16 @@ void CommandLine::AddGlobalFlags() {
   app.add_option("--data-dir", client.data_dir,
                  "Local coordinator's data folder. Default: LL_DATA_DIR, else ~/.local/share/ll.")
       ->type_name("DIR");
+}
+
+CLI::Validator SecondsFrom(double low, double high) {
+  return CLI::Validator(
+      [low, high](const std::string& text) {
+        double value = 0;
+        if (absl::SimpleAtod(text, &value) && value >= low && value <= high) return std::string();
+        return absl::StrCat("Value ", text, " not in range ", low, " to ", high);
+      },
+      "");
 }
 
 std::string CommandPath(const CLI::App& command) {

@@ -27,6 +27,9 @@ class CommandLine {
   void AddGlobalFlags();
 };
 
+// Seconds from `low` to `high`. CLI::Range lets pass what is no number, which would wait for ever.
+CLI::Validator SecondsFrom(double low, double high);
+
 // "models add" of its app; "" of the program itself.
 std::string CommandPath(const CLI::App& command);
 

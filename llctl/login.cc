@@ -29,7 +29,8 @@ class NoEcho {
     quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
     tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
   }
-  ~NoEcho() {
+  ~NoEcho() { Restore(); }
+  void Restore() const {
     if (on_) tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
   }
 
@@ -44,6 +45,12 @@ absl::StatusOr<std::string> AskForToken(Session& session) {
   {
     std::istream* in = session.environment().in;
     const NoEcho quiet;
+    // Ctrl-C leaves the terminal as it was, and the program: a read does not end by it.
+    session.environment().interrupt.Arm();
+    const Interrupt::Scope stop(session.environment().interrupt, [&quiet] {
+      quiet.Restore();
+      _exit(kExitDetached);
+    });
     std::getline(in == nullptr ? std::cin : *in, line);
   }
   session.talk() << "\n";
@@ -55,6 +62,26 @@ absl::StatusOr<std::string> AskForToken(Session& session) {
 
 std::string AbsolutePath(const std::string& path) {
   return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+}
+
+nlohmann::ordered_json JsonOf(const std::string& name, const ContextFile& file) {
+  const CoordinatorContext& context = file.contexts.at(name);
+  return {{"name", name},
+          {"current", name == file.current},
+          {"coordinator", context.coordinator},
+          {"ca", context.ca_file},
+          {"token_file", context.token_file}};
+}
+
+// The context that a command made or chose. People hear of it, or asked for nothing more.
+int PrintContext(const std::string& name, const ContextFile& file, Session& session) {
+  Output& output = session.output();
+  if (output.format() == OutputFormat::kName) {
+    output.stream() << name << "\n";
+  } else if (!output.is_table()) {
+    output.PrintValue(JsonOf(name, file));
+  }
+  return kExitSuccess;
 }
 
 struct LoginOptions {
@@ -97,7 +124,7 @@ absl::StatusOr<int> RunLogin(const LoginOptions& options, Session& session) {
   LL_RETURN_IF_ERROR(WriteContexts(dir, file));
   session.talk() << "llctl: context " << options.context << " is " << context.coordinator
                  << ", and the current one\n";
-  return kExitSuccess;
+  return PrintContext(options.context, file, session);
 }
 
 absl::StatusOr<int> RunGetContexts(Session& session) {
@@ -121,11 +148,7 @@ absl::StatusOr<int> RunGetContexts(Session& session) {
       output.stream() << name << "\n";
       continue;
     }
-    list.push_back({{"name", name},
-                    {"current", name == file.current},
-                    {"coordinator", context.coordinator},
-                    {"ca", context.ca_file},
-                    {"token_file", context.token_file}});
+    list.push_back(JsonOf(name, file));
   }
   if (output.format() != OutputFormat::kName) output.PrintValue(list);
   return kExitSuccess;
@@ -141,7 +164,7 @@ absl::StatusOr<int> RunUseContext(const std::string& name, Session& session) {
   }
   file.current = name;
   LL_RETURN_IF_ERROR(WriteContexts(dir, file));
-  return kExitSuccess;
+  return PrintContext(name, file, session);
 }
 
 absl::StatusOr<int> RunSetContext(const std::string& name, Session& session) {
@@ -157,7 +180,7 @@ absl::StatusOr<int> RunSetContext(const std::string& name, Session& session) {
   if (!flags.ca_file.empty()) context.ca_file = AbsolutePath(flags.ca_file);
   if (!flags.token_file.empty()) context.token_file = AbsolutePath(flags.token_file);
   LL_RETURN_IF_ERROR(WriteContexts(dir, file));
-  return kExitSuccess;
+  return PrintContext(name, file, session);
 }
 
 }  // namespace

@@ -95,6 +95,12 @@ absl::StatusOr<int> RunTokenList(const TokenOptions& options, Session& session) 
 absl::StatusOr<int> RunTokenRevoke(const TokenOptions& options, Session& session) {
   LL_ASSIGN_OR_RETURN(const TokenEntry gone, RemoveToken(options.file, options.id));
   session.talk() << "llctl: the token of " << gone.user << " is void within a second\n";
+  Output& output = session.output();
+  if (output.format() == OutputFormat::kName) {
+    output.stream() << gone.sha256.substr(0, kTokenIdDigits) << "\n";
+  } else if (!output.is_table()) {
+    output.PrintValue(JsonOf(gone));
+  }
   return kExitSuccess;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -96,10 +97,12 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
   out.build = TextOf(object, "build");
   if (out.device.empty())
     return MakeFieldError({"device", "the kind of device that was measured", "nothing"});
+  constexpr double kAny = std::numeric_limits<double>::max();
   struct Rate {
     const char* key;
     double* value;
     bool may_be_zero;
+    double most = kAny;
   };
   const Rate rates[] = {
       {"gemm_flops", &out.gemm, false},
@@ -115,13 +118,17 @@ absl::StatusOr<Calibration> ParseCalibration(absl::string_view json) {
       {"optimizer_bandwidth", &out.optimizer_bandwidth, true},
       {"attention_extra_keys", &out.attention_extra_keys, true},
       {"lora_extra_ranks", &out.lora_extra_ranks, true},
-      {"rank_wait", &out.rank_wait, true},
+      // The larger of two times is at most their sum, twice their mean.
+      {"rank_wait", &out.rank_wait, true, 1},
   };
-  for (const auto& [key, value, may_be_zero] : rates) {
+  for (const auto& [key, value, may_be_zero, most] : rates) {
     *value = NumberOf(object, key);
     if (!std::isfinite(*value) || *value < 0 || (*value == 0 && !may_be_zero)) {
       return MakeFieldError(
           {key, "a positive number", object.contains(key) ? JsonExcerpt(object[key]) : "nothing"});
+    }
+    if (*value > most) {
+      return MakeFieldError({key, absl::StrCat("at most ", most), JsonExcerpt(object[key])});
     }
   }
   return out;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 #include "model/plan/job_shape.h"
 #include "model/plan/models.h"
@@ -77,6 +78,19 @@ TEST(DevicesTest, ACalibrationReplacesWhatItMeasured) {
         R"({"device": "cpu", "gemm_flops": -1, "attention_flops": 1, "memory_bandwidth": 1})",
         R"({"device": "cpu", "gemm_flops": "x", "attention_flops": 1, "memory_bandwidth": 1})"}) {
     EXPECT_EQ(ParseCalibration(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+TEST(DevicesTest, RanksWaitForAtMostTheWorkItself) {
+  const auto probe = [](absl::string_view wait) {
+    return ParseCalibration(absl::StrCat(
+        R"({"device": "cpu", "gemm_flops": 4e11, "attention_flops": 2e11,
+            "memory_bandwidth": 1e10, "rank_wait": )",
+        wait, "}"));
+  };
+  LL_EXPECT_OK(probe("1").status());
+  for (const char* bad : {"1.01", "1e300"}) {
+    EXPECT_THAT(probe(bad), StatusIs(absl::StatusCode::kInvalidArgument, "rank_wait")) << bad;
   }
 }
 

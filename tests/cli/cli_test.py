@@ -3,15 +3,18 @@
 
   cli_test.py BIN_DIR   (with llctl and ll-coordinator)
 """
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 import urllib.error
@@ -238,6 +241,92 @@ class CliTest(unittest.TestCase):
         run = subprocess.run([BIN / "ll-coordinator", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
                               "--data-dir", self.data_dir], capture_output=True, text=True, timeout=30)
         self.assertNotEqual(run.returncode, 0)
+
+    def test_what_cannot_be_written_is_an_error(self):
+        for arguments in (["version", "--client"], ["models", "list", "-o", "json"], ["--help"]):
+            with open("/dev/full", "w") as full:
+                run = subprocess.run([BIN / "llctl", "--coordinator", self.coordinator.address, *arguments], stdout=full,
+                                     stderr=subprocess.PIPE, text=True, timeout=60, env=dict(os.environ, LL_DATA_DIR=str(self.data_dir)))
+            self.assertEqual(run.returncode, 2, run.stderr)
+            self.assertIn("stdout: cannot be written", run.stderr)
+            self.assertEqual(run.stderr.count("\n"), 1, run.stderr)
+
+    def test_ctrl_c_at_the_hidden_token_gives_the_terminal_back(self):
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        echoes = lambda: bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
+        process = subprocess.Popen([BIN / "llctl", "--coordinator", self.coordinator.address, "login"], stdin=theirs, stdout=theirs,
+                                   stderr=subprocess.PIPE, start_new_session=True, env=dict(os.environ, HOME=str(self.root)),
+                                   preexec_fn=lambda: (fcntl.ioctl(0, termios.TIOCSCTTY, 0), signal.signal(signal.SIGINT, signal.SIG_DFL)))
+        self.addCleanup(os.close, theirs)
+        self.addCleanup(process.stderr.close)
+        self.assertTrue(echoes())
+        deadline = time.monotonic() + 20
+        while echoes():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+        os.write(ours, b"\x03")
+        self.assertEqual(process.wait(timeout=20), 130)
+        self.assertTrue(echoes())
+
+    def test_what_changes_contexts_and_tokens_answers_in_json(self):
+        context = json.loads(self.llctl("-o", "json", "--coordinator", "h:1", "config", "set-context", "lab").stdout)
+        self.assertEqual((context["name"], context["coordinator"], context["current"]), ("lab", "h:1", False))
+        self.assertTrue(json.loads(self.llctl("-o", "json", "config", "use-context", "lab").stdout)["current"])
+        self.assertEqual(self.llctl("-o", "name", "config", "use-context", "lab").stdout, "lab\n")
+        tokens = self.root / "some-tokens"
+        made = json.loads(self.llctl("-o", "json", "token", "create", "--tokens", tokens, "--user", "u").stdout)
+        gone = json.loads(self.llctl("-o", "json", "token", "revoke", "--tokens", tokens, made["id"]).stdout)
+        self.assertEqual((gone["id"], gone["user"]), (made["id"], "u"))
+        (self.root / ".config/ll/config.yaml").unlink()
+
+    # ---- an agent that ends
+
+    def worker(self, name, *flags, work_dir):
+        return subprocess.Popen([BIN / "ll-worker", "--coordinator", self.coordinator.address, "--http", "127.0.0.1:0", "--name", name,
+                                 "--work-dir", self.root / work_dir, "--cpu-slots", "1", *flags], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                                env=dict(os.environ, LL_DATA_DIR=str(self.data_dir)))
+
+    def test_an_agent_that_gives_up_does_not_say_that_it_tries_again(self):
+        first = self.worker("twin", work_dir="twin-1")
+        self.addCleanup(first.stdout.close)
+        self.addCleanup(first.stderr.close)
+        self.addCleanup(first.wait)
+        self.addCleanup(first.terminate)
+        while "welcomed" not in first.stderr.readline():
+            self.assertIsNone(first.poll())
+        # A taken name is waited for, 15 s, and not for a coordinator that answers.
+        _, said = self.worker("twin", work_dir="twin-2").communicate(timeout=60)
+        self.assertIn("a live worker on host", said)
+        self.assertNotIn("does it run there", said)
+        token = self.root / "wrong-token"
+        token.touch(mode=0o600)
+        token.write_text("wrong")
+        refused = self.worker("stranger", "--token-file", token, work_dir="stranger")
+        _, said = refused.communicate(timeout=60)
+        self.assertEqual(refused.returncode, 6, said)
+        self.assertIn("ll-worker: token: the token is not known here", said)
+        self.assertNotIn("tried again", said)
+
+    def test_an_agent_that_measures_its_slots_ends_at_once(self):
+        trainer = self.root / "slow-trainer"
+        trainer.write_text(f"#!/bin/sh\necho $$ > {self.root}/measuring\nexec sleep 300\n")
+        trainer.chmod(0o755)
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            pid_file = self.root / "measuring"
+            pid_file.unlink(missing_ok=True)
+            agent = self.worker("measured", "--probe-days", "1", "--trainer", trainer, work_dir="measured")
+            deadline = time.monotonic() + 30
+            while not (pid_file.exists() and pid_file.read_text().strip()):
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+            agent.send_signal(kind)
+            agent.communicate(timeout=20)
+            self.assertEqual(agent.returncode, -kind)
+            while os.path.exists(f"/proc/{pid_file.read_text().strip()}"):  # the kernel ends it too
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ class BadInputTest(TrainerTest):
         for context in (0, -5):
             self.refuse("context_length", str(context), context_length=context)
 
+    def test_a_wait_for_ranks_that_has_no_end(self):
+        for flag in ("--collective-timeout-s", "--peer-silence-s"):
+            for seconds in ("inf", "nan", "1e300", "0", "-1"):
+                done = run("run", "--spec", self.write_spec(), "--out", self.path("out"), "--rank", 0, "--world", 2, flag, seconds)
+                self.assert_refused(done, flag, "1 to 86400 seconds", out=self.path("out"))
+
     def test_missing_data(self):
         self.refuse("data", "no-such-file", data=self.path("no-such-file"))
         self.refuse("data", data=None)

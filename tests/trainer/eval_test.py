@@ -2,6 +2,8 @@
 import json
 import math
 import os
+import signal
+import subprocess
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -66,6 +68,20 @@ class EvalTest(TrainerTest):
         return AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32).eval()
 
     # ---- perplexity
+
+    def test_sigterm_ends_an_evaluation_at_once(self):
+        # Windows for many minutes.
+        with open(self.path("eval.json"), "w") as f:
+            json.dump({"kind": "eval", "model": self.model, "eval_task": "perplexity", "eval_seq_len": 32, "eval_sliding_window": 1,
+                       "eval_data": self.make_tokens("long.bin", 2000000)}, f)
+        process = subprocess.Popen([harness.TRAINER, "train", "--spec", self.path("eval.json"), "--out", self.path("evaluated"),
+                                    "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.kill)
+        while '"phase":"eval"' not in process.stdout.readline():
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(timeout=20), 10)
 
     def test_official_mode_is_that_of_longlora(self):
         nll, windows = official(self.reference_model(), tokens_of(self.data), 32, 16)

@@ -157,9 +157,9 @@ class Gang:
         return codes
 
 
-def kill_at_step(args, step, sig=signal.SIGKILL, env=None):
+def kill_at_step(args, step, sig=signal.SIGKILL, **how):
     """Runs a stand-alone trainer and signals it as soon as it reports `step`."""
-    process = subprocess.Popen([TRAINER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
+    process = subprocess.Popen([TRAINER, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **how)
     watchdog = threading.Timer(DEADLINE_S, process.kill)
     watchdog.start()
     events = []

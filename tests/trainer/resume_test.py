@@ -2,6 +2,8 @@
 import json
 import os
 import signal
+import subprocess
+import threading
 
 import harness
 from harness import Gang, TrainerTest, events_of, kill_at_step, losses, read, train
@@ -47,6 +49,46 @@ class ResumeTest(TrainerTest):
         resumed = losses(events_of(done.stdout))
         self.assertEqual(min(resumed), last + 1)
         self.assertEqual({**losses(events), **resumed}, expected)
+
+    def interrupted(self, spec, out):
+        """A training that a person started and has asked to stop, by Ctrl-C in its second step; and the line it printed."""
+        process = subprocess.Popen([harness.TRAINER, "train", "--spec", spec, "--out", out, "--threads", "1"], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        watchdog = threading.Timer(harness.DEADLINE_S, process.kill)
+        watchdog.start()
+        self.addCleanup(watchdog.cancel)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.stdout.close)
+        while '"event":"step"' not in process.stdout.readline():
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        return process, process.stderr.readline()
+
+    def test_ctrl_c_checkpoints_and_exits_10(self):
+        out = self.path("interrupted")
+        process, line = self.interrupted(self.write_spec(save_steps=0), out)
+        self.assertIn("interrupted: finishes this step, writes a checkpoint and ends; a second Ctrl-C", line)
+        seen = events_of(process.stdout.read())
+        self.assertEqual(process.wait(), 10)
+        self.assertEqual(process.stderr.read(), "")
+        written = [e["step"] for e in seen if e["event"] == "checkpoint"]
+        self.assertEqual(len(written), 1)
+        self.assertEqual(os.listdir(os.path.join(out, "checkpoints")), [f"step-{written[0]:06d}"])
+
+    def test_a_second_ctrl_c_ends_at_once(self):
+        out = self.path("interrupted")
+        # Long steps: the second comes in the one that the first has found.
+        process, _ = self.interrupted(self.write_spec(save_steps=0, global_batch_size=2000), out)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(), -signal.SIGINT)
+        self.assertEqual(os.listdir(os.path.join(out, "checkpoints")), [])
+
+    def test_ctrl_c_of_a_script_is_not_for_its_background(self):
+        spec, out = self.write_spec(), self.path("background")
+        code, _ = kill_at_step(["train", "--spec", spec, "--out", out, "--threads", 1], 3, signal.SIGINT,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        self.assertEqual(code, 0)
 
     def test_damaged_newest_checkpoint_is_skipped_with_its_reason(self):
         spec = self.write_spec()

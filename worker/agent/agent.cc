@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -92,17 +93,20 @@ absl::Status Agent::Open() {
   const std::string path = absl::StrCat(options_.work_dir, "/agent.json");
   if (files_.Exists(path)) {
     LL_ASSIGN_OR_RETURN(std::string text, files_.Read(path));
-    const auto notes = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!notes.is_object() || !notes["incarnation"].is_string() ||
-        !notes["highest_term"].is_number_integer()) {
+    const auto notes = ParseJsonObject(text);
+    const nlohmann::json none;
+    const auto note = [&](const char* key) -> const nlohmann::json& {
+      return notes.ok() && notes->contains(key) ? (*notes)[key] : none;
+    };
+    if (!note("incarnation").is_string() || !note("highest_term").is_number_integer()) {
       return MakeFieldError({path, "this agent's notes", "something else", "remove the file"});
     }
-    const std::string earlier = notes["incarnation"].get<std::string>();
+    const std::string earlier = note("incarnation").get<std::string>();
     const int killed = earlier.empty() ? 0 : host_.KillMarked(absl::StrCat(earlier, "/"), 10'000);
     if (killed > 0) {
       LL_LOG(kWarning) << "ended " << killed << " trainer processes of an earlier agent process";
     }
-    LL_RETURN_IF_ERROR(orders_.AcceptTerm(notes["highest_term"].get<int64_t>()));
+    LL_RETURN_IF_ERROR(orders_.AcceptTerm(note("highest_term").get<int64_t>()));
   }
   LL_RETURN_IF_ERROR(SaveNotes());
   ReopenGangs();

@@ -13,12 +13,14 @@
 #include <cstring>
 #include <optional>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/daemon.h"
 #include "base/field_error.h"
 #include "base/ids.h"
+#include "base/leader_error.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "model/plan/calibrate.h"
@@ -72,6 +74,15 @@ int GiveUpCode(const absl::Status& status, absl::Duration tried) {
 // cannot be measured works all the same.
 std::string MeasureSlots(const WorkerOptions& options, bool ranks_run) {
   if (options.probe_days == 0) return "";
+  // It takes a while in which nobody reads the signals, and nothing runs yet that would have to be
+  // ended in order: they end the process, and the kernel the probe with it.
+  sigset_t ending, before;
+  sigemptyset(&ending);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&ending, signal);
+  if (!ranks_run) pthread_sigmask(SIG_UNBLOCK, &ending, &before);
+  const absl::Cleanup restore = [&] {
+    if (!ranks_run) pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  };
   CalibrateOptions calibrate;
   calibrate.trainer = options.agent.trainer;
   calibrate.device = options.agent.slots[0].kind() == "cpu" ? "cpu" : "cuda";
@@ -110,7 +121,8 @@ void CheckTrainerRelease(const std::string& trainer) {
                  << "'s; install both from one release, or give --trainer PATH";
 }
 
-// Logs the first of a row of equal failures, and every hundredth.
+// Logs the first of a row of equal failures after which another session is tried, and every
+// hundredth.
 class FailureLog {
  public:
   explicit FailureLog(const ChannelConfig& channel) : channel_(channel) {}
@@ -121,17 +133,23 @@ class FailureLog {
     if (now != last_) count_ = 0;
     last_ = now;
     if (count_++ % 100 != 0) return;
-    const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
-    const std::string tls = TlsHint(status.message(), channel_, "--tls-ca");
+    const std::string hint = HintFor(status);
     LL_LOG(kWarning) << "no session with the coordinator at "
                      << absl::StrJoin(channel_.addresses, ",") << ": " << last_
-                     << "; tried again and again: "
-                     << (!tls.empty() ? tls
-                         : refused    ? "restart this agent once its token is good"
-                                      : "does it run there (--coordinator)?");
+                     << "; tried again and again" << (hint.empty() ? "" : ": ") << hint;
   }
 
  private:
+  // Empty where the coordinator has answered: its own words say what to do.
+  std::string HintFor(const absl::Status& status) const {
+    const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
+    if (refused && !channel_.token.empty()) return "restart this agent once its token is good";
+    const bool answered = !ErrorHint(status).empty() || !ErrorLeader(status).empty();
+    if (!absl::IsUnavailable(status) || answered) return "";
+    const std::string tls = TlsHint(status.message(), channel_, "--tls-ca");
+    return tls.empty() ? "does it run there (--coordinator)?" : tls;
+  }
+
   const ChannelConfig channel_;
   std::string last_;
   int count_ = 0;
@@ -244,7 +262,9 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const Serv
       upgrade.Ask();
     } else if (signalled) {
       LL_LOG(kInfo) << "signal " << info.ssi_signo
-                    << ": ranks checkpoint and end; again: they are killed";
+                    << (agent.shutting_down()
+                            ? ", again: ranks are killed"
+                            : ": ranks checkpoint and end; again: they are killed");
       notify.Stopping();
       agent.BeginShutdown();
     }
@@ -259,11 +279,13 @@ int Loop(Agent& agent, Connection& connection, AgentMetrics& metrics, const Serv
           break;
         case SessionEvent::kClosed:
           agent.OnClosed();
-          failures.Note(event.status);
-          if (agent.ever_welcomed()) break;
-          if (const int code = GiveUpCode(event.status, RealClock().Steady() - began); code != 0) {
+          if (const int code = agent.ever_welcomed()
+                                   ? 0
+                                   : GiveUpCode(event.status, RealClock().Steady() - began);
+              code != 0) {
             return PrintError(event.status, code);
           }
+          failures.Note(event.status);
       }
     }
     agent.Tick();
@@ -358,6 +380,8 @@ int Main(int argc, char** argv) {
   if (options->preflight) {
     const std::vector<PreflightCheck> checks = RunPreflight(*options);
     std::fputs((options->json ? PreflightJson(checks) : PreflightTable(checks)).c_str(), stdout);
+    if (std::fflush(stdout) != 0)
+      return PrintError(absl::UnavailableError("stdout: cannot be written"), 1);
     return Passed(checks) ? 0 : 1;
   }
   if (options->reexec) return AskForReexec(*options);

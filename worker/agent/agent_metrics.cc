@@ -14,6 +14,8 @@ prometheus::Counter* OneCounter(prometheus::Registry& registry, const char* name
   return &CounterOf(registry, name, help).Add({});
 }
 
+constexpr size_t kMostPhases = 32;
+
 using RankLabels = std::map<std::string, std::string>;
 
 RankLabels LabelsOf(const GangKey& gang, int rank) {
@@ -100,6 +102,8 @@ void AgentMetrics::OnEvent(const GangKey& gang, int rank, const TrainerEvent& ev
     gauge->Set(value);
   };
   for (const auto& [phase, seconds] : event.phases) {
+    // A trainer has a dozen; each is a series.
+    if (series.phases.size() >= kMostPhases && series.phases.count(phase) == 0) continue;
     prometheus::Gauge*& gauge = series.phases[phase];
     if (gauge == nullptr) {
       gauge = &phase_seconds_.Add(

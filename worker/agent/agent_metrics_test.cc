@@ -76,5 +76,20 @@ TEST(AgentMetricsTest, GpusOfRanks) {
   EXPECT_THAT(text(), Not(HasSubstr("job-a")));
 }
 
+// Every name is a series of the agent's: a trainer does not make as many as it likes.
+TEST(AgentMetricsTest, PhasesOfARankAreBounded) {
+  AgentMetrics metrics("test");
+  for (int i = 0; i < 1000; ++i) {
+    LL_ASSERT_OK_AND_ASSIGN(
+        const TrainerEvent event,
+        ParseTrainerEvent(absl::StrCat(R"({"event":"times","p)", i, R"(_seconds":1})")));
+    metrics.OnEvent({"job-a", 1}, 0, event);
+  }
+  size_t phases = 0;
+  for (const prometheus::MetricFamily& family : metrics.registry().Collect())
+    phases += family.name == "ll_rank_phase_seconds" ? family.metric.size() : 0;
+  EXPECT_EQ(phases, 32u);
+}
+
 }  // namespace
 }  // namespace ll

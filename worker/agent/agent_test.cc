@@ -196,6 +196,15 @@ class AgentTest : public testing::Test {
   std::unique_ptr<Agent> agent_;
 };
 
+TEST_F(AgentTest, NotesThatAreNoneAreAnError) {
+  agent_.reset();
+  for (const char* text : {"{}", "[]", "{\"incarnation\":7,\"highest_term\":1}", "half"}) {
+    LL_ASSERT_OK(WriteFileAtomic(options_.work_dir + "/agent.json", text));
+    NewAgent();
+    EXPECT_THAT(agent_->Open(), StatusIs(absl::StatusCode::kInvalidArgument, "agent.json")) << text;
+  }
+}
+
 TEST_F(AgentTest, GangOfTwoRunsToItsEndAndIsForgottenAfterRelease) {
   Start(Order("job-a", 1, {0, 1}));
   ASSERT_TRUE(Until([&] { return Exits("job-a").size() == 2; }));

@@ -43,8 +43,11 @@ struct Pipe {
 };
 
 absl::Status OpenInto(Fd& fd, const std::string& path, int flags) {
-  fd.value = open(path.c_str(), flags | O_CLOEXEC, 0644);
-  return fd.value >= 0 ? absl::OkStatus() : ErrnoStatus(errno, "cannot open", path);
+  // The folder is another rank's too, which may have put a link or a FIFO there.
+  fd.value = open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
+  if (fd.value < 0) return ErrnoStatus(errno, "cannot open", path);
+  fcntl(fd.value, F_SETFL, flags & O_APPEND);
+  return absl::OkStatus();
 }
 
 class ChildProcess : public RankProcess {

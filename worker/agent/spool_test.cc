@@ -1,6 +1,8 @@
 #include "worker/agent/spool.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 
@@ -35,6 +37,21 @@ TEST(LineFile, GoesOnAfterTheLastWholeLine) {
   LL_ASSERT_OK(file.Open(path));
   LL_ASSERT_OK(file.Append("three\n"));
   EXPECT_EQ(*ReadFile(path), "one\ntwo\nthree\n");
+}
+
+// The attempt's folder is the trainer's, which must not have the agent read, cut or write another
+// file, nor wait for somebody at the other end of a pipe.
+TEST(Spool, LinksAndPipesAreNotFollowed) {
+  const std::string secret = Path("secret"), link = Path("link"), pipe = Path("pipe");
+  LL_ASSERT_OK(WriteFileAtomic(secret, "line\nsecret"));
+  ASSERT_EQ(symlink(secret.c_str(), link.c_str()), 0);
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  TelemetryCursor log(link, v1::Telemetry::LOG);
+  EXPECT_EQ(Drain(log, 0), "");
+  LineFile events;
+  for (const std::string& path : {link, pipe}) EXPECT_FALSE(events.Open(path).ok()) << path;
+  EXPECT_EQ(*ReadFile(secret), "line\nsecret");
+  EXPECT_FALSE(RealFiles().ReadAt(pipe, 0, 10).ok());
 }
 
 TEST(LineFile, FullDiskLeavesNoHalfLineAndRecovers) {

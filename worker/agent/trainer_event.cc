@@ -6,24 +6,26 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "nlohmann/json.hpp"
+#include "base/json.h"
+#include "base/status_macros.h"
 
 namespace ll {
 namespace {
 
-using Json = nlohmann::ordered_json;
+// Lines come from a process that reads users' files: what nests too deep is never walked.
+constexpr JsonLimits kLineLimits{.max_depth = 32, .max_values = 100'000};
 
-std::string Text(const Json& object, const char* key) {
+std::string Text(const nlohmann::json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
-int64_t Integer(const Json& object, const char* key) {
+int64_t Integer(const nlohmann::json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
 }
 
-double Number(const Json& object, const char* key) {
+double Number(const nlohmann::json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_number() ? it->get<double>() : std::nan("");
 }
@@ -37,7 +39,7 @@ v1::FailureClass ClassNamed(const std::string& name) {
   return v1::FAILURE_CLASS_UNSPECIFIED;
 }
 
-std::string ErrorSentence(const Json& object) {
+std::string ErrorSentence(const nlohmann::json& object) {
   std::string message = Text(object, "message");
   const std::string field = Text(object, "field"), hint = Text(object, "hint");
   if (!field.empty() && message.find(field) == std::string::npos)
@@ -48,7 +50,7 @@ std::string ErrorSentence(const Json& object) {
 }
 
 // Members like "forward_seconds".
-std::vector<std::pair<std::string, double>> PhasesOf(const Json& object) {
+std::vector<std::pair<std::string, double>> PhasesOf(const nlohmann::json& object) {
   std::vector<std::pair<std::string, double>> phases;
   for (const auto& [key, value] : object.items()) {
     absl::string_view phase = key;
@@ -58,7 +60,7 @@ std::vector<std::pair<std::string, double>> PhasesOf(const Json& object) {
   return phases;
 }
 
-std::optional<google::protobuf::Struct> ResultOf(const Json& object) {
+std::optional<google::protobuf::Struct> ResultOf(const nlohmann::json& object) {
   const auto it = object.find("result");
   google::protobuf::Struct result;
   if (it == object.end() || !it->is_object()) return std::nullopt;
@@ -69,8 +71,7 @@ std::optional<google::protobuf::Struct> ResultOf(const Json& object) {
 }  // namespace
 
 absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
-  const Json object = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object()) return absl::InvalidArgumentError("not a JSON object");
+  LL_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject(line, kLineLimits));
   TrainerEvent out;
   out.event = Text(object, "event");
   if (out.event.empty()) return absl::InvalidArgumentError("no \"event\"");
@@ -97,12 +98,12 @@ absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
 }
 
 std::string WarningEventLine(absl::string_view time_rfc3339, int rank, absl::string_view message) {
-  const Json line = {{"event", "warning"},
-                     {"time", std::string(time_rfc3339)},
-                     {"rank", rank},
-                     {"source", "agent"},
-                     {"message", std::string(message)}};
-  return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const nlohmann::ordered_json line = {{"event", "warning"},
+                                       {"time", std::string(time_rfc3339)},
+                                       {"rank", rank},
+                                       {"source", "agent"},
+                                       {"message", std::string(message)}};
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 v1::FailureClass FailureClassOfExitCode(int exit_code) {

@@ -43,6 +43,13 @@ TEST(TrainerEvent, WrongTypesAreAbsentAndNonEventsAreErrors) {
   }
 }
 
+TEST(TrainerEvent, DeepNestingIsRefusedBeforeAnybodyWalksIt) {
+  const std::string depth(400'000, '[');
+  EXPECT_FALSE(ParseTrainerEvent("{\"event\":\"done\",\"result\":{\"x\":" + depth +
+                                 std::string(depth.size(), ']') + "}}")
+                   .ok());
+}
+
 TEST(TrainerEvent, WarningIsOneJsonLineWhateverItSays) {
   const std::string line =
       WarningEventLine("2026-01-01T00:00:00Z", 1, "bad \xff byte\nand a newline");

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,16 @@ constexpr size_t kMaxUnansweredMessages = 64;
 std::atomic<bool> stop_requested = false;
 std::atomic<bool> checkpoint_requested = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers store into these");
+
+const char* interrupt_line = "";
+
+// The line comes from here: until the step is over that would notice minutes may pass.
+void OnInterrupt(int) {
+  const int error = errno;
+  (void)!write(STDERR_FILENO, interrupt_line, strlen(interrupt_line));
+  errno = error;
+  stop_requested.store(true);
+}
 
 void OnSignal(int signal) {
   (signal == SIGTERM ? stop_requested : checkpoint_requested).store(true);
@@ -44,6 +55,23 @@ void InstallSignalHandlers() {
   // A reader of our events that went away must not kill the job.
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, nullptr);
+}
+
+void StopOnInterrupt(const char* line) {
+  struct sigaction action = {};
+  if (sigaction(SIGINT, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) return;
+  interrupt_line = line;
+  action = {};
+  action.sa_handler = OnInterrupt;
+  action.sa_flags = SA_RESTART | SA_RESETHAND;  // the second has the default's effect
+  sigaction(SIGINT, &action, nullptr);
+}
+
+void EndOnStop() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { _exit(kExitStopped); };
+  sigaction(SIGTERM, &action, nullptr);
+  if (StopRequested()) _exit(kExitStopped);
 }
 
 bool StopRequested() { return stop_requested.load(); }

@@ -2,6 +2,7 @@
 // descriptor.
 //
 //   SIGTERM  checkpoint at the next step boundary and exit     SIGUSR1  checkpoint and go on
+//   SIGINT   of a person at a terminal: the first as SIGTERM, the second ends at once
 //   {"rendezvous":"host:port"}   where rank 0 listens; sent once to the other ranks
 //   {"say":{...}}                a message to a rank that answers (kind generate)
 //   end of file                  the agent died: this process exits with 30 at once
@@ -21,7 +22,15 @@ namespace ll {
 // Signals as seen by this process since InstallSignalHandlers. Async-signal-safe inside; the
 // readers are thread-safe.
 void InstallSignalHandlers();
-bool StopRequested();          // SIGTERM arrived
+// Ctrl-C too asks for a stop, and prints `line` on standard error; a second one ends the process at
+// once. Nothing where SIGINT is ignored (a job that a script runs in the background). For programs
+// that a person started: an agent's ranks lead process groups of their own and never get it.
+// `line` ends with a newline and lives as long as the process.
+void StopOnInterrupt(const char* line);
+// From now on SIGTERM ends the process, with the exit code of one that stopped: for work of which
+// nothing is kept.
+void EndOnStop();
+bool StopRequested();          // SIGTERM arrived, or SIGINT where that counts
 bool TakeCheckpointRequest();  // SIGUSR1 arrived since the last call
 
 // Reads the control descriptor on a thread of its own. Thread-safe.

@@ -71,9 +71,12 @@ absl::Status OpenGpu(bool deterministic) {
   if (std::getenv("PYTORCH_ALLOC_CONF") == nullptr)
     setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", /*overwrite=*/0);
   // A device's error is the main thread's to tell; torch's thread that looks after NCCL would meet
-  // it first and abort. Operations of several groups are under way at a time: they start in the
-  // order in which the program enqueues them, which is the same on all ranks.
+  // it first and abort. It need not ask rank 0's store each second, nor wait before it ends, for a
+  // dump of a flight recorder that is off (comm_gloo.cc). Operations of several groups are under
+  // way at a time: they start in the order in which the program enqueues them, which is the same on
+  // all ranks.
   setenv("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", /*overwrite=*/0);
+  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", /*overwrite=*/0);
   setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", /*overwrite=*/0);
   LL_ASSIGN_OR_RETURN(void* symbol, CudaSymbol(kCudaDeviceSymbol));
   const CudaDevice* device = reinterpret_cast<const CudaDevice* (*)()>(symbol)();

@@ -125,6 +125,12 @@ absl::StatusOr<int> RunTrain(const JobSpec& spec, Session& session) {
                       PrepareTraining(spec, flags.world_size, place, flags.random_weights));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
+  // Until now there was nothing to keep.
+  if (flags.heeds_ctrl_c) {
+    StopOnInterrupt(
+        "ll-trainer: interrupted: finishes this step, writes a checkpoint and ends; a second "
+        "Ctrl-C ends it at once\n");
+  }
   TrainOptions options;
   options.out = flags.out;
   options.epoch = flags.epoch;
@@ -175,6 +181,7 @@ absl::StatusOr<int> RunEval(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
   LL_ASSIGN_OR_RETURN(const EvalRequest request, EvalRequestOf(spec));
   LL_RETURN_IF_ERROR(OpenOutput(session));
+  EndOnStop();
   LL_ASSIGN_OR_RETURN(session.comm, Rendezvous(session));
   LL_ASSIGN_OR_RETURN(nlohmann::ordered_json result,
                       Evaluate(request, *session.comm, *session.events));
@@ -203,6 +210,7 @@ absl::StatusOr<int> RunMerge(const JobSpec& given, Session& session) {
   LL_ASSIGN_OR_RETURN(const JobSpec spec, Resolve(given));
   LL_RETURN_IF_ERROR(OpenOutput(session));
   LL_ASSIGN_OR_RETURN(const MergeRequest request, MergeRequestOf(spec, session.flags.out));
+  if (session.flags.heeds_ctrl_c) StopOnInterrupt(kMergeInterrupted);
   const auto result = Merge(request, *session.events, StopRequested);
   if (absl::IsCancelled(result.status())) return kExitStopped;
   LL_RETURN_IF_ERROR(result.status());
@@ -210,7 +218,16 @@ absl::StatusOr<int> RunMerge(const JobSpec& given, Session& session) {
   return 0;
 }
 
+// No rank is waited for without an end. What is no number is no wait.
+absl::Status CheckWait(absl::string_view flag, double seconds) {
+  constexpr double kMost = 86'400;
+  if (seconds >= 1 && seconds <= kMost) return absl::OkStatus();
+  return MakeFieldError({flag, absl::StrCat("1 to ", kMost, " seconds"), absl::StrCat(seconds)});
+}
+
 absl::StatusOr<int> RunKind(const JobSpec& spec, Session& session) {
+  LL_RETURN_IF_ERROR(CheckWait("--collective-timeout-s", session.flags.collective_timeout_seconds));
+  LL_RETURN_IF_ERROR(CheckWait("--peer-silence-s", session.flags.peer_silence_seconds));
   const std::string kind = spec.kind.value_or("train");
   // A merge is the host's work; no GPU is opened for it.
   const std::string device = kind == "merge" ? "cpu" : session.flags.device;

@@ -17,6 +17,9 @@ struct RankFlags {
   std::string nonce;    // prefix in the rendezvous store, the attempt's own
   int events_fd = -1;   // -1: standard output, and rank 0 appends to OUT/events.jsonl
   int control_fd = -1;  // -1: there is no agent
+  // A person started it: Ctrl-C asks a training for a checkpoint and a merge to clean up, each
+  // once.
+  bool heeds_ctrl_c = false;
   std::string listen_host = "127.0.0.1";
   std::string rendezvous;  // host:port of rank 0 where it is known beforehand
   std::string resume_from, resume_manifest_sha256;

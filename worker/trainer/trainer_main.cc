@@ -46,6 +46,14 @@ int UsageFault(const CLI::App& program, const CLI::ParseError& error) {
   return kUsage;
 }
 
+// A result that could not be written is none.
+int CheckWritten(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  const int lost = ReportToStderr(
+      absl::UnavailableError("stdout: cannot be written; is its disk full, or its reader gone?"));
+  return code == 0 ? lost : code;
+}
+
 int Main(int argc, char** argv) {
   CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them",
                    "ll-trainer");
@@ -80,7 +88,7 @@ int Main(int argc, char** argv) {
   // Forward and backward are written by hand: nothing may record a graph.
   const c10::NoGradGuard no_grad;
   try {
-    return run();
+    return CheckWritten(run());
   } catch (const std::bad_alloc&) {
     return ReportToStderr(absl::ResourceExhaustedError("out of memory"));
   } catch (const std::exception& error) {

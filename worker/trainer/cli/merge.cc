@@ -1,5 +1,3 @@
-#include <unistd.h>
-#include <csignal>
 #include <cstdio>
 #include <memory>
 
@@ -12,17 +10,11 @@
 namespace ll {
 namespace {
 
-std::sig_atomic_t volatile g_interrupted = 0;
-
 // Ctrl-C and SIGTERM end a merge between two weights, and its partial folder with it.
 void CatchInterrupts() {
   InstallSignalHandlers();
-  struct sigaction action = {};
-  action.sa_handler = [](int) { g_interrupted = 1; };
-  action.sa_flags = SA_RESETHAND;  // a second Ctrl-C ends at once
-  sigaction(SIGINT, &action, nullptr);
+  StopOnInterrupt(kMergeInterrupted);
 }
-bool Stopped() { return g_interrupted != 0 || StopRequested(); }
 
 int Print(const absl::StatusOr<nlohmann::ordered_json>& result) {
   if (!result.ok()) return ReportToStderr(result.status());
@@ -97,7 +89,7 @@ void AddMerge(CLI::App& program, Command& run) {
       SetThreads(flags->threads, 1);
       CatchInterrupts();
       EventSink events(RealClock(), 0, STDERR_FILENO);  // the result alone goes to standard output
-      return Print(Merge(flags->request, events, Stopped));
+      return Print(Merge(flags->request, events, StopRequested));
     };
   });
 }
@@ -119,7 +111,7 @@ void AddPublish(CLI::App& program, Command& run) {
   command->callback([flags, &run] {
     run = [flags] {
       CatchInterrupts();
-      return Print(Publish(flags->from, flags->to, flags->overwrite, Stopped));
+      return Print(Publish(flags->from, flags->to, flags->overwrite, StopRequested));
     };
   });
 }

@@ -48,6 +48,10 @@ void AddTrain(CLI::App& program, Command& run) {
       "train",
       "Trains by itself; run again with the same --out it resumes from the newest good checkpoint");
   AddCommonFlags(*command, *flags);
+  flags->rank.heeds_ctrl_c = true;
+  command->footer(
+      "\nCtrl-C and SIGTERM: the step is finished, a checkpoint written, exit status 10. A second "
+      "Ctrl-C ends it at once.");
   command->add_flag("--random-weights", flags->rank.random_weights,
                     "Draws the model's weights and reads only its config.json: to measure a shape");
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
@@ -81,12 +85,11 @@ void AddRun(CLI::App& program, Command& run) {
                       "SHA-256 its MANIFEST.json must have");
   command
       ->add_option("--collective-timeout-s", rank.collective_timeout_seconds,
-                   "Seconds to wait for a slow rank")
+                   "Seconds to wait for a slow rank, 1 to 86400")
       ->capture_default_str();
   command
       ->add_option("--peer-silence-s", rank.peer_silence_seconds,
-                   "Seconds without a sign of life until a rank counts as lost")
-      ->check(CLI::PositiveNumber)
+                   "Seconds without a sign of life until a rank counts as lost, 1 to 86400")
       ->capture_default_str();
   command->callback([flags, &run] { run = [flags] { return Execute(*flags); }; });
 }

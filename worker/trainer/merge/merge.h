@@ -14,6 +14,10 @@
 
 namespace ll {
 
+// For StopOnInterrupt, of Merge and Publish.
+inline constexpr char kMergeInterrupted[] =
+    "ll-trainer: interrupted: takes away what it wrote and ends; a second Ctrl-C ends it at once\n";
+
 // Writes request.out. Weights are computed in fp32 and rounded once; no more than one is in memory.
 // The folder appears whole under its name (base/new_folder.h). Returns what it wrote:
 //   {"out", "model", "adapter", "onto", "dtype", "quantization", "context_length", "parameters",
