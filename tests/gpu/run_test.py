@@ -32,7 +32,7 @@ def program(folder, name, text):
 
 
 def ranks_exchange():
-    cases = ["all-reduce", "broadcast", "reduce-scatter and all-gather", "exchange", "groups"]
+    cases = ["all-reduce", "broadcast", "reduce-scatter and all-gather", "exchange", "groups", "waits are counted"]
     done = run(CHECK, "comm", "--ranks", 3, "--device", "cpu")
     assert done.returncode == 0, done
     told = lines(done.stdout)

@@ -116,7 +116,7 @@ class LoggedComm : public Comm {
   int rank() const final { return options_.rank; }
   int world_size() const final { return options_.world_size; }
   void EnterPhase(const char* phase) final { log_.EnterPhase(phase); }
-  CommCounters counters() const final { return log_.counters(); }
+  CommCounters counters() const override { return log_.counters(); }
 
   absl::Status AllReduceSum(const std::vector<at::Tensor>& tensors) final {
     log_.Count(BytesOf(tensors), BytesOf(tensors));

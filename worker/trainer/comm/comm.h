@@ -24,7 +24,9 @@ struct CommCounters {
   int64_t operations = 0;  // the newest one's sequence number, equal on all ranks of the group
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
-  double wait_seconds = 0;  // spent in operations, waiting for peers and for their bytes
+  // Spent in operations, waiting for peers and for their bytes: by the host and, in exchanges, by
+  // the device, as far as it has come.
+  double wait_seconds = 0;
 };
 
 // Every rank calls the same operations in the same order. Results are bit-identical on all ranks,

@@ -1,6 +1,8 @@
 // Part of libll_cuda.so. Needs NCCL's and CUDA's headers.
 #include <algorithm>
+#include <deque>
 
+#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
@@ -61,6 +63,38 @@ absl::StatusOr<Group> Connect(const Store& store, const CommOptions& options, at
   return group;
 }
 
+// How long a device's stream stood still where it waited for NCCL's. The host only says that it is
+// to wait, and goes on.
+class StreamWaits {
+ public:
+  // `call` makes the current stream wait.
+  template <typename Call>
+  void Around(Call call) {
+    Wait wait;
+    wait.begin.record();
+    call();
+    wait.end.record();
+    waits_.push_back(std::move(wait));
+  }
+  // Of the waits so far whose end the stream has reached.
+  double Seconds() {
+    try {
+      for (; !waits_.empty() && waits_.front().end.query(); waits_.pop_front())
+        seconds_ += waits_.front().begin.elapsed_time(waits_.front().end) / 1e3;
+    } catch (const std::exception&) {
+      waits_.clear();  // the device is lost, as its next operation will tell
+    }
+    return seconds_;
+  }
+
+ private:
+  struct Wait {
+    at::cuda::CUDAEvent begin{cudaEventDefault}, end{cudaEventDefault};  // with times
+  };
+  std::deque<Wait> waits_;
+  double seconds_ = 0;
+};
+
 class NcclComm : public LoggedComm {
  public:
   NcclComm(Store store, Group group, const CommOptions& options, at::Device device,
@@ -81,6 +115,11 @@ class NcclComm : public LoggedComm {
     Store store = c10::make_intrusive<c10d::PrefixStore>(name, store_);
     LL_ASSIGN_OR_RETURN(Group group, Connect(store, split, device_, name));
     return std::make_unique<NcclComm>(std::move(store), std::move(group), split, device_, name);
+  }
+  CommCounters counters() const override {
+    CommCounters counters = LoggedComm::counters();
+    counters.wait_seconds += waits_.Seconds();
+    return counters;
   }
   // The destructor of torch's group aborts: what other ranks have not received yet is lost.
   absl::Status Close() override {
@@ -117,7 +156,9 @@ class NcclComm : public LoggedComm {
     pending_.reset();
     const std::vector<at::Tensor> held = std::move(held_);
     held_.clear();
-    if (pending != nullptr) pending->wait();
+    if (pending == nullptr) return;
+    const c10::cuda::CUDAGuard guard(device_);
+    waits_.Around([&] { pending->wait(); });
   }
 
  private:
@@ -135,6 +176,7 @@ class NcclComm : public LoggedComm {
   const at::Device device_;
   c10::intrusive_ptr<c10d::Work> pending_;  // the exchange under way
   std::vector<at::Tensor> held_;            // its tensors
+  mutable StreamWaits waits_;
 };
 
 }  // namespace

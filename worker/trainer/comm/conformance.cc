@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/sharded_sums.h"
 
@@ -156,6 +157,29 @@ absl::Status Groups(Comm& world, at::Device device) {
   return absl::OkStatus();
 }
 
+// The last rank comes late to an exchange with rank 0, which has waited for it: who holds others up
+// is told by what they do not wait.
+absl::Status WaitsAreCounted(Comm& comm, at::Device device) {
+  constexpr absl::Duration kLate = absl::Milliseconds(300);
+  const int last = comm.world_size() - 1;
+  if (last == 0 || (comm.rank() != 0 && comm.rank() != last)) return absl::OkStatus();
+  const int peer = last - comm.rank();
+  const at::Tensor received = at::zeros({64}, at::device(device).dtype(at::kFloat));
+  for (int round = 0; round < 2; ++round) {  // the first is to begin the second at the same time
+    const double before = comm.counters().wait_seconds;
+    if (round == 1 && comm.rank() == last) absl::SleepFor(kLate);
+    LL_RETURN_IF_ERROR(comm.StartExchange({{peer, at::ones_like(received)}}, {{peer, received}}));
+    LL_RETURN_IF_ERROR(comm.FinishExchange());
+    LL_RETURN_IF_ERROR(Expect(received.eq(1).all().item<bool>(), "the values are wrong"));
+    const double waited = comm.counters().wait_seconds - before;
+    if (round == 1 && comm.rank() == 0) {
+      LL_RETURN_IF_ERROR(Expect(waited > absl::ToDoubleSeconds(kLate) / 2,
+                                absl::StrCat("waited for a late rank, counted ", waited, " s")));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const std::vector<ConformanceCase>& ConformanceCases() {
@@ -165,6 +189,7 @@ const std::vector<ConformanceCase>& ConformanceCases() {
       {"reduce-scatter and all-gather", ReduceScatterAndAllGather},
       {"exchange", Exchange},
       {"groups", Groups},
+      {"waits are counted", WaitsAreCounted},
   };
   return cases;
 }
