@@ -1,6 +1,7 @@
 #include "base/format.h"
 
 #include "base/counted.h"
+#include "base/cut_text.h"
 #include "gtest/gtest.h"
 
 namespace ll {
@@ -24,5 +25,13 @@ TEST(FormatTest, CountedThings) {
   EXPECT_EQ(Counted(0, "slot"), "0 slots");
   EXPECT_EQ(Counted(12'000, "token"), "12,000 tokens");
 }
+TEST(CutTextTest, NoCharacterIsCutInTwo) {
+  const std::string text = "a\xc3\xa9\xe2\x82\xac";  // "aé€"
+  const size_t whole[] = {0, 1, 1, 3, 3, 3, 6, 6};
+  for (size_t most = 0; most < 8; ++most)
+    EXPECT_EQ(CutText(text, most).size(), whole[most]) << most;
+  EXPECT_EQ(CutText("\x80\x80", 1), "") << "of what is no UTF-8 at all";
+}
+
 }  // namespace
 }  // namespace ll

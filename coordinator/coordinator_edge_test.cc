@@ -1,6 +1,8 @@
 // Registries, strangers, health, limits, TLS: what surrounds the jobs.
 #include <grpcpp/generic/generic_stub.h>
 
+#include <filesystem>
+#include <limits>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -291,6 +293,135 @@ TEST_F(CoordinatorTest, AWatchThatIsCutAnywhereGoesOnThereAlsoAfterARestart) {
     EXPECT_THAT(WatchAll(*jobs_, request),
                 StatusIs(absl::StatusCode::kInvalidArgument, "resume_token"));
   }
+}
+
+// ---- long histories and odd requests
+
+class LongHistoryTest : public CoordinatorTest {
+ protected:
+  // A job that has ended and told of so many steps.
+  void MakeHistory(int steps) {
+    Start();
+    auto agent = Agent("w1", 1);
+    agent->SayHello();
+    agent->TakeWelcome();
+    LL_ASSERT_OK_AND_ASSIGN(const v1::SubmitResponse submitted, Submit(Request()));
+    id_ = submitted.job().job_id();
+    const v1::StartGang gang = agent->TakeStart();
+    agent->ReportTraining(gang);
+    int64_t offset = 0;
+    for (int step = 1; step <= steps;) {
+      std::string lines;
+      for (int i = 0; i < 5000 && step <= steps; ++i) lines += StepLine(step++);
+      agent->SendTelemetry(gang, v1::Telemetry::EVENTS, offset, lines);
+      offset += static_cast<int64_t>(lines.size());
+      ASSERT_EQ(agent->TakeTelemetryAck().offset(), offset);
+    }
+    agent->ReportExit(gang, 0);
+    AwaitState(id_, v1::SUCCEEDED);
+  }
+  std::string id_;
+};
+
+// Looking for the first event that is wanted takes a while, but nobody else's.
+TEST_F(LongHistoryTest, AWatchThatSkipsItHoldsUpNobody) {
+  MakeHistory(60'000);
+  std::atomic<bool> done = false;
+  absl::Duration whole;
+  std::thread watcher([&] {
+    v1::WatchRequest request;
+    request.set_job_id(id_);
+    request.set_from_step(1'000'000);
+    const absl::Time began = absl::Now();
+    LL_EXPECT_OK(WatchAll(*jobs_, request).status());
+    whole = absl::Now() - began;
+    done = true;
+  });
+  absl::Duration longest = absl::ZeroDuration();
+  while (!done) {
+    const absl::Time began = absl::Now();
+    LL_EXPECT_OK(Get(id_).status());
+    longest = std::max(longest, absl::Now() - began);
+  }
+  watcher.join();
+  EXPECT_LT(longest, whole / 2) << "of " << whole;
+}
+
+TEST_F(LongHistoryTest, ManyReadersTakeAFewThreads) {
+  MakeHistory(20'000);
+  const auto threads = [] {
+    return static_cast<int>(std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                                          std::filesystem::directory_iterator()));
+  };
+  v1::GetRequest request;
+  request.set_job_id(id_);
+  request.set_history(true);
+  LL_ASSERT_OK(CallOnce<v1::Job>(*jobs_, &v1::Jobs::Stub::Get, request).status());
+  const int before = threads();
+  constexpr int kReaders = 100;
+  std::vector<grpc::ClientContext> contexts(kReaders);
+  std::vector<v1::Job> answers(kReaders);
+  std::atomic<int> left = kReaders;
+  for (int i = 0; i < kReaders; ++i) {
+    SetDeadline(contexts[i]);
+    jobs_->async()->Get(&contexts[i], &request, &answers[i], [&](const grpc::Status&) { --left; });
+  }
+  int most = 0;
+  for (int i = 0; i < 300 && left > 0; ++i) {
+    most = std::max(most, threads());
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  for (grpc::ClientContext& context : contexts) context.TryCancel();
+  while (left > 0) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_LT(most - before, 30);
+}
+
+TEST_F(LongHistoryTest, LogsOfWhatCannotBeAreRefused) {
+  MakeHistory(1);
+  for (const auto& [epoch, rank, field] :
+       {std::tuple(int64_t{-5}, 0, "epoch"),
+        std::tuple(std::numeric_limits<int64_t>::min(), 0, "epoch"),
+        std::tuple(int64_t{1}, -1, "rank"), std::tuple(int64_t{0}, 5000, "rank")}) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+    v1::LogsRequest request;
+    request.set_job_id(id_);
+    request.set_epoch(epoch);
+    request.set_rank(rank);
+    request.set_follow(true);
+    auto stream = jobs_->Logs(&context, request);
+    v1::LogsResponse piece;
+    while (stream->Read(&piece)) {
+    }
+    EXPECT_THAT(FromGrpcStatus(stream->Finish()),
+                StatusIs(absl::StatusCode::kInvalidArgument, field));
+  }
+}
+
+// A reason that is cut in the middle of a letter makes every answer about its job unreadable.
+TEST_F(CoordinatorTest, AReasonThatIsCutStaysText) {
+  Start();
+  LL_ASSERT_OK_AND_ASSIGN(const v1::SubmitResponse submitted, Submit(Request()));
+  v1::CancelRequest request;
+  request.set_job_id(submitted.job().job_id());
+  std::string reason(999, 'x');
+  for (int i = 0; i < 10; ++i) reason += "\xc3\xa9";
+  request.set_reason(reason);
+  LL_EXPECT_OK(CallOnce<v1::Job>(*jobs_, &v1::Jobs::Stub::Cancel, request).status());
+  LL_EXPECT_OK(Get(submitted.job().job_id()).status());
+  LL_EXPECT_OK(
+      CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, v1::ListRequest()).status());
+}
+
+TEST(OptionsTest, TimesThatAreNoNumbersAreRefused) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CoordinatorOptions options;
+  options.lease_seconds = nan;
+  EXPECT_THAT(CheckOptions(options), StatusIs(absl::StatusCode::kInvalidArgument, "lease-seconds"));
+  options = {};
+  options.heartbeat_seconds = nan;
+  EXPECT_THAT(CheckOptions(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, "heartbeat-seconds"));
 }
 
 // ---- who may listen where, and certificates

@@ -185,6 +185,12 @@ TEST_F(TenantTest, SchedulesAreATenantsOwn) {
     for (const absl::Status& status : all(*blue, name))
       EXPECT_EQ(status.code(), Code::kNotFound) << name << ": " << status;
   }
+  // Nor does who has no tenant reach a tenant's by its whole name.
+  auto none = v1::Schedules::NewStub(Secure("", "bob-reads"));
+  for (const std::string name : {"nightly", "red/nightly", "/red/nightly"}) {
+    for (const absl::Status& status : all(*none, name))
+      EXPECT_EQ(status.code(), Code::kNotFound) << name << ": " << status;
+  }
   LL_ASSERT_OK_AND_ASSIGN(
       v1::ListSchedulesResponse list,
       CallOnce<v1::ListSchedulesResponse>(*blue, &Stub::List, v1::ListSchedulesRequest()));
@@ -447,6 +453,25 @@ TEST_F(TenantTest, TheAuditLogHasEachChangeAndNoSecret) {
   EXPECT_EQ(lines[2]["result"], "NOT_FOUND");
   EXPECT_EQ(lines[2]["tenant"], "blue");
   EXPECT_EQ(text.find("reds"), std::string::npos);  // the token
+}
+
+// What a user may not submit it may not have a schedule submit at once either.
+TEST_F(TenantTest, RunsByHandCountAgainstTheLimitOfJobs) {
+  using Stub = v1::Schedules::Stub;
+  auto red = v1::Schedules::NewStub(Secure("", "reds"));
+  v1::CreateScheduleRequest create = Nightly("nightly");
+  create.mutable_schedule()->set_overlap("queue");
+  LL_ASSERT_OK(Try<v1::Schedule>(*red, &Stub::Create, create));
+  for (int i = 0; i < 5; ++i) {
+    v1::RunScheduleRequest run = Named<v1::RunScheduleRequest>("nightly");
+    run.set_request_id(absl::StrCat("r", i));
+    const absl::Status status = Try<v1::Job>(*red, &Stub::Run, run);
+    if (i < 3) {
+      LL_EXPECT_OK(status);
+    } else {
+      EXPECT_THAT(status, StatusIs(Code::kResourceExhausted, "unfinished jobs"));
+    }
+  }
 }
 
 }  // namespace

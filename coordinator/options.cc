@@ -212,10 +212,10 @@ absl::Status CheckOptions(const CoordinatorOptions& o) {
         {"leader-lease-seconds", "0.5 to 60", absl::StrCat(o.leader_lease_seconds)});
   }
   if (!o.advertise.empty()) LL_RETURN_IF_ERROR(ParseHostPort(o.advertise, "advertise").status());
-  if (o.lease_seconds < 1 || o.lease_seconds > 3600) {
+  if (!(o.lease_seconds >= 1 && o.lease_seconds <= 3600)) {
     return MakeFieldError({"lease-seconds", "1 to 3600", absl::StrCat(o.lease_seconds)});
   }
-  if (o.heartbeat_seconds <= 0 || o.heartbeat_seconds * 2 > o.lease_seconds) {
+  if (!(o.heartbeat_seconds > 0 && o.heartbeat_seconds * 2 <= o.lease_seconds)) {
     return MakeFieldError({"heartbeat-seconds", "more than 0 and at most half of lease-seconds",
                            absl::StrCat(o.heartbeat_seconds)});
   }

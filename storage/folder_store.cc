@@ -148,14 +148,23 @@ class FolderStore : public ObjectStore {
   template <typename Visit>
   absl::Status Walk(const Visit& visit) const {
     if (cancelled_) return absl::CancelledError(absl::StrCat(root_, ": cancelled"));
-    std::error_code error;
-    if (!fs::exists(root_, error)) return absl::OkStatus();
-    fs::recursive_directory_iterator it(root_, error), end;
-    for (; !error && it != end; it.increment(error)) {
-      std::error_code gone;
-      if (it->is_regular_file(gone)) visit(it->path().string().substr(root_.size() + 1), *it);
+    // Folder by folder: one that another process removes meanwhile ends its own part alone.
+    std::vector<std::string> folders = {root_};
+    while (!folders.empty()) {
+      const std::string folder = std::move(folders.back());
+      folders.pop_back();
+      std::error_code error, gone;
+      for (fs::directory_iterator it(folder, error), end; !error && it != end;
+           it.increment(error)) {
+        if (it->is_directory(gone) && !it->is_symlink(gone)) {
+          folders.push_back(it->path().string());
+        } else if (it->is_regular_file(gone)) {
+          visit(it->path().string().substr(root_.size() + 1), *it);
+        }
+      }
+      if (error && error.value() != ENOENT)
+        return ErrnoStatus(error.value(), "cannot list", folder);
     }
-    if (error && error.value() != ENOENT) return ErrnoStatus(error.value(), "cannot list", root_);
     return absl::OkStatus();
   }
 

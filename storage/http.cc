@@ -49,13 +49,13 @@ size_t OnHeader(char* data, size_t one, size_t count, void* user) {
   auto* receiver = static_cast<Receiver*>(user);
   const absl::string_view line(data, count * one);
   const size_t colon = line.find(':');
-  if (colon != absl::string_view::npos && receiver->response.headers.size() < 1000) {
-    receiver->response.headers.emplace_back(absl::AsciiStrToLower(line.substr(0, colon)),
-                                            absl::StripAsciiWhitespace(line.substr(colon + 1)));
-  } else if (absl::string_view(line).substr(0, 5) == "HTTP/") {
+  if (line.substr(0, 5) == "HTTP/") {
     receiver->response.headers.clear();  // those before were of a "100 Continue"
     const size_t status = line.find(' ');
     receiver->success = status != absl::string_view::npos && line.substr(status + 1, 1) == "2";
+  } else if (colon != absl::string_view::npos && receiver->response.headers.size() < 1000) {
+    receiver->response.headers.emplace_back(absl::AsciiStrToLower(line.substr(0, colon)),
+                                            absl::StripAsciiWhitespace(line.substr(colon + 1)));
   }
   return count;
 }

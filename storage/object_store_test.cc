@@ -2,8 +2,10 @@
 // store (tests/storage runs an S3 stand-in), to that one.
 #include "storage/object_store.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <thread>
 
@@ -161,6 +163,30 @@ TEST_F(ObjectStoreTest, ACancelledStoreDoesNothingMore) {
   EXPECT_EQ(store_->PutText("a", "2").code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(store_->GetText("a").status().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(store_->List("").status().code(), absl::StatusCode::kCancelled);
+}
+
+// Another process removes what it no longer wants: the rest is still listed, whole.
+TEST_F(ObjectStoreTest, FoldersThatVanishMeanwhileHideNothing) {
+  if (std::getenv("LL_STORE_UNDER_TEST") != nullptr) return;
+  constexpr int kKeys = 20;
+  for (int i = 0; i < kKeys; ++i)
+    LL_ASSERT_OK(store_->PutText("step-" + std::to_string(i) + "/COMPLETE", ""));
+  std::atomic<bool> done = false;
+  std::thread other([&] {
+    while (!done) {
+      for (int i = 0; i < 200; ++i)
+        mkdir((folder_ + "/store/old-" + std::to_string(i)).c_str(), 0755);
+      for (int i = 0; i < 200; ++i) rmdir((folder_ + "/store/old-" + std::to_string(i)).c_str());
+    }
+  });
+  int incomplete = 0;
+  for (int i = 0; i < 300; ++i) {
+    const auto objects = store_->List("");
+    incomplete += !objects.ok() || objects->size() != kKeys;
+  }
+  done = true;
+  other.join();
+  EXPECT_EQ(incomplete, 0);
 }
 
 }  // namespace

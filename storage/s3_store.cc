@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <functional>
+#include <set>
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
@@ -136,6 +137,12 @@ bool IsSamePart(const S3Part& there, absl::string_view bytes) {
   return absl::StripSuffix(absl::StripPrefix(there.etag, "\""), "\"") == Md5Hex(bytes);
 }
 
+// A store that sends its reader in a circle would keep it for ever. `next` empty: the last page.
+absl::Status CheckNewPage(const std::string& next, std::set<std::string>& seen) {
+  if (next.empty() || seen.insert(next).second) return absl::OkStatus();
+  return absl::UnavailableError("the store's listing comes to the same page again");
+}
+
 // The store may tell what it stored.
 absl::Status CheckStored(const HttpResponse& response, absl::string_view bytes) {
   const absl::string_view told = response.Header("x-amz-checksum-sha256");
@@ -253,7 +260,7 @@ absl::Status S3Store::PutFile(const std::string& key, const std::string& path,
   LL_ASSIGN_OR_RETURN(const bool continued, ContinueUpload(key, fd, size, sha256));
   if (continued) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const std::string upload, CreateUpload(key, sha256));
-  return PutParts(key, fd, size, upload, {});
+  return PutParts(key, fd, size, sha256, upload, {});
 }
 
 absl::StatusOr<bool> S3Store::ContinueUpload(const std::string& key, int fd, int64_t size,
@@ -278,7 +285,7 @@ absl::StatusOr<bool> S3Store::ContinueUpload(const std::string& key, int fd, int
   if (begin >= size) return false;
   LL_ASSIGN_OR_RETURN(const std::string bytes, ReadPart(fd, begin, std::min(step, size - begin)));
   if (!IsSamePart(there->front(), bytes)) return false;  // of another file under this name
-  const absl::Status put = PutParts(key, fd, size, upload, *there);
+  const absl::Status put = PutParts(key, fd, size, sha256, upload, *there);
   if (!put.ok()) return give_up(put);
   // Its beginning may have been that of a file that goes on differently: then all is as it should
   // be but for the hash that was given when it was begun.
@@ -316,7 +323,8 @@ absl::StatusOr<std::string> S3Store::CreateUpload(const std::string& key,
 }
 
 absl::Status S3Store::PutParts(const std::string& key, int fd, int64_t size,
-                               const std::string& upload, const std::vector<S3Part>& there) {
+                               const std::string& sha256, const std::string& upload,
+                               const std::vector<S3Part>& there) {
   const int64_t step = PartBytes(size);
   std::vector<Part> parts(static_cast<size_t>((size + step - 1) / step));
   const auto send = [&](int64_t i) -> absl::Status {
@@ -332,7 +340,12 @@ absl::Status S3Store::PutParts(const std::string& key, int fd, int64_t size,
     return absl::OkStatus();
   };
   LL_RETURN_IF_ERROR(InParallel(static_cast<int64_t>(parts.size()), options_.parallel, send));
-  return CompleteUpload(key, upload, parts);
+  const absl::Status completed = CompleteUpload(key, upload, parts);
+  if (!absl::IsNotFound(completed)) return completed;
+  // The answer may have been lost on its way, and the upload be gone because it is an object now;
+  // or somebody gave it up, and what lies there is from before.
+  LL_ASSIGN_OR_RETURN(const bool there_now, Holds(key, size, sha256));
+  return there_now ? absl::OkStatus() : completed;
 }
 
 absl::StatusOr<S3Store::Part> S3Store::PutPart(const std::string& key, const std::string& upload,
@@ -357,13 +370,7 @@ absl::Status S3Store::CompleteUpload(const std::string& key, const std::string& 
   request.query = {{"uploadId", upload}};
   request.headers = {{"Content-Type", "application/xml"}};
   request.body = body;
-  const auto response = Send(std::move(request), "complete " + key);
-  // An answer that was lost on its way: the upload is gone because it is an object now. Whoever
-  // reads the object compares its hash.
-  if (absl::IsNotFound(response.status())) {
-    return Send(ObjectRequest("HEAD", key), "look at " + key).status();
-  }
-  return response.status();
+  return Send(std::move(request), "complete " + key).status();
 }
 
 absl::Status S3Store::AbortUpload(const std::string& full_key, const std::string& upload) {
@@ -432,6 +439,7 @@ absl::StatusOr<bool> S3Store::Holds(const std::string& key, int64_t size_bytes,
 absl::StatusOr<std::vector<ObjectInfo>> S3Store::List(const std::string& prefix) {
   const std::string strip = options_.prefix.empty() ? "" : absl::StrCat(options_.prefix, "/");
   std::vector<ObjectInfo> objects;
+  std::set<std::string> seen;
   std::string continuation;
   do {
     HttpRequest request = BucketRequest();
@@ -446,6 +454,7 @@ absl::StatusOr<std::vector<ObjectInfo>> S3Store::List(const std::string& prefix)
       info.key = std::string(key);
       objects.push_back(std::move(info));
     }
+    LL_RETURN_IF_ERROR(CheckNewPage(page.continuation, seen));
     continuation = page.continuation;
   } while (!continuation.empty());
   std::sort(objects.begin(), objects.end(),
@@ -466,10 +475,23 @@ absl::Status S3Store::SweepPartial(const std::function<bool(const std::string&)>
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> S3Store::ListUploads(
     const std::string& full_prefix) {
-  HttpRequest request = BucketRequest();
-  request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
-  LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
-  return ParseUploads(response.body);
+  std::vector<std::pair<std::string, std::string>> uploads;
+  std::set<std::string> seen;
+  S3UploadsPage page;
+  do {
+    HttpRequest request = BucketRequest();
+    request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
+    if (!page.next_key.empty()) {
+      request.query.emplace_back("key-marker", page.next_key);
+      request.query.emplace_back("upload-id-marker", page.next_upload);
+    }
+    LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
+    LL_ASSIGN_OR_RETURN(page, ParseUploads(response.body));
+    uploads.insert(uploads.end(), page.uploads.begin(), page.uploads.end());
+    LL_RETURN_IF_ERROR(CheckNewPage(
+        page.next_key.empty() ? "" : absl::StrCat(page.next_key, "\n", page.next_upload), seen));
+  } while (!page.next_key.empty());
+  return uploads;
 }
 
 absl::Status S3Store::AbortUploads(const std::string& full_prefix,

@@ -66,8 +66,8 @@ class S3Store : public ObjectStore {
   absl::StatusOr<HttpResponse> Send(HttpRequest request, const std::string& what);
   absl::StatusOr<std::string> CreateUpload(const std::string& key, const std::string& sha256);
   // `there`: parts that the upload may have already; those that are the file's are left alone.
-  absl::Status PutParts(const std::string& key, int fd, int64_t size, const std::string& upload,
-                        const std::vector<S3Part>& there);
+  absl::Status PutParts(const std::string& key, int fd, int64_t size, const std::string& sha256,
+                        const std::string& upload, const std::vector<S3Part>& there);
   // Completes an upload that a killed process left of this very file. False: there is none, and
   // nothing of one stays.
   absl::StatusOr<bool> ContinueUpload(const std::string& key, int fd, int64_t size,
@@ -76,6 +76,7 @@ class S3Store : public ObjectStore {
   int64_t PartBytes(int64_t size) const;  // of a file's parts but the last
   absl::StatusOr<Part> PutPart(const std::string& key, const std::string& upload, int number,
                                absl::string_view bytes);
+  // NotFound: the upload is gone.
   absl::Status CompleteUpload(const std::string& key, const std::string& upload,
                               const std::vector<Part>& parts);
   // Full key and id of unfinished uploads, oldest first as far as the store says.

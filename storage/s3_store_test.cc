@@ -65,6 +65,12 @@ HttpResponse Reply(int status, std::string body = "",
   return {status, std::move(headers), std::move(body)};
 }
 
+HttpResponse HeadOf(const std::string& bytes) {
+  return Reply(
+      200, "",
+      {{"content-length", absl::StrCat(bytes.size())}, {"x-amz-meta-sha256", Sha256Hex(bytes)}});
+}
+
 class S3StoreTest : public testing::Test {
  protected:
   void Script(ScriptedTransport::Answer answer) {
@@ -273,11 +279,68 @@ TEST_F(S3StoreTest, AnErrorInsideOf200IsAnError) {
 TEST_F(S3StoreTest, ACompletionWhoseAnswerWasLostIsDone) {
   LL_ASSERT_OK(
       PutInParts([](const HttpRequest& request, int times) -> absl::StatusOr<HttpResponse> {
+        if (request.method == "HEAD") return HeadOf(std::string(25, 'x'));
         if (request.method != "POST" || CanonicalQuery(request) != "uploadId=u1") return Reply(0);
         if (times == 1) return absl::UnavailableError("cut");
         return Reply(404, "<Error><Code>NoSuchUpload</Code></Error>");
       }));
   EXPECT_EQ(Count("HEAD /bucket/p/k?"), 1);
+}
+
+// Somebody gave the upload up; what lies under the name is from before.
+TEST_F(S3StoreTest, AnUploadThatIsGoneWasNotCompletedByTheObjectBeforeIt) {
+  const absl::Status status =
+      PutInParts([](const HttpRequest& request, int) -> absl::StatusOr<HttpResponse> {
+        if (request.method == "HEAD") return HeadOf("what was there before");
+        if (request.method != "POST" || CanonicalQuery(request) != "uploadId=u1") return Reply(0);
+        return Reply(404, "<Error><Code>NoSuchUpload</Code></Error>");
+      });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, "NoSuchUpload"));
+}
+
+TEST_F(S3StoreTest, UploadsOfSeveralPagesAreGivenUp) {
+  Script([](const HttpRequest& request, int) -> absl::StatusOr<HttpResponse> {
+    if (request.method == "DELETE") return Reply(204);
+    const std::string query = CanonicalQuery(request);
+    const bool second = absl::StrContains(query, "key-marker=p%2Fa%20b") &&
+                        absl::StrContains(query, "upload-id-marker=u1");
+    return Reply(200,
+                 absl::StrCat("<ListMultipartUploadsResult><EncodingType>url</EncodingType><Upload>"
+                              "<Key>p/",
+                              second ? "z" : "a%20b", "</Key><UploadId>", second ? "u2" : "u1",
+                              "</UploadId></Upload>",
+                              second ? ""
+                                     : "<IsTruncated>true</IsTruncated>"
+                                       "<NextKeyMarker>p/a%20b</NextKeyMarker>"
+                                       "<NextUploadIdMarker>u1</NextUploadIdMarker>",
+                              "</ListMultipartUploadsResult>"));
+  });
+  LL_ASSERT_OK(store_->SweepPartial([](const std::string&) { return true; }));
+  EXPECT_EQ(Count("DELETE /bucket/p/a%20b?uploadId=u1"), 1);
+  EXPECT_EQ(Count("DELETE /bucket/p/z?uploadId=u2"), 1);
+}
+
+TEST_F(S3StoreTest, AListingThatNeverEndsIsAnError) {
+  int asked = 0;
+  Script([&asked](const HttpRequest& request, int) -> absl::StatusOr<HttpResponse> {
+    const bool more = ++asked < 1000;  // or this test would not end either
+    const std::string rest =
+        !more ? ""
+              : "<IsTruncated>true</IsTruncated><NextContinuationToken>c</NextContinuationToken>"
+                "<NextKeyMarker>p/k</NextKeyMarker><NextUploadIdMarker>u1</NextUploadIdMarker>";
+    if (request.method == "DELETE") return Reply(204);
+    if (absl::StrContains(CanonicalQuery(request), "uploads="))
+      return Reply(200, absl::StrCat("<ListMultipartUploadsResult><Upload><Key>p/k</Key><UploadId>"
+                                     "u1</UploadId></Upload>",
+                                     rest, "</ListMultipartUploadsResult>"));
+    return Reply(200, absl::StrCat("<ListBucketResult><Contents><Key>p/k</Key><Size>3</Size>"
+                                   "</Contents>",
+                                   rest, "</ListBucketResult>"));
+  });
+  EXPECT_THAT(store_->List("").status(), StatusIs(absl::StatusCode::kUnavailable, "same page"));
+  EXPECT_THAT(store_->SweepPartial([](const std::string&) { return true; }),
+              StatusIs(absl::StatusCode::kUnavailable, "same page"));
+  EXPECT_LT(asked, 10);
 }
 
 TEST_F(S3StoreTest, OtherBytesInTheStoreAreDataLoss) {

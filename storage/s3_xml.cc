@@ -40,9 +40,11 @@ std::string PercentDecode(absl::string_view text) {
   return out;
 }
 
-std::string KeyOf(const pugi::xml_node& entry, const pugi::xml_node& root) {
-  const std::string key = entry.child_value("Key");
+std::string Decoded(const std::string& key, const pugi::xml_node& root) {
   return root.child("EncodingType") ? PercentDecode(key) : key;
+}
+std::string KeyOf(const pugi::xml_node& entry, const pugi::xml_node& root) {
+  return Decoded(entry.child_value("Key"), root);
 }
 
 }  // namespace
@@ -69,15 +71,20 @@ absl::StatusOr<S3Page> ParseListing(const std::string& xml) {
   return page;
 }
 
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseUploads(
-    const std::string& xml) {
+absl::StatusOr<S3UploadsPage> ParseUploads(const std::string& xml) {
   pugi::xml_document document;
   const auto root = Root(document, xml, "ListMultipartUploadsResult");
   if (!root.ok()) return root.status();
-  std::vector<std::pair<std::string, std::string>> uploads;
+  S3UploadsPage page;
   for (const pugi::xml_node& entry : root->children("Upload"))
-    uploads.emplace_back(KeyOf(entry, *root), entry.child_value("UploadId"));
-  return uploads;
+    page.uploads.emplace_back(KeyOf(entry, *root), entry.child_value("UploadId"));
+  if (absl::string_view(root->child_value("IsTruncated")) == "true") {
+    page.next_key = Decoded(root->child_value("NextKeyMarker"), *root);
+    page.next_upload = root->child_value("NextUploadIdMarker");
+    if (page.next_key.empty())
+      return absl::UnavailableError("a cut list of uploads without NextKeyMarker");
+  }
+  return page;
 }
 
 absl::StatusOr<S3PartsPage> ParseParts(const std::string& xml) {

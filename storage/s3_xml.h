@@ -17,9 +17,12 @@ struct S3Page {
 };
 absl::StatusOr<S3Page> ParseListing(const std::string& xml);
 
-// Full key and upload id of unfinished uploads.
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseUploads(
-    const std::string& xml);
+struct S3UploadsPage {
+  std::vector<std::pair<std::string, std::string>> uploads;  // full key and upload id
+  std::string next_key, next_upload;  // markers of the next page; no key: the last page
+};
+// Unfinished uploads.
+absl::StatusOr<S3UploadsPage> ParseUploads(const std::string& xml);
 
 // What an unfinished upload has already.
 struct S3Part {

@@ -73,6 +73,7 @@ absl::StatusOr<std::string> Exchange(
   if (!body.empty()) request.headers.emplace_back("Content-Type", "application/json");
   request.body = body;
   request.timeout = target.timeout;
+  request.cancelled = target.cancelled.get();
   request.max_response_bytes = kMaxAnswer;
   LL_ASSIGN_OR_RETURN(HttpResponse response, target.transport->Send(request));
   if (response.status / 100 == 2) return std::move(response.body);

@@ -2,6 +2,8 @@
 // form that TrackerQueue understands.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +19,8 @@ struct HttpTarget {
   std::vector<std::pair<std::string, std::string>> headers;
   absl::Duration timeout = absl::Seconds(10);
   HttpTransport* transport = nullptr;  // outlives the target
+  // True ends every exchange, also one that is under way.
+  std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
 };
 
 // `url`: http:// or https://, a host, perhaps a port and a path. `headers_file`: lines "NAME:

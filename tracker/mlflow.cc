@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/json.h"
 #include "base/status_macros.h"
@@ -15,12 +16,7 @@ namespace {
 constexpr size_t kMostMetrics = 1000, kMostParams = 100;
 constexpr size_t kLongestValue = 500;
 
-std::string Cut(std::string text) {
-  if (text.size() <= kLongestValue) return text;
-  size_t end = kLongestValue;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
+std::string Cut(const std::string& text) { return std::string(CutText(text, kLongestValue)); }
 
 // The server takes letters, digits and "_-. :/" in names.
 std::string MetricName(const std::string& name) {

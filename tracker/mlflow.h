@@ -27,6 +27,7 @@ class MlflowTracker : public Tracker {
       : target_(std::move(target)), experiment_(std::move(experiment)) {}
   std::string name() const override { return "mlflow"; }
   absl::Status Take(const std::vector<TrackerEvent>& batch) override;
+  void Cancel() override { *target_.cancelled = true; }
 
  private:
   absl::StatusOr<nlohmann::json> Call(

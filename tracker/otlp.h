@@ -57,6 +57,7 @@ class OtlpTracker : public Tracker {
       : target_(std::move(target)), version_(std::move(version)) {}
   std::string name() const override { return "otlp"; }
   absl::Status Take(const std::vector<TrackerEvent>& batch) override;
+  void Cancel() override { *target_.cancelled = true; }
 
  private:
   const HttpTarget target_;

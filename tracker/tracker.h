@@ -59,6 +59,9 @@ class Tracker {
   // May wait for the network or a disk. Unavailable: the same batch may be given once more later;
   // any other error: the batch is lost.
   virtual absl::Status Take(const std::vector<TrackerEvent>& batch) = 0;
+  // On any thread: a Take that is under way, and every later one, ends soon. Of those that wait for
+  // nothing but this host's disk: nothing.
+  virtual void Cancel() {}
 };
 
 }  // namespace ll

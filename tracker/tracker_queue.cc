@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
+#include "base/clock.h"
 
 namespace ll {
 
@@ -16,7 +16,11 @@ TrackerQueue::~TrackerQueue() {
   {
     absl::MutexLock lock(&mu_);
     stop_ = true;
+    changed_.SignalAll();
+    const absl::Duration given_up = RealClock().Steady() + options_.drain;
+    while (!ended_ && RealClock().Steady() < given_up) changed_.WaitFor(mu_, options_.drain);
   }
+  tracker_->Cancel();
   thread_.join();
 }
 
@@ -32,7 +36,14 @@ void TrackerQueue::Tell(TrackerEvent event) {
 }
 
 void TrackerQueue::Loop() {
-  absl::Time end = absl::InfiniteFuture();
+  Feed();
+  absl::MutexLock lock(&mu_);
+  ended_ = true;
+  changed_.SignalAll();
+}
+
+void TrackerQueue::Feed() {
+  absl::Duration end = absl::InfiniteDuration();  // steady time
   for (;;) {
     std::vector<TrackerEvent> batch;
     size_t left = 0;
@@ -42,7 +53,7 @@ void TrackerQueue::Loop() {
         return stop_ || !events_.empty();
       };
       mu_.Await(absl::Condition(&work));
-      if (stop_ && end == absl::InfiniteFuture()) end = absl::Now() + options_.drain;
+      if (stop_ && end == absl::InfiniteDuration()) end = RealClock().Steady() + options_.drain;
       const size_t count = std::min(events_.size(), options_.batch);
       batch.assign(std::make_move_iterator(events_.begin()),
                    std::make_move_iterator(events_.begin() + static_cast<std::ptrdiff_t>(count)));
@@ -50,7 +61,7 @@ void TrackerQueue::Loop() {
       left = events_.size();
     }
     if (batch.empty()) return;
-    if (absl::Now() > end) return report_.lost(batch.size() + left);
+    if (RealClock().Steady() > end) return report_.lost(batch.size() + left);
     Deliver(batch);
   }
 }
@@ -63,7 +74,9 @@ void TrackerQueue::Deliver(const std::vector<TrackerEvent>& batch) {
     report_.failure(status);
     if (!absl::IsUnavailable(status) || i >= options_.tries) return report_.lost(batch.size());
     absl::MutexLock lock(&mu_);
-    if (mu_.AwaitWithTimeout(absl::Condition(&stop_), pause)) return report_.lost(batch.size());
+    const absl::Duration again = RealClock().Steady() + pause;
+    while (!stop_ && RealClock().Steady() < again) changed_.WaitFor(mu_, pause);
+    if (stop_) return report_.lost(batch.size());
     pause *= 2;
   }
 }

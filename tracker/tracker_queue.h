@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "base/steady_cond_var.h"
 #include "tracker/tracker.h"
 
 namespace ll {
@@ -32,7 +33,7 @@ class TrackerQueue {
   };
 
   TrackerQueue(std::unique_ptr<Tracker> tracker, Options options, Report report);
-  // Gives the tracker what is left, for `drain` at most once a batch has come back.
+  // Gives the tracker what is left, for `drain` at most; then what is under way is cancelled.
   ~TrackerQueue();
 
   // Never waits.
@@ -40,6 +41,7 @@ class TrackerQueue {
 
  private:
   void Loop();
+  void Feed();
   void Deliver(const std::vector<TrackerEvent>& batch);
 
   const std::unique_ptr<Tracker> tracker_;  // the thread's
@@ -48,7 +50,9 @@ class TrackerQueue {
   absl::Mutex mu_;
   std::deque<TrackerEvent> events_ ABSL_GUARDED_BY(mu_);
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread thread_;  // last: it uses the others
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;  // the thread's work
+  SteadyCondVar changed_;                    // stop_, ended_
+  std::thread thread_;                       // last: it uses the others
 };
 
 }  // namespace ll

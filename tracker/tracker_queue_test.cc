@@ -14,6 +14,7 @@ struct Seen {
   std::vector<int64_t> steps ABSL_GUARDED_BY(mu);
   std::function<absl::Status(int call)> answer = [](int) { return absl::OkStatus(); };
   std::atomic<int> calls = 0;
+  std::atomic<bool> cancelled = false;
 };
 
 class FakeTracker : public Tracker {
@@ -27,6 +28,7 @@ class FakeTracker : public Tracker {
       for (const TrackerEvent& event : batch) seen_.steps.push_back(event.step);
     return status;
   }
+  void Cancel() override { seen_.cancelled = true; }
 
  private:
   Seen& seen_;
@@ -123,6 +125,25 @@ TEST(TrackerQueueTest, TheEndIsNotHeldUp) {
   }
   EXPECT_LT(absl::Now() - began, absl::Seconds(5));
   EXPECT_EQ(counts.lost, 500u);
+}
+
+// A server that takes the connection and never answers: the end waits for `drain`, no longer.
+TEST(TrackerQueueTest, ATrackerThatHangsIsGivenUpAtTheEnd) {
+  Seen seen;
+  Counts counts;
+  seen.answer = [&](int) {
+    for (int i = 0; i < 1500 && !seen.cancelled; ++i) absl::SleepFor(absl::Milliseconds(10));
+    return absl::UnavailableError("no answer");
+  };
+  const absl::Time began = absl::Now();
+  {
+    TrackerQueue queue(std::make_unique<FakeTracker>(seen), {.drain = absl::Milliseconds(100)},
+                       counts.report());
+    queue.Tell(Numbered(1));
+    while (seen.calls == 0) absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_LT(absl::Now() - began, absl::Seconds(5));
+  EXPECT_EQ(counts.lost, 1u);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "coordinator/api/admin_service.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "coordinator/api/convert.h"
@@ -134,7 +135,7 @@ grpc::ServerUnaryReactor* AdminService::CordonWorker(grpc::CallbackServerContext
   UnaryCall call(api_, "/ll.v1.Admin/CordonWorker", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   CordonWorkerEvent event{WorkerId(request->worker()), Cordon::kCordon, call.caller().user,
-                          request->reason().substr(0, kMaxReasonBytes)};
+                          std::string(CutText(request->reason(), kMaxReasonBytes))};
   if (request->action() == v1::CordonWorkerRequest::UNCORDON) event.cordon = Cordon::kUncordon;
   if (request->action() == v1::CordonWorkerRequest::DRAIN) event.cordon = Cordon::kDrain;
   const WorkerId worker = event.worker;

@@ -75,6 +75,8 @@ class UnaryCall {
     return *about_->limits;
   }
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
+  // Whether nobody waits for the answer any more.
+  bool given_up() const { return context_->IsCancelled(); }
   // What the call changes, for the audit log: an id or a name.
   void SetObject(std::string object) const { about_->object = std::move(object); }
   void SetRequestId(std::string id) const { about_->request_id = std::move(id); }

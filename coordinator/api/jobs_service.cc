@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/status_macros.h"
@@ -51,6 +52,16 @@ v1::Job JobsService::ToProto(const Job& job, JobDetail detail, const Scheduler* 
 
 // ---- reads
 
+void JobsService::ReadFiles(const UnaryCall& call, std::function<void()> read) {
+  const bool taken = reads_.Do([call, read = std::move(read)] {
+    if (call.given_up()) return (void)call.Finish(absl::CancelledError("the caller left"));
+    read();
+    call.Finish(absl::OkStatus());
+  });
+  if (!taken)
+    call.Finish(absl::ResourceExhaustedError("too many histories are being read; try again"));
+}
+
 grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
                                            const v1::GetRequest* request, v1::Job* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Get", context);
@@ -68,14 +79,12 @@ grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
           ApplyReadMask(request->read_mask(), *response);
           return (void)call.Finish(absl::OkStatus());
         }
-        // Reading a long history's file is not for the driver's thread; that of one caller waits
-        // for it.
-        std::thread([this, call, id = job->id, request, response] {
+        // Reading a long history's file is not for the driver's thread.
+        ReadFiles(call, [this, id = job->id, request, response] {
           for (const StepFacts& step : api_.telemetry->Steps(id))
             *response->add_steps() = StepToProto(step);
           ApplyReadMask(request->read_mask(), *response);
-          call.Finish(absl::OkStatus());
-        }).detach();
+        });
       });
   return call.reactor();
 }
@@ -158,13 +167,11 @@ grpc::ServerUnaryReactor* JobsService::Checkpoints(grpc::CallbackServerContext* 
         v1::JobSpec resolved;
         resolved.ParseFromString(job->payload->resolved_spec);
         const KeepRules rules{resolved.save_total_limit(), resolved.save_keep_every()};
-        // As for Get's history: reading files is not for the driver's thread.
-        std::thread([this, call, id = job->id, rules, response] {
+        ReadFiles(call, [this, id = job->id, rules, response] {
           const std::vector<CheckpointFacts> all = api_.telemetry->Checkpoints(id);
           for (size_t i = 0; i < all.size(); ++i)
             *response->add_checkpoints() = CheckpointToProto(all[i], WhyKept(rules, all[i], i));
-          call.Finish(absl::OkStatus());
-        }).detach();
+        });
       });
   return call.reactor();
 }
@@ -252,10 +259,11 @@ grpc::ServerUnaryReactor* JobsService::Cancel(grpc::CallbackServerContext* conte
   UnaryCall call(api_, "/ll.v1.Jobs/Cancel", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
   call.SetObject(request->job_id());
-  RequestAndAnswer(call,
-                   CancelEvent{JobId(request->job_id()), call.caller().user,
-                               request->reason().substr(0, kMaxReasonBytes), call.access()},
-                   response);
+  RequestAndAnswer(
+      call,
+      CancelEvent{JobId(request->job_id()), call.caller().user,
+                  std::string(CutText(request->reason(), kMaxReasonBytes)), call.access()},
+      response);
   return call.reactor();
 }
 

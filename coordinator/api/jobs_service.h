@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "coordinator/api/convert.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/rank_input.h"
+#include "coordinator/api/read_pool.h"
 #include "coordinator/api/submission.h"
 #include "proto/jobs.grpc.pb.h"
 
@@ -95,6 +97,8 @@ class JobsService : public v1::Jobs::CallbackService {
   void AnswerRefused(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
                      absl::Status why, SubmitAnswer answer);
   void RequestAndAnswer(UnaryCall call, Event event, v1::Job* response);
+  // Reads a job's files on another thread, then answers; one whose caller has left reads nothing.
+  void ReadFiles(const UnaryCall& call, std::function<void()> read);
   // With a `view` also when a job that waits is expected to start.
   v1::Job ToProto(const Job& job, JobDetail detail, const Scheduler* view = nullptr) const;
 
@@ -103,6 +107,7 @@ class JobsService : public v1::Jobs::CallbackService {
   RankInput& ranks_;
   const JobsOptions options_;
   RecentKeys said_{10'000};  // by Say; the driver's thread alone
+  ReadPool reads_{/*threads=*/2, /*most_waiting=*/256};
 };
 
 }  // namespace ll

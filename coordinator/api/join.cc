@@ -36,13 +36,16 @@ absl::StatusOr<std::vector<JoinToken>> ReadJoinTokens(const std::string& dir) {
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipWhitespace())) {
     const auto json = ParseJsonObject(line, {.max_depth = 2, .max_values = 10});
     if (!json.ok()) return Annotate(json.status(), TokensPath(dir));
-    JoinToken token{.sha256 = json->value("token_sha256", ""),
-                    .worker = json->value("worker", ""),
-                    .uses = json->value("uses", 0)};
+    const auto text = [&json](const char* key) {
+      const auto it = json->find(key);
+      return it != json->end() && it->is_string() ? it->get<std::string>() : std::string();
+    };
+    JoinToken token{.sha256 = text("token_sha256"), .worker = text("worker")};
+    const auto uses = json->find("uses");
+    if (uses != json->end() && uses->is_number_integer()) token.uses = uses->get<int>();
     std::string error;
-    if (!absl::ParseTime(absl::RFC3339_full, json->value("expires", ""), &token.expires, &error))
-      continue;
-    out.push_back(std::move(token));
+    if (absl::ParseTime(absl::RFC3339_full, text("expires"), &token.expires, &error))
+      out.push_back(std::move(token));
   }
   return out;
 }

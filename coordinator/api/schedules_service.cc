@@ -29,11 +29,11 @@ absl::StatusOr<ScheduleRecord> CheckCreate(const v1::Schedule& schedule) {
 }
 
 // The scheduler's name for the schedule that a caller means. Administrators reach every tenant's as
-// "TENANT/NAME", those of no tenant as "/NAME".
+// "TENANT/NAME", those of no tenant as "/NAME"; for others no schedule has such a name.
 std::string KeyOf(const Caller& caller, const std::string& name) {
-  if (caller.admin && name.find('/') != std::string::npos)
-    return name.front() == '/' ? name.substr(1) : name;
-  return QualifiedName(caller.tenant, name);
+  if (name.find('/') == std::string::npos) return QualifiedName(caller.tenant, name);
+  if (!caller.admin) return absl::StrCat("/", name);
+  return name.front() == '/' ? name.substr(1) : name;
 }
 
 // With the name that the caller knows it by.
@@ -232,7 +232,8 @@ grpc::ServerUnaryReactor* SchedulesService::Run(grpc::CallbackServerContext* con
   const std::string key = KeyOf(call.caller(), request->name());
   call.SetObject(key);
   call.SetRequestId(request->request_id());
-  RunScheduleEvent event{key, NewJobId(SystemRandom()), request->request_id(), call.caller().user};
+  RunScheduleEvent event{key, NewJobId(SystemRandom()), request->request_id(), call.caller().user,
+                         api_.tenants->Of(TenantOfName(key)).quota};
   api_.driver->Request(
       std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
         if (reply.status.ok()) {

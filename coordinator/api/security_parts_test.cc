@@ -170,5 +170,17 @@ TEST_F(JoinTest, ABadRequestCostsNoUse) {
               StatusIs(absl::StatusCode::kFailedPrecondition, "signs no"));
 }
 
+// A line that somebody wrote by hand is no token, and takes nobody's away.
+TEST_F(JoinTest, ALineThatIsNoTokenIsLeftOut) {
+  const std::string token = Token("w1", 1);
+  LL_ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir_ + "/join-tokens.jsonl"));
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/join-tokens.jsonl",
+                               R"({"token_sha256":5,"uses":"many","expires":["never"],"worker":{}})"
+                               "\n" +
+                                   text));
+  EXPECT_THAT(Join("guess"), StatusIs(absl::StatusCode::kUnauthenticated, "this name"));
+  LL_EXPECT_OK(Join(token).status());
+}
+
 }  // namespace
 }  // namespace ll

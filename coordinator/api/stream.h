@@ -98,8 +98,9 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
   void OnDone() override { self_.reset(); }
 
  protected:
-  enum class Outcome { kMessage, kWait, kEnd };
-  // Fills `out` with the next message, or says that there is none yet or none any more.
+  enum class Outcome { kMessage, kWait, kEnd, kTurn };
+  // Fills `out` with the next message, or says that there is none yet or none any more, or that
+  // finding it takes another turn: callers wait for this, the driver's thread among them.
   virtual Outcome Next(Response* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
   virtual void TakeJob(JobSnapshot snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
   // Before anything else: what is wrong with the request.
@@ -127,6 +128,10 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
     const Outcome outcome = Next(&response_);
     if (outcome == Outcome::kEnd) EndLocked(absl::OkStatus());
     if (outcome == Outcome::kWait) left_of_turn_ = Turns::kTurn;  // all is told
+    if (outcome == Outcome::kTurn) {
+      awaits_turn_ = true;
+      turns_->Await(this->weak_from_this());
+    }
     if (outcome != Outcome::kMessage) return;
     left_of_turn_ -= Turns::CostOf(response_.ByteSizeLong());
     writing_ = true;

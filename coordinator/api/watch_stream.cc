@@ -15,6 +15,10 @@
 namespace ll {
 namespace {
 constexpr int64_t kPieceBytes = 64 << 10;
+// Looked through at once for an event that is wanted.
+constexpr int kMostPieces = 4;
+// A line that is longer is no event.
+constexpr size_t kMostLineBytes = 4 << 20;
 constexpr absl::Duration kLastEventGrace = absl::Seconds(2);
 
 constexpr char kTokenForm[] = "w1";
@@ -93,7 +97,7 @@ WatchStream::Outcome WatchStream::Find(v1::WatchResponse* out) {
   if (snapshot_.job == nullptr) return Outcome::kWait;
   const bool ended = IsEnd(snapshot_.job->state());
   if (NextTransition(ended, out)) return Outcome::kMessage;
-  if (NextEvent(out)) return Outcome::kMessage;
+  if (const Outcome event = NextEvent(out); event != Outcome::kWait) return event;
   place_.events_wanted = true;  // what comes from here on is new
   if (!ended) return Outcome::kWait;
   const bool all_told =
@@ -127,16 +131,17 @@ bool WatchStream::NextTransition(bool ended, v1::WatchResponse* out) {
   return true;
 }
 
-bool WatchStream::NextEvent(v1::WatchResponse* out) {
-  for (;;) {
+WatchStream::Outcome WatchStream::NextEvent(v1::WatchResponse* out) {
+  for (int pieces = 0;; ++pieces) {
     while (!lines_.empty()) {
       const Line line = std::move(lines_.front());
       lines_.pop_front();
       place_.epoch = epoch_;
       place_.offset = line.end;
-      if (FillFromLine(line.text, out)) return true;
+      if (FillFromLine(line.text, out)) return Outcome::kMessage;
     }
-    if (!ReadMore()) return false;
+    if (pieces == kMostPieces) return Outcome::kTurn;
+    if (!ReadMore()) return Outcome::kWait;
   }
 }
 
@@ -155,6 +160,7 @@ bool WatchStream::ReadMore() {
         lines_.push_back({std::string(line), end});
       });
       partial_.erase(0, used);
+      if (partial_.size() > kMostLineBytes) partial_.clear();
       return true;
     }
     if (epoch_ >= snapshot_.job->epoch()) return false;

@@ -48,7 +48,8 @@ class WatchStream : public FollowStream<v1::WatchResponse> {
   Outcome Next(v1::WatchResponse* out) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakeJob(JobSnapshot snapshot) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool NextTransition(bool ended, v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool NextEvent(v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // kMessage; kWait: all was looked at; kTurn: much was, and there is more.
+  Outcome NextEvent(v1::WatchResponse* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool FillFromLine(const std::string& line, v1::WatchResponse* out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Without its resume token.

@@ -114,6 +114,7 @@ struct RunScheduleEvent {
   JobId job;               // new and random; of a training in stages the last job's
   std::string request_id;  // the same again: the same job
   std::string user;
+  TenantQuota quota;  // of the schedule's tenant
 };
 // What is known of a run whose job has ended (Scheduler::to_judge). Of one that was judged:
 // ignored.

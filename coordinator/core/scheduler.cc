@@ -270,8 +270,8 @@ void Scheduler::ResolveDependents(const Job& ended) {
     Job& job = *jobs_.at(id);
     auto& list = job.waiting_for;
     list.erase(std::remove(list.begin(), list.end(), ended.id), list.end());
-    const auto& any = job.spec.after_any;
-    const bool needed = std::find(any.begin(), any.end(), ended.id) == any.end();
+    const auto& after = job.spec.after;
+    const bool needed = std::find(after.begin(), after.end(), ended.id) != after.end();
     if (ended.state != JobState::kSucceeded && needed) {
       causes_[job.id] = CauseOf(ended);
       Finish(job, JobState::kFailed, causes_[job.id]);

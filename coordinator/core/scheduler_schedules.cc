@@ -194,11 +194,15 @@ void Scheduler::On(const RunScheduleEvent& event) {
   SubmitAllEvent submit =
       SubmitOf(schedule->record,
                absl::StrCat("schedule/", event.schedule, "/now/", event.request_id), event.job);
+  submit.quota = event.quota;  // unlike a fire it is somebody's wish
   if (FindRequest(RequestOwner(submit.access, submit.user), submit.request_id) != nullptr) {
     On(submit);  // a repeat: answers with the earlier jobs
     if (!effects_.reply.jobs.empty()) effects_.reply.job = effects_.reply.jobs.back();
     return;
   }
+  // Before earlier runs are cancelled for one that is refused.
+  effects_.reply.status = CheckSubmit(submit);
+  if (!effects_.reply.status.ok()) return;
   const std::string overlap = ResolveOverlap(*schedule, submit);
   if (!overlap.empty()) {
     effects_.reply.status = FieldStatus(absl::StatusCode::kFailedPrecondition, "schedule", overlap,
@@ -255,6 +259,8 @@ void Scheduler::Fire(Schedule& schedule, absl::Time time) {
   if (const RequestRecord* before = FindRequest(RequestOwner(submit.access, submit.user), request);
       before != nullptr) {
     run.reason = absl::StrCat(before->job.value(), " was submitted for this time before");
+  } else if (const absl::Status refused = CheckSubmit(submit); !refused.ok()) {
+    run.reason = absl::StrCat("refused: ", std::string(refused.message()));
   } else {
     run.reason = ResolveOverlap(schedule, submit);
   }

@@ -289,6 +289,22 @@ TEST_F(SchedulesTest, ARefusedSubmitIsARecordNotAnEnd) {
   EXPECT_EQ(schedule().record.next_fire, At(3, 2));
 }
 
+TEST_F(SchedulesTest, ARefusedRunCancelsNothing) {
+  ScheduleRecord record = Nightly();
+  record.overlap = OverlapPolicy::kCancelOld;
+  record.spec.queue = "q";
+  record.spec.gpus = 2;
+  Step(SetQueueEvent{{.name = "q"}});
+  LL_ASSERT_OK(Set(record));
+  TickAt(At(2, 2));
+  Step(SetQueueEvent{{.name = "q", .max_gpus = 1}});
+  TickAt(At(3, 2));
+  EXPECT_THAT(newest().reason, HasSubstr("refused: queue: the job needs 2 GPUs"));
+  EXPECT_THAT(Step(RunScheduleEvent{"nightly", JobId("job-a"), "r1", "bob"}).reply.status,
+              StatusIs(StatusCode::kFailedPrecondition, "queue"));
+  EXPECT_EQ(StateOf(1), JobState::kQueued);
+}
+
 TEST_F(SchedulesTest, PauseAndResume) {
   LL_ASSERT_OK(Set(Nightly()));
   LL_ASSERT_OK(Step(PauseScheduleEvent{"nightly", true, "bob"}).reply.status);
@@ -317,6 +333,32 @@ TEST_F(SchedulesTest, RunNow) {
   EXPECT_THAT(Step(second).reply.status,
               StatusIs(StatusCode::kFailedPrecondition, "overlaps with job-a"));
   EXPECT_EQ(schedule().record.runs, 1);
+}
+
+TEST_F(SchedulesTest, ARunNowCountsAgainstTheTenantsJobs) {
+  ScheduleRecord record = Nightly();
+  record.overlap = OverlapPolicy::kQueue;
+  LL_ASSERT_OK(Set(record));
+  RunScheduleEvent now{"nightly", JobId("job-a"), "r1", "bob", {.unfinished_jobs = 1}};
+  LL_ASSERT_OK(Step(now).reply.status);
+  now.job = JobId("job-b");
+  now.request_id = "r2";
+  EXPECT_THAT(Step(now).reply.status, StatusIs(StatusCode::kResourceExhausted, "unfinished jobs"));
+  TickAt(At(2, 2));
+  EXPECT_FALSE(newest().job.empty()) << "the clock asks nobody";
+}
+
+// It is named in both ways, and the stricter one holds.
+TEST_F(SchedulesTest, WhatMustSucceedMustSucceedAlsoWhereItsEndIsWaitedFor) {
+  SubmitEvent first{JobId("job-first")};
+  first.payload = std::make_shared<JobPayload>();
+  SubmitEvent second = first;
+  second.job = JobId("job-second");
+  second.spec.after = second.spec.after_any = {first.job};
+  Step(first);
+  Step(second);
+  Step(CancelEvent{first.job, "ann", ""});
+  EXPECT_EQ(scheduler_.Find(second.job)->state, JobState::kFailed);
 }
 
 TEST_F(SchedulesTest, Refusals) {

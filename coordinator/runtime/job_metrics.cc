@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/cut_text.h"
 #include "proto/job.pb.h"
 
 namespace ll {
@@ -11,13 +12,8 @@ namespace {
 constexpr absl::Duration kKeepAfterEnd = absl::Minutes(5);
 constexpr size_t kMaxLabelBytes = 100;
 
-// A user's text as a label's value: not endless, and cut between characters of UTF-8.
-std::string Label(std::string text) {
-  if (text.size() <= kMaxLabelBytes) return text;
-  size_t end = kMaxLabelBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
+// A user's text as a label's value: not endless.
+std::string Label(const std::string& text) { return std::string(CutText(text, kMaxLabelBytes)); }
 
 prometheus::Labels InfoLabels(const Job& job) {
   v1::JobSpec spec;

@@ -1,5 +1,6 @@
 #include "coordinator/runtime/metrics.h"
 
+#include <algorithm>
 #include <set>
 
 #include "rpc/metric_families.h"
@@ -14,6 +15,10 @@ const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.03, 0.1, 0
                                                               10,   30,   100, 300, 1000};
 const prometheus::Histogram::BucketBoundaries kWaitBuckets = {0.1,  1,    10,    60,   300,
                                                               1800, 3600, 14400, 86400};
+// An agent's words become labels only where they are ours: each new one would be a series.
+std::string KnownOr(const std::string& word, std::initializer_list<const char*> known) {
+  return std::find(known.begin(), known.end(), word) != known.end() ? word : "other";
+}
 const prometheus::Histogram::BucketBoundaries kFastBuckets = {1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3,
                                                               1e-2, 3e-2, 0.1,  0.3,  1,    10};
 }  // namespace
@@ -144,11 +149,11 @@ void Metrics::OnNews(const JobId& job, const TelemetryNews& news) {
     }
   }
   for (const GuardFacts& guard : news.guards) {
-    prometheus::Counter*& counter = s.guards[{guard.kind, guard.action}];
-    if (counter == nullptr) {
-      counter =
-          &guards_.Add({{"job_id", job.value()}, {"kind", guard.kind}, {"action", guard.action}});
-    }
+    const std::string kind = KnownOr(guard.kind, {"nan", "loss_spike"});
+    const std::string action = KnownOr(guard.action, {"warn", "skip", "rollback", "stop"});
+    prometheus::Counter*& counter = s.guards[{kind, action}];
+    if (counter == nullptr)
+      counter = &guards_.Add({{"job_id", job.value()}, {"kind", kind}, {"action", action}});
     counter->Increment();
   }
   if (news.eval_perplexity.has_value()) {

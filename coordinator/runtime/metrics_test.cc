@@ -2,6 +2,7 @@
 
 #include <prometheus/text_serializer.h>
 
+#include "absl/strings/str_cat.h"
 #include "base/fake_clock.h"
 #include "base/status_matchers.h"
 
@@ -42,6 +43,17 @@ TEST_F(MetricsTest, AJobsSeriesStayFiveMinutesAfterItsEnd) {
   clock_.Advance(absl::Minutes(1));
   metrics_.OnTick(scheduler);
   EXPECT_THAT(Text(), Not(HasSubstr("job-1")));
+}
+
+TEST_F(MetricsTest, AGuardOfWhateverNameAddsNoSeriesOfItsOwn) {
+  for (int i = 0; i < 1000; ++i) {
+    const std::string made_up = absl::StrCat("kind-", i);
+    metrics_.OnNews(JobId("job-1"), {.guards = {{made_up, made_up, ""}}});
+  }
+  metrics_.OnNews(JobId("job-1"), {.guards = {{"loss_spike", "rollback", ""}}});
+  EXPECT_THAT(Text(), Not(HasSubstr("kind-")));
+  EXPECT_THAT(Text(), HasSubstr("action=\"other\",job_id=\"job-1\",kind=\"other\"} 1000"));
+  EXPECT_THAT(Text(), HasSubstr("action=\"rollback\",job_id=\"job-1\",kind=\"loss_spike\"} 1"));
 }
 
 TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {

@@ -3,6 +3,8 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "base/cut_text.h"
+#include "base/json.h"
 
 namespace ll {
 namespace {
@@ -17,11 +19,16 @@ int64_t Integer(const nlohmann::json& event, const char* key) {
   return it != event.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
 }
 
+// What is added up over jobs: out of bounds it would spoil the sum for all of them.
+double Bounded(double value, double most) { return value >= 0 && value <= most ? value : 0; }
+constexpr double kMostSeconds = 1e9;
+constexpr int64_t kMostSteps = int64_t{1} << 50, kMostTokens = kMostSteps;
+
 // Events carry RFC 3339 text; seconds since 1970 are read too.
 absl::Time TimeOf(const nlohmann::json& event) {
   auto it = event.find("time");
   if (it == event.end()) return absl::UnixEpoch();
-  if (it->is_number()) return absl::FromUnixMicros(static_cast<int64_t>(it->get<double>() * 1e6));
+  if (it->is_number()) return absl::UnixEpoch() + absl::Seconds(it->get<double>());
   absl::Time time = absl::UnixEpoch();
   std::string error;
   if (it->is_string()) absl::ParseTime(absl::RFC3339_full, it->get<std::string>(), &time, &error);
@@ -41,21 +48,23 @@ double NumberOrNan(const nlohmann::json& event, const char* key) {
 }
 
 constexpr absl::string_view kPhaseSuffix = "_seconds";
+// Notes stand in every answer about the job.
+constexpr size_t kMostNoteBytes = 500, kMostStragglers = 16;
 
 }  // namespace
 
 std::optional<nlohmann::json> ParseEvent(absl::string_view line) {
-  nlohmann::json event =
-      nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-  if (!event.is_object()) return std::nullopt;
-  return event;
+  auto event = ParseJsonObject(line);
+  if (!event.ok()) return std::nullopt;
+  return *std::move(event);
 }
 
 std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   auto kind = event.find("event");
   if (kind == event.end() || *kind != "step") return std::nullopt;
   auto step = event.find("step");
-  if (step == event.end() || !step->is_number_integer()) return std::nullopt;
+  if (step == event.end() || !step->is_number_integer() || *step < 0 || *step > kMostSteps)
+    return std::nullopt;
   StepFacts out;
   out.epoch = epoch;
   out.step = step->get<int64_t>();
@@ -63,8 +72,9 @@ std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   out.loss = NumberOrNan(event, "loss");
   out.grad_norm = NumberOrNan(event, "grad_norm");
   out.learning_rate = Number(event, "learning_rate");
-  out.tokens = Integer(event, "tokens");
-  out.step_seconds = Number(event, "step_seconds");
+  const int64_t tokens = Integer(event, "tokens");
+  if (tokens > 0 && tokens <= kMostTokens) out.tokens = tokens;
+  out.step_seconds = Bounded(Number(event, "step_seconds"), kMostSeconds);
   out.tokens_per_second = Number(event, "tokens_per_second");
   auto mfu = event.find("mfu");
   if (mfu != event.end() && mfu->is_number()) out.mfu = mfu->get<double>();
@@ -114,13 +124,15 @@ void JobNotes::Take(const nlohmann::json& event, int64_t epoch) {
   if (epoch < epoch_) return;
   if (epoch > epoch_) stragglers_.clear();
   epoch_ = epoch;
-  if (kind == "guard") guard_ = Member(event, "message");
-  if (kind == "policy") policy_ = Member(event, "message");
+  std::string message(CutText(Member(event, "message"), kMostNoteBytes));
+  if (kind == "guard") guard_ = message;
+  if (kind == "policy") policy_ = message;
   if (kind != "straggler") return;
   const int64_t rank = Integer(event, "straggler");
   stragglers_.erase(rank);
   auto slow = event.find("slow");
-  if (slow != event.end() && *slow == true) stragglers_[rank] = Member(event, "message");
+  if (slow != event.end() && *slow == true && stragglers_.size() < kMostStragglers)
+    stragglers_[rank] = std::move(message);
 }
 
 std::string JobNotes::Text() const {

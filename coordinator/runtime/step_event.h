@@ -31,10 +31,11 @@ struct StepFacts {
   std::vector<std::pair<std::string, double>> phases;  // seconds by phase
 };
 
-// nullopt: the line is not a JSON object (a broken or cut line).
+// nullopt: the line is not a JSON object (a broken or cut line), or one that base/json.h refuses.
 std::optional<nlohmann::json> ParseEvent(absl::string_view line);
 
-// nullopt: not a step event, or one without a step number. Fields of another type read as absent.
+// nullopt: not a step event, or one without a step number. Fields of another type, and numbers that
+// no step can have, read as absent.
 std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch);
 
 // What an `eval` event, or the `done` event of an eval job, tells.
@@ -57,7 +58,7 @@ class JobNotes {
   // Takes a `guard`, a `policy` or a `straggler` event of rank 0; others change nothing. Stragglers
   // of an older attempt are forgotten.
   void Take(const nlohmann::json& event, int64_t epoch);
-  // Sentences joined by "; ", or nothing.
+  // Sentences joined by "; ", or nothing; some kilobytes at most.
   std::string Text() const;
 
  private:

@@ -29,11 +29,7 @@ constexpr int64_t kBlock = 4096;
 absl::Status CheckKey(const TelemetryKey& key) {
   if (!LooksLikeJobId(key.job.value()))
     return MakeFieldError({"job_id", "a job id", "something else"});
-  if (key.epoch < 1 || key.epoch > kMaxEpoch)
-    return MakeFieldError({"epoch", "1 to 999999", absl::StrCat(key.epoch)});
-  if (key.rank < 0 || key.rank > kMaxRank)
-    return MakeFieldError({"rank", "0 to 4095", absl::StrCat(key.rank)});
-  return absl::OkStatus();
+  return CheckTelemetryRange(key.epoch, key.rank);
 }
 
 std::string EpochDir(const std::string& job_dir, int64_t epoch) {
@@ -85,6 +81,13 @@ bool LooksLikeJobId(absl::string_view text) {
          absl::string_view::npos;
 }
 
+absl::Status CheckTelemetryRange(int64_t epoch, int rank) {
+  if (epoch < 1 || epoch > kMaxEpoch)
+    return MakeFieldError({"epoch", "1 to 999999", absl::StrCat(epoch)});
+  if (rank < 0 || rank > kMaxRank) return MakeFieldError({"rank", "0 to 4095", absl::StrCat(rank)});
+  return absl::OkStatus();
+}
+
 int64_t FreeBytes(const std::string& path) {
   struct statvfs fs;
   if (statvfs(path.c_str(), &fs) != 0) return std::numeric_limits<int64_t>::max();
@@ -104,47 +107,55 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
         absl::StrCat("the disk of ", options_.dir, " is nearly full"));
   }
   TelemetryNews news;
-  int64_t end;
+  absl::StatusOr<int64_t> end;
+  const std::shared_ptr<JobFacts> facts = FactsOf(key.job);
   {
-    absl::MutexLock lock(&mu_);
-    JobFacts& facts = FactsOf(key.job);
-    const std::string path = PathOf(key);
-    const int64_t size = SizeOf(path);
-    if (offset > size) return size;
-    end = offset + static_cast<int64_t>(data.size());
-    if (end <= size) return size;
-    data.remove_prefix(size - offset);
-    LL_RETURN_IF_ERROR(
-        MakeDirs(EpochDir(absl::StrCat(options_.dir, "/", key.job.value()), key.epoch)));
-    const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return ErrnoStatus(errno, "open", path);
-    absl::Cleanup close_fd = [fd] { close(fd); };
-    const absl::Status written = WriteAll(fd, data, size, path);
-    if (!written.ok()) {
-      // What is not acknowledged comes again from `size`; a torn tail would count as received.
-      if (ftruncate(fd, size) != 0) {
-        LL_LOG(kWarning) << "cannot cut " << path << " back to " << size << " bytes";
-      }
-      return written;
-    }
-    facts.bytes += static_cast<int64_t>(data.size());
-    if (key.stream == TelemetryStream::kEvents && key.rank == 0) {
-      ForEachLine(data, [&](absl::string_view line) {
-        const auto event = ParseEvent(line);
-        if (!event.has_value()) return;
-        if (auto step = ParseStep(*event, key.epoch)) news.steps.push_back(std::move(*step));
-        if (auto guard = ParseGuard(*event)) news.guards.push_back(std::move(*guard));
-        facts.notes.Take(*event, key.epoch);
-        const EvalFacts eval = ParseEval(*event);
-        if (eval.perplexity) news.eval_perplexity = eval.perplexity;
-        if (eval.effective_context_length)
-          news.eval_effective_context_length = eval.effective_context_length;
-      });
-      NoteSteps(key, news.steps);
-    }
-    if (facts.bytes > options_.cap_bytes_per_job) EnforceCap(key.job, facts);
+    absl::MutexLock lock(&facts->mu);
+    ReadOnce(key.job, *facts);
+    end = Write(key, offset, data, *facts, news);
   }
   for (const Listener& listener : listeners_) listener(key.job, news);
+  return end;
+}
+
+absl::StatusOr<int64_t> Telemetry::Write(const TelemetryKey& key, int64_t offset,
+                                         absl::string_view data, JobFacts& facts,
+                                         TelemetryNews& news) {
+  const std::string path = PathOf(key);
+  const int64_t size = SizeOf(path);
+  if (offset > size) return size;
+  const int64_t end = offset + static_cast<int64_t>(data.size());
+  if (end <= size) return size;
+  data.remove_prefix(size - offset);
+  LL_RETURN_IF_ERROR(
+      MakeDirs(EpochDir(absl::StrCat(options_.dir, "/", key.job.value()), key.epoch)));
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return ErrnoStatus(errno, "open", path);
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  const absl::Status written = WriteAll(fd, data, size, path);
+  if (!written.ok()) {
+    // What is not acknowledged comes again from `size`; a torn tail would count as received.
+    if (ftruncate(fd, size) != 0) {
+      LL_LOG(kWarning) << "cannot cut " << path << " back to " << size << " bytes";
+    }
+    return written;
+  }
+  facts.bytes += static_cast<int64_t>(data.size());
+  if (key.stream == TelemetryStream::kEvents && key.rank == 0) {
+    ForEachLine(data, [&](absl::string_view line) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      const auto event = ParseEvent(line);
+      if (!event.has_value()) return;
+      if (auto step = ParseStep(*event, key.epoch)) news.steps.push_back(std::move(*step));
+      if (auto guard = ParseGuard(*event)) news.guards.push_back(std::move(*guard));
+      facts.notes.Take(*event, key.epoch);
+      const EvalFacts eval = ParseEval(*event);
+      if (eval.perplexity) news.eval_perplexity = eval.perplexity;
+      if (eval.effective_context_length)
+        news.eval_effective_context_length = eval.effective_context_length;
+    });
+    NoteSteps(key.job, news.steps, facts);
+  }
+  if (facts.bytes > options_.cap_bytes_per_job) EnforceCap(key.job, facts);
   return end;
 }
 
@@ -239,18 +250,25 @@ std::vector<CheckpointFacts> Telemetry::Checkpoints(const JobId& job) const {
 }
 
 std::optional<StepFacts> Telemetry::Newest(const JobId& job) const {
-  absl::MutexLock lock(&mu_);
-  return FactsOf(job).newest;
+  const std::shared_ptr<JobFacts> facts = FactsOf(job);
+  absl::MutexLock lock(&facts->mu);
+  ReadOnce(job, *facts);
+  return facts->newest;
 }
 
-Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
-  auto [it, fresh] = facts_.try_emplace(job);
-  JobFacts& facts = it->second;
-  if (!fresh || !LooksLikeJobId(job.value())) return facts;
+std::shared_ptr<Telemetry::JobFacts> Telemetry::FactsOf(const JobId& job) const {
+  absl::MutexLock lock(&mu_);
+  std::shared_ptr<JobFacts>& facts = facts_[job];
+  if (facts == nullptr) facts = std::make_shared<JobFacts>();
+  return facts;
+}
+
+void Telemetry::ReadOnce(const JobId& job, JobFacts& facts) const {
+  if (std::exchange(facts.read, true) || !LooksLikeJobId(job.value())) return;
   for (const std::string& file : FilesOf(absl::StrCat(options_.dir, "/", job.value()))) {
     facts.bytes += AllocatedBytes(file);
   }
-  if (facts.bytes == 0) return facts;
+  if (facts.bytes == 0) return;
   int64_t tokens = 0;
   History history = HistoryOf(job);
   facts.notes = std::move(history.notes);
@@ -263,26 +281,22 @@ Telemetry::JobFacts& Telemetry::FactsOf(const JobId& job) const {
     facts.newest = std::move(steps.back());
     facts.newest->tokens = tokens;
   }
-  return facts;
 }
 
-void Telemetry::NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps) {
-  JobFacts& facts = facts_[key.job];
+void Telemetry::NoteSteps(const JobId& job, const std::vector<StepFacts>& steps, JobFacts& facts) {
+  // A resume or a rollback went back, or lines are missing: the tokens are counted again, from the
+  // files, which hold the new lines by now.
+  bool again = false;
   for (const StepFacts& step : steps) {
-    if (facts.newest.has_value() && step.step != facts.newest->step + 1) {
-      // A resume or a rollback went back, or lines are missing: count again. The files already hold
-      // the new lines.
-      int64_t tokens = 0;
-      for (const StepFacts& known : Steps(key.job)) {
-        if (known.step < step.step) tokens += known.tokens;
-      }
-      facts.newest->tokens = tokens;
-    }
     const int64_t before = facts.newest.has_value() ? facts.newest->tokens : 0;
+    again = again || (facts.newest.has_value() && step.step != facts.newest->step + 1);
     facts.newest = step;
     facts.newest->tokens += before;
     facts.pace.Add(step.epoch, step.step, step.step_seconds, step.time);
   }
+  if (!again) return;
+  facts.newest->tokens = 0;
+  for (const StepFacts& known : Steps(job)) facts.newest->tokens += known.tokens;
 }
 
 void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
@@ -312,13 +326,17 @@ void Telemetry::EnforceCap(const JobId& job, JobFacts& facts) {
 }
 
 StepPace Telemetry::Pace(const JobId& job) const {
-  absl::MutexLock lock(&mu_);
-  return FactsOf(job).pace;
+  const std::shared_ptr<JobFacts> facts = FactsOf(job);
+  absl::MutexLock lock(&facts->mu);
+  ReadOnce(job, *facts);
+  return facts->pace;
 }
 
 std::string Telemetry::Notes(const JobId& job) const {
-  absl::MutexLock lock(&mu_);
-  return FactsOf(job).notes.Text();
+  const std::shared_ptr<JobFacts> facts = FactsOf(job);
+  absl::MutexLock lock(&facts->mu);
+  ReadOnce(job, *facts);
+  return facts->notes.Text();
 }
 
 void Telemetry::ForgetFacts() {
@@ -328,8 +346,17 @@ void Telemetry::ForgetFacts() {
 
 void Telemetry::Remove(const JobId& job) {
   if (!LooksLikeJobId(job.value())) return;
-  absl::MutexLock lock(&mu_);
-  facts_.erase(job);
+  // Whoever writes at this moment comes first; whoever writes later begins anew.
+  const std::shared_ptr<JobFacts> facts = FactsOf(job);
+  absl::MutexLock lock(&facts->mu);
+  facts->newest.reset();
+  facts->pace = StepPace();
+  facts->notes = JobNotes();
+  facts->bytes = 0;
+  {
+    absl::MutexLock all(&mu_);
+    facts_.erase(job);
+  }
   const absl::Status removed = RemoveTree(absl::StrCat(options_.dir, "/", job.value()));
   if (!removed.ok() && removed.code() != absl::StatusCode::kNotFound) {
     LL_LOG(kWarning) << removed.message();

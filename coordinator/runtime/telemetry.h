@@ -118,31 +118,42 @@ class Telemetry {
   void RemoveOthers(const std::function<bool(const JobId&)>& keep);
 
  private:
+  // Each job has a lock of its own: reading one's history, or writing it, holds up no other.
   struct JobFacts {
-    std::optional<StepFacts> newest;  // with cumulative tokens
-    StepPace pace;
-    JobNotes notes;
-    int64_t bytes = 0;  // allocated on disk, about
+    absl::Mutex mu;
+    bool read ABSL_GUARDED_BY(mu) = false;                // the rest is what the files tell
+    std::optional<StepFacts> newest ABSL_GUARDED_BY(mu);  // with cumulative tokens
+    StepPace pace ABSL_GUARDED_BY(mu);
+    JobNotes notes ABSL_GUARDED_BY(mu);
+    int64_t bytes ABSL_GUARDED_BY(mu) = 0;  // allocated on disk, about
   };
 
   std::string PathOf(const TelemetryKey& key) const;
   // Every whole event of rank 0, epoch by epoch.
   void ForEachEvent(const JobId& job,
                     const std::function<void(const nlohmann::json& event, int64_t epoch)>& f) const;
-  JobFacts& FactsOf(const JobId& job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void NoteSteps(const TelemetryKey& key, const std::vector<StepFacts>& steps)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void EnforceCap(const JobId& job, JobFacts& facts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::shared_ptr<JobFacts> FactsOf(const JobId& job) const ABSL_LOCKS_EXCLUDED(mu_);
+  void ReadOnce(const JobId& job, JobFacts& facts) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(facts.mu);
+  void NoteSteps(const JobId& job, const std::vector<StepFacts>& steps, JobFacts& facts)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(facts.mu);
+  // Appends to the file, takes the news, and returns where the agent is to go on.
+  absl::StatusOr<int64_t> Write(const TelemetryKey& key, int64_t offset, absl::string_view data,
+                                JobFacts& facts, TelemetryNews& news)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(facts.mu);
+  void EnforceCap(const JobId& job, JobFacts& facts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(facts.mu);
 
   const TelemetryOptions options_;
   std::vector<Listener> listeners_;
   mutable absl::Mutex mu_;
   // Filled from the files when a job is first asked for.
-  mutable absl::flat_hash_map<JobId, JobFacts> facts_ ABSL_GUARDED_BY(mu_);
+  mutable absl::flat_hash_map<JobId, std::shared_ptr<JobFacts>> facts_ ABSL_GUARDED_BY(mu_);
 };
 
 // Whether the text has the form of a job id; anything else must not become part of a path.
 bool LooksLikeJobId(absl::string_view text);
+
+// InvalidArgument: no attempt has that number, or no gang such a rank.
+absl::Status CheckTelemetryRange(int64_t epoch, int rank);
 
 // Free bytes for this process on the file system of `path`; a large number where that cannot be
 // told.

@@ -6,8 +6,10 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "gmock/gmock.h"
 
 namespace ll {
 namespace {
@@ -205,6 +207,54 @@ TEST_F(TelemetryTest, TellsWhatIsNew) {
   ASSERT_TRUE(telemetry_->Append(Events(), end, done + "\n").ok());
   EXPECT_EQ(got.eval_effective_context_length, 4096);
   EXPECT_FALSE(got.eval_perplexity.has_value());
+}
+
+// An agent may send what it likes, but only its own job suffers.
+TEST_F(TelemetryTest, AnEventThatNestsWithoutEndIsSkipped) {
+  const std::string deep =
+      absl::StrCat(R"({"event":"checkpoint","step":1,"removed_steps":)", std::string(500'000, '['),
+                   std::string(500'000, ']'), "}\n");
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, deep + StepLine(1, 2.5)).ok());
+  EXPECT_THAT(telemetry_->Checkpoints(job_), ::testing::IsEmpty());
+  EXPECT_EQ(telemetry_->Newest(job_)->step, 1);
+}
+
+TEST_F(TelemetryTest, StepsThatGoToAndFroAreCountedOnce) {
+  std::string lines;
+  for (int i = 0; i < 3000; ++i)
+    absl::StrAppend(&lines, StepLine(1, 2.5), StepLine(2, 2.4), StepLine(3, 2.3));
+  const absl::Time began = absl::Now();
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, lines).ok());
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
+  EXPECT_LT(absl::Now() - began, absl::Seconds(10)) << "the file was read again at every step";
+}
+
+// They are added up over all jobs.
+TEST(StepEventTest, NumbersThatNoStepCanHaveAreLeftOut) {
+  const auto step = [](const std::string& fields) {
+    return ParseStep(*ParseEvent(absl::StrCat(R"({"event":"step","step":)", fields, "}")), 1);
+  };
+  EXPECT_FALSE(step("-1").has_value());
+  EXPECT_FALSE(step("9223372036854775807").has_value());
+  EXPECT_FALSE(step("18446744073709551615").has_value());
+  const auto odd = step(R"(1,"tokens":9223372036854775807,"step_seconds":1e300,"time":1e300)");
+  ASSERT_TRUE(odd.has_value());
+  EXPECT_EQ(odd->tokens, 0);
+  EXPECT_EQ(odd->step_seconds, 0);
+  EXPECT_EQ(step(R"(1,"step_seconds":-5)")->step_seconds, 0);
+  EXPECT_EQ(step(R"(1,"tokens":7,"step_seconds":0.5)")->tokens, 7);
+}
+
+TEST_F(TelemetryTest, NotesAreShortAndFewWhateverIsTold) {
+  std::string lines;
+  for (int i = 0; i < 10'000; ++i) {
+    absl::StrAppend(&lines, R"({"event":"straggler","slow":true,"straggler":)", i,
+                    R"(,"message":")", std::string(100, 'x'), "\"}\n");
+  }
+  absl::StrAppend(&lines, R"({"event":"guard","message":")", std::string(100'000, 'y'), "\"}\n");
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, lines).ok());
+  EXPECT_LT(telemetry_->Notes(job_).size(), 10'000u);
+  EXPECT_THAT(telemetry_->Notes(job_), ::testing::HasSubstr("xxx"));
 }
 
 }  // namespace

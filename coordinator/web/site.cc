@@ -74,6 +74,13 @@ Page LoginPage(const std::string& why, const std::string& next) {
   return page;
 }
 
+// Of letters that a header may hold: gRPC ends the process over others.
+bool MayBeToken(const std::string& token) {
+  return token.find_first_not_of(
+             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=") ==
+         std::string::npos;
+}
+
 // Only this site's own pages.
 std::string SafeNext(const std::string& next) {
   const bool own = absl::StartsWith(next, "/") && !absl::StartsWith(next, "//") &&
@@ -150,6 +157,8 @@ HttpAnswer Site::ServePage(const HttpQuestion& request) {
   const bool program = absl::ConsumePrefix(&bearer, "Bearer ");
   if (program) {
     token = std::string(bearer);
+    if (!MayBeToken(token))
+      return Render(ErrorPage(absl::UnauthenticatedError("this is no token")), 401, true);
   } else if (auto known = sessions_.TokenOf(CookieValue(header("Cookie"), kCookie));
              known.has_value()) {
     token = *std::move(known);
@@ -183,12 +192,11 @@ HttpAnswer Site::LogIn(const HttpQuestion& request) {
   v1::ListRequest probe;
   probe.set_page_size(1);
   absl::Status known = absl::InvalidArgumentError("give a token");
-  const bool printable =
-      token.find_first_not_of(
-          "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=") ==
-      std::string::npos;
-  if (!token.empty() && printable) known = ApiClient::As(client_, token).List(probe).status();
-  if (!printable) known = absl::UnauthenticatedError("this is no token");
+  if (!MayBeToken(token)) {
+    known = absl::UnauthenticatedError("this is no token");
+  } else if (!token.empty()) {
+    known = ApiClient::As(client_, token).List(probe).status();
+  }
   if (!known.ok())
     return Render(LoginPage(std::string(known.message()), next), HttpStatusOf(known), false);
   HttpAnswer answer = Redirect(next);

@@ -275,6 +275,18 @@ TEST_F(SiteTest, AProgramSendsItsToken) {
   EXPECT_EQ(site_->Serve(request).status, 401);
 }
 
+// gRPC ends the process over metadata that is not printable.
+TEST_F(SiteTest, ATokenThatNoTokenCanBeIsUnknown) {
+  for (const std::string bad : {"\x01", "g\xc3\xb6od", "good\x7f", "good\ngood", "\t"}) {
+    const HttpQuestion request{.method = "GET",
+                               .path = "/queues",
+                               .query = "",
+                               .headers = {{"Authorization", "Bearer " + bad}},
+                               .body = ""};
+    EXPECT_EQ(site_->Serve(request).status, 401) << bad;
+  }
+}
+
 TEST_F(SiteTest, RanksTellWhatTheirGpusDo) {
   LogIn();
   EXPECT_THAT(Get("/jobs/job-000000000001").body, Not(HasSubstr("GPU use")));

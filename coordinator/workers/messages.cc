@@ -1,7 +1,11 @@
 #include "coordinator/workers/messages.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "coordinator/runtime/telemetry.h"
@@ -13,6 +17,10 @@ constexpr int kProtocolVersion = 1;
 constexpr int kMaxSlots = 1024;
 constexpr int kMaxHeldGangs = 1024;
 constexpr int kMaxRanks = 4096;
+// Of all gangs that an agent holds: more than its slots could have been given.
+constexpr int kMaxHeldRanks = 65'536;
+// Of what stands in records and in every answer.
+constexpr size_t kMaxTextBytes = 256, kMaxMessageBytes = 4096;
 
 absl::Status CheckName(absl::string_view field, const std::string& name) {
   constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -23,13 +31,27 @@ absl::Status CheckName(absl::string_view field, const std::string& name) {
                          absl::StrCat("\"", name.substr(0, 80), "\"")});
 }
 
+absl::Status CheckText(absl::string_view field, const std::string& text, size_t most) {
+  const bool plain = std::none_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_iscntrl(static_cast<unsigned char>(c));
+  });
+  if (plain && text.size() <= most) return absl::OkStatus();
+  return MakeFieldError({field, absl::StrCat("at most ", most, " bytes without control characters"),
+                         OneLine(text.substr(0, 80))});
+}
+
+// What a newer agent may tell is as good as nothing.
+FailureClass ClassOf(v1::FailureClass told) {
+  return v1::FailureClass_IsValid(told) ? static_cast<FailureClass>(told) : FailureClass::kNone;
+}
+
 RankExit ExitFromProto(const v1::ExitReport& exit) {
   RankExit out;
   out.code = exit.exit_code();
   out.signal = exit.signal();
   out.ordered = exit.ordered();
-  out.failure_class = static_cast<FailureClass>(exit.failure_class());
-  out.message = exit.message();
+  out.failure_class = ClassOf(exit.failure_class());
+  out.message = std::string(CutText(exit.message(), kMaxMessageBytes));
   return out;
 }
 
@@ -142,6 +164,11 @@ absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t 
   out.fabric_host = hello.fabric_host();
   out.version = hello.version();
   out.http_address = hello.http_address();
+  for (const auto& [field, text] :
+       {std::make_pair("host", &hello.host()), std::make_pair("fabric_host", &hello.fabric_host()),
+        std::make_pair("version", &hello.version()),
+        std::make_pair("http_address", &hello.http_address())})
+    LL_RETURN_IF_ERROR(CheckText(field, *text, kMaxTextBytes));
   for (const auto& [field, label] : {std::make_pair("nvlink_domain", &hello.nvlink_domain()),
                                      std::make_pair("rack", &hello.rack())}) {
     if (!label->empty()) LL_RETURN_IF_ERROR(CheckName(field, *label));
@@ -153,9 +180,14 @@ absl::StatusOr<AgentHelloEvent> HelloFromProto(const v1::Hello& hello, uint64_t 
       return MakeFieldError(
           {"slots", "an index and a size that are not negative", "a negative one"});
     }
+    LL_RETURN_IF_ERROR(CheckText("slots", slot.kind(), kMaxTextBytes));
     out.slots.push_back({slot.index(), slot.kind(), slot.memory_bytes()});
   }
+  int ranks = 0;
   for (const v1::HeldGang& gang : hello.gangs()) {
+    ranks += gang.ranks_size();
+    if (ranks > kMaxHeldRanks)
+      return MakeFieldError({"ranks", absl::StrCat("at most ", kMaxHeldRanks), "more"});
     if (!LooksLikeJobId(gang.job_id()) || gang.epoch() < 1) {
       return MakeFieldError({"gangs", "job ids and epochs from 1", "something else"});
     }
@@ -187,12 +219,16 @@ absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const Work
       out.fact = StartedFact{};
       return out;
     case v1::Report::kRendezvous:
+      LL_RETURN_IF_ERROR(CheckText("address", report.rendezvous().address(), kMaxTextBytes));
       out.fact = RendezvousFact{report.rendezvous().address()};
       return out;
     case v1::Report::kTraining:
       out.fact = TrainingFact{report.training().step()};
       return out;
     case v1::Report::kCheckpoint:
+      LL_RETURN_IF_ERROR(CheckText("path", report.checkpoint().path(), kMaxMessageBytes));
+      LL_RETURN_IF_ERROR(
+          CheckText("manifest_sha256", report.checkpoint().manifest_sha256(), kMaxTextBytes));
       out.fact = CheckpointFact{report.checkpoint().step(), report.checkpoint().path(),
                                 report.checkpoint().manifest_sha256()};
       return out;
@@ -200,8 +236,8 @@ absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const Work
       out.fact = ExitFact{ExitFromProto(report.exit()), ResultOf(report.exit())};
       return out;
     case v1::Report::kRefused:
-      out.fact = RefusedFact{{static_cast<FailureClass>(report.refused().failure_class()),
-                              report.refused().message()}};
+      out.fact = RefusedFact{{ClassOf(report.refused().failure_class()),
+                              std::string(CutText(report.refused().message(), kMaxMessageBytes))}};
       return out;
     case v1::Report::WHAT_NOT_SET:
       break;

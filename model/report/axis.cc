@@ -42,13 +42,15 @@ std::vector<Point> Thin(const std::vector<Point>& points, int buckets) {
 
 std::vector<double> Ticks(double low, double high, int count) {
   const double raw = (high - low) / std::max(1, count);
-  if (!(raw > 0)) return {low};
+  if (!(raw > 0) || !std::isfinite(raw)) return {low};
   const double power = std::pow(10, std::floor(std::log10(raw)));
   const double digit = raw / power;
   const double step = power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
+  const double first = std::ceil(low / step);
+  if (!(first + 1 > first)) return {low};  // numbers are no closer here
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step); i * step <= high + step * 1e-9; ++i)
-    ticks.push_back(i * step + 0.0);  // no -0
+  for (int i = 0; i <= count + 1 && (first + i) * step <= high + step * 1e-9; ++i)
+    ticks.push_back((first + i) * step + 0.0);  // no -0
   return ticks;
 }
 

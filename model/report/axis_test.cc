@@ -38,6 +38,17 @@ TEST(AxisTest, TicksAreRound) {
   EXPECT_FALSE(std::signbit(Ticks(-0.4, 2, 2)[0])) << "-0 is not what people read";
 }
 
+// A curve that differs in the last bits, or lies far out: where numbers are no closer than the
+// ticks would be, counting them never ends.
+TEST(AxisTest, ThereAreAFewTicksWhateverTheEnds) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const auto& [low, high] :
+       {std::pair(1.0, std::nextafter(1.0, 2.0)), std::pair(9.0e18, std::nextafter(9.0e18, 1e19)),
+        std::pair(-1e308, 1e308), std::pair(0.0, 5e-324), std::pair(1e300, 1e300 * (1 + 1e-15)),
+        std::pair(-infinity, infinity), std::pair(std::nan(""), 1.0)})
+    EXPECT_LE(Ticks(low, high, 6).size(), 20u) << low << " to " << high;
+}
+
 TEST(AxisTest, NumbersAreShort) {
   EXPECT_EQ(AxisNumber(2.34567), "2.346");
   EXPECT_EQ(AxisNumber(12345), "12,345");
