@@ -262,7 +262,8 @@ TEST(RingAttention, WorkIsEqual) {
   }
 }
 
-void ExpectForwardBits(int64_t tokens, std::initializer_list<at::ScalarType> types) {
+// `most`: how far a value may be from what one rank computes; 0: not at all.
+void ExpectForward(int64_t tokens, std::initializer_list<at::ScalarType> types, double most = 0) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   at::manual_seed(seed);
@@ -288,10 +289,10 @@ void ExpectForwardBits(int64_t tokens, std::initializer_list<at::ScalarType> typ
                      my_lse = at::empty({heads, n}, at::kFloat);
           LL_ASSERT_OK(ShardAttentionForward(plan, peers, qkv.narrow(0, begin, n).contiguous(),
                                              received, mine, my_lse));
-          EXPECT_TRUE(at::equal(mine, out.narrow(0, begin, n)))
+          EXPECT_TRUE(at::allclose(mine, out.narrow(0, begin, n), /*rtol=*/0, most))
               << c10::toString(dtype) << " " << heads << "/" << kv_heads << " rank " << peers.rank()
               << " of " << ranks;
-          EXPECT_TRUE(at::equal(my_lse, lse.narrow(1, begin, n)));
+          EXPECT_TRUE(at::allclose(my_lse, lse.narrow(1, begin, n), /*rtol=*/0, most));
         });
       }
     }
@@ -300,14 +301,15 @@ void ExpectForwardBits(int64_t tokens, std::initializer_list<at::ScalarType> typ
 
 // Where shards begin at the kernels' tiles a rank computes what one rank does, bit for bit.
 TEST(ShardedAttention, ForwardIsEqualBitForBitWhereTilesAlign) {
-  ExpectForwardBits(1024, {at::kFloat, at::kBFloat16});
+  ExpectForward(1024, {at::kFloat, at::kBFloat16});
 }
 
-// A query of the fp32 passes does not depend on the others of its tile.
-TEST(ShardedAttention, ForwardInFp32IsEqualBitForBitEverywhere) {
-  if (!FlashAttentionUsable(at::empty({1, 1, 1, 32}))) GTEST_SKIP() << "torch's kernel computes";
-  ExpectForwardBits(1000, {at::kFloat});
-  if (!FlashAttentionSupported(32)) ExpectForwardBits(1003, {at::kBFloat16});
+// A query of the fp32 passes does not depend on the others of its tile; in torch's kernel, which
+// computes where they cannot (LL_CPU_ISA=generic), it does, by roundings.
+TEST(ShardedAttention, ForwardInFp32IsEqualEverywhere) {
+  const bool ours = FlashAttentionUsable(at::empty({1, 1, 1, 32}));
+  ExpectForward(1000, {at::kFloat}, ours ? 0 : 1e-5);
+  if (ours && !FlashAttentionSupported(32)) ExpectForward(1003, {at::kBFloat16});
 }
 
 TEST(ShardedRow, RefusesWhatCannotBeDivided) {

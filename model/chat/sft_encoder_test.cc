@@ -239,6 +239,16 @@ TEST_F(SftEncoderTest, TokenizersThatLackWhatATemplateNeeds) {
 }
 
 // What chat asks with is what training had in front of the answer.
+TEST_F(SftEncoderTest, TextsThatNestWithoutEndAreRefused) {
+  const std::string deep =
+      absl::StrCat(R"({"eos_token": )", std::string(100'000, '['), std::string(100'000, ']'), "}");
+  for (const char* file : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    Write(file, deep);
+    EXPECT_THAT(Make({}).status(), StatusIs(absl::StatusCode::kInvalidArgument, file));
+    Write(file, "{}");
+  }
+}
+
 TEST_F(SftEncoderTest, ChatPromptIsTheTrainedSamplesPrompt) {
   Write("chat_template.jinja",
         "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] "

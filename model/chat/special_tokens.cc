@@ -2,6 +2,7 @@
 
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -13,9 +14,8 @@ using nlohmann::json;
 absl::StatusOr<json> ReadObject(const std::string& path) {
   if (!FileExists(path)) return json::object();
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!root.is_object()) return MakeFieldError({path, "a JSON object", "something else"});
-  return root;
+  auto root = ParseJsonObject(text);
+  return root.ok() ? root : Annotate(root.status(), path);
 }
 
 json Member(const json& object, const char* name) {

@@ -103,6 +103,21 @@ TEST(ConfigTest, ReadsBothSpellingsOfScaling) {
   EXPECT_EQ(Parse(old).OriginalContext(), 2048);
 }
 
+TEST(ConfigTest, TwoOriginalContextsThatDifferMeanOneThingToNobody) {
+  json j = Llama(16384);
+  j["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 4096}};
+  j["original_max_position_embeddings"] = 4096;
+  EXPECT_EQ(Parse(j).OriginalContext(), 4096);
+  j["original_max_position_embeddings"] = 2048;
+  EXPECT_THAT(ParseLlamaConfig(j.dump()),
+              StatusIs(kInvalid,
+                       "original_max_position_embeddings: expected rope_scaling's 4096, found "
+                       "2048"));
+  j["rope_scaling"]["rope_type"] = "linear";  // no reader looks at either
+  EXPECT_EQ(Parse(j).OriginalContext(), 4096);
+}
+
 TEST(ConfigTest, RefusesWhatItCannotRun) {
   struct Case {
     const char* field;
@@ -134,6 +149,9 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
             {{"type", "llama3"}, {"factor", 8}},
             "original_max_position_embeddings"},
            {"rope_scaling", {{"type", "yarn"}, {"factor", 2}, {"truncate", 1}}, "truncate"},
+           {"rope_parameters",
+            {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}},
+            "rope_scaling partial_rotary_factor: expected 1, found 0.5"},
            {"rope_parameters",
             {{"full_attention", {{"rope_type", "default"}}}},
             "rope_scaling: expected one for all layers"},

@@ -38,11 +38,19 @@ int64_t ShardTokens(const LlamaConfig& c, const JobSpec& s) {
   return (RowTokens(c, s) + ContextRanks(s) - 1) / ContextRanks(s);
 }
 
+int64_t S2GroupTokens(const LlamaConfig& c, const JobSpec& s) {
+  const int64_t tokens = RowTokens(c, s), context = s.context_length.value_or(tokens);
+  // LongLoRA's rule for samples (sft_loader.h): a quarter of some lengths, 8,192 tokens of others.
+  const int64_t group =
+      s.sft_group == "longlora_sft"
+          ? std::max<int64_t>(8192, tokens / 4)
+          : static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(context));
+  return std::clamp<int64_t>(group, 1, tokens);
+}
+
 int64_t GroupTokens(const LlamaConfig& c, const JobSpec& s) {
-  const int64_t tokens = RowTokens(c, s);
-  if (s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0) return tokens;
-  return std::max<int64_t>(
-      1, static_cast<int64_t>(s.group_ratio.value_or(0.25) * static_cast<double>(tokens)));
+  const bool whole = s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0;
+  return whole ? RowTokens(c, s) : S2GroupTokens(c, s);
 }
 
 int64_t ElementBytes(const JobSpec& s, bool gpu) {

@@ -30,10 +30,12 @@ int64_t LinearParameterCount(const LlamaConfig& config);
 // Whether the job trains an adapter on that projection.
 bool Adapts(const JobSpec& resolved, const char* module);
 
-// Tokens of the longest row the job runs, what of it one rank holds, and what of it attends to
-// itself in a step: a group of S²-Attn, all of it where any step uses full attention.
+// Tokens of the longest row the job runs, and what of it one rank holds.
 int64_t RowTokens(const LlamaConfig& config, const JobSpec& resolved);
 int64_t ShardTokens(const LlamaConfig& config, const JobSpec& resolved);
+// Tokens of such a row in a group of S²-Attn, whose size goes by context_length however short rows
+// are; and the most that attend to each other in any step: all, where some use full attention.
+int64_t S2GroupTokens(const LlamaConfig& config, const JobSpec& resolved);
 int64_t GroupTokens(const LlamaConfig& config, const JobSpec& resolved);
 // Bytes of a weight or an activation: bf16 unless the spec or a CPU's evaluation says fp32.
 int64_t ElementBytes(const JobSpec& resolved, bool gpu);

@@ -22,15 +22,29 @@ TEST(JobShape, ARowItsShardsAndItsGroups) {
   EXPECT_EQ(ShardTokens(c, s), 32768);
   s.context_parallel = 3;
   EXPECT_EQ(ShardTokens(c, s), 10923);  // the largest of three
-  s.max_seq_length = 1000;              // shorter rows than the context
-  EXPECT_EQ(RowTokens(c, s), 1000);
-  EXPECT_EQ(GroupTokens(c, s), 250);
+  // Shorter rows than the context have its groups, as the trainer makes them.
+  s.max_seq_length = 10000;
+  EXPECT_EQ(RowTokens(c, s), 10000);
+  EXPECT_EQ(GroupTokens(c, s), 8192);
+  s.max_seq_length = 1000;
+  EXPECT_EQ(GroupTokens(c, s), 1000);
+  s.max_seq_length.reset();
   s.max_steps = 100;
   s.full_attention_steps = "10%";  // a plan must hold for those steps too
-  EXPECT_EQ(GroupTokens(c, s), 1000);
+  EXPECT_EQ(GroupTokens(c, s), 32768);
+  EXPECT_EQ(S2GroupTokens(c, s), 8192);
   s.kind = "eval";
   s.eval_seq_len = 4096;
   EXPECT_EQ(RowTokens(c, s), 4096);
+}
+
+TEST(JobShape, GroupsByASamplesLength) {
+  JobSpec s = Spec();
+  s.sft_group = "longlora_sft";
+  s.context_length = 16384;  // a quarter of 16,384, and 8,192 of what 4,096 does not divide
+  EXPECT_EQ(GroupTokens(*BuiltInModel("7b"), s), 8192);
+  s.context_length = 65536;
+  EXPECT_EQ(GroupTokens(*BuiltInModel("7b"), s), 16384);
 }
 
 TEST(JobShape, RanksAreAtLeastThoseOfOneRow) {

@@ -27,20 +27,14 @@ struct Space {
   std::vector<std::string> recompute;
 };
 
-bool SeesWholeRow(const JobSpec& s) {
-  return s.attention.value_or("s2") == "full" || s.FullAttentionSteps() > 0;
-}
-
 // S²-Attn exchanges what lies within a group: 2, 4 or 8 shards; full attention goes around a ring
 // of any length. A window shorter than what a token may attend to cannot be divided.
 bool ContextIsLegal(const PlanProblem& p, int64_t context) {
   if (context == 1) return true;
   const int64_t tokens = RowTokens(p.config, p.resolved);
   if (context > tokens / 2) return false;
-  const bool whole = SeesWholeRow(p.resolved);
-  const int64_t group =
-      whole ? tokens : static_cast<int64_t>(*p.resolved.group_ratio * static_cast<double>(tokens));
-  if (p.config.sliding_window > 0 && group > p.config.sliding_window) return false;
+  if (p.config.sliding_window > 0 && GroupTokens(p.config, p.resolved) > p.config.sliding_window)
+    return false;
   const bool ring_only = p.resolved.attention == "full";
   return ring_only || context == 2 || context == 4 || context == 8;
 }

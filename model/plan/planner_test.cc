@@ -151,6 +151,10 @@ TEST(EnumerateTest, KeepsTheRulesOfTheSpecAndTheModel) {
   EXPECT_EQ(contexts(windowed).size(), 4u);
   windowed.config.sliding_window = 4096;
   EXPECT_EQ(contexts(windowed), (std::set<int64_t>{1}));
+  // Rows half as long as the context have its groups of 8,192 all the same.
+  windowed = Make("mistral-7b", "ctx: 32768\nmax_seq_length: 16384\ngpus: 8\n", "H100", 8);
+  windowed.config.sliding_window = 4096;
+  EXPECT_EQ(contexts(windowed), (std::set<int64_t>{1}));
 }
 
 TEST(ChooseTest, TheFewestGpusThatHoldIt) {

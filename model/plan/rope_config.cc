@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "model/plan/config.h"
 #include "model/plan/config_internal.h"
@@ -77,6 +78,9 @@ absl::Status ReadScaling(const json& rope, RopeScaling& out) {
   for (const json& value : rope) {
     if (value.is_object()) return ConfigError("rope_scaling", "one for all layers", "one for some");
   }
+  const json share = rope.value("partial_rotary_factor", json());
+  if (!share.is_null() && share != 1)
+    return ConfigError("rope_scaling partial_rotary_factor", "1", JsonExcerpt(share));
   LL_RETURN_IF_ERROR(TypeFromFile(rope, out.type));
   LL_RETURN_IF_ERROR(ReadOriginal(rope, out.original_max_position_embeddings));
   if (out.type == Type::kNone) return absl::OkStatus();
@@ -120,8 +124,17 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
   }
   if (c.rope_theta > kMaxTheta)
     return ConfigError("rope_theta", "at most 1e15", absl::StrCat(c.rope_theta));
-  if (c.rope.original_max_position_embeddings == 0) {
+  const int64_t nested = c.rope.original_max_position_embeddings;
+  if (nested == 0) {
     LL_RETURN_IF_ERROR(ReadOriginal(raw, c.rope.original_max_position_embeddings));
+  } else if (c.rope.type == Type::kYarn || c.rope.type == Type::kLlama3) {
+    // Of two that differ transformers 4 takes the one beside the factor, 5 the other.
+    int64_t outer = 0;
+    LL_RETURN_IF_ERROR(ReadOriginal(raw, outer));
+    if (outer != 0 && outer != nested) {
+      return ConfigError("original_max_position_embeddings",
+                         absl::StrCat("rope_scaling's ", nested), absl::StrCat(outer));
+    }
   }
   // Where the file is silent, transformers scales YaRN from max_position_embeddings, and dynamic
   // NTK from it whatever the file says.

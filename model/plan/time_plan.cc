@@ -114,8 +114,7 @@ double FullAttentionShare(const JobSpec& s) {
 // it sees: of the last one, all.
 double AttentionFlops(const LlamaConfig& c, const JobSpec& s, double extra_keys) {
   const int64_t tokens = RowTokens(c, s), context = s.context_parallel.value_or(1);
-  const int64_t group =
-      static_cast<int64_t>(std::floor(*s.group_ratio * static_cast<double>(*s.context_length)));
+  const int64_t group = S2GroupTokens(c, s);
   const double full_share = FullAttentionShare(s), others = static_cast<double>(context - 1);
   double flops = 0;
   if (full_share < 1) {
@@ -253,7 +252,7 @@ double CommunicationSeconds(const LlamaConfig& c, const JobSpec& s, const std::s
     // S²-Attn: keys and values of half a group of half the heads, one way in the forward pass and
     // when it is computed again, their gradients back. Taken as if none of it hid.
     const double kv = static_cast<double>(c.num_key_value_heads * c.head_dim) *
-                      static_cast<double>(RowTokens(c, s)) * *s.group_ratio / 2;
+                      static_cast<double>(S2GroupTokens(c, s)) / 2;
     const double bytes = 2 * kv * 3 * static_cast<double>(c.num_hidden_layers);
     seconds += rows * bytes / LinkOf(rates, links, context);
   }

@@ -145,6 +145,17 @@ class GuardsTest(TrainerTest):
         events = self.finish(self.spec(on_nan="rollback"), "out")
         self.assertEqual([(g["step"], g["to_step"], g["rows_skipped"]) for g in guards(events)], [(3, 0, 3 * BATCH)])
 
+    def test_a_checkpoint_that_was_wished_for_is_taken_behind_a_rollback(self):
+        self.tokens({step: POISON for step in (1, 2, 3, 4)})
+        steps = 100
+        gang = Gang(self.spec(on_nan="rollback", save_steps=0, max_steps=steps), self.path("out"), 1)
+        gang.wait_for(lambda e: e["event"] == "phase" and e["phase"] == "load")
+        gang.ranks[0].send_signal(signal.SIGUSR1)  # most likely while a step is tried that does not count
+        self.assertEqual(gang.wait(), [0], gang.stderr)
+        self.assertEqual(len(guards(gang.events[0])), 4)
+        taken = {e["step"] for e in gang.events[0] if e["event"] == "checkpoint"}
+        self.assertEqual(len(taken - {0, steps}), 1, taken)
+
     def test_rollbacks_are_bounded(self):
         self.tokens({step: POISON for step in range(1, 2 * STEPS)})
         events = self.finish(self.spec(on_nan="rollback"), "out", code=50)

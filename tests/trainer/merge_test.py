@@ -195,7 +195,7 @@ class MergeTest(TrainerTest):
 
     def peft_adapter(self, base, name="peft", **config):
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-                               LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], **config))
+                               LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], **config}))
         torch.manual_seed(harness.SEED)
         with torch.no_grad():
             for p in model.parameters():
@@ -209,7 +209,8 @@ class MergeTest(TrainerTest):
         self.add_tokenizer(untied)
         for i, (base, options) in enumerate((
                 (self.model, {}), (self.model, {"use_rslora": True}), (self.model, {"modules_to_save": ["embed_tokens"]}),
-                (self.model, {"modules_to_save": ["lm_head"]}), (untied, {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}))):
+                (self.model, {"modules_to_save": ["lm_head"]}), (untied, {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}),
+                (self.model, {"target_modules": ["q_proj", "lm_head"]}), (untied, {"target_modules": ["q_proj", "lm_head"]}))):
             adapter, want = self.peft_adapter(base, f"peft-{i}", **options)
             out = self.path(f"merged-{i}")
             self.merge(adapter, "--model", base, out=out)

@@ -131,6 +131,39 @@ class ResumeTest(TrainerTest):
         done = train(self.write_spec(lora_rank=4), self.path("out"))
         self.assertEqual(done.returncode, 20)
         self.assertIn("lora_rank", done.stderr)
+        done = train(self.write_spec(original_context_length=16), self.path("out"))  # positions scaled twice as far
+        self.assertEqual(done.returncode, 20)
+        self.assertIn("original_context_length", done.stderr)
+
+    def warnings(self, spec, out):
+        done = train(spec, self.path(out))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [e["message"] for e in events_of(done.stdout) if e["event"] == "warning"]
+
+    def test_other_weights_below_an_adapter_are_told(self):
+        train(self.write_spec(max_steps=4), self.path("out"))
+        self.assertEqual(self.warnings(self.write_spec(), "out"), [])
+        train(self.write_spec(max_steps=4), self.path("other"))
+        harness.SEED += 1
+        model = self.make_model("other-model")
+        [warning] = self.warnings(self.write_spec(model=model), "other")
+        self.assertIn(f"model {model} has other weight files", warning)
+
+    def test_another_end_is_told_where_the_rate_goes_by_it(self):
+        for schedule, told in (("cosine", True), ("constant_with_warmup", False)):
+            train(self.write_spec(lr_schedule=schedule, max_steps=4), self.path(schedule))
+            warnings = self.warnings(self.write_spec(lr_schedule=schedule), schedule)
+            self.assertEqual(any("max_steps: 4 -> 8" in w for w in warnings), told, warnings)
+
+    def test_epochs_are_as_long_with_the_batch_that_was_fixed(self):
+        rows = 4000 // 64 + 1
+        spec = self.write_spec(num_train_epochs=1, max_steps=None, global_batch_size=8)
+        code, _ = kill_at_step(["train", "--spec", spec, "--out", self.path("out"), "--threads", 1], 2, signal.SIGTERM)
+        self.assertEqual(code, 10)
+        spec = self.write_spec(num_train_epochs=1, max_steps=None, global_batch_size=2)
+        done = train(spec, self.path("out"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(max(losses(events_of(done.stdout))), -(-rows // 8))
 
 
 class GangTest(TrainerTest):

@@ -141,6 +141,14 @@ class TokensTest(SftCase):
         self.assertEqual(done.returncode, 20)
         self.assertIn("sft_packing", done.stderr)
 
+    def test_rows_stay_the_same_when_a_job_resumes(self):
+        short = sorted(self.lengths)[len(PAIRS) // 2]  # the file holds longer samples
+        spec = {"max_seq_length": short, "data": self.tokens}
+        self.run_ok(self.sft_spec(max_steps=4, **spec), "out")
+        done = train(self.sft_spec(max_steps=8, truncation="drop", **spec), self.path("out"))
+        self.assertEqual(done.returncode, 20)
+        self.assertIn("truncation", done.stderr)
+
 
 class SamplesTest(SftCase):
     """Samples as text."""

@@ -21,12 +21,18 @@ namespace {
 
 // Keys that make another training out of a resumed one.
 const std::set<std::string>& FixedKeys() {
-  static const auto& keys = *new std::set<std::string>{
-      "method",         "context_length", "max_seq_length",      "attention",  "wrap",
-      "group_ratio",    "rope",           "lora_rank",           "lora_alpha", "use_rslora",
-      "target_modules", "trainable",      "quantization",        "adapter",    "model_config",
-      "seed",           "shuffle",        "document_boundaries", "precision",  "sft",
-      "sft_packing",    "sft_group"};
+  static const auto& keys = *new std::set<std::string>{"method",         "context_length",
+                                                       "max_seq_length", "attention",
+                                                       "wrap",           "group_ratio",
+                                                       "rope",           "lora_rank",
+                                                       "lora_alpha",     "use_rslora",
+                                                       "target_modules", "trainable",
+                                                       "quantization",   "adapter",
+                                                       "model_config",   "seed",
+                                                       "shuffle",        "document_boundaries",
+                                                       "precision",      "sft",
+                                                       "sft_packing",    "sft_group",
+                                                       "truncation",     "original_context_length"};
   return keys;
 }
 // Keys that change the numbers from here on, on purpose.
@@ -37,6 +43,11 @@ const std::set<std::string>& RecipeKeys() {
   return keys;
 }
 
+// Whether another number of steps changes those before its end.
+bool GoesByLength(const JobSpec& spec) {
+  return spec.lr_schedule != "constant_with_warmup" || spec.FullAttentionSteps() > 0;
+}
+
 absl::Status CompareSpecs(const JobSpec& before, const JobSpec& now, EventSink& events) {
   for (const std::string& difference : Differences(before, now)) {
     const std::string key = difference.substr(0, difference.find(':'));
@@ -45,7 +56,7 @@ absl::Status CompareSpecs(const JobSpec& before, const JobSpec& now, EventSink& 
                          absl::StrCat("cannot change when a job resumes (", difference, ")"),
                          "keep the value, or start anew in another folder");
     }
-    if (RecipeKeys().count(key) > 0)
+    if (RecipeKeys().count(key) > 0 || (key == "max_steps" && GoesByLength(now)))
       events.Warning(absl::StrCat("resumed with another recipe: ", difference));
   }
   return absl::OkStatus();
@@ -58,6 +69,26 @@ void ComparePlans(const nlohmann::json& before, const nlohmann::json& now, Event
     events.Warning(absl::StrCat("the continuation is not bitwise that of an uninterrupted run: ",
                                 key, " ", before[key].dump(), " -> ", value.dump()));
   }
+}
+
+// Every weight of `full` is in its checkpoint. Other files may hold the same weights, saved anew.
+void CompareBases(const TrainerState& before, const Training& training, EventSink& events) {
+  if (training.spec.method == "full" || before.base_fingerprint.empty() ||
+      training.base_fingerprint.empty() || before.base_fingerprint == training.base_fingerprint)
+    return;
+  events.Warning(absl::StrCat("the continuation may not be that of an uninterrupted run: model ",
+                              training.spec.model.value_or(""),
+                              " has other weight files than the adapter was trained on"));
+}
+
+// The checkpoint's batch is kept, and with it the number of steps that epochs are.
+absl::Status KeepBatch(const TrainerState& before, Training& training, EventSink& events) {
+  if (before.spec.global_batch_size == training.spec.global_batch_size) return absl::OkStatus();
+  events.Warning(absl::StrCat("global_batch_size stays ", *before.spec.global_batch_size,
+                              ", as fixed at the job's first start (",
+                              *training.spec.global_batch_size, " was given)"));
+  training.spec.global_batch_size = before.spec.global_batch_size;
+  return CountSteps(training);
 }
 
 // Rank 0 looks, everybody takes what it found: of the ordered checkpoint's folder or of this
@@ -125,6 +156,7 @@ absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
   TrainerState state;
   if (!path.empty()) {
     LL_ASSIGN_OR_RETURN(state, ReadTrainerState(path));
+    LL_RETURN_IF_ERROR(KeepBatch(state, training, events));
     LL_RETURN_IF_ERROR(CompareSpecs(state.spec, training.spec, events));
     if (state.data_fingerprint != training.data_fingerprint) {
       return FieldStatus(
@@ -132,12 +164,7 @@ absl::StatusOr<TrainerState> ResumeOrStart(Training& training, Llama& model,
           absl::StrCat(*training.spec.data, " is not the file that ", path, " was trained on"),
           "give the same data, or start anew in another folder");
     }
-    if (state.spec.global_batch_size != training.spec.global_batch_size) {
-      events.Warning(absl::StrCat("global_batch_size stays ", *state.spec.global_batch_size,
-                                  ", as fixed at the job's first start (",
-                                  *training.spec.global_batch_size, " was given)"));
-      training.spec.global_batch_size = state.spec.global_batch_size;
-    }
+    CompareBases(state, training, events);
     ComparePlans(state.plan, PlanOf(training, comm), events);
     LL_RETURN_IF_ERROR(KeepSteppedDown(state, training, model));
     LL_RETURN_IF_ERROR(RestoreTensors(path, model, optimizer));

@@ -303,13 +303,19 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
   }
   ChooseRecompute(training, local_ranks);
   LL_RETURN_IF_ERROR(PrepareData(training, place));
-  if (!spec.max_steps) {
+  LL_RETURN_IF_ERROR(CountSteps(training));
+  return training;
+}
+
+absl::Status CountSteps(Training& training) {
+  JobSpec& spec = training.spec;
+  if (spec.num_train_epochs) {
     spec.max_steps =
         StepsOfEpochs(*spec.num_train_epochs, training.loader->rows(), *spec.global_batch_size);
     LL_RETURN_IF_ERROR(Validate(spec));
   }
   training.full_attention_from = *spec.max_steps - spec.FullAttentionSteps();
-  return training;
+  return absl::OkStatus();
 }
 
 AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens) {

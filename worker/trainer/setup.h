@@ -59,6 +59,10 @@ struct Training {
 absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
                                          const PackPlace& place, bool random_weights = false);
 
+// The training's last step where the spec counts epochs, and from which step on it attends to all:
+// what follows from the rows and from global_batch_size. Errors: more steps than a spec may have.
+absl::Status CountSteps(Training& training);
+
 // What a row of that many tokens attends to at that 0-based step.
 AttentionSpec AttentionOfRow(const Training& training, int64_t step, int64_t tokens);
 

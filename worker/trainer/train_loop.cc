@@ -78,7 +78,7 @@ class Loop {
   std::optional<Progress> progress_;
   TrainerState state_;
   std::optional<MemoryLadder> ladder_;
-  bool checkpoint_wish_ = false;  // of a step that had no memory
+  bool checkpoint_wish_ = false;  // of a step that did not count
   int64_t first_step_ = 0;
 };
 
@@ -157,6 +157,7 @@ absl::StatusOr<TrainOutcome> Loop::Run() {
     if (!had_memory) continue;
     if (report.verdict.action != GuardAction::kGoOn) {
       LL_ASSIGN_OR_RETURN(const bool went_back, Guarded(report.verdict, report));
+      checkpoint_wish_ = went_back && report.wishes.checkpoint;
       if (went_back) continue;
     }
     state_.step += 1;

@@ -45,6 +45,21 @@ absl::Status ReadTargets(const json& root, AdapterConfig& config) {
              found);
 }
 
+// PEFT's initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, …)
+// take what they put into A and B out of its weights, and again whenever such an adapter is loaded:
+// on the base's own weights it is another model.
+absl::Status CheckInitialisation(const json& root) {
+  const json found = root.value("init_lora_weights", json(true));
+  if (found.is_boolean() || found.is_null()) return absl::OkStatus();
+  for (const char* known : {"gaussian", "eva", "orthogonal"}) {
+    if (found.is_string() && absl::EqualsIgnoreCase(found.get<std::string>(), known))
+      return absl::OkStatus();
+  }
+  return MakeFieldError({"init_lora_weights", "one that leaves the base's weights as they are",
+                         JsonExcerpt(found),
+                         "save it anew with PEFT's path_initial_model_for_weight_conversion"});
+}
+
 // PEFT keeps a copy of each module that is trained in full.
 absl::Status ReadModulesToSave(const json& root, AdapterConfig& config) {
   const json found = root.value("modules_to_save", json());
@@ -92,6 +107,7 @@ absl::StatusOr<AdapterConfig> ParseAdapterConfig(const std::string& text) {
   if (bias != "none") return Bad("bias", "none", bias);
   if (!dropout.is_number() || dropout.get<double>() < 0 || dropout.get<double>() >= 1)
     return Bad("lora_dropout", "a number from 0 to below 1", dropout);
+  LL_RETURN_IF_ERROR(CheckInitialisation(root));
   AdapterConfig config;
   config.rank = rank.get<int64_t>();
   config.alpha = alpha.get<double>();

@@ -27,7 +27,7 @@ struct AdapterConfig {
 
 // Errors name the member, without the file (the caller annotates): another kind of adapter than
 // LoRA, a rank or alpha out of range, ranks or alphas that differ between layers, DoRA, biases that
-// train.
+// train, an initialisation that changed the base (PiSSA, OLoRA, …).
 absl::StatusOr<AdapterConfig> ParseAdapterConfig(const std::string& text);
 
 }  // namespace ll

@@ -1,5 +1,6 @@
 #include "worker/trainer/checkpoint/adapter_config.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 
 namespace ll {
@@ -46,6 +47,13 @@ TEST(AdapterConfigTest, ReadsWhatTrainingOnNeeds) {
               testing::HasSubstr("modules_to_save: expected the embedding and norms"));
 }
 
+TEST(AdapterConfigTest, AnInitialisationThatLeavesTheBaseAloneIsTaken) {
+  for (const char* init : {"true", "false", "null", "\"gaussian\"", "\"eva\"", "\"orthogonal\""}) {
+    LL_EXPECT_OK(ParseAdapterConfig(absl::StrCat(
+        R"({"peft_type": "LORA", "r": 4, "lora_alpha": 16, "init_lora_weights": )", init, "}")));
+  }
+}
+
 TEST(AdapterConfigTest, ErrorsNameTheMember) {
   struct Case {
     const char* text;
@@ -64,6 +72,12 @@ TEST(AdapterConfigTest, ErrorsNameTheMember) {
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"q": 1}})",
             "rank_pattern: expected nothing, found {\"q\":1}"},
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "pissa"})",
+            "init_lora_weights: expected one that leaves the base's weights as they are"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "olora"})",
+            "init_lora_weights"},
+           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": 1})",
+            "init_lora_weights"},
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "all"})",
             "bias: expected none"},
            {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 1})",

@@ -22,6 +22,15 @@ constexpr absl::string_view kLmHead = "lm_head.weight";
 constexpr absl::string_view kWeight = ".weight";
 constexpr absl::string_view kLoraA = ".lora_A.weight";
 constexpr absl::string_view kLoraB = ".lora_B.weight";
+// PEFT saves the weight below a LoRA on the head or the embedding too: it may have more rows.
+constexpr absl::string_view kBaseLayer = ".base_layer.weight";
+
+// The model's name of a weight that an adapter holds in full.
+std::string WeightName(absl::string_view tensor) {
+  absl::ConsumePrefix(&tensor, kPeftPrefix);
+  if (absl::ConsumeSuffix(&tensor, kBaseLayer)) return absl::StrCat(tensor, kWeight);
+  return std::string(tensor);
+}
 
 }  // namespace
 
@@ -109,8 +118,8 @@ void AdaptedWeights::Release(const std::string& hf_name) {
   base_.Release(hf_name);
   if (hf_name == kLmHead) base_.Release(std::string(kEmbedding));  // where it stands for a tied one
   const absl::string_view module = absl::StripSuffix(hf_name, kWeight);
-  for (const std::string& name :
-       {hf_name, absl::StrCat(module, kLoraA), absl::StrCat(module, kLoraB)}) {
+  for (const std::string& name : {hf_name, absl::StrCat(module, kLoraA),
+                                  absl::StrCat(module, kLoraB), absl::StrCat(module, kBaseLayer)}) {
     const TensorInfo* info = file_->Find(absl::StrCat(kPeftPrefix, name));
     if (info != nullptr) file_->Release(*info);
   }
@@ -118,7 +127,9 @@ void AdaptedWeights::Release(const std::string& hf_name) {
 
 // A tied head is not in the folder; rows beyond the base's vocabulary are its mean.
 absl::StatusOr<at::Tensor> AdaptedWeights::BaseWeight(const std::string& hf_name) {
-  absl::StatusOr<at::Tensor> weight = base_.Get(hf_name);
+  LL_ASSIGN_OR_RETURN(const at::Tensor saved,
+                      Find(absl::StrCat(absl::StripSuffix(hf_name, kWeight), kBaseLayer)));
+  absl::StatusOr<at::Tensor> weight = saved.defined() ? saved : base_.Get(hf_name);
   if (hf_name == kLmHead && absl::IsNotFound(weight.status()))
     weight = base_.Get(std::string(kEmbedding));
   if (!weight.ok() || (hf_name != kLmHead && hf_name != kEmbedding)) return weight;
@@ -138,7 +149,7 @@ absl::Status AdaptedWeights::CheckTensor(const TensorInfo& tensor,
   absl::string_view name = tensor.name;
   absl::ConsumePrefix(&name, kPeftPrefix);
   const bool a = absl::ConsumeSuffix(&name, kLoraA), b = !a && absl::ConsumeSuffix(&name, kLoraB);
-  const std::string weight = a || b ? absl::StrCat(name, kWeight) : std::string(name);
+  const std::string weight = a || b ? absl::StrCat(name, kWeight) : WeightName(name);
   const bool is_head = weight == kLmHead, per_token = is_head || weight == kEmbedding;
   const auto misfit = [&](absl::string_view expected) {
     return MakeFieldError(
@@ -187,8 +198,7 @@ absl::StatusOr<LlamaConfig> AdaptedWeights::Fit(const LlamaConfig& config) {
   LlamaConfig fitted = config;
   for (const TensorInfo& tensor : file_->tensors()) {
     LL_RETURN_IF_ERROR(CheckTensor(tensor, config));
-    absl::string_view name = tensor.name;
-    absl::ConsumePrefix(&name, kPeftPrefix);
+    const std::string name = WeightName(tensor.name);
     if (name == kLmHead || name == kEmbedding)
       fitted.vocab_size = std::max(fitted.vocab_size, tensor.shape[0]);
   }
