@@ -1,6 +1,7 @@
 #include "base/field_error.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace ll {
@@ -39,8 +40,10 @@ absl::Status OneLine(const absl::Status& status) {
 absl::Status FieldStatus(absl::StatusCode code, absl::string_view field, absl::string_view message,
                          absl::string_view hint) {
   std::string text = OneLine(message);
-  if (!field.empty()) text = absl::StrCat(OneLine(field), ": ", text);
-  if (!hint.empty()) absl::StrAppend(&text, "; ", hint);
+  // A sentence that was made here before already has them.
+  const std::string front = absl::StrCat(OneLine(field), ": ");
+  if (!field.empty() && !absl::StartsWith(text, front)) text.insert(0, front);
+  if (!hint.empty() && !absl::EndsWith(text, hint)) absl::StrAppend(&text, "; ", hint);
   absl::Status status(code, text);
   SetErrorField(status, field);
   SetErrorHint(status, hint);

@@ -39,5 +39,14 @@ TEST(FieldErrorTest, AnnotateKeepsCodeAndPayloads) {
   EXPECT_TRUE(Annotate(absl::OkStatus(), "x").ok());
 }
 
+TEST(FieldErrorTest, ASentenceThatIsPassedOnSaysItsFieldAndHintOnce) {
+  const absl::Status first = MakeFieldError({"model", "a folder", "none", "give --model"});
+  const absl::Status again = FieldStatus(absl::StatusCode::kNotFound, ErrorField(first),
+                                         first.message(), ErrorHint(first));
+  EXPECT_EQ(again.message(), "model: expected a folder, found none; give --model");
+  EXPECT_EQ(again.message(), first.message());
+  EXPECT_EQ(ErrorHint(again), "give --model");
+}
+
 }  // namespace
 }  // namespace ll

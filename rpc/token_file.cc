@@ -13,10 +13,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "rpc/secret_file.h"
 
 namespace ll {
@@ -31,7 +33,7 @@ std::string LineOf(const TokenEntry& entry) {
   if (entry.expires != absl::InfiniteFuture()) {
     json["expires"] = absl::FormatTime("%Y-%m-%d%ET%H:%M:%SZ", entry.expires, absl::UTCTimeZone());
   }
-  return json.dump() + "\n";
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 absl::StatusOr<TokenEntry> ParseLine(absl::string_view line) {
@@ -82,9 +84,9 @@ absl::Status Write(const std::string& path, const std::vector<TokenEntry>& entri
 }  // namespace
 
 bool IsUserName(absl::string_view name) {
-  return !name.empty() && name.size() <= 128 && std::none_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_iscntrl(static_cast<unsigned char>(c));
-  });
+  return !name.empty() && name.size() <= 128 && IsUtf8(name) &&
+         std::none_of(name.begin(), name.end(),
+                      [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); });
 }
 
 bool IsTenantName(absl::string_view name) {
@@ -128,6 +130,10 @@ absl::StatusOr<std::vector<TokenEntry>> ReadTokens(const std::string& path) {
 std::string NewToken(Random& random) { return absl::StrCat("ll_", RandomHex(random, 32)); }
 
 absl::Status AddToken(const std::string& path, const TokenEntry& entry) {
+  if (!IsUserName(entry.user)) {
+    return MakeFieldError({"user", "1 to 128 bytes of UTF-8 without control characters",
+                           absl::StrCat("something else in ", entry.user.size(), " bytes")});
+  }
   LL_ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(path));
   std::vector<TokenEntry> entries;
   if (FileExists(path)) {
@@ -159,16 +165,23 @@ absl::StatusOr<TokenEntry> RemoveToken(const std::string& path, absl::string_vie
   return removed;
 }
 
-absl::StatusOr<FileLock> FileLock::Take(const std::string& path) {
+absl::StatusOr<FileLock> FileLock::Take(const std::string& path, absl::Duration patience) {
   const std::string name = path + ".lock";
   const int fd = open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, "cannot open", name);
-  if (flock(fd, LOCK_EX) != 0) {
-    const int error = errno;
-    close(fd);
-    return ErrnoStatus(error, "cannot lock", name);
+  FileLock lock(fd);
+  const absl::Duration end = RealClock().Steady() + patience;
+  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return ErrnoStatus(errno, "cannot lock", name);
+    if (RealClock().Steady() >= end) {
+      return FieldStatus(
+          absl::StatusCode::kUnavailable, name,
+          absl::StrCat("another process has held it for ", absl::FormatDuration(patience)),
+          "a stopped llctl token or ll-coordinator pki? fuser names it");
+    }
+    RealClock().Sleep(absl::Milliseconds(10));
   }
-  return FileLock(fd);
+  return lock;
 }
 
 FileLock::~FileLock() {

@@ -49,7 +49,9 @@ absl::StatusOr<TokenEntry> RemoveToken(const std::string& path, absl::string_vie
 // Holds `path`.lock until it is destroyed: for files that are read, changed and replaced.
 class FileLock {
  public:
-  static absl::StatusOr<FileLock> Take(const std::string& path);
+  // Errors: Unavailable where another holds it for longer than `patience`.
+  static absl::StatusOr<FileLock> Take(const std::string& path,
+                                       absl::Duration patience = absl::Seconds(10));
   FileLock(FileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   FileLock& operator=(FileLock&&) = delete;
   ~FileLock();

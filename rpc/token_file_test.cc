@@ -72,5 +72,25 @@ TEST(TokenFile, EntriesComeAndGoWhole) {
   LL_EXPECT_OK(RemoveTree(dir));
 }
 
+TEST(TokenFile, UsersAreTextAndALockIsNotWaitedForForEver) {
+  char dir[] = "/tmp/ll_tokens_XXXXXX";
+  ASSERT_NE(mkdtemp(dir), nullptr);
+  const std::string path = std::string(dir) + "/tokens";
+  for (const TokenEntry& entry :
+       {TokenEntry{.sha256 = Sha256Hex("t"), .user = "a\xff"},
+        TokenEntry{.sha256 = Sha256Hex("t"), .user = "a", .tenant = "a\xff"},
+        TokenEntry{.sha256 = Sha256Hex("t"), .user = "a", .scopes = {"a\xff"}}}) {
+    EXPECT_FALSE(AddToken(path, entry).ok());
+  }
+  EXPECT_FALSE(FileExists(path));
+  {
+    LL_ASSERT_OK_AND_ASSIGN(const FileLock held, FileLock::Take(path));
+    EXPECT_THAT(FileLock::Take(path, absl::Milliseconds(30)),
+                StatusIs(absl::StatusCode::kUnavailable, "tokens.lock"));
+  }
+  LL_EXPECT_OK(FileLock::Take(path, absl::ZeroDuration()).status());
+  RemoveTree(dir).IgnoreError();
+}
+
 }  // namespace
 }  // namespace ll

@@ -15,6 +15,7 @@
 #include "base/field_error.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "model/spec/spec_fields.h"
 #include "yaml-cpp/yaml.h"
 
@@ -276,16 +277,6 @@ bool IsLongQlorasOwn(const std::string& key, const RawValue& value) {
 }
 
 // ---- readers
-
-// What is stored and sent must be; the strict JSON writer is the check at hand.
-bool IsUtf8(absl::string_view text) {
-  try {
-    (void)nlohmann::json(std::string(text)).dump();
-    return true;
-  } catch (const nlohmann::json::exception&) {
-    return false;
-  }
-}
 
 using RawMap = std::vector<std::pair<std::string, RawValue>>;
 

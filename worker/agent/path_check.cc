@@ -12,13 +12,14 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/file_name.h"
+#include "base/json.h"
 #include "base/status_macros.h"
-#include "nlohmann/json.hpp"
 
 namespace ll {
 namespace {
 
-constexpr int64_t kMaxJsonBytes = 64 << 20;
+constexpr int64_t kMaxIndexBytes = 64 << 20;
+constexpr int64_t kMaxConfigBytes = 1 << 20;  // it is sent, and a message has 2 MiB
 constexpr char kIndex[] = "model.safetensors.index.json";
 
 // An open file of the host that a job may read.
@@ -41,7 +42,9 @@ class OpenFile {
     if (st.st_size == 0) return MakeFieldError({"path", "a file with content", path_});
     return st.st_size;
   }
-  absl::StatusOr<std::string> Read() const { return ReadPlainFd(fd_, path_, kMaxJsonBytes); }
+  absl::StatusOr<std::string> Read(int64_t max_bytes) const {
+    return ReadPlainFd(fd_, path_, max_bytes);
+  }
 
  private:
   OpenFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
@@ -54,13 +57,13 @@ absl::StatusOr<int64_t> PlainFileBytes(const Roots& roots, const std::string& pa
   return file.PlainBytes();
 }
 
-absl::StatusOr<nlohmann::json> ReadObject(const Roots& roots, const std::string& path) {
+absl::StatusOr<nlohmann::json> ReadObject(const Roots& roots, const std::string& path,
+                                          int64_t max_bytes) {
   LL_ASSIGN_OR_RETURN(const OpenFile file, OpenFile::Beneath(roots, path));
   LL_RETURN_IF_ERROR(file.PlainBytes().status());
-  LL_ASSIGN_OR_RETURN(const std::string text, file.Read());
-  auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return MakeFieldError({path, "a JSON object", "something else"});
-  return json;
+  LL_ASSIGN_OR_RETURN(const std::string text, file.Read(max_bytes));
+  auto json = ParseJsonObject(text);
+  return json.ok() ? json : Annotate(json.status(), path);
 }
 
 absl::Status CheckWeights(const Roots& roots, const std::string& folder) {
@@ -72,14 +75,14 @@ absl::Status CheckWeights(const Roots& roots, const std::string& folder) {
                            absl::StrCat("neither in ", folder)},
                           absl::StatusCode::kNotFound);
   }
-  LL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadObject(roots, index));
+  LL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadObject(roots, index, kMaxIndexBytes));
   const auto map = json.find("weight_map");
   if (map == json.end() || !map->is_object() || map->empty())
     return MakeFieldError({index, "a weight_map", "none"});
   std::set<std::string> shards;
   for (const auto& [weight, shard] : map->items()) {
     if (!shard.is_string() || shard.get<std::string>().find('/') != std::string::npos)
-      return MakeFieldError({index, "names of files in the same folder", shard.dump()});
+      return MakeFieldError({index, "names of files in the same folder", JsonExcerpt(shard)});
     shards.insert(shard.get<std::string>());
   }
   for (const std::string& shard : shards)
@@ -93,7 +96,7 @@ absl::StatusOr<std::string> CheckModel(const Roots& roots, const std::string& fo
                           absl::StatusCode::kNotFound);
   }
   LL_ASSIGN_OR_RETURN(const nlohmann::json config,
-                      ReadObject(roots, absl::StrCat(folder, "/config.json")));
+                      ReadObject(roots, absl::StrCat(folder, "/config.json"), kMaxConfigBytes));
   LL_RETURN_IF_ERROR(CheckWeights(roots, folder));
   return config.dump();
 }

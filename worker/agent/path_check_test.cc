@@ -51,6 +51,19 @@ TEST_F(PathCheckTest, AModelHasItsConfigAndEveryWeightFile) {
   EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("same folder"));
 }
 
+// A folder that somebody downloaded: what it holds must not end the agent, nor its session.
+TEST_F(PathCheckTest, HostileJsonIsRefused) {
+  const std::string deep(300'000, '['), end(deep.size(), ']');
+  Write("model.safetensors", "weights");
+  Write("config.json", "{\"x\":" + deep + end + "}");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("64 levels"));
+  Write("config.json", "{\"x\":\"" + std::string(3 << 20, 'x') + "\"}");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("at most 1048576 bytes"));
+  Write("config.json", "{}");
+  Write("model.safetensors.index.json", "{\"weight_map\":{\"a\":" + deep + end + "}}");
+  EXPECT_THAT(Check(v1::CheckPath::MODEL, dir_).refused(), HasSubstr("64 levels"));
+}
+
 TEST_F(PathCheckTest, ATokenFileHoldsWholeTokens) {
   Write("tokens.bin", "0123");
   EXPECT_EQ(Check(v1::CheckPath::DATA, dir_ + "/tokens.bin").refused(), "");

@@ -350,7 +350,10 @@ std::string PreflightJson(const std::vector<Check>& checks) {
                     {"found", check.found},
                     {"fix", check.fix}});
   }
-  return nlohmann::json({{"passed", Passed(checks)}, {"checks", list}}).dump() + "\n";
+  // Paths and what programs print need not be text.
+  return nlohmann::json({{"passed", Passed(checks)}, {"checks", list}})
+             .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+         "\n";
 }
 
 }  // namespace ll

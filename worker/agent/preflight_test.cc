@@ -166,5 +166,11 @@ TEST_F(PreflightTest, TableAndJsonSayTheSame) {
   EXPECT_EQ(json["checks"][2]["fix"], "mend it");
 }
 
+TEST(Preflight, WhatIsNoTextIsStillJson) {
+  const auto json = nlohmann::json::parse(
+      PreflightJson({{"work dir", PreflightCheck::kFailed, "/a\xff: cannot", "make it"}}));
+  EXPECT_EQ(json["checks"][0]["found"], "/a\uFFFD: cannot");
+}
+
 }  // namespace
 }  // namespace ll
