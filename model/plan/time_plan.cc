@@ -170,7 +170,7 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
   const double thin = 1 + OrElse(rates.lora_extra_ranks, kThinRanks) /
                               static_cast<double>(std::max<int64_t>(1, s.lora_rank.value_or(8)));
   const double base_products = (full_tuning ? 6 : 4) * body;
-  const double others = (trained_head ? 6 : 4) * head + thin * LoraFlops(c, s);
+  const double others = (trained_head ? 6 : 4) * head + thin * LoraFlops(c, s, recompute);
   const double attention = AttentionFlops(c, s, rates.attention_extra_keys);
 
   const bool fp32 = s.precision.value_or("auto") == "fp32";
@@ -351,15 +351,15 @@ Fp8Bytes ConversionBytes(const LlamaConfig& c, const std::string& recompute, boo
   return {6 * features, 3 * (2 * weights + opened)};
 }
 
-double LoraFlops(const LlamaConfig& c, const JobSpec& s) {
-  int64_t in = 0, out = 0;
+double LoraFlops(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
+  int64_t products = 0;
   for (const Linear& l : Linears(c)) {
     if (!Adapts(s, l.name)) continue;
-    in += l.in;
-    out += l.out;
+    // Where layers are computed again, down's is not: what A makes of its input is made anew.
+    const bool anew = recompute != "none" && l.name == "down_proj";
+    products += (anew ? 4 : 3) * l.in + 3 * l.out;
   }
-  return 2 *
-         static_cast<double>(s.lora_rank.value_or(0) * c.num_hidden_layers * (4 * in + 3 * out));
+  return 2 * static_cast<double>(s.lora_rank.value_or(0) * c.num_hidden_layers * products);
 }
 
 FlopCount ForwardFlops(const LlamaConfig& c, int64_t tokens, int64_t group_tokens) {

@@ -44,7 +44,7 @@ double ElementwiseBytes(const LlamaConfig& config, const JobSpec& spec,
 double LossBytes(const LlamaConfig& config);
 // FLOPs of the adapters' products for a token, forward and backward: A's three and what is computed
 // of it anew, B's three.
-double LoraFlops(const LlamaConfig& config, const JobSpec& spec);
+double LoraFlops(const LlamaConfig& config, const JobSpec& spec, const std::string& recompute);
 // What the expansion of a weight from NF4 does: half a byte and a scale read, two bytes written.
 inline constexpr double kExpansionBytes = 2.5 + 1.0 / 64;
 // What the conversions of an fp8 base's products read and write in a layer: of features, for a

@@ -105,7 +105,7 @@ TEST(OpCountsTest, ThePlannersAndTheTracesAreTheSame) {
                   : name == "selective" ? 4 * kTokens * down
                                         : 0);
         EXPECT_EQ(Of(trace, "forward", {"LoRA"}).flops + Of(trace, "backward", {"LoRA"}).flops,
-                  kTokens * LoraFlops(config, spec));
+                  kTokens * LoraFlops(config, spec, name));
         const double attention = CausalAttentionFlops(config, kTokens, "s2", kTokens / 4);
         EXPECT_EQ(Of(trace, "forward", {"attention"}).flops, attention);
         EXPECT_EQ(Of(trace, "backward", {"attention"}).flops, 2.5 * attention);
