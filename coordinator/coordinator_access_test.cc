@@ -349,5 +349,19 @@ TEST_F(LyingAgentTest, MessagesOutOfOrderEndTheStreamAndNothingElse) {
   AwaitState(id_, v1::RUNNING);
 }
 
+// What one tells for people to read makes no answer too long to be read.
+TEST_F(LyingAgentTest, NoOneTellsOfMoreSlotsThanThereAre) {
+  v1::AgentMessage beat;
+  beat.mutable_heartbeat()->set_sequence(7);
+  for (int i = 0; i < 300'000; ++i) beat.mutable_heartbeat()->add_loads()->set_slot(i);
+  agents_[1]->Send(beat);
+  agents_[1]->Take([](const auto& m) { return m.heartbeat_ack().sequence() == 7; }, "the answer");
+  LL_ASSERT_OK_AND_ASSIGN(const v1::ListWorkersResponse workers,
+                          CallOnce<v1::ListWorkersResponse>(*admin_, &v1::Admin::Stub::ListWorkers,
+                                                            v1::ListWorkersRequest()));
+  for (const v1::Worker& worker : workers.workers())
+    EXPECT_LE(worker.loads_size(), 1024) << worker.worker();
+}
+
 }  // namespace
 }  // namespace ll

@@ -1,6 +1,7 @@
 #include "coordinator/runtime/step_event.h"
 
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/cut_text.h"
@@ -48,8 +49,9 @@ double NumberOrNan(const nlohmann::json& event, const char* key) {
 }
 
 constexpr absl::string_view kPhaseSuffix = "_seconds";
-// Notes stand in every answer about the job.
+// Notes and phases stand in every answer about the job.
 constexpr size_t kMostNoteBytes = 500, kMostStragglers = 16;
+constexpr size_t kMostPhases = 64, kMostPhaseName = 64;
 
 }  // namespace
 
@@ -82,18 +84,22 @@ std::optional<StepFacts> ParseStep(const nlohmann::json& event, int64_t epoch) {
   if (score != event.end() && score->is_number()) out.straggler_score = score->get<double>();
   out.peak_bytes = Integer(event, "peak_bytes");
   out.time = TimeOf(event);
+  const auto add_phase = [&out](std::string name, double seconds) {
+    if (name.size() <= kMostPhaseName && out.phases.size() < kMostPhases)
+      out.phases.emplace_back(std::move(name), seconds);
+  };
   for (const auto& [key, value] : event.items()) {
     const bool phase = key.size() > kPhaseSuffix.size() && key != "step_seconds" &&
                        key.compare(key.size() - kPhaseSuffix.size(), kPhaseSuffix.size(),
                                    kPhaseSuffix.data()) == 0;
     if (phase && value.is_number()) {
-      out.phases.emplace_back(key.substr(0, key.size() - kPhaseSuffix.size()), value.get<double>());
+      add_phase(key.substr(0, key.size() - kPhaseSuffix.size()), value.get<double>());
     }
   }
   auto phases = event.find("phases");
   if (phases != event.end() && phases->is_object()) {
     for (const auto& [key, value] : phases->items()) {
-      if (value.is_number()) out.phases.emplace_back(key, value.get<double>());
+      if (value.is_number()) add_phase(key, value.get<double>());
     }
   }
   return out;

@@ -245,6 +245,21 @@ TEST(StepEventTest, NumbersThatNoStepCanHaveAreLeftOut) {
   EXPECT_EQ(step(R"(1,"tokens":7,"step_seconds":0.5)")->tokens, 7);
 }
 
+// They stand in every answer about the job, lists of all jobs among them.
+TEST(StepEventTest, PhasesAreFewAndTheirNamesShort) {
+  std::string line = R"({"event":"step","step":1,"data_seconds":0.5)";
+  for (int i = 0; i < 10'000; ++i) absl::StrAppend(&line, ",\"x", i, "_seconds\":1");
+  absl::StrAppend(&line, R"(,"phases":{"forward":2,")", std::string(100'000, 'y'), "\":1");
+  for (int i = 0; i < 10'000; ++i) absl::StrAppend(&line, ",\"z", i, "\":1");
+  const auto step = ParseStep(*ParseEvent(line + "}}"), 1);
+  ASSERT_TRUE(step.has_value());
+  size_t bytes = 0;
+  for (const auto& [name, seconds] : step->phases) bytes += name.size();
+  EXPECT_LE(step->phases.size(), 64u);
+  EXPECT_LE(bytes, 5000u);
+  EXPECT_THAT(step->phases, ::testing::Contains(std::pair<std::string, double>("data", 0.5)));
+}
+
 TEST_F(TelemetryTest, NotesAreShortAndFewWhateverIsTold) {
   std::string lines;
   for (int i = 0; i < 10'000; ++i) {

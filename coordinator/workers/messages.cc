@@ -245,6 +245,11 @@ absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const Work
   return MakeFieldError({"report", "a fact", "none"});
 }
 
+std::vector<v1::SlotLoad> LoadsFromProto(const v1::Heartbeat& heartbeat) {
+  const auto& all = heartbeat.loads();
+  return {all.begin(), all.begin() + std::min(all.size(), kMaxSlots)};
+}
+
 v1::CoordinatorMessage OrderToProto(const Send& send, const SchedulerOptions& options) {
   v1::CoordinatorMessage out;
   std::visit(ToMessage{options, out}, send.order);

@@ -148,8 +148,7 @@ void Session::HandleHeartbeat(const v1::Heartbeat& heartbeat) {
     worker = worker_;
   }
   const int64_t sequence = heartbeat.sequence();
-  if (api_.loads != nullptr)
-    api_.loads->Set(worker.value(), {heartbeat.loads().begin(), heartbeat.loads().end()});
+  if (api_.loads != nullptr) api_.loads->Set(worker.value(), LoadsFromProto(heartbeat));
   api_.driver->AgentEvent(AgentHeardEvent{worker, number_}, [self = shared_from_this(), sequence] {
     v1::CoordinatorMessage ack;
     ack.mutable_heartbeat_ack()->set_sequence(sequence);
