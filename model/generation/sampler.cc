@@ -25,6 +25,15 @@ void PenalizeRepetition(double penalty, absl::Span<const int32_t> context,
   }
 }
 
+// Where the likeliest one's quotient would leave fp32's range all are taken relative to it: the
+// same distribution.
+void Cool(double temperature, absl::Span<float> logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  const bool fits = std::abs(largest) / temperature <= std::numeric_limits<float>::max();
+  const double from = fits ? 0 : largest;
+  for (float& logit : logits) logit = static_cast<float>((logit - from) / temperature);
+}
+
 void KeepTopK(int64_t k, absl::Span<float> logits) {
   if (k <= 0 || k >= static_cast<int64_t>(logits.size())) return;
   std::vector<float> sorted(logits.begin(), logits.end());
@@ -95,9 +104,7 @@ void ProcessLogits(const SamplingOptions& options, absl::Span<const int32_t> con
   if (options.repetition_penalty != 1)
     PenalizeRepetition(options.repetition_penalty, context, logits);
   if (options.greedy()) return;
-  if (options.temperature != 1) {
-    for (float& logit : logits) logit = static_cast<float>(logit / options.temperature);
-  }
+  if (options.temperature != 1) Cool(options.temperature, logits);
   KeepTopK(options.top_k, logits);
   KeepTopP(options.top_p, logits);
 }

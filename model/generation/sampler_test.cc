@@ -62,6 +62,15 @@ TEST(ProcessLogits, TemperatureComesBeforeTopP) {
               ElementsAre(FloatEq(2 * Logits()[0]), kNever, kNever, kNever));
 }
 
+TEST(ProcessLogits, NextToNoTemperatureLeavesTheLikeliest) {
+  for (const float level : {-5.0f, 0.0f, 5.0f}) {
+    std::vector<float> logits = {level + 1, level + 3, level + 2};
+    const SamplingOptions options{.temperature = 1e-40, .top_p = 0.9};
+    ProcessLogits(options, {}, absl::MakeSpan(logits));
+    EXPECT_EQ(DrawToken(options, 0, logits), 1) << level;
+  }
+}
+
 TEST(ProcessLogits, RepetitionCountsATokenOnceAndWorksOnBothSigns) {
   std::vector<float> logits = {3.0f, -3.0f, 1.0f};
   ProcessLogits({.repetition_penalty = 1.5}, {0, 1, 0, 0}, absl::MakeSpan(logits));

@@ -149,10 +149,11 @@ absl::Status ReadSizes(const json& raw, LlamaConfig& c) {
   return absl::OkStatus();
 }
 
-// Mistral's window is for every layer. Qwen's is off unless use_sliding_window, and then for the
-// layers that `layer_types` names, or from max_window_layers on.
+// The window is for the layers that `layer_types` names. Without it Mistral's is for every layer,
+// and Qwen's, which is off unless use_sliding_window, from max_window_layers on.
 absl::Status ReadSlidingWindow(const json& raw, LlamaConfig& c) {
-  bool used = c.model_type == "mistral";
+  const bool mistral = c.model_type == "mistral";
+  bool used = mistral;
   const bool qwen = c.HasQkvBias() || c.HasQkNorm();
   if (qwen) LL_RETURN_IF_ERROR(ReadFlag(raw, "use_sliding_window", used));
   const bool null = raw.contains("sliding_window") && raw["sliding_window"].is_null();
@@ -163,11 +164,12 @@ absl::Status ReadSlidingWindow(const json& raw, LlamaConfig& c) {
     return ConfigError("layer_types", "one text for each layer", "something else");
   }
   for (const json& type : types) {
-    if (type == "full_attention" || (qwen && type == "sliding_attention")) continue;
+    if (type == "full_attention" || ((qwen || mistral) && type == "sliding_attention")) continue;
     return Unsupported("layer_types",
-                       qwen ? "full_attention or sliding_attention" : "full_attention", type);
+                       qwen || mistral ? "full_attention or sliding_attention" : "full_attention",
+                       type);
   }
-  if (c.sliding_window == 0 || !qwen) return absl::OkStatus();
+  if (c.sliding_window == 0 || (mistral && types.is_null())) return absl::OkStatus();
   int64_t first = 28;  // transformers' default of max_window_layers
   if (raw.value("max_window_layers", json()) == 0) {
     first = 0;

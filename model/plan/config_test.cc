@@ -239,6 +239,14 @@ TEST(ConfigTest, ReadsSlidingWindows) {
   mistral["sliding_window"] = nullptr;
   EXPECT_EQ(Parse(mistral).WindowOf(0), 0);
   EXPECT_TRUE(LlamaConfigToJson(Parse(mistral)).at("sliding_window").is_null());
+  // With layer_types transformers takes it for a Ministral, whose layers differ.
+  mistral["sliding_window"] = 1000;
+  mistral["layer_types"] =
+      std::vector<std::string>(Parse(mistral).num_hidden_layers, "full_attention");
+  EXPECT_EQ(Parse(mistral).WindowOf(0), 0);
+  mistral["layer_types"][1] = "sliding_attention";
+  EXPECT_EQ(Parse(mistral).WindowOf(0), 0);
+  EXPECT_EQ(Parse(mistral).WindowOf(1), 1000);
 
   json qwen = Family("qwen2");
   qwen["sliding_window"] = 2000;

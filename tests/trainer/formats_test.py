@@ -5,7 +5,7 @@ import os
 
 import numpy
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 import harness
@@ -71,6 +71,21 @@ class FormatsTest(TrainerTest):
         nll, _ = self.reference(self.load_adapter(folder))
         ours = self.perplexity("--model", self.model, "--adapter", folder)
         self.assertLess(abs(ours["nll"] - nll) / nll, 1e-4)
+
+    def test_going_on_from_pefts_all_linear(self):
+        base = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
+        model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+        torch.manual_seed(harness.SEED)
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.add_(torch.randn_like(p) * 0.2)
+        model.save_pretrained(self.path("peft"))
+        self.assertNotIn("q_proj", json.loads(read(self.path("peft"), "adapter_config.json"))["target_modules"])  # paths
+        folder = self.checkpoint(method="lora", adapter=self.path("peft"), context_length=32, learning_rate=1e-9)
+        before = self.perplexity("--model", self.model, "--adapter", self.path("peft"), seq_len=32)["nll"]
+        self.assertLess(abs(self.perplexity("--adapter", folder, seq_len=32)["nll"] - before) / before, 1e-5)
+        self.assertGreater(abs(self.perplexity("--model", self.model, seq_len=32)["nll"] - before), 0.01)
 
     def test_adapter_names_its_base(self):
         folder = self.checkpoint()

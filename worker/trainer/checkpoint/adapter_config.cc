@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -28,21 +29,30 @@ bool IsOn(const json& root, const char* name) {
   return it != root.end() && *it == true;
 }
 
-// Names a Llama's linear layers have; others can be merged by their tensors' names alone.
+// A module's own name, of its path: PEFT writes "all-linear" out as the paths of all, and older
+// versions the last name where newer ones write the path.
+std::string LastName(const json& module) {
+  const std::string path = module.is_string() ? module.get<std::string>() : "";
+  return path.substr(path.rfind('.') + 1);
+}
+
+// Names a Llama's linear layers have; others can be merged by their tensors' names alone. Whether
+// every layer has its adapter its tensors tell.
 absl::Status ReadTargets(const json& root, AdapterConfig& config) {
   const json found = root.value("target_modules", json());
   if (found == "all-linear") {
     config.target_modules = AllLinearModules();
     return absl::OkStatus();
   }
-  for (const std::string& name : AllLinearModules()) {
-    if (found.is_array() && std::count(found.begin(), found.end(), name) > 0)
-      config.target_modules.push_back(name);
+  const std::vector<std::string>& known = AllLinearModules();
+  std::set<std::string> names;
+  for (const json& module : found.is_array() ? found : json::array())
+    names.insert(LastName(module));
+  for (const std::string& name : known) {
+    if (names.count(name) > 0) config.target_modules.push_back(name);
   }
-  if (found.is_array() && !found.empty() && config.target_modules.size() == found.size())
-    return absl::OkStatus();
-  return Bad("target_modules", absl::StrCat("a list of ", absl::StrJoin(AllLinearModules(), ", ")),
-             found);
+  if (!names.empty() && config.target_modules.size() == names.size()) return absl::OkStatus();
+  return Bad("target_modules", absl::StrCat("a list of ", absl::StrJoin(known, ", ")), found);
 }
 
 // PEFT's initialisations that leave the base as it is. The others (pissa, olora, corda, loftq, …)
@@ -66,9 +76,7 @@ absl::Status ReadModulesToSave(const json& root, AdapterConfig& config) {
   if (found.is_null()) return absl::OkStatus();
   if (!found.is_array()) return Bad("modules_to_save", "a list", found);
   for (const json& name : found) {
-    // Older PEFT writes the module's last name, newer its path where the head is tied.
-    std::string text = name.is_string() ? name.get<std::string>() : "";
-    text = text.substr(text.rfind('.') + 1);
+    const std::string text = LastName(name);
     if (text == "embed_tokens") {
       config.trains_embedding = true;
     } else if (absl::EndsWith(text, "norm")) {

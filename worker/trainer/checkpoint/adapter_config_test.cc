@@ -35,6 +35,13 @@ TEST(AdapterConfigTest, ReadsWhatTrainingOnNeeds) {
   EXPECT_EQ(config.obstacle, "");
   EXPECT_EQ(config.target_modules.size(), 7u);
   EXPECT_FALSE(config.trains_embedding || config.trains_norm);
+  config = parse(R"(, "target_modules": ["model.layers.0.self_attn.q_proj",
+                                         "model.layers.1.self_attn.q_proj",
+                                         "model.layers.0.mlp.up_proj"])");
+  EXPECT_EQ(config.obstacle, "");
+  EXPECT_THAT(config.target_modules, testing::ElementsAre("q_proj", "up_proj"));
+  EXPECT_THAT(parse(R"(, "target_modules": ["q_proj", "lm_head"])").obstacle,
+              testing::HasSubstr("target_mod"));
   EXPECT_EQ(
       parse(R"(, "target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens", "lm_head"],
                       "ensure_weight_tying": true)")
