@@ -12,6 +12,7 @@
 #include "llctl/conversation.h"
 #include "llctl/errors.h"
 #include "llctl/plan.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -108,7 +109,7 @@ absl::StatusOr<int> RunChat(const ChatOptions& options, Session& session) {
   session.talk() << "llctl: talking through job " << job_id << std::endl;
   Conversation conversation(session, job_id);
   const absl::Status ready = conversation.AwaitReady([&](const std::string& reason) {
-    if (!reason.empty()) session.talk() << "llctl: " << reason << std::endl;
+    if (!reason.empty()) session.talk() << "llctl: " << Shown(reason) << std::endl;
   });
   if (session.environment().interrupt.raised()) return kExitDetached;
   LL_RETURN_IF_ERROR(ready);

@@ -426,5 +426,22 @@ TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
   EXPECT_EQ(Run({"config", "set-context", "a/b"}).code, kExitUsage);
 }
 
+// Reasons are other users' words: what a terminal would obey, and rows that are none, stay out.
+TEST_F(CliTest, TextsOfOthersDoNotReachTheTerminalAsCommands) {
+  coordinator_.job.set_reason("x\033]0;t\007\033[2J\u009b2J\njob-00000000dead  fake row");
+  coordinator_.jobs = {coordinator_.job};
+  for (const bool terminal : {false, true}) {
+    for (const char* command : {"list", "get", "describe", "cancel"}) {
+      std::vector<std::string> arguments = {command};
+      if (std::string(command) != "list") arguments.push_back("job-000000000001");
+      const Outcome run = Run(arguments, terminal);
+      EXPECT_THAT(run.out, HasSubstr("x?]0;t??[2J")) << command;
+      for (const char* bad : {"\033]", "\007", "\033[2J", "\u009b", "\njob-00000000dead"})
+        EXPECT_THAT(run.out, Not(HasSubstr(bad))) << command;
+    }
+  }
+  EXPECT_THAT(Run({"get", "job-000000000001"}, /*terminal=*/true).out, HasSubstr("\033[1m"));
+}
+
 }  // namespace
 }  // namespace ll

@@ -9,6 +9,8 @@
 #include "base/format.h"
 #include "base/leader_error.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
+#include "google/protobuf/message.h"
 #include "llctl/contexts.h"
 #include "llctl/errors.h"
 #include "nlohmann/json.hpp"
@@ -56,6 +58,31 @@ absl::StatusOr<std::string> FindToken(const ClientOptions& options,
 }
 
 }  // namespace
+
+absl::Status CheckTexts(const google::protobuf::Message& message) {
+  using google::protobuf::FieldDescriptor;
+  const auto& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      bool good = true;
+      if (field->type() == FieldDescriptor::TYPE_STRING) {
+        good = IsUtf8(field->is_repeated() ? reflection.GetRepeatedString(message, field, i)
+                                           : reflection.GetString(message, field));
+      } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        const absl::Status inner =
+            CheckTexts(field->is_repeated() ? reflection.GetRepeatedMessage(message, field, i)
+                                            : reflection.GetMessage(message, field));
+        if (!inner.ok() && !field->is_map()) return inner;
+        good = inner.ok();
+      }
+      if (!good) return MakeFieldError({field->name(), "UTF-8", "other bytes"});
+    }
+  }
+  return absl::OkStatus();
+}
 
 std::string DefaultDataDir(const EnvironmentReader& environment) {
   if (std::string dir = environment("LL_DATA_DIR"); !dir.empty()) return dir;

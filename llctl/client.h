@@ -34,6 +34,9 @@ struct ClientOptions {
   absl::Duration timeout = absl::Seconds(30);
 };
 
+// That every text of `message` is UTF-8, as the protocol wants it. The error names the field.
+absl::Status CheckTexts(const google::protobuf::Message& message);
+
 class Client {
  public:
   // Reads files and makes the channel; connects with the first call. Errors: bad address,
@@ -57,6 +60,7 @@ class Client {
                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                              Response*),
                                 const Request& request) {
+    if (const absl::Status bad = CheckTexts(request); !bad.ok()) return bad;
     const absl::Time began = absl::Now();
     while (true) {
       grpc::ClientContext context;

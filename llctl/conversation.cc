@@ -6,6 +6,7 @@
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/proto_json.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -154,7 +155,8 @@ absl::StatusOr<nlohmann::ordered_json> Conversation::Ask(
     heard = clock.Steady();
     const std::string kind = event.value("event", "");
     if (kind == "token") on_text(event.value("text", ""));
-    if (kind == "warning") session_.talk() << "llctl: " << event.value("message", "") << std::endl;
+    if (kind == "warning")
+      session_.talk() << "llctl: " << Shown(event.value("message", "")) << std::endl;
     if (kind != "answer") continue;
     if (event.contains("error")) {
       return absl::InvalidArgumentError(event["error"].value("message", "refused"));

@@ -70,7 +70,7 @@ absl::StatusOr<int> RunDataList(Session& session) {
 absl::StatusOr<int> RunLocal(std::vector<std::string> arguments, const std::string& name,
                              Session& session) {
   Output& output = session.output();
-  if (output.terminal()) arguments.insert(arguments.begin(), "--color");
+  if (output.color()) arguments.insert(arguments.begin(), "--color");
   LL_ASSIGN_OR_RETURN(const DataProgramResult result, RunDataProgram(arguments));
   if (output.format() == OutputFormat::kName && !name.empty()) {
     output.stream() << name << "\n";

@@ -14,6 +14,7 @@
 #include "llctl/output.h"
 #include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -54,7 +55,8 @@ class Page {
     for (const auto& [key, value] : fields) {
       if (value.empty()) continue;
       const std::string indent(longest + 5, ' ');
-      const std::string trimmed(absl::StripTrailingAsciiWhitespace(value));
+      const std::string trimmed(
+          absl::StripTrailingAsciiWhitespace(Shown(value, /*lines=*/true, color_)));
       out_ << "  " << key << ":" << std::string(longest - key.size() + 2, ' ')
            << absl::StrJoin(absl::StrSplit(trimmed, '\n'), absl::StrCat("\n", indent)) << "\n";
     }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
+#include "llctl/terminal_text.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -72,8 +73,8 @@ void PrintError(const absl::Status& status, bool json, std::ostream& err) {
   absl::string_view message = status.message();
   const bool lines = hint.find('\n') != std::string::npos && absl::ConsumeSuffix(&message, hint);
   if (lines) absl::ConsumeSuffix(&message, "; ");
-  err << "llctl: error: " << absl::StrReplaceAll(message, {{"\n", " "}}) << "\n";
-  if (lines) err << hint << "\n";
+  err << "llctl: error: " << Shown(absl::StrReplaceAll(message, {{"\n", " "}})) << "\n";
+  if (lines) err << Shown(hint, /*lines=*/true) << "\n";
 }
 
 }  // namespace ll

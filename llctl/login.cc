@@ -44,9 +44,9 @@ absl::StatusOr<std::string> AskForToken(Session& session) {
   std::string line;
   {
     std::istream* in = session.environment().in;
-    const NoEcho quiet;
     // Ctrl-C leaves the terminal as it was, and the program: a read does not end by it.
     session.environment().interrupt.Arm();
+    const NoEcho quiet;
     const Interrupt::Scope stop(session.environment().interrupt, [&quiet] {
       quiet.Restore();
       _exit(kExitDetached);

@@ -11,6 +11,9 @@
 namespace ll {
 namespace {
 
+// A longer one is for the workers to judge: it does not fit into a request.
+constexpr size_t kMaxConfigBytes = 1 << 20;
+
 struct AddOptions {
   std::string name;
   std::string path;
@@ -27,7 +30,8 @@ absl::StatusOr<int> RunModelsAdd(const AddOptions& options, Session& session) {
   request.set_tenant(options.tenant);
   // Where the folder is readable from here too, the coordinator can forecast before a worker has
   // looked.
-  if (absl::StatusOr<std::string> config = ReadFile(options.path + "/config.json"); config.ok()) {
+  if (absl::StatusOr<std::string> config = ReadFile(options.path + "/config.json");
+      config.ok() && config->size() <= kMaxConfigBytes) {
     request.set_config_json(*config);
   }
   LL_ASSIGN_OR_RETURN(Client * client, session.client());

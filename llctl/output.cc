@@ -60,6 +60,11 @@ std::string JsonToYaml(const nlohmann::ordered_json& value) {
   return absl::StrCat(out.c_str(), "\n");
 }
 
+void Table::Add(const std::vector<std::string>& row) {
+  std::vector<std::string>& added = rows_.emplace_back();
+  for (const std::string& cell : row) added.push_back(Shown(cell));
+}
+
 std::vector<std::string> Table::Lines(int width, bool color) const {
   std::ostringstream out;
   Print(out, width, color);
@@ -113,7 +118,8 @@ void Output::PrintFields(const std::vector<std::pair<std::string, std::string>>&
   for (const auto& [key, value] : fields) width = std::max(width, key.size());
   for (const auto& [key, value] : fields) {
     const std::string separator = absl::StrCat("\n", std::string(width + 2, ' '));
-    const absl::string_view trimmed = absl::StripTrailingAsciiWhitespace(value);
+    const std::string shown = Shown(value, /*lines=*/true, color_);
+    const absl::string_view trimmed = absl::StripTrailingAsciiWhitespace(shown);
     out_ << (color_ ? kBold : "") << key << (color_ ? kPlain : "")
          << std::string(width - key.size() + 2, ' ')
          << absl::StrJoin(absl::StrSplit(trimmed, '\n'), separator) << "\n";
@@ -196,7 +202,7 @@ std::string SpecText(const v1::JobSpec& spec) {
 
 std::string JobLine(const v1::Job& job, const Output& output) {
   std::string line = absl::StrCat(job.job_id(), " ", output.State(job.state()));
-  if (!job.reason().empty()) absl::StrAppend(&line, ": ", job.reason());
+  if (!job.reason().empty()) absl::StrAppend(&line, ": ", Shown(job.reason()));
   return line;
 }
 

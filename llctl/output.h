@@ -22,7 +22,7 @@ std::string JsonToYaml(const nlohmann::ordered_json& value);
 class Table {
  public:
   explicit Table(std::vector<std::string> header) { rows_.push_back(std::move(header)); }
-  void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  void Add(const std::vector<std::string>& row);
   // `width` 0: no limit. With `color`, the header is bold and job states have their colour.
   void Print(std::ostream& out, int width, bool color) const;
   std::vector<std::string> Lines(int width, bool color) const;

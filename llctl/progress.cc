@@ -10,6 +10,7 @@
 #include "llctl/errors.h"
 #include "llctl/live_picture.h"
 #include "llctl/proto_json.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -53,7 +54,7 @@ std::string EventLine(const google::protobuf::Struct& event) {
   if (!place.empty()) parts.push_back(place);
   if (!step.empty()) parts.insert(parts.begin(), step);
   if (!what.empty()) parts.insert(parts.begin(), what);
-  return parts.empty() ? name : absl::StrCat(name, ": ", absl::StrJoin(parts, ", "));
+  return Shown(parts.empty() ? name : absl::StrCat(name, ": ", absl::StrJoin(parts, ", ")));
 }
 
 }  // namespace
@@ -110,9 +111,9 @@ void ProgressPrinter::OnContact(const absl::Status& status) {
     return picture_->SetTrouble(
         status.ok() ? "" : absl::StrCat("trying again: ", std::string(status.message())));
   }
-  session_.talk() << (status.ok() ? std::string("llctl: the coordinator is back")
-                                  : absl::StrCat("llctl: ", std::string(status.message()),
-                                                 "; trying again"))
+  session_.talk() << (status.ok()
+                          ? std::string("llctl: the coordinator is back")
+                          : absl::StrCat("llctl: ", Shown(status.message()), "; trying again"))
                   << std::endl;
 }
 

@@ -25,6 +25,28 @@ bool IsContinuation(char c) { return (c & 0xC0) == 0x80; }
 
 }  // namespace
 
+std::string Shown(absl::string_view text, bool lines, bool colors) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // "\033[1m": bold, plain, a colour; not "\033[8m", which hides.
+    if (const size_t painted = colors ? SequenceBytes(text.substr(i)) : 0;
+        painted > 3 && painted <= 5 && text[i + painted - 1] == 'm' && text[i + 2] != '8') {
+      absl::StrAppend(&out, text.substr(i, painted));
+      i += painted;
+      continue;
+    }
+    // Control characters above ASCII are two bytes of UTF-8.
+    const bool high =
+        byte == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0;
+    const bool control = (byte < ' ' && !(lines && byte == '\n')) || byte == 0x7F || high;
+    out.push_back(!control ? text[i] : byte == '\t' ? ' ' : '?');
+    i += high ? 2 : 1;
+  }
+  return out;
+}
+
 size_t TextColumns(absl::string_view text) {
   // Most cells of a long table.
   const auto is_plain = [](char c) { return c >= ' ' && c <= '~'; };

@@ -6,6 +6,7 @@
 #include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 
@@ -24,7 +25,7 @@ void AddWhyCommand(CLI::App& app, Action& chosen) {
       if (output.format() == OutputFormat::kName) {
         output.stream() << request.job_id() << "\n";
       } else if (output.is_table()) {
-        output.stream() << response.sentence() << "\n";
+        output.stream() << Shown(response.sentence()) << "\n";
       } else {
         output.PrintValue(ProtoToJson(response));
       }

@@ -8,6 +8,7 @@
 #include "llctl/errors.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
+#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -77,7 +78,7 @@ absl::StatusOr<int> RunCordon(const CordonOptions& options, v1::CordonWorkerRequ
     output.stream() << worker.worker() << "\n";
   } else if (output.is_table()) {
     output.stream() << worker.worker() << ": "
-                    << (worker.cordoned() ? worker.cordon_reason() : "in service") << "\n";
+                    << (worker.cordoned() ? Shown(worker.cordon_reason()) : "in service") << "\n";
   } else {
     output.PrintValue(ProtoToJson(worker));
   }

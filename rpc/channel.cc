@@ -8,7 +8,11 @@
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_interceptor.h>
 #include <netdb.h>
+#include <sys/socket.h>
 
+#include <algorithm>
+
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -112,22 +116,33 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
   return grpc::SslCredentials(ssl);
 }
 
-// Appends the numeric "A.B.C.D:PORT" forms of `address`.
-absl::Status ResolveV4(const HostPort& address, std::vector<std::string>* out) {
+struct NumericAddress {
+  bool v6 = false;
+  std::string host;
+  int port = 0;
+};
+
+// Appends the numeric forms of `address`: its IPv4 ones, or where it has none those of IPv6.
+absl::Status Resolve(const HostPort& address, std::vector<NumericAddress>* out) {
   addrinfo hints{};
-  hints.ai_family = AF_INET;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* list = nullptr;
   if (int error = getaddrinfo(address.host.c_str(), nullptr, &hints, &list); error != 0) {
     return FieldStatus(absl::StatusCode::kUnavailable, "coordinator",
                        absl::StrCat("cannot resolve ", address.host, ": ", gai_strerror(error)));
   }
-  for (addrinfo* a = list; a != nullptr; a = a->ai_next) {
-    char text[INET_ADDRSTRLEN];
-    inet_ntop(AF_INET, &reinterpret_cast<sockaddr_in*>(a->ai_addr)->sin_addr, text, sizeof(text));
-    out->push_back(absl::StrCat(text, ":", address.port));
+  const absl::Cleanup free_list = [list] { freeaddrinfo(list); };
+  for (const int family : {AF_INET, AF_INET6}) {
+    const size_t before = out->size();
+    for (addrinfo* a = list; a != nullptr; a = a->ai_next) {
+      char text[NI_MAXHOST];
+      if (a->ai_family == family && getnameinfo(a->ai_addr, a->ai_addrlen, text, sizeof(text),
+                                                nullptr, 0, NI_NUMERICHOST) == 0) {
+        out->push_back({family == AF_INET6, text, address.port});
+      }
+    }
+    if (out->size() > before) break;
   }
-  freeaddrinfo(list);
   return absl::OkStatus();
 }
 
@@ -144,15 +159,17 @@ absl::StatusOr<std::string> MakeTarget(const std::vector<HostPort>& addresses) {
     if (v6) return absl::StrCat("ipv6:[", addresses[0].host, "]:", addresses[0].port);
     return absl::StrCat("dns:///", addresses[0].host, ":", addresses[0].port);
   }
-  std::vector<std::string> numeric;
-  for (const HostPort& address : addresses) {
-    if (IsNumericV4(address.host)) {
-      numeric.push_back(absl::StrCat(address.host, ":", address.port));
-    } else {
-      LL_RETURN_IF_ERROR(ResolveV4(address, &numeric));
-    }
-  }
-  return absl::StrCat("ipv4:", absl::StrJoin(numeric, ","));
+  std::vector<NumericAddress> numeric;
+  for (const HostPort& address : addresses) LL_RETURN_IF_ERROR(Resolve(address, &numeric));
+  // A list is of one family; IPv6 has forms for the addresses of IPv4.
+  const bool v6 = std::any_of(numeric.begin(), numeric.end(),
+                              [](const NumericAddress& address) { return address.v6; });
+  return absl::StrCat(
+      v6 ? "ipv6:" : "ipv4:",
+      absl::StrJoin(numeric, ",", [v6](std::string* out, const NumericAddress& address) {
+        absl::StrAppend(out, v6 ? "[" : "", v6 && !address.v6 ? "::ffff:" : "", address.host,
+                        v6 ? "]:" : ":", address.port);
+      }));
 }
 
 }  // namespace

@@ -75,20 +75,21 @@ TEST(Channel, NamesAMissingPemFile) {
 // A coordinator as its clients see it: it answers, and tells whether it serves.
 class Standby {
  public:
-  explicit Standby(bool serves) {
+  explicit Standby(bool serves, const std::string& host = "127.0.0.1") : host_(host) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     ApplyServerLimits(builder);
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort(host + ":0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&admin_);
     server_ = builder.BuildAndStart();
     Serve(serves);
   }
   void Serve(bool serves) { server_->GetHealthCheckService()->SetServingStatus(serves); }
   void Kill() { server_->Shutdown(std::chrono::system_clock::now()); }
-  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  std::string address() const { return absl::StrCat(host_, ":", port_); }
 
  private:
+  const std::string host_;
   int port_ = 0;
   v1::Admin::CallbackService admin_;
   std::unique_ptr<grpc::Server> server_;
@@ -126,6 +127,15 @@ TEST(Channel, FollowsTheOneThatServes) {
   a.Kill();
   b.Serve(true);
   EXPECT_EQ(Ask(channel, absl::Seconds(5)), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST(Channel, SeveralMayBeOfIpv6OrOfBothFamilies) {
+  Standby away(false, "[::1]"), four(true), six(true, "[::1]");
+  for (const Standby* serves : {&four, &six}) {
+    LL_ASSERT_OK_AND_ASSIGN(auto channel,
+                            MakeChannel({.addresses = {away.address(), serves->address()}}));
+    EXPECT_EQ(Ask(channel, absl::Seconds(5)), grpc::StatusCode::UNIMPLEMENTED);
+  }
 }
 
 TEST(ServerTls, HalfAPairIsRefused) {

@@ -6,7 +6,9 @@
 import array
 import gzip
 import json
+import os
 import pathlib
+import pty
 import subprocess
 import sys
 import tempfile
@@ -133,6 +135,24 @@ class DataTest(unittest.TestCase):
         text = self.llctl(*arguments).stdout
         self.assertIn("⟦ yes <eos>⟧", text)
         self.assertIn("context of 4,096", text)
+        # In colour on a terminal, but for those who want none.
+        for environment, colour in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+            ours, theirs = pty.openpty()
+            plain = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+            subprocess.run([BIN / "llctl", *arguments], stdout=theirs, cwd=self.root, env={**plain, **environment}, check=True, timeout=60)
+            os.close(theirs)
+            shown = b""
+            while piece := self.rest(ours):
+                shown += piece
+            os.close(ours)
+            self.assertEqual(b"\x1b[" in shown, colour, (environment, shown))
+
+    @staticmethod
+    def rest(fd):
+        try:
+            return os.read(fd, 65536)
+        except OSError:  # the other end is closed
+            return b""
 
 
 if __name__ == "__main__":

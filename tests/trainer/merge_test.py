@@ -345,6 +345,12 @@ class MergeTest(TrainerTest):
             time.sleep(0.001)
         return process
 
+    def test_a_folder_whose_name_is_no_text(self):
+        adapter, _ = self.peft_adapter(self.model)
+        out = os.fsdecode(os.fsencode(self.path("merged-")) + b"\xff")
+        self.assertIn("merged-\ufffd", self.merge(adapter, out=out)["out"])
+        self.assertTrue(os.path.isdir(out))
+
     def test_killed_in_the_middle(self):
         self.model = self.make_model("large", hidden_size=768, intermediate_size=2048, num_hidden_layers=6, head_dim=128)
         self.add_tokenizer(self.model)

@@ -196,6 +196,24 @@ class AgentTest : public testing::Test {
   std::unique_ptr<Agent> agent_;
 };
 
+// Whatever stands at the agent's path by now: the one that runs, and its ranks, go on.
+TEST_F(AgentTest, AProgramThatAnswersOddlyIsNotGoneOnAs) {
+  const std::string program = options_.work_dir + "/program";
+  const std::string deep = "{\"program\":\"ll-worker\",\"state_formats\":[" +
+                           std::string(30'000, '[') + std::string(30'000, ']') + "]}";
+  for (const std::string& said :
+       {std::string("{\"program\":5}"), std::string("[]"), std::string("\xff"), deep}) {
+    LL_ASSERT_OK(WriteFileAtomic(program + ".says", said));
+    LL_ASSERT_OK(WriteFileAtomic(program, "#!/bin/sh\ncat " + program + ".says\n", 0755));
+    Reexec reexec({program});
+    LL_ASSERT_OK(reexec.Begin(agent_->Handover(), clock_.Steady()));
+    std::optional<absl::Status> checked;
+    while (!(checked = reexec.Poll(clock_.Steady()))) clock_.Sleep(absl::Milliseconds(2));
+    EXPECT_THAT(*checked, StatusIs(absl::StatusCode::kFailedPrecondition, "which states it reads"))
+        << said.substr(0, 80);
+  }
+}
+
 TEST_F(AgentTest, NotesThatAreNoneAreAnError) {
   agent_.reset();
   for (const char* text : {"{}", "[]", "{\"incarnation\":7,\"highest_term\":1}", "half"}) {

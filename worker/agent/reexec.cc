@@ -23,6 +23,7 @@
 #include "absl/time/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "rpc/channel.h"
@@ -189,10 +190,10 @@ absl::Status Reexec::Begin(const v1::AgentState& state, absl::Duration now) {
 absl::Status Reexec::Judge(const Check& check, const ExitStatus& exit) const {
   std::string said = ReadWhole(check.err_fd, kMostCheckOutput).value_or("");
   absl::StripAsciiWhitespace(&said);
-  const auto answer =
-      nlohmann::json::parse(ReadWhole(check.out_fd, kMostCheckOutput).value_or(""), nullptr, false);
-  const bool known = answer.is_object() && answer.value("program", "") == "ll-worker" &&
-                     answer.contains("state_formats") && answer["state_formats"].is_array();
+  const auto answer = ParseJsonObject(ReadWhole(check.out_fd, kMostCheckOutput).value_or(""));
+  const bool known = answer.ok() && answer->contains("program") &&
+                     (*answer)["program"] == "ll-worker" && answer->contains("state_formats") &&
+                     (*answer)["state_formats"].is_array();
   if (!known) {
     return absl::FailedPreconditionError(absl::StrCat(
         program_, " does not say which states it reads (",
@@ -202,9 +203,9 @@ absl::Status Reexec::Judge(const Check& check, const ExitStatus& exit) const {
   }
   bool reads = false;
   std::vector<std::string> formats;
-  for (const auto& format : answer["state_formats"]) {
+  for (const auto& format : (*answer)["state_formats"]) {
     reads = reads || format == kAgentStateFormat;
-    formats.push_back(format.dump());
+    formats.push_back(JsonExcerpt(format));
   }
   if (!reads) {
     return absl::FailedPreconditionError(

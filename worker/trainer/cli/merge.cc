@@ -18,7 +18,9 @@ void CatchInterrupts() {
 
 int Print(const absl::StatusOr<nlohmann::ordered_json>& result) {
   if (!result.ok()) return ReportToStderr(result.status());
-  std::printf("%s\n", result->dump().c_str());
+  // Paths need not be text.
+  using Handler = nlohmann::json::error_handler_t;
+  std::printf("%s\n", result->dump(-1, ' ', false, Handler::replace).c_str());
   return 0;
 }
 
