@@ -15,6 +15,7 @@ import curve
 
 SHAPE = {**curve.SHAPE, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64,
          "vocab_size": 500, "max_position_embeddings": 64}
+CASES = ["all-reduce", "broadcast", "reduce-scatter and all-gather", "exchange", "groups", "waits are counted"]  # of Comm's conformance
 
 
 def run(*command, **more):
@@ -32,12 +33,11 @@ def program(folder, name, text):
 
 
 def ranks_exchange():
-    cases = ["all-reduce", "broadcast", "reduce-scatter and all-gather", "exchange", "groups", "waits are counted"]
     done = run(CHECK, "comm", "--ranks", 3, "--device", "cpu")
     assert done.returncode == 0, done
     told = lines(done.stdout)
     for rank in range(3):
-        assert [line["case"] for line in told if line["rank"] == rank] == cases, told
+        assert [line["case"] for line in told if line["rank"] == rank] == CASES, told
     assert all(line["comm"] == "gloo" and line["status"] == "ok" for line in told), told
     # A rank that finds nobody ends by itself, and no refusal is forgiven but NCCL's.
     done = run(CHECK, "comm", "--ranks", 2, "--share", "--rank", 1, "--rendezvous", "127.0.0.1:1", "--device", "cpu", "--limit", 4)
@@ -85,7 +85,7 @@ def steps(folder):
     done, summary = all_steps(out, "--device", "cpu", "--only", "comm")
     assert done.returncode == 0, (done, summary)
     assert "comm-1 " in summary and "comm-2-on-one " in summary and "curve" not in summary, summary
-    assert len(lines(pathlib.Path(out, "comm-2-on-one.jsonl").read_text())) == 10
+    assert len(lines(pathlib.Path(out, "comm-2-on-one.jsonl").read_text())) == 2 * len(CASES)
     done, summary = all_steps(f"{folder}/never", "--device", "cpu", "--budget", 5)
     assert done.returncode == 1 and summary.count("not reached") == 6, summary
     # The sanitizer is called on the kernels, tool by tool, and what it finds is wrong. Nothing else runs here on this
