@@ -1,7 +1,7 @@
 #include "base/format.h"
 
 #include "base/counted.h"
-#include "base/cut_text.h"
+#include "base/utf8.h"
 #include "gtest/gtest.h"
 
 namespace ll {

@@ -69,8 +69,8 @@ absl::Status CheckTexts(const google::protobuf::Message& message) {
     for (int i = 0; i < count; ++i) {
       bool good = true;
       if (field->type() == FieldDescriptor::TYPE_STRING) {
-        good = IsUtf8(field->is_repeated() ? reflection.GetRepeatedString(message, field, i)
-                                           : reflection.GetString(message, field));
+        good = IsValidUtf8(field->is_repeated() ? reflection.GetRepeatedString(message, field, i)
+                                                : reflection.GetString(message, field));
       } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         const absl::Status inner =
             CheckTexts(field->is_repeated() ? reflection.GetRepeatedMessage(message, field, i)

@@ -84,7 +84,7 @@ absl::Status Write(const std::string& path, const std::vector<TokenEntry>& entri
 }  // namespace
 
 bool IsUserName(absl::string_view name) {
-  return !name.empty() && name.size() <= 128 && IsUtf8(name) &&
+  return !name.empty() && name.size() <= 128 && IsValidUtf8(name) &&
          std::none_of(name.begin(), name.end(),
                       [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); });
 }

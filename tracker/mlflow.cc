@@ -4,10 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/json.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 
 namespace ll {
 namespace {

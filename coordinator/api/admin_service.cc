@@ -1,9 +1,9 @@
 #include "coordinator/api/admin_service.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "coordinator/api/convert.h"
 #include "coordinator/api/request_checks.h"
 #include "model/plan/models.h"

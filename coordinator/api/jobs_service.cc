@@ -6,10 +6,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/ids.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "coordinator/api/live_forecast.h"
 #include "coordinator/api/logs_stream.h"
 #include "coordinator/api/request_checks.h"

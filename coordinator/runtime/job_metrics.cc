@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/cut_text.h"
+#include "base/utf8.h"
 #include "proto/job.pb.h"
 
 namespace ll {

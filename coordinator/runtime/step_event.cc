@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/cut_text.h"
 #include "base/json.h"
+#include "base/utf8.h"
 
 namespace ll {
 namespace {

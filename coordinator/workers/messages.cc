@@ -5,9 +5,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/cut_text.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "coordinator/runtime/telemetry.h"
 
 namespace ll {

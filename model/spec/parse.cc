@@ -384,7 +384,7 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
     return absl::InvalidArgumentError(
         absl::StrCat("job spec: expected at most ", kMaxSpecBytes, " bytes, found ", text.size()));
   }
-  if (!IsUtf8(text))
+  if (!IsValidUtf8(text))
     return absl::InvalidArgumentError("job spec: expected UTF-8, found other bytes");
   const bool is_json = absl::StartsWith(absl::StripLeadingAsciiWhitespace(text), "{");
   LL_ASSIGN_OR_RETURN(RawMap values,
@@ -423,7 +423,7 @@ absl::StatusOr<JobSpec> ParseJobSpec(absl::string_view text, std::vector<std::st
 absl::Status SetField(JobSpec& spec, absl::string_view key, absl::string_view value_text) {
   const SpecField* field = FindSpecField(key);
   if (field == nullptr) return UnknownKey(key, 0);
-  if (!IsUtf8(value_text)) return MakeFieldError({field->name, "UTF-8", "other bytes"});
+  if (!IsValidUtf8(value_text)) return MakeFieldError({field->name, "UTF-8", "other bytes"});
   RawValue value;
   if (!value_text.empty()) {
     value.shape = RawValue::Shape::kScalar;

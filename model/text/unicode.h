@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "base/utf8.h"
 
 namespace ll {
 
@@ -14,10 +15,6 @@ inline int Utf8Length(char lead) {
   const auto b = static_cast<unsigned char>(lead);
   return b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
 }
-
-bool IsValidUtf8(absl::string_view text);
-// Every maximal invalid part becomes one U+FFFD, as Python's and Rust's lossy decoding do.
-std::string ReplaceInvalidUtf8(absl::string_view text);
 
 void AppendUtf8(uint32_t code_point, std::string& out);
 // The code point at text[at], which must start a valid character; moves `at` past it.
