@@ -123,7 +123,7 @@ CoordinatorOptions ParseCoordinatorFlags(int argc, char** argv, bool* exit_now, 
       "The coordinator of the LongLoRA training service: durable queue, scheduler, worker "
       "registry."};
   app.name("ll-coordinator");
-  app.set_version_flag("--version", LL_VERSION);
+  app.set_version_flag("--version", "ll-coordinator " LL_VERSION);
   app.add_option("--listen", o.listen, "HOST:PORT for gRPC; port 0 takes any free one")
       ->capture_default_str();
   app.add_option("--http", o.http, "HOST:PORT for /metrics and /healthz, on loopback")

@@ -181,6 +181,12 @@ class CliTest(unittest.TestCase):
         self.assertIn("tokens", self.llctl("data", "list", "-o", "name").stdout.split())
         self.assertIn("coordinator", json.loads(self.llctl("version", "-o", "json").stdout))
 
+    def test_programs_name_themselves_with_their_version(self):
+        for program in ("llctl", "ll-coordinator"):
+            shown = subprocess.run([BIN / program, "--version"], capture_output=True, text=True, timeout=20)
+            self.assertRegex(shown.stdout, rf"^{program} \d+\.\d+\.\d+\n$")
+            self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+
     def test_times(self):
         self.register()
 

@@ -8,7 +8,7 @@ from harness import read, run
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "help.txt")
 COMMANDS = [[], ["train"], ["run"], ["eval", "perplexity"], ["eval", "passkey"], ["eval", "topics"], ["generate"], ["chat"],
-            ["init"], ["pack"], ["merge"], ["publish"], ["verify"], ["profile", "flops"], ["profile", "step"], ["probe"]]
+            ["init"], ["pack"], ["quantize"], ["merge"], ["publish"], ["verify"], ["profile", "flops"], ["profile", "step"], ["probe"]]
 
 
 def current():
@@ -28,7 +28,11 @@ class HelpTest(unittest.TestCase):
     def test_usage_errors_exit_20(self):
         self.assertEqual(run("train", "--no-such-flag").returncode, 20)
         self.assertEqual(run().returncode, 20)
-        self.assertEqual(run("version").returncode, 0)
+
+    def test_both_spellings_of_version(self):
+        version = run("version")
+        self.assertRegex(version.stdout, r"^ll-trainer \d+\.\d+\.\d+ \(LibTorch .+\)\n$")
+        self.assertEqual((version.returncode, version.stdout), (0, run("--version").stdout))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "base/edit_distance.h"
 #include "base/release_mark.h"
 #include "worker/trainer/cli/commands.h"
@@ -72,10 +73,13 @@ int Main(int argc, char** argv) {
   AddProbe(program, run);
   AddVerify(program, run);
   AddRun(program, run);
+  const std::string version =
+      absl::StrCat("ll-trainer ", LL_VERSION, " (LibTorch ", TORCH_VERSION, ")");
+  program.set_version_flag("--version", version);
   program.add_subcommand("version", "Prints the versions of this program and of LibTorch")
-      ->callback([&run] {
-        run = [] {
-          std::printf("ll-trainer %s (LibTorch %s)\n", LL_VERSION, TORCH_VERSION);
+      ->callback([&] {
+        run = [&] {
+          std::puts(version.c_str());
           return 0;
         };
       });
