@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -104,9 +105,9 @@ class Group {
     events_.Emit("rendezvous", {{"address", absl::StrCat(host, ":", ntohs(address.sin_port))}});
     while (static_cast<int>(peers_.size()) < world_ - 1) {
       pollfd wait{listener, POLLIN, 0};
-      if (poll(&wait, 1, kPeerDeadlineMs) <= 0)
+      if (Again([&] { return poll(&wait, 1, kPeerDeadlineMs); }) <= 0)
         Fail(events_, 30, "infrastructure", "a rank did not join");
-      const int peer = accept(listener, nullptr, nullptr);
+      const int peer = Again([&] { return accept(listener, nullptr, nullptr); });
       char hello[64] = {};
       Read(peer, hello, sizeof hello);
       if (nonce.substr(0, 63) != hello)
@@ -150,14 +151,27 @@ class Group {
   }
 
  private:
-  void Read(int fd, void* bytes, size_t size) {
-    if (recv(fd, bytes, size, MSG_WAITALL) != static_cast<ssize_t>(size)) {
-      Fail(events_, 30, "infrastructure", "lost another rank");
-    }
+  // Calls again what a signal interrupted: an order to stop arrives as one, at any moment.
+  template <typename Call>
+  static ssize_t Again(Call call) {
+    ssize_t n;
+    do n = call();
+    while (n < 0 && errno == EINTR);
+    return n;
   }
-  void Write(int fd, const void* bytes, size_t size) {
-    if (send(fd, bytes, size, MSG_NOSIGNAL) != static_cast<ssize_t>(size)) {
-      Fail(events_, 30, "infrastructure", "lost another rank");
+  void Read(int fd, void* bytes, size_t size) {
+    Whole(bytes, size, [fd](char* at, size_t left) { return recv(fd, at, left, 0); });
+  }
+  void Write(int fd, void* bytes, size_t size) {
+    Whole(bytes, size, [fd](char* at, size_t left) { return send(fd, at, left, MSG_NOSIGNAL); });
+  }
+  template <typename Move>
+  void Whole(void* bytes, size_t size, Move move) {
+    for (char* at = static_cast<char*>(bytes); size > 0;) {
+      const ssize_t n = Again([&] { return move(at, size); });
+      if (n <= 0) Fail(events_, 30, "infrastructure", "lost another rank");
+      at += n;
+      size -= n;
     }
   }
 
