@@ -1,5 +1,6 @@
 #include "base/cron.h"
 
+#include <cstdio>
 #include <map>
 #include <set>
 #include <string>

@@ -1,5 +1,7 @@
 #include "base/json.h"
 
+#include <vector>
+
 #include "base/status_matchers.h"
 
 namespace ll {

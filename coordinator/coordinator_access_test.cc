@@ -1,4 +1,6 @@
 // Who gets in: every method, every kind of stranger; certificates that change; agents that lie.
+#include <tuple>
+
 #include <sys/stat.h>
 
 #include "absl/strings/match.h"

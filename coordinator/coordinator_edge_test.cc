@@ -1,9 +1,11 @@
 // Registries, strangers, health, limits, TLS: what surrounds the jobs.
 #include <grpcpp/generic/generic_stub.h>
 
+#include <atomic>
 #include <filesystem>
 #include <limits>
 #include <thread>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"

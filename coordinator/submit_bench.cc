@@ -10,12 +10,14 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/ids.h"
 #include "nlohmann/json.hpp"
 #include "proto/jobs.grpc.pb.h"

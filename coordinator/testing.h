@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "coordinator/coordinator.h"

@@ -1,6 +1,7 @@
 // What is made from the command line's own description: help, examples, completion, manual pages.
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/match.h"
 #include "llctl/cli_case.h"
 #include "llctl/command_line.h"
 #include "llctl/completion_scripts.h"

@@ -6,6 +6,7 @@
 #include FT_STROKER_H
 #include <png.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "absl/strings/str_split.h"
 #include "llctl/cli_case.h"
 #include "llctl/drawing_png.h"
 #include "llctl/plot_data.h"

@@ -1,6 +1,7 @@
 #include "llctl/proto_json.h"
 
 #include <cmath>
+#include <map>
 #include <string>
 
 #include "google/protobuf/descriptor.h"

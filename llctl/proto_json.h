@@ -3,6 +3,8 @@
 // can rely on a key.
 #pragma once
 
+#include <string>
+
 #include "absl/time/time.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/timestamp.pb.h"

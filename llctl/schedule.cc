@@ -1,4 +1,6 @@
 // llctl schedule
+#include <tuple>
+
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/ascii.h"

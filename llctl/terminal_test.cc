@@ -1,4 +1,5 @@
 // What a terminal is sent: screens that are redrawn in place, charts, cut lines.
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 

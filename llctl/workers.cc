@@ -1,4 +1,6 @@
 // llctl workers
+#include <map>
+
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/str_cat.h"

@@ -1,6 +1,7 @@
 // The exchange against what the dense attention mask says is needed, pair by pair.
 #include "model/cp_exchange.h"
 
+#include <algorithm>
 #include <random>
 #include <set>
 #include <tuple>

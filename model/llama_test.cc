@@ -2,9 +2,11 @@
 // transposed heads, libtorch's autograd. Every trained weight's gradient is compared in fp32.
 #include "model/llama.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <random>
+#include <tuple>
 
 #include "gmock/gmock.h"
 #include "kernels/ops.h"

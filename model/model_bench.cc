@@ -6,6 +6,7 @@
 //   [--dtype bf16|fp32]
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>

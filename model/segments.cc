@@ -1,5 +1,6 @@
 #include "model/segments.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/check.h"

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 #include "kernels/flash_attention/flash_attention.h"
 #include "kernels/flash_attention/flash_attention_torch.h"

@@ -1,11 +1,14 @@
 #include "rpc/channel.h"
 
+#include <chrono>
+
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #include "base/field_error.h"
 #include "base/status_matchers.h"

@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include <atomic>
+#include <chrono>
 #include <list>
 #include <thread>
 

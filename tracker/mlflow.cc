@@ -1,5 +1,6 @@
 #include "tracker/mlflow.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"

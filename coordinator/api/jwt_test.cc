@@ -1,5 +1,7 @@
 #include "coordinator/api/jwt.h"
 
+#include <algorithm>
+
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
 #include <openssl/ec.h>

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "base/ids.h"

@@ -1,5 +1,6 @@
 #include "coordinator/engine/model_worker.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include "coordinator/core/retry.h"

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <tuple>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"

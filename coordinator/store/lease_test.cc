@@ -1,7 +1,11 @@
 #include "coordinator/store/lease.h"
 
+#include <atomic>
+#include <cstdio>
 #include <deque>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/fake_clock.h"

@@ -3,6 +3,7 @@
 // 2,039th byte; LL_EVERY_BYTE=1 at each of the last 64 KiB (TEST_TMPDIR=/dev/shm spares the disk).
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>

@@ -1,5 +1,6 @@
 // The list of jobs.
 #include <algorithm>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"

@@ -1,5 +1,6 @@
 #include "coordinator/workers/measured_rates.h"
 
+#include "absl/status/status.h"
 #include "base/log.h"
 
 namespace ll {

@@ -1,5 +1,6 @@
 #include "kernels/decode_attention/decode_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

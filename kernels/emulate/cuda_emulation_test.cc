@@ -1,4 +1,6 @@
 // That the emulation notices what a GPU leaves undefined.
+#include <vector>
+
 #include "gtest/gtest.h"
 #include "kernels/common/cuda.h"
 

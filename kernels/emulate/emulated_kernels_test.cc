@@ -1,7 +1,9 @@
 // Puts the emulated kernels in the GPU's place for all tests of this program, and checks what only
 // they can show: the same bits in every order of threads, and against the CPU's kernels on odd
 // shapes.
+#include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "gtest/gtest.h"
 #include "kernels/emulate/cuda_emulation.h"

@@ -1,3 +1,5 @@
+#include <tuple>
+
 #include "gtest/gtest.h"
 #include "kernels/ops.h"
 #include "kernels/testing.h"

@@ -1,6 +1,7 @@
 // The KV cache against the model without one: the same logits however the tokens come in.
 #include "model/generation/generator.h"
 
+#include <algorithm>
 #include <random>
 
 #include "gmock/gmock.h"

@@ -1,5 +1,6 @@
 #include "model/plan/config.h"
 
+#include <cmath>
 #include <random>
 
 #include "base/status_matchers.h"

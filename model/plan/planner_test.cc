@@ -1,8 +1,11 @@
 #include "model/plan/planner.h"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
+#include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
 #include "model/plan/job_shape.h"

@@ -1,5 +1,6 @@
 #include "model/report/curve_figure.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "gmock/gmock.h"

@@ -1,5 +1,7 @@
 #include <random>
+#include <set>
 
+#include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_matchers.h"
 #include "gmock/gmock.h"

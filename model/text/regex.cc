@@ -1,5 +1,6 @@
 #include "model/text/regex.h"
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8

@@ -1,5 +1,6 @@
 #include "model/text/text_stream.h"
 
+#include <algorithm>
 #include <map>
 #include <random>
 

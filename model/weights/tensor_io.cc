@@ -1,5 +1,6 @@
 #include "model/weights/tensor_io.h"
 
+#include <cstring>
 #include <optional>
 
 #include "absl/strings/str_cat.h"

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include <unistd.h>
 
 #include <ATen/ATen.h>

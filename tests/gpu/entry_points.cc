@@ -1,5 +1,6 @@
 #include "tests/gpu/entry_points.h"
 
+#include <optional>
 #include <tuple>
 
 namespace ll::gpu {

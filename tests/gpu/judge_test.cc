@@ -1,6 +1,8 @@
 // That the judge tells right from wrong, on the CPU's entry point and on spoiled copies of it.
 #include "tests/gpu/judge.h"
 
+#include <cmath>
+
 #include "gtest/gtest.h"
 
 namespace ll::gpu {

@@ -2,6 +2,7 @@
 // jumps of the wall clock, through both daylight-saving changes. Every civil time of a rule is
 // decided exactly once: fired with one job, or recorded as left out with its reason.
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <set>

@@ -2,6 +2,7 @@
 // LL_SIM_SEED=S only S with every event printed. A failure names its seed; the same seed replays
 // the same run. LL_SIM_STOP=1 ends with the first failure. LL_SIM_FIRST=N begins with seed N,
 // LL_SIM_THREADS=N uses so many cores; many_seeds.py uses both.
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>

@@ -14,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import builds  # noqa: E402
 import layers  # noqa: E402
+import provided  # noqa: E402
 import texts   # noqa: E402
 from tree import Tree  # noqa: E402
 
@@ -26,6 +27,7 @@ CHECKS = {
     "markdown_links": lambda tree, args: texts.check_links(tree),
     "licence": lambda tree, args: texts.check_licence(tree),
     "include_guards": lambda tree, args: texts.check_headers_once(tree),
+    "provided": lambda tree, args: provided.check_provided(tree),
     "registered": lambda tree, args: builds.check_registered(tree),
     "format": lambda tree, args: builds.check_format(tree, args.fix),
     "headers": lambda tree, args: builds.check_headers(tree, args.build),

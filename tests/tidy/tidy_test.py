@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import builds  # noqa: E402
 import layers  # noqa: E402
+import provided  # noqa: E402
 import texts   # noqa: E402
 from tree import Tree  # noqa: E402
 
@@ -46,6 +47,13 @@ class TidyTest(unittest.TestCase):
         }, "base/up.cc:1: base must not include rpc", "coordinator/core/a.cc:2: coordinator/core includes neither",
             "coordinator/core/a.cc:2: coordinator/core must not include proto", "llctl/b.cc:1: LibTorch",
             "model/c.cc:2: model includes neither")
+
+    def test_what_is_used_is_included(self):
+        self.expect(provided.check_provided, {
+            "base/ids.h": '#include <string>\n#include "absl/status/status.h"\n',
+            "base/own.cc": '#include "base/ids.h"\nabsl::Status A(std::string);  // std::vector<int>\n',
+            "base/lacks.cc": '#include "base/ids.h"\n\nstd::string A() { return absl::StrCat(1); }\nstd::vector<int> b;\n',
+        }, "base/lacks.cc:3: absl::StrCat needs #include of absl/strings/str_cat.h", "base/lacks.cc:4: std::vector needs")
 
     def test_link_graph_points_down(self):
         self.expect(layers.check_links, {

@@ -1,6 +1,8 @@
 // The connection against a real gRPC server on a free port.
 #include "worker/agent/connection.h"
 
+#include <atomic>
+
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 

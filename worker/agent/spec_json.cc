@@ -1,5 +1,7 @@
 #include "worker/agent/spec_json.h"
 
+#include <vector>
+
 #include "base/check.h"
 #include "nlohmann/json.hpp"
 

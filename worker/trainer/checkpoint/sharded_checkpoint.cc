@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/background.h"
 #include "base/clock.h"
 #include "base/field_error.h"

@@ -1,5 +1,6 @@
 // Part of libll_cuda.so. Needs NCCL's and CUDA's headers.
 #include <algorithm>
+#include <chrono>
 #include <deque>
 
 #include <ATen/cuda/CUDAEvent.h>

@@ -1,3 +1,4 @@
+#include <chrono>
 #include <utility>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>

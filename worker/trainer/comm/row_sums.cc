@@ -1,5 +1,6 @@
 #include "worker/trainer/comm/row_sums.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "absl/time/clock.h"
 #include "base/status_matchers.h"
 #include "worker/trainer/error_class.h"
 

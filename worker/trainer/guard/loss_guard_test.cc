@@ -1,5 +1,6 @@
 #include "worker/trainer/guard/loss_guard.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <limits>
