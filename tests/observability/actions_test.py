@@ -421,6 +421,7 @@ class ActionsTest(ServiceCase):
             (folder / "namespace").write_text("ll\n")
             (folder / "token").write_text("first\n")
             token = folder / "coordinator-token"
+            token.touch(mode=0o600)
             token.write_text("revoked\n")
             scaler = self.start("ll-scaler", "--coordinator", self.environment["LLCTL_COORDINATOR"], "--token-file", token, "--api-server", kubernetes.url,
                                 "--service-account", folder, "--least", 1, "--most", 3, "--poll-seconds", 0.5, "--http", "127.0.0.1:0")
