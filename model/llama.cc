@@ -288,7 +288,10 @@ absl::Status Llama::State::BackwardLayers(const RowContext& context, const at::T
   }
   const size_t embedding_end = first_parameter.front();
   if (gradients != nullptr) gradients->Begin(0, embedding_end);
-  if (embedding_grad.defined()) EmbeddingBackward(w.dx, tokens, embedding_grad);
+  if (embedding_grad.defined()) {
+    if (config.pad_token_id >= 0) w.dx.masked_fill_(tokens.eq(config.pad_token_id).unsqueeze(1), 0);
+    EmbeddingBackward(w.dx, tokens, embedding_grad);
+  }
   return gradients != nullptr ? gradients->End(0, embedding_end) : absl::OkStatus();
 }
 
