@@ -4,6 +4,7 @@
 
 #include "base/status_matchers.h"
 #include "model/attention_calls.h"
+#include "model/llama.h"
 #include "model/plan/gpu_attention.h"
 #include "model/shifted_attention.h"
 #include "model/sliding_window.h"
@@ -129,6 +130,30 @@ TEST_F(CudaAttention, DocumentsInFp32AreDense) {
 
 TEST_F(CudaAttention, Windows) {
   EXPECT_EQ(Compare({128, 4, 2, 32}, {}, {}, /*window=*/24, 9), (GpuAttentionCalls{.flash = 2}));
+}
+
+// LibTorch has no kernel for them there: an error of the job's, not of its host, before any work.
+TEST_F(CudaAttention, WindowsInFp32AreRefused) {
+  LlamaConfig config = ConfigOf({.tokens = 0, .heads = 2, .kv_heads = 2, .head_dim = 16});
+  config.model_type = "mistral";
+  config.vocab_size = 32;
+  config.intermediate_size = 32;
+  config.num_hidden_layers = 1;
+  config.max_position_embeddings = 64;
+  config.sliding_window = 8;
+  RandomWeights weights(1, config);
+  ModelOptions options;
+  options.dtype = at::kFloat;
+  LL_ASSERT_OK_AND_ASSIGN(const auto model, Llama::Create(config, weights, options));
+  const auto nll = [&](int64_t tokens, AttentionSpec attention) {
+    const at::Tensor ids = at::arange(tokens, at::kLong);
+    return model->Nll({ids, ids, {}, 0}, attention, nullptr).status();
+  };
+  LL_EXPECT_OK(nll(9, {}));
+  UseGpuAttention(&HostGpuAttention());
+  LL_EXPECT_OK(nll(8, {}));
+  LL_EXPECT_OK(nll(32, {AttentionKind::kShort, WrapKind::kSplit, 8}));
+  EXPECT_THAT(nll(9, {}), StatusIs(absl::StatusCode::kInvalidArgument, "precision: expected bf16"));
 }
 
 TEST_F(CudaAttention, FlashGoesOnWhereCudnnRefuses) {

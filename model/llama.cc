@@ -12,6 +12,7 @@
 #include "kernels/common/cuda_kernels.h"
 #include "kernels/common/torch_op_trace.h"
 #include "kernels/ops.h"
+#include "model/attention_cuda.h"
 #include "model/llama_state.h"
 #include "model/phase_watch.h"
 #include "model/torch_edge.h"
@@ -162,6 +163,22 @@ void Llama::State::CollectParameters() {
     parameters.push_back({"lm_head.weight", head_weight, head_master, head_grad, false, false});
 }
 
+absl::Status Llama::State::CheckWindow(int64_t tokens) const {
+  if (options.dtype != at::kFloat || !AttendsOnGpu(options.device)) return absl::OkStatus();
+  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    const int64_t window = config.WindowOf(l);
+    if (window == 0 || tokens <= window) continue;
+    return MakeFieldError(
+        {.field = "precision",
+         .expected = absl::StrCat(
+             "bf16 on a GPU where attention goes beyond the model's sliding_window of ", window,
+             " tokens"),
+         .found = "fp32",
+         .hint = "or set sliding_window to null"});
+  }
+  return absl::OkStatus();
+}
+
 void Llama::State::PrepareRope(int64_t tokens) {
   const RopeTable table = MakeRopeTable(config, tokens);
   if (cos.defined() && cos.size(0) >= tokens &&
@@ -197,6 +214,11 @@ absl::StatusOr<RowContext> Llama::State::MakeContext(const Row& row, const Atten
   if (peers == nullptr || peers->world_size() == 1) {
     LL_ASSIGN_OR_RETURN(context.plan,
                         MakeAttentionPlan(config, attention, tokens.numel(), row.documents));
+    int64_t longest = 0;
+    for (const auto& segments : context.plan.segments) {
+      for (const Segment& s : segments) longest = std::max(longest, s.end - s.begin);
+    }
+    LL_RETURN_IF_ERROR(CheckWindow(longest));
     PlaceSequences(context.plan, options.device);
     return context;
   }
@@ -288,7 +310,10 @@ absl::Status Llama::State::BackwardLayers(const RowContext& context, const at::T
   }
   const size_t embedding_end = first_parameter.front();
   if (gradients != nullptr) gradients->Begin(0, embedding_end);
-  if (embedding_grad.defined()) EmbeddingBackward(w.dx, tokens, embedding_grad);
+  if (embedding_grad.defined()) {
+    if (config.pad_token_id >= 0) w.dx.masked_fill_(tokens.eq(config.pad_token_id).unsqueeze(1), 0);
+    EmbeddingBackward(w.dx, tokens, embedding_grad);
+  }
   return gradients != nullptr ? gradients->End(0, embedding_end) : absl::OkStatus();
 }
 

@@ -79,6 +79,7 @@ absl::StatusOr<at::Tensor> Llama::Extend(absl::Span<const int32_t> tokens, KvCac
     c10::NoGradGuard no_grad;
     LL_ASSIGN_OR_RETURN(const at::Tensor ids, TokenTensor(tokens, s.config.vocab_size));
     const int64_t count = ids.numel(), total = cache.tokens() + count;
+    LL_RETURN_IF_ERROR(s.CheckWindow(total));
     cache.Reserve(total);
     const at::Tensor here = ids.to(s.options.device);
     const auto [cos, sin] = s.RopeBehind(cache, total);

@@ -1,6 +1,7 @@
 #include "model/llama_layer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -121,14 +122,22 @@ void LlamaLayer::NormalizeBackward(const Tile& tile, const NormWeight& norm, con
   RmsNormBackward(tile.In(w.dnormed), tile.Of(x), norm.w, tile.Of(rstd), dx, dw);
 }
 
-absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations& s,
-                                        Workspace& w) const {
+LlamaLayer::AttentionWeights LlamaLayer::OpenAttention(bool again) const {
+  using Use = Projection::Use;
+  using Place = Projection::Place;
+  const auto open = [again](const Projection& p, Place forward, Place both) {
+    return again && p.OpensAsOne() ? p.Open(Use::kBoth, both) : p.Open(Use::kForward, forward);
+  };
+  return {open(qkv_, Place::kFirst, Place::kThird), open(o_, Place::kSecond, Place::kFourth)};
+}
+
+absl::Status LlamaLayer::AttentionBlock(const RowContext& row, const AttentionWeights& weights,
+                                        LayerActivations& s, Workspace& w) const {
   const std::vector<Tile> tiles = Tiles(s, row.tokens);
-  const auto weight = qkv_.Open(Projection::Use::kForward, Projection::Place::kFirst);
   for (const Tile& tile : tiles) {
     at::Tensor qkv = tile.Of(s.qkv);
-    qkv_.Forward(weight, Normalize(tile, input_norm_, s.x, s.rstd_in, w), KeyOf(row, tile, kQkv),
-                 qkv, tile.Of(s.low_rank.qkv));
+    qkv_.Forward(weights.qkv, Normalize(tile, input_norm_, s.x, s.rstd_in, w),
+                 KeyOf(row, tile, kQkv), qkv, tile.Of(s.low_rank.qkv));
   }
   NormHeads(s);
   RopeInPlace(s.qkv, rotated_heads_, row.cos, row.sin, /*backward=*/false);
@@ -141,10 +150,9 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
   } else {
     AttentionForward(row.plan, window_, s.qkv, s.attention, s.lse);
   }
-  const auto out_weight = o_.Open(Projection::Use::kForward, Projection::Place::kSecond);
   for (const Tile& tile : tiles) {
     at::Tensor out = tile.Of(s.x_mid);
-    o_.ForwardAdd(out_weight, tile.Of(s.attention), tile.Of(s.x), KeyOf(row, tile, kO), out,
+    o_.ForwardAdd(weights.o, tile.Of(s.attention), tile.Of(s.x), KeyOf(row, tile, kO), out,
                   tile.Of(s.low_rank.o));
   }
   return absl::OkStatus();
@@ -152,7 +160,7 @@ absl::Status LlamaLayer::AttentionBlock(const RowContext& row, LayerActivations&
 
 absl::Status LlamaLayer::Forward(const RowContext& row, LayerActivations& s, Workspace& w,
                                  at::Tensor& x_out) const {
-  LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
+  LL_RETURN_IF_ERROR(AttentionBlock(row, OpenAttention(/*again=*/false), s, w));
   const auto wide = gate_up_.Open(Projection::Use::kForward, Projection::Place::kFirst);
   const auto down = down_.Open(Projection::Use::kForward, Projection::Place::kSecond);
   for (const Tile& tile : Tiles(s, row.tokens)) {
@@ -192,15 +200,17 @@ void LlamaLayer::BackwardMlp(const RowContext& row, Recompute recompute, LayerAc
   }
 }
 
-absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivations& s,
-                                           Workspace& w) const {
+absl::Status LlamaLayer::BackwardAttention(const RowContext& row, AttentionWeights weights,
+                                           LayerActivations& s, Workspace& w) const {
+  using Use = Projection::Use;
+  using Place = Projection::Place;
   const std::vector<Tile> tiles = Tiles(s, row.tokens);
   // x_mid is not needed any more.
   at::Tensor& dattention = w.dattention.defined() ? w.dattention : s.x_mid;
-  const auto out_weight = o_.Open(Projection::Use::kBackward, Projection::Place::kSecond);
+  if (!weights.o.backward.defined()) weights.o = o_.Open(Use::kBackward, Place::kSecond);
   for (const Tile& tile : tiles) {
     at::Tensor dinput = tile.Of(dattention);
-    o_.Backward(out_weight, tile.Of(s.attention), tile.Of(w.dx), KeyOf(row, tile, kO), dinput,
+    o_.Backward(weights.o, tile.Of(s.attention), tile.Of(w.dx), KeyOf(row, tile, kO), dinput,
                 tile.Of(s.low_rank.o));
   }
   if (row.shard) {
@@ -214,11 +224,11 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
   }
   RopeInPlace(w.dqkv, rotated_heads_, row.cos, row.sin, /*backward=*/true);
   NormHeadsBackward(s, w);
-  const auto weight = qkv_.Open(Projection::Use::kBackward, Projection::Place::kFirst);
+  if (!weights.qkv.backward.defined()) weights.qkv = qkv_.Open(Use::kBackward, Place::kFirst);
   for (const Tile& tile : tiles) {
     at::Tensor normed, dnormed = tile.In(w.dnormed);
     if (qkv_.NeedsInput()) normed = Normalize(tile, input_norm_, s.x, s.rstd_in, w);
-    qkv_.Backward(weight, normed, tile.Of(w.dqkv), KeyOf(row, tile, kQkv), dnormed,
+    qkv_.Backward(weights.qkv, normed, tile.Of(w.dqkv), KeyOf(row, tile, kQkv), dnormed,
                   tile.Of(s.low_rank.qkv));
     NormalizeBackward(tile, input_norm_, s.x, s.rstd_in, w);
   }
@@ -227,12 +237,14 @@ absl::Status LlamaLayer::BackwardAttention(const RowContext& row, LayerActivatio
 
 absl::Status LlamaLayer::Backward(const RowContext& row, Recompute recompute, LayerActivations& s,
                                   Workspace& w) const {
+  AttentionWeights weights;
   if (recompute == Recompute::kFull) {
     const OpPhase phase("recompute");
-    LL_RETURN_IF_ERROR(AttentionBlock(row, s, w));
+    weights = OpenAttention(/*again=*/true);
+    LL_RETURN_IF_ERROR(AttentionBlock(row, weights, s, w));
   }
   BackwardMlp(row, recompute, s, w);
-  return BackwardAttention(row, s, w);
+  return BackwardAttention(row, std::move(weights), s, w);
 }
 
 void LlamaLayer::AppendFrozen(std::vector<at::Tensor>& matrices) const {

@@ -73,7 +73,14 @@ class LlamaLayer {
   at::Tensor Weight(const std::string& hf_name) const;
 
  private:
-  absl::Status AttentionBlock(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  struct AttentionWeights {
+    Projection::Opened qkv, o;
+  };
+  // For the forward pass; where that is computed again (`again`), for its backward pass too, as far
+  // as both read the same: in places that the MLP between them leaves alone.
+  AttentionWeights OpenAttention(bool again) const;
+  absl::Status AttentionBlock(const RowContext& row, const AttentionWeights& weights,
+                              LayerActivations& s, Workspace& w) const;
   // q_norm and k_norm, where the model has them: on the first columns of s.qkv, and back on w.dqkv.
   void NormHeads(LayerActivations& s) const;
   void NormHeadsBackward(const LayerActivations& s, Workspace& w) const;
@@ -104,7 +111,9 @@ class LlamaLayer {
                          const at::Tensor& rstd, const Workspace& w) const;
   void BackwardMlp(const RowContext& row, Recompute recompute, LayerActivations& s,
                    Workspace& w) const;
-  absl::Status BackwardAttention(const RowContext& row, LayerActivations& s, Workspace& w) const;
+  // `weights`: what is open already.
+  absl::Status BackwardAttention(const RowContext& row, AttentionWeights weights,
+                                 LayerActivations& s, Workspace& w) const;
   DropoutKey KeyOf(const RowContext& row, const Tile& tile, uint32_t projection) const {
     return {row.dropout_key, stream_ + projection, tile.tokens.empty() ? nullptr : &tile.tokens};
   }

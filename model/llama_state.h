@@ -40,6 +40,9 @@ struct Llama::State {
   absl::Status LoadTable(const std::string& name, bool trained, WeightSource& source,
                          at::Tensor& table, at::Tensor& master, at::Tensor& grad);
   void CollectParameters();
+  // InvalidArgument where `tokens` that attend to each other go beyond the window of a layer and
+  // the device has no kernel for that: a GPU in fp32.
+  absl::Status CheckWindow(int64_t tokens) const;
   void PrepareRope(int64_t tokens);
   // With several `peers` tokens and labels become those of this rank's shard.
   absl::StatusOr<RowContext> MakeContext(const Row& row, const AttentionSpec& attention,

@@ -432,7 +432,9 @@ TEST(Llama, EveryRecomputeSettingGivesTheSameBits) {
         {at::kBFloat16, 100, BaseFormat::kCompute},
         {at::kFloat, 33, BaseFormat::kCompute},
         {at::kBFloat16, 33, BaseFormat::kCompute},
-        {at::kBFloat16, 33, BaseFormat::kFp8}}) {
+        {at::kBFloat16, 33, BaseFormat::kFp8},
+        {at::kFloat, 33, BaseFormat::kNf4},
+        {at::kBFloat16, 33, BaseFormat::kNf4}}) {
     Case c{.heads = 9,
            .kv_heads = 3,
            .head_dim = 16,

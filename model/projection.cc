@@ -15,6 +15,10 @@
 namespace ll {
 namespace {
 
+ScratchUse BufferOf(Projection::Place place, ScratchUse first) {
+  return static_cast<ScratchUse>(static_cast<int>(first) + static_cast<int>(place));
+}
+
 // An fp32 master of `compute`: the same storage where the model computes in fp32.
 at::Tensor MasterOf(const at::Tensor& compute) {
   return compute.scalar_type() == at::kFloat ? compute : compute.to(at::kFloat);
@@ -122,9 +126,7 @@ absl::Status Projection::KeepRows(const Part& part, const at::Tensor& w,
 
 at::Tensor Projection::BaseWeight(Place place) const {
   if (weight_.defined()) return weight_;
-  at::Tensor weight =
-      Scratch(place == Place::kFirst ? ScratchUse::kWeight : ScratchUse::kSecondWeight, {out_, in_},
-              compute_);
+  at::Tensor weight = Scratch(BufferOf(place, ScratchUse::kWeight), {out_, in_}, compute_);
   if (fp8_.codes.defined()) {
     DequantizeFp8(fp8_, /*factors=*/{}, weight);
     return weight;
@@ -137,9 +139,7 @@ at::Tensor Projection::BaseWeight(Place place) const {
 }
 
 at::Tensor Projection::TransposedWeight(Place place) const {
-  at::Tensor transposed =
-      Scratch(place == Place::kFirst ? ScratchUse::kTransposed : ScratchUse::kSecondTransposed,
-              {in_, out_}, compute_);
+  at::Tensor transposed = Scratch(BufferOf(place, ScratchUse::kTransposed), {in_, out_}, compute_);
   if (weight_.defined()) {
     TransposeInto(weight_, transposed);
     return transposed.t();
@@ -153,8 +153,7 @@ at::Tensor Projection::TransposedWeight(Place place) const {
 
 at::Tensor Projection::TransposedCodes(Place place) const {
   at::Tensor transposed =
-      Scratch(place == Place::kFirst ? ScratchUse::kTransposed : ScratchUse::kSecondTransposed,
-              {in_, out_}, fp8_.codes.options());
+      Scratch(BufferOf(place, ScratchUse::kTransposed), {in_, out_}, fp8_.codes.options());
   TransposeFp8(fp8_.codes, transposed);
   return transposed.t();
 }

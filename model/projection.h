@@ -41,13 +41,16 @@ class Projection {
   // The base's weight as products read it, [out, in]: values, or fp8's codes where the device
   // multiplies them. Where it has to be made (from NF4 or fp8; transposed, for a CPU's backward
   // pass or that of fp8's codes) it is made once for all tiles of tokens, in buffers that the next
-  // Open of any projection with the same `place` overwrites: two may be open at a time in a thread.
+  // Open of any projection with the same `place` overwrites: as many may be open at a time in a
+  // thread as there are places.
   struct Opened {
     at::Tensor forward, backward;  // undefined unless asked for
   };
   enum class Use { kForward, kBackward, kBoth };
-  enum class Place { kFirst, kSecond };
+  enum class Place { kFirst, kSecond, kThird, kFourth };
   Opened Open(Use use, Place place) const;
+  // Whether both passes read the same, so that it need not be made for each.
+  bool OpensAsOne() const { return !wide_ && !multiplies_fp8_; }
 
   // y [N, out] = x W^T + bias + LoRA. `low_rank` [N, R] gets what the matrices A make of x, so that
   // Backward need not read x for it again; undefined: it is not kept.

@@ -5,7 +5,8 @@
 // ranks have the same work under the causal mask. In each of n - 1 turns a rank passes the block it
 // holds to the next rank while it attends to it. Merging, as Ring Attention (Liu et al., 2023,
 // arXiv:2310.01889) has it with FlashAttention's log-sum-exps, is in fp32, and so, on CPUs, are the
-// partial results, which are rounded to the compute type once, when all are merged. Bytes a rank
+// partial results, which are rounded to the compute type once, when all are merged; a GPU's kernels
+// return them in bf16 (docs/scaling.md says what that costs). Bytes a rank
 // sends forward, a layer: 4 (n - 1) / n S H_kv d_h in bf16. Backward the blocks go round again with
 // their gradients, which are fp32.
 #pragma once

@@ -6,12 +6,11 @@
 
 namespace ll {
 
+// The first two are one buffer for each Projection::Place.
 enum class ScratchUse {
   kWeight,
-  kSecondWeight,
-  kTransposed,
-  kSecondTransposed,
-  kInput,
+  kTransposed = kWeight + 4,
+  kInput = kTransposed + 4,
   kDown,
   kDownGradient,
   kCodes,

@@ -14,6 +14,7 @@
 #include "kernels/flash_attention/flash_attention.h"
 #include "kernels/flash_attention/flash_attention_torch.h"
 #include "model/ring_attention.h"
+#include "model/testing_gpu_attention.h"
 #include "model/testing_peers.h"
 
 namespace ll {
@@ -261,6 +262,85 @@ TEST(RingAttention, WorkIsEqual) {
               *std::max_element(pairs.begin(), pairs.end()));
     EXPECT_EQ(std::accumulate(pairs.begin(), pairs.end(), int64_t{0}), kTokens * (kTokens + 1) / 2);
   }
+}
+
+// Full attention of one row, by as many ranks in a ring as `ranks`: [N, H D] and [N, (H + 2K) D].
+struct Attended {
+  at::Tensor out, dqkv;
+};
+Attended AttendInRing(const LlamaConfig& config, const at::Tensor& qkv, const at::Tensor& dout,
+                      int ranks) {
+  Attended whole{at::empty_like(dout), at::empty_like(qkv)};
+  ThreadPeers::Run(ranks, [&](ThreadPeers& peers) {
+    LL_ASSERT_OK_AND_ASSIGN(const RingPlan plan,
+                            MakeRingPlan(config, qkv.size(0), {}, ranks, peers.rank()));
+    const auto mine = [&](const at::Tensor& rows) {
+      std::vector<at::Tensor> parts;
+      for (const Segment& c : plan.chunks)
+        parts.push_back(rows.narrow(0, c.begin, c.end - c.begin));
+      return at::cat(parts);
+    };
+    const at::Tensor rows = mine(qkv);
+    at::Tensor out = mine(whole.out), dqkv = mine(whole.dqkv),
+               lse = at::empty({config.num_attention_heads, rows.size(0)}, at::kFloat);
+    RingBuffers buffers;
+    LL_ASSERT_OK(RingAttentionForward(plan, peers, rows, buffers, out, lse));
+    LL_ASSERT_OK(RingAttentionBackward(plan, peers, rows, out, lse, mine(dout), buffers, dqkv));
+    int64_t at = 0;
+    for (const Segment& c : plan.chunks) {
+      const int64_t n = c.end - c.begin;
+      whole.out.narrow(0, c.begin, n).copy_(out.narrow(0, at, n));
+      whole.dqkv.narrow(0, c.begin, n).copy_(dqkv.narrow(0, at, n));
+      at += n;
+    }
+  });
+  return whole;
+}
+
+Attended AttendInFp64(const LlamaConfig& config, const at::Tensor& qkv, const at::Tensor& dout) {
+  const int64_t n = qkv.size(0), d = config.head_dim, heads = config.num_attention_heads,
+                kv_heads = config.num_key_value_heads;
+  const auto of = [&](const at::Tensor& rows, int64_t first, int64_t count) {
+    return rows.narrow(1, first * d, count * d).view({n, count, d}).transpose(0, 1);
+  };
+  const testing_gpu_attention::Exact exact(of(qkv, 0, heads), of(qkv, heads, kv_heads),
+                                           of(qkv, heads + kv_heads, kv_heads), /*causal=*/true,
+                                           /*window=*/0, /*bottom_right=*/true);
+  const auto g = exact.Back(exact.Out(), exact.lse, of(dout, 0, heads), kv_heads);
+  const auto rows = [n](const at::Tensor& t) { return t.transpose(0, 1).reshape({n, -1}); };
+  return {rows(exact.Out()), at::cat({rows(g.dq), rows(g.dk), rows(g.dv)}, 1)};
+}
+
+double RelativeError(const at::Tensor& got, const at::Tensor& exact) {
+  return ((got.to(at::kDouble) - exact).norm() / exact.norm()).item<double>();
+}
+
+// Claim: that a GPU's kernels round each turn's part to bf16 before it is merged costs less than
+// the rounding of the result itself, and not more the more turns there are: the weights of the
+// parts add up to one. The kernels here are exact but for that, so that nothing hides it.
+TEST(RingAttention, PartsThatAGpuRoundsCostLessThanTheResultsOwnRounding) {
+  at::manual_seed(11);
+  const LlamaConfig config = Config(4, 2, 32, "llama");
+  const at::Tensor qkv = at::randn({512, (4 + 2 * 2) * 32}).to(at::kBFloat16),
+                   dout = at::randn({512, 4 * 32}).to(at::kBFloat16);
+  const Attended exact = AttendInFp64(config, qkv, dout);
+  UseGpuAttention(&HostGpuAttention());
+  for (const int ranks : {2, 4, 8}) {
+    // The same values as fp32: nothing is rounded but what is merged, once, at the end.
+    Attended once = AttendInRing(config, qkv.to(at::kFloat), dout.to(at::kFloat), ranks);
+    for (at::Tensor* t : {&once.out, &once.dqkv}) *t = t->to(at::kBFloat16);
+    const Attended each = AttendInRing(config, qkv, dout, ranks);
+    const double out_once = RelativeError(once.out, exact.out),
+                 out_each = RelativeError(each.out, exact.out),
+                 gradient_once = RelativeError(once.dqkv, exact.dqkv),
+                 gradient_each = RelativeError(each.dqkv, exact.dqkv);
+    std::printf("%d ranks: output %.2e, rounded once %.2e; gradients %.2e, rounded once %.2e\n",
+                ranks, out_each, out_once, gradient_each, gradient_once);
+    EXPECT_GT(out_once, 1e-4);
+    EXPECT_LT(out_each, std::sqrt(2.0) * out_once);
+    EXPECT_LT(gradient_each, 2 * gradient_once);
+  }
+  UseGpuAttention(nullptr);
 }
 
 // `most`: how far a value may be from what one rank computes; 0: not at all.

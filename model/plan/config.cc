@@ -182,6 +182,16 @@ absl::Status ReadSlidingWindow(const json& raw, LlamaConfig& c) {
   return absl::OkStatus();
 }
 
+// Counted from the end where it is negative, as torch does; one beyond the vocabulary, which torch
+// refuses, is none.
+void ReadPadToken(const json& raw, LlamaConfig& c) {
+  const json id = raw.value("pad_token_id", json());
+  if (!id.is_number_integer()) return;
+  const double at = id.get<double>(), end = static_cast<double>(c.vocab_size);
+  if (at < -end || at >= end) return;
+  c.pad_token_id = id.get<int64_t>() + (at < 0 ? c.vocab_size : 0);
+}
+
 absl::Status ReadDtype(const json& raw, LlamaConfig& c) {
   for (const char* field : {"dtype", "torch_dtype"}) {
     if (!raw.contains(field) || raw[field].is_null()) continue;
@@ -223,6 +233,7 @@ absl::StatusOr<LlamaConfig> ParseLlamaConfig(const std::string& json_text) {
   LL_RETURN_IF_ERROR(ReadSizes(c.raw, c));
   LL_RETURN_IF_ERROR(ReadSlidingWindow(c.raw, c));
   LL_RETURN_IF_ERROR(ReadDtype(c.raw, c));
+  ReadPadToken(c.raw, c);
   LL_RETURN_IF_ERROR(ReadFlag(c.raw, "tie_word_embeddings", c.tie_word_embeddings));
   c.rms_norm_eps = 1e-6;  // transformers' default of a file that does not say
   LL_RETURN_IF_ERROR(ReadReal(c.raw, "rms_norm_eps", 0, c.rms_norm_eps));

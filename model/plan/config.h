@@ -61,6 +61,9 @@ struct LlamaConfig {
   double initializer_range = 0.02;
   RopeScaling rope;
   bool tie_word_embeddings = false;
+  // What tokens of this id put in gets no gradient in the embedding (torch.nn.Embedding's
+  // padding_idx, as transformers sets it); -1: none.
+  int64_t pad_token_id = -1;
   // Sliding window: in a windowed layer token t sees the `sliding_window` tokens that end with t
   // itself. 0 = none has a window. `windowed_layers` says which have; empty = all.
   int64_t sliding_window = 0;
@@ -79,8 +82,8 @@ struct LlamaConfig {
   // Number of weights, the tied head counted once.
   int64_t ParameterCount() const;
   // Context the weights were first trained for: `original_max_position_embeddings` where the file
-  // states it (or its scaling implies it: yarn and dynamic); else max_position_embeddings divided
-  // by the scaling factor.
+  // states it (or its scaling implies it: yarn, llama3 and dynamic); else max_position_embeddings
+  // divided by the scaling factor.
   int64_t OriginalContext() const;
   // Tokens the model reaches as configured: max_position_embeddings, or original length times
   // factor where that is more (some folders raise only the factor).

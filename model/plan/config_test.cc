@@ -46,6 +46,17 @@ TEST(ConfigTest, ReadsLlama2) {
   EXPECT_EQ(c.ParameterCount(), 6738415616);
 }
 
+TEST(ConfigTest, PadTokenCountsFromTheEndWhereItIsNegative) {
+  json j = Llama();
+  for (const auto& [given, read] : std::vector<std::pair<json, int64_t>>{
+           {0, 0}, {31999, 31999}, {-1, 31999}, {32000, -1}, {-32001, -1}, {nullptr, -1}}) {
+    j["pad_token_id"] = given;
+    EXPECT_EQ(Parse(j).pad_token_id, read) << given;
+  }
+  j.erase("pad_token_id");
+  EXPECT_EQ(Parse(j).pad_token_id, -1);
+}
+
 TEST(ConfigTest, ParameterCountsOfLlama2) {
   EXPECT_EQ(BuiltInModel("7b")->ParameterCount(), 6738415616);
   EXPECT_EQ(BuiltInModel("13b")->ParameterCount(), 13015864320);
@@ -104,6 +115,16 @@ TEST(ConfigTest, ReadsBothSpellingsOfScaling) {
   EXPECT_EQ(Parse(old).OriginalContext(), 2048);
 }
 
+TEST(ConfigTest, AScalingThatDoesNotSayWhatItBeginsAtBeginsAtTheModelsContext) {
+  for (const char* type : {"yarn", "llama3", "dynamic"}) {
+    json j = Llama(16384);
+    j["rope_scaling"] = {{"rope_type", type}, {"factor", 4.0}};
+    EXPECT_EQ(Parse(j).rope.original_max_position_embeddings, 16384) << type;
+    j["rope_scaling"]["original_max_position_embeddings"] = nullptr;
+    EXPECT_EQ(Parse(j).OriginalContext(), 16384) << type;
+  }
+}
+
 TEST(ConfigTest, TwoOriginalContextsThatDifferMeanOneThingToNobody) {
   json j = Llama(16384);
   j["rope_scaling"] = {
@@ -146,9 +167,6 @@ TEST(ConfigTest, RefusesWhatItCannotRun) {
             {{"type", "linear"}},
             "rope_scaling factor: expected a number, found nothing"},
            {"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "rope_scaling factor"},
-           {"rope_scaling",
-            {{"type", "llama3"}, {"factor", 8}},
-            "original_max_position_embeddings"},
            {"rope_scaling", {{"type", "yarn"}, {"factor", 2}, {"truncate", 1}}, "truncate"},
            {"rope_parameters",
             {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}},

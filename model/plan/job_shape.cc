@@ -1,6 +1,7 @@
 #include "model/plan/job_shape.h"
 
 #include <algorithm>
+#include <string>
 
 namespace ll {
 
@@ -77,6 +78,22 @@ int64_t TrainableParameterCount(const LlamaConfig& c, const JobSpec& s) {
     if (c.HasQkNorm()) count += 2 * c.num_hidden_layers * c.head_dim;
   }
   return count;
+}
+
+std::vector<Stacked> Projections(const LlamaConfig& c, const JobSpec& s) {
+  const std::vector<Linear> l = Linears(c);
+  const auto has = [&](int i) {
+    return static_cast<int64_t>(
+        std::count(s.target_modules.begin(), s.target_modules.end(), std::string(l[i].name)));
+  };
+  return {{l[0].in, l[0].out + l[1].out + l[2].out, has(0) + has(1) + has(2)},
+          {l[3].in, l[3].out, has(3)},
+          {l[4].in, l[4].out + l[5].out, has(4) + has(5)},
+          {l[6].in, l[6].out, has(6)}};
+}
+
+bool ReadsTransposed(const Stacked& p, const JobSpec& s, int64_t element) {
+  return s.Base() != BaseFormat::kFp8 && element == 2 && p.out > p.in && p.in % 64 == 0;
 }
 
 }  // namespace ll

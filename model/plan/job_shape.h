@@ -30,6 +30,15 @@ int64_t LinearParameterCount(const LlamaConfig& config);
 // Whether the job trains an adapter on that projection.
 bool Adapts(const JobSpec& resolved, const char* module);
 
+// Projections as they are stored and computed: q, k, v are one, and so are gate and up.
+struct Stacked {
+  int64_t in = 0, out = 0;
+  int64_t adapted = 0;  // of its parts
+};
+std::vector<Stacked> Projections(const LlamaConfig& config, const JobSpec& resolved);
+// Whether a CPU's backward pass reads the projection's weight transposed (model/projection.h).
+bool ReadsTransposed(const Stacked& projection, const JobSpec& resolved, int64_t element);
+
 // Tokens of the longest row the job runs, and what of it one rank holds.
 int64_t RowTokens(const LlamaConfig& config, const JobSpec& resolved);
 int64_t ShardTokens(const LlamaConfig& config, const JobSpec& resolved);

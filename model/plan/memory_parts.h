@@ -40,14 +40,6 @@ int64_t SnapshotBytes(const LlamaConfig& c, const JobSpec& s, bool gpu);
 
 // ---- memory_pass.cc: a row's forward and backward
 
-// Projections as they are stored and computed: q, k, v are one, and so are gate and up.
-struct Stacked {
-  int64_t in = 0, out = 0;
-  int64_t adapted = 0;  // of its parts
-};
-
-std::vector<Stacked> Projections(const LlamaConfig& c, const JobSpec& s);
-
 // Elements a token and layer keeps.
 int64_t SavedElements(const LlamaConfig& c, const std::string& recompute);
 // Tokens of a tile; what lies between operations that work token by token is held for so many.

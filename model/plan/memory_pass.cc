@@ -21,19 +21,21 @@ int64_t SavedStatistics(const LlamaConfig& c) {
 // Weights as products read them: expanded from NF4 or, on a device without products of it, from
 // fp8, whose codes others transpose; and transposed for the backward pass on a CPU; of the
 // projections that open them in the first place (q, k, v; gate and up), and in the second
-// (model/projection.h).
-int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu) {
-  const BaseFormat base = s.Base();
-  int64_t expanded[2] = {0, 0}, transposed[2] = {0, 0};
+// (model/projection.h). Attention's that both passes read alike have places of their own where the
+// forward pass is computed again (model/llama_layer.cc).
+int64_t WeightBufferBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, bool gpu,
+                          const std::string& recompute) {
+  int64_t expanded[2] = {0, 0}, transposed[2] = {0, 0}, kept = 0;
   const std::vector<Stacked> projections = Projections(c, s);
   for (size_t i = 0; i < projections.size(); ++i) {
-    const Stacked& p = projections[i];
-    const bool wide =
-        base != BaseFormat::kFp8 && !gpu && element == 2 && p.out > p.in && p.in % 64 == 0;
-    if (base != BaseFormat::kCompute) expanded[i % 2] = std::max(expanded[i % 2], p.in * p.out);
-    if (wide) transposed[i % 2] = std::max(transposed[i % 2], p.in * p.out);
+    const int64_t elements = projections[i].in * projections[i].out;
+    const bool wide = !gpu && ReadsTransposed(projections[i], s, element);
+    if (wide) transposed[i % 2] = std::max(transposed[i % 2], elements);
+    if (s.Base() == BaseFormat::kCompute) continue;
+    expanded[i % 2] = std::max(expanded[i % 2], elements);
+    if (i < 2 && !wide && recompute == "full") kept += elements;
   }
-  return (expanded[0] + expanded[1] + transposed[0] + transposed[1]) * element;
+  return (expanded[0] + expanded[1] + transposed[0] + transposed[1] + kept) * element;
 }
 
 // What the adapters of one projection need for a token at a time: its input after dropout, and the
@@ -102,18 +104,6 @@ int64_t AttentionScratchBytes(const LlamaConfig& c, const JobSpec& s, int64_t el
 
 }  // namespace
 
-std::vector<Stacked> Projections(const LlamaConfig& c, const JobSpec& s) {
-  const std::vector<Linear> l = Linears(c);
-  const auto has = [&](int i) {
-    return static_cast<int64_t>(
-        std::count(s.target_modules.begin(), s.target_modules.end(), std::string(l[i].name)));
-  };
-  return {{l[0].in, l[0].out + l[1].out + l[2].out, has(0) + has(1) + has(2)},
-          {l[3].in, l[3].out, has(3)},
-          {l[4].in, l[4].out + l[5].out, has(4) + has(5)},
-          {l[6].in, l[6].out, has(6)}};
-}
-
 int64_t SavedElements(const LlamaConfig& c, const std::string& recompute) {
   const int64_t q = QueryWidth(c), kv = KvWidth(c);
   if (recompute == "full") return c.hidden_size;
@@ -163,7 +153,8 @@ int64_t WorkspaceBytes(const LlamaConfig& c, const JobSpec& s, int64_t element, 
   const int64_t rope = RowTokens(c, s) * c.head_dim * 4;  // cos and sin, D / 2 each
   return tokens * (elements * element + statistics) +
          TileTokens(c, s) * (tile * element + Fp8ScratchBytes(c, s)) + rope +
-         WeightBufferBytes(c, s, element, gpu) + AttentionScratchBytes(c, s, element, gpu);
+         WeightBufferBytes(c, s, element, gpu, recompute) +
+         AttentionScratchBytes(c, s, element, gpu);
 }
 
 int64_t LossChunkTokens(const LlamaConfig& c, int64_t element) {

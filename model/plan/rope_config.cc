@@ -124,10 +124,11 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
   }
   if (c.rope_theta > kMaxTheta)
     return ConfigError("rope_theta", "at most 1e15", absl::StrCat(c.rope_theta));
+  const bool by_original = c.rope.type == Type::kYarn || c.rope.type == Type::kLlama3;
   const int64_t nested = c.rope.original_max_position_embeddings;
   if (nested == 0) {
     LL_RETURN_IF_ERROR(ReadOriginal(raw, c.rope.original_max_position_embeddings));
-  } else if (c.rope.type == Type::kYarn || c.rope.type == Type::kLlama3) {
+  } else if (by_original) {
     // Of two that differ transformers 4 takes the one beside the factor, 5 the other.
     int64_t outer = 0;
     LL_RETURN_IF_ERROR(ReadOriginal(raw, outer));
@@ -136,15 +137,11 @@ absl::Status ReadRope(const json& raw, LlamaConfig& c) {
                          absl::StrCat("rope_scaling's ", nested), absl::StrCat(outer));
     }
   }
-  // Where the file is silent, transformers scales YaRN from max_position_embeddings, and dynamic
-  // NTK from it whatever the file says.
+  // Where the file is silent, transformers scales YaRN and Llama 3 from max_position_embeddings,
+  // and dynamic NTK from it whatever the file says.
   if (c.rope.type == Type::kDynamicNtk ||
-      (c.rope.type == Type::kYarn && c.rope.original_max_position_embeddings == 0)) {
+      (by_original && c.rope.original_max_position_embeddings == 0)) {
     c.rope.original_max_position_embeddings = c.max_position_embeddings;
-  }
-  if (c.rope.type == Type::kLlama3 && c.rope.original_max_position_embeddings == 0) {
-    return ConfigError("rope_scaling original_max_position_embeddings", "a positive integer",
-                       "nothing");
   }
   if (c.rope.type == Type::kLlama3 && c.rope.high_freq_factor <= c.rope.low_freq_factor) {
     return ConfigError("rope_scaling high_freq_factor",

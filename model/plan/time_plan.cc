@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "model/plan/job_shape.h"
 #include "model/plan/memory_plan.h"
 
@@ -198,9 +199,9 @@ RowWork WorkOf(const LlamaConfig& c, const JobSpec& s, const std::string& recomp
     work.elementwise += chunks * kHeadSumBytes * head / rates.memory_bandwidth;
   }
   if (s.Base() == BaseFormat::kNf4) {
-    const double passes = 2 + RecomputedProducts(c, recompute) / (2 * std::max(1.0, body));
-    work.expansion =
-        passes * kExpansionBytes * body / OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
+    work.expansion = layers * kExpansionBytes *
+                     ExpandedElements(c, s, recompute, rates.shares_cores && !fp32) /
+                     OrElse(rates.expansion_bandwidth, rates.memory_bandwidth);
   }
   if (fp8) {
     const Fp8Bytes bytes = ConversionBytes(c, recompute, multiplies_fp8);
@@ -327,6 +328,18 @@ double ElementwiseBytes(const LlamaConfig& c, const JobSpec& s, const std::strin
 
 double LossBytes(const LlamaConfig& c) { return 2 * 2 * static_cast<double>(c.vocab_size); }
 
+double ExpandedElements(const LlamaConfig& c, const JobSpec& s, const std::string& recompute,
+                        bool transposes) {
+  const std::vector<Stacked> projections = Projections(c, s);
+  double elements = 0;
+  for (size_t i = 0; i < projections.size(); ++i) {
+    const bool again = (recompute == "full" && i < 3) || (recompute == "selective" && i == 2),
+               twice = again && transposes && ReadsTransposed(projections[i], s, /*element=*/2);
+    elements += static_cast<double>(projections[i].in * projections[i].out) * (twice ? 3 : 2);
+  }
+  return elements;
+}
+
 Fp8Bytes ConversionBytes(const LlamaConfig& c, const std::string& recompute, bool multiplies) {
   const auto h = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size);
   const auto q = static_cast<double>(c.num_attention_heads * c.head_dim),
@@ -334,21 +347,18 @@ Fp8Bytes ConversionBytes(const LlamaConfig& c, const std::string& recompute, boo
   // Features that are multiplied: forward those in, backward those out of each projection.
   const double forward = h + q + h + f, backward = q + 2 * kv + h + 2 * f + h;
   const double weights = static_cast<double>(LinearParameterCount(c) / c.num_hidden_layers);
-  double features = forward + backward, sums = 2 * h, again = 0;
+  double features = forward + backward, sums = 2 * h;
   if (recompute == "full") {
     features += forward - f;
     sums += h;
-    again = weights - h * f;
   } else if (recompute == "selective") {
     features += h;
-    again = 2 * h * f;
   }
   // To codes and, where these are not multiplied, back to bf16. A product of codes cannot add: its
   // sum with the residual stream is an operation of its own; and the backward pass wants codes
-  // transposed. Gate's and up's expansion serves both of the MLP's passes.
-  if (multiplies) return {3 * features + 6 * sums, 2 * weights};
-  const double opened = recompute == "none" ? 0 : again - 2 * h * f;
-  return {6 * features, 3 * (2 * weights + opened)};
+  // transposed.
+  return multiplies ? Fp8Bytes{3 * features + 6 * sums, 2 * weights}
+                    : Fp8Bytes{6 * features, 3 * 2 * weights};
 }
 
 double LoraFlops(const LlamaConfig& c, const JobSpec& s, const std::string& recompute) {
@@ -356,7 +366,7 @@ double LoraFlops(const LlamaConfig& c, const JobSpec& s, const std::string& reco
   for (const Linear& l : Linears(c)) {
     if (!Adapts(s, l.name)) continue;
     // Where layers are computed again, down's is not: what A makes of its input is made anew.
-    const bool anew = recompute != "none" && l.name == "down_proj";
+    const bool anew = recompute != "none" && absl::string_view(l.name) == "down_proj";
     products += (anew ? 4 : 3) * l.in + 3 * l.out;
   }
   return 2 * static_cast<double>(s.lora_rank.value_or(0) * c.num_hidden_layers * products);

@@ -47,6 +47,11 @@ double LossBytes(const LlamaConfig& config);
 double LoraFlops(const LlamaConfig& config, const JobSpec& spec, const std::string& recompute);
 // What the expansion of a weight from NF4 does: half a byte and a scale read, two bytes written.
 inline constexpr double kExpansionBytes = 2.5 + 1.0 / 64;
+// Elements of a layer that are expanded for a row: every weight's for the forward and for the
+// backward pass, which also serves what is computed again; but where that pass reads it transposed
+// (`transposes`: a CPU in bf16) it is expanded for both.
+double ExpandedElements(const LlamaConfig& config, const JobSpec& spec,
+                        const std::string& recompute, bool transposes);
 // What the conversions of an fp8 base's products read and write in a layer: of features, for a
 // token; of weights, for a row. `multiplies`: the device multiplies e4m3 (model/fp8_product.h).
 struct Fp8Bytes {

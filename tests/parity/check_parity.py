@@ -39,7 +39,7 @@ EPS = 1e-5
 ORIGINAL = 32  # context of every base model here
 BASE = dict(model="llama", heads=4, kv_heads=4, head_dim=8, tokens=64, attention="s2", wrap="split", group_tokens=16,
             documents=[], method="longlora", rank=4, alpha=8, targets=QKVO, rslora=False, recompute="none", tied=True,
-            extend=[], window=None, window_layers=0, lr=1e-3, beta1=0.9, beta2=0.95, eps=EPS, weight_decay=0.1,
+            extend=[], window=None, window_layers=0, pad=None, lr=1e-3, beta1=0.9, beta2=0.95, eps=EPS, weight_decay=0.1,
             grad_scale=1 / 64, layers=3)
 CASES = {
     "full_attention": dict(attention="full"),
@@ -64,6 +64,8 @@ CASES = {
     "window_mistral_wider_than_groups": dict(model="mistral", window=16),
     "window_qwen2_some_layers": dict(model="qwen2", kv_heads=2, attention="full", window=7, window_layers=1),
     "window_qwen3_all_layers": dict(model="qwen3", kv_heads=2, attention="full", window=7, method="full"),
+    "pad_token": dict(attention="full", pad=5),
+    "pad_token_full_untied_negative": dict(attention="full", method="full", tied=False, pad=-1),
     "extended_twice": dict(extend=[["yarn", 2 * ORIGINAL], ["yarn", 4 * ORIGINAL]], attention="full"),
 }
 ROPES = ["none", "linear", "ntk", "dynamic", "yarn", "llama3"]
@@ -131,7 +133,7 @@ def base_model(c, seed):
     shape = dict(vocab_size=97, hidden_size=hidden, intermediate_size=72, num_hidden_layers=c["layers"],
                  num_attention_heads=c["heads"], num_key_value_heads=c["kv_heads"], head_dim=c["head_dim"],
                  max_position_embeddings=ORIGINAL if c["extend"] else 128, tie_word_embeddings=c["tied"],
-                 initializer_range=0.9 / hidden**0.5, attn_implementation=attention_of(c), dtype=torch.float32)
+                 initializer_range=0.9 / hidden**0.5, pad_token_id=c["pad"], attn_implementation=attention_of(c), dtype=torch.float32)
     if c["model"] == "mistral":
         shape["sliding_window"] = c["window"]
     elif c["window"]:
@@ -172,6 +174,8 @@ def write_case(c, seed, folder):
     model.save_pretrained(folder)
     model = prepare_training(c, model).train()
     tokens = torch.randint(0, 97, (STEPS + 1, c["tokens"]))
+    if c["pad"] is not None:
+        tokens[:, ::7] = c["pad"] % 97
     labels = torch.randint(0, 97, tokens.shape)
     labels[torch.rand(tokens.shape) < 0.2] = -100
     tensors = {n: p.detach().clone().contiguous() for n, p in trained_of(model).items()}

@@ -36,6 +36,7 @@ SCALINGS = {
     "yarn_temperature": dict(YARN, factor=4.0, attention_factor=1.3),
     "llama3_8": dict(LLAMA3, factor=8.0),
     "llama3_32": dict(LLAMA3, factor=32.0),
+    "llama3_without_original": dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0),
     "llama3_ramp": dict(LLAMA3, factor=4.0, low_freq_factor=2.0, high_freq_factor=3.0),
 }
 EXTENSIONS = [(kind, contexts) for kind in ("linear", "ntk", "dynamic", "yarn", "llama3")

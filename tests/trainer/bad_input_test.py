@@ -103,6 +103,13 @@ class BadInputTest(TrainerTest):
         os.unlink(tokenizer)
         self.assertEqual(warnings({"tokenizer_hash": "0" * 64}), [])
 
+    def test_dropout_in_attention_is_told_not_to_take_place(self):
+        for given, told in ((0.0, 0), (0.1, 1)):
+            model = self.make_model(f"dropout-{told}", attention_dropout=given)
+            done = train(self.write_spec(model=model, max_steps=1), self.path(f"out-{told}"))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(sum("attention_dropout 0.1" in e["message"] for e in events_of(done.stdout) if e["event"] == "warning"), told)
+
     def test_truncated_safetensors(self):
         path = os.path.join(self.model, "model.safetensors")
         size = os.path.getsize(path)

@@ -65,8 +65,11 @@ Counted Of(const OpTrace& trace, const std::string& phase,
 }
 
 OpTrace Traced(const LlamaConfig& config, const JobSpec& spec, Recompute recompute,
-               AttentionKind kind) {
+               AttentionKind kind, BaseFormat base = BaseFormat::kCompute,
+               at::ScalarType dtype = at::kBFloat16) {
   ModelOptions options;
+  options.base = base;
+  options.dtype = dtype;
   options.lora.rank = static_cast<int>(*spec.lora_rank);
   options.lora.target_modules = spec.target_modules;
   options.train_norm = true;
@@ -84,12 +87,13 @@ OpTrace Traced(const LlamaConfig& config, const JobSpec& spec, Recompute recompu
   return trace;
 }
 
+const std::pair<Recompute, std::string> kSettings[] = {
+    {Recompute::kNone, "none"}, {Recompute::kSelective, "selective"}, {Recompute::kFull, "full"}};
+
 TEST(OpCountsTest, ThePlannersAndTheTracesAreTheSame) {
-  const std::pair<Recompute, std::string> settings[] = {
-      {Recompute::kNone, "none"}, {Recompute::kSelective, "selective"}, {Recompute::kFull, "full"}};
   for (const bool qwen3 : {false, true}) {
     for (const bool all_linear : {false, true}) {
-      for (const auto& [recompute, name] : settings) {
+      for (const auto& [recompute, name] : kSettings) {
         SCOPED_TRACE(testing::Message()
                      << "qwen3 " << qwen3 << " all " << all_linear << " " << name);
         const LlamaConfig config = SmallConfig(qwen3);
@@ -117,6 +121,27 @@ TEST(OpCountsTest, ThePlannersAndTheTracesAreTheSame) {
         const double planned = ElementwiseBytes(config, spec, name) * kTokens *
                                static_cast<double>(config.num_hidden_layers);
         EXPECT_NEAR(layers / planned, 1, 0.05);
+      }
+    }
+  }
+}
+
+// Twice a weight, also where layers are computed again, as they are on a GPU (and here in fp32); a
+// CPU's backward pass in bf16 reads some transposed.
+TEST(OpCountsTest, AnNf4BaseIsExpandedAsOftenAsIsPlanned) {
+  const LlamaConfig config = SmallConfig(/*qwen3=*/false);
+  JobSpec spec = SmallSpec(/*all_linear=*/true);
+  spec.quantization = "nf4";
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto& [recompute, name] : kSettings) {
+      SCOPED_TRACE(testing::Message() << c10::toString(dtype) << " " << name);
+      const OpTrace trace =
+          Traced(config, spec, recompute, AttentionKind::kS2, BaseFormat::kNf4, dtype);
+      const double bytes = kExpansionBytes + (dtype == at::kFloat ? 2 : 0);
+      const double elements = Of(trace, "", {"NF4 to bf16"}).bytes / bytes;
+      EXPECT_EQ(elements, 2 * ExpandedElements(config, spec, name, dtype == at::kBFloat16));
+      if (dtype == at::kFloat) {
+        EXPECT_EQ(elements, 2 * static_cast<double>(LinearParameterCount(config)));
       }
     }
   }

@@ -285,6 +285,11 @@ absl::StatusOr<Training> PrepareTraining(const JobSpec& given, int local_ranks,
         "wrap: roll lets the first tokens of a row see its last ones while training; it is here to "
         "compare with the paper's pseudo-code, wrap: split leaks nothing");
   }
+  if (const auto dropout = base.raw.value("attention_dropout", nlohmann::json());
+      dropout.is_number() && dropout != 0) {
+    training.warnings.push_back(absl::StrCat("config.json attention_dropout ", dropout.dump(),
+                                             ": attention trains without dropout here"));
+  }
   training.options = OptionsOf(spec);
   training.context_ranks = static_cast<int>(*spec.context_parallel);
   LL_RETURN_IF_ERROR(CheckContextParallel(training, local_ranks));

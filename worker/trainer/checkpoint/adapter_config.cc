@@ -70,6 +70,20 @@ absl::Status CheckInitialisation(const json& root) {
                          "save it anew with PEFT's path_initial_model_for_weight_conversion"});
 }
 
+// Keys of PEFT that make of A and B something else than an addition of B A to one weight: for some
+// tokens only, in blocks, drawn anew each time, beside a changed base, or in layers that the base
+// does not have. Null, false or empty where they are off.
+absl::Status CheckVariant(const json& root) {
+  for (const char* key : {"rank_pattern", "alpha_pattern", "use_dora", "use_qalora", "use_bdlora",
+                          "lora_bias", "alora_invocation_tokens", "layer_replication",
+                          "arrow_config", "kasa_config", "monteclora_config"}) {
+    const json value = root.value(key, json());
+    const bool off = value.is_null() || value == false || (value.is_structured() && value.empty());
+    if (!off) return Bad(key, "nothing", value);
+  }
+  return absl::OkStatus();
+}
+
 // PEFT keeps a copy of each module that is trained in full.
 absl::Status ReadModulesToSave(const json& root, AdapterConfig& config) {
   const json found = root.value("modules_to_save", json());
@@ -105,11 +119,7 @@ absl::StatusOr<AdapterConfig> ParseAdapterConfig(const std::string& text) {
     return Bad("r", absl::StrCat("an integer from 1 to ", kMaxRank), rank);
   if (!alpha.is_number() || std::fabs(alpha.get<double>()) > kMaxAlpha)
     return Bad("lora_alpha", "a number", alpha);
-  for (const char* pattern : {"rank_pattern", "alpha_pattern"}) {
-    const json value = root.value(pattern, json());
-    if (value.is_object() && !value.empty()) return Bad(pattern, "nothing", value);
-  }
-  if (IsOn(root, "use_dora")) return Bad("use_dora", "false", root["use_dora"]);
+  LL_RETURN_IF_ERROR(CheckVariant(root));
   const json bias = root.value("bias", json("none")),
              dropout = root.value("lora_dropout", json(0.0));
   if (bias != "none") return Bad("bias", "none", bias);

@@ -66,29 +66,35 @@ TEST(AdapterConfigTest, ErrorsNameTheMember) {
     const char* text;
     const char* message;
   };
-  for (const Case& c : std::vector<Case>{
-           {"[]", "expected a JSON object"},
-           {"{}", "peft_type: expected LORA, found null"},
-           {R"({"peft_type": 7})", "peft_type: expected LORA, found 7"},
-           {R"({"peft_type": "LORA", "r": 0, "lora_alpha": 1})", "r: expected an integer from 1"},
-           {R"({"peft_type": "LORA", "r": 1e-300, "lora_alpha": 1})", "r: expected an integer"},
-           {R"({"peft_type": "LORA", "r": 18446744073709551615, "lora_alpha": 1})", "r: expected"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": "16"})",
-            "lora_alpha: expected a number"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 1e308})", "lora_alpha: expected"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"q": 1}})",
-            "rank_pattern: expected nothing, found {\"q\":1}"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "pissa"})",
-            "init_lora_weights: expected one that leaves the base's weights as they are"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "olora"})",
-            "init_lora_weights"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": 1})",
-            "init_lora_weights"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "all"})",
-            "bias: expected none"},
-           {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 1})",
-            "lora_dropout: expected a number from 0"}}) {
+  for (
+      const Case& c : std::vector<Case>{
+          {"[]", "expected a JSON object"},
+          {"{}", "peft_type: expected LORA, found null"},
+          {R"({"peft_type": 7})", "peft_type: expected LORA, found 7"},
+          {R"({"peft_type": "LORA", "r": 0, "lora_alpha": 1})", "r: expected an integer from 1"},
+          {R"({"peft_type": "LORA", "r": 1e-300, "lora_alpha": 1})", "r: expected an integer"},
+          {R"({"peft_type": "LORA", "r": 18446744073709551615, "lora_alpha": 1})", "r: expected"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": "16"})", "lora_alpha: expected a number"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 1e308})", "lora_alpha: expected"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"q": 1}})",
+           "rank_pattern: expected nothing, found {\"q\":1}"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_dora": true})", "use_dora"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "alora_invocation_tokens": [1, 7]})",
+           "alora_invocation_tokens: expected nothing, found [1,7]"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "layer_replication": [[0, 2], [1, 2]]})",
+           "layer_replication"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "kasa_config": {"rank": 2}})",
+           "kasa_config"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "pissa"})",
+           "init_lora_weights: expected one that leaves the base's weights as they are"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": "olora"})",
+           "init_lora_weights"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "init_lora_weights": 1})",
+           "init_lora_weights"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "all"})",
+           "bias: expected none"},
+          {R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 1})",
+           "lora_dropout: expected a number from 0"}}) {
     EXPECT_THAT(ParseAdapterConfig(c.text), StatusIs(kInvalid, c.message)) << c.text;
   }
 }
