@@ -11,10 +11,10 @@ namespace {
 // Every member by name: where one is added, this does not compile until it is compared too.
 auto All(const LlamaConfig& c) {
   const auto& [model_type, vocab, hidden, intermediate, layers, heads, kv_heads, head_dim,
-               positions, eps, theta, initializer, rope, tied, window, windowed, dtype, quantized,
-               raw] = c;
+               positions, eps, theta, initializer, rope, tied, pad, window, windowed, dtype,
+               quantized, raw] = c;
   return std::tie(model_type, vocab, hidden, intermediate, layers, heads, kv_heads, head_dim,
-                  positions, eps, theta, initializer, rope, tied, window, windowed, dtype,
+                  positions, eps, theta, initializer, rope, tied, pad, window, windowed, dtype,
                   quantized, raw);
 }
 auto All(const Cluster& c) {
