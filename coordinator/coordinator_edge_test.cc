@@ -347,6 +347,33 @@ TEST_F(LongHistoryTest, AWatchThatSkipsItHoldsUpNobody) {
   EXPECT_LT(longest, whole / 2) << "of " << whole;
 }
 
+// Nor does the first look at how far jobs are, in a coordinator that has just begun.
+TEST_F(LongHistoryTest, AListAfterARestartHoldsUpNobody) {
+  MakeHistory(60'000);
+  Restart();
+  std::atomic<bool> done = false;
+  absl::Duration whole;
+  std::thread lister([&] {
+    const absl::Time began = absl::Now();
+    const auto list = CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, v1::ListRequest());
+    whole = absl::Now() - began;
+    done = true;
+    LL_ASSERT_OK(list);
+    ASSERT_EQ(list->jobs_size(), 1);
+    EXPECT_EQ(list->jobs(0).progress().step(), 60'000);
+  });
+  absl::Duration longest = absl::ZeroDuration();
+  while (!done) {
+    const absl::Time began = absl::Now();
+    LL_EXPECT_OK(CallOnce<v1::ListQueuesResponse>(*admin_, &v1::Admin::Stub::ListQueues,
+                                                  v1::ListQueuesRequest())
+                     .status());
+    longest = std::max(longest, absl::Now() - began);
+  }
+  lister.join();
+  EXPECT_LT(longest, whole / 2) << "of " << whole;
+}
+
 TEST_F(LongHistoryTest, ManyReadersTakeAFewThreads) {
   MakeHistory(20'000);
   const auto threads = [] {
