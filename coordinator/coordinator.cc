@@ -7,6 +7,8 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -207,6 +209,7 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(&health_);
     driver_->AddListener(&leader_listener_);
     driver_->AddListener(telemetry_remover_.get());
+    driver_->AddListener(&worker_forgetter_);
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
     if (notifier_ != nullptr) driver_->AddListener(notifier_.get());
@@ -345,6 +348,26 @@ class RealCoordinator : public Coordinator {
                            0644);
   }
 
+  // What workers told of themselves goes with them: those that a scaler or an operator takes away,
+  // and those that the scheduler has forgotten.
+  struct WorkerForgetter : DriverListener {
+    explicit WorkerForgetter(RealCoordinator& self) : self(self) {}
+    void OnView(const ClusterViewPtr& view) override {
+      std::set<std::string> there;
+      for (const Worker& worker : view->workers) {
+        if (worker.connected || !worker.cordoned) there.insert(worker.name.value());
+      }
+      for (const std::string& worker : known) {
+        if (there.count(worker) > 0) continue;
+        self.measured_rates_.Heard(worker, "");
+        self.worker_loads_.Set(worker, {});
+      }
+      known = std::move(there);
+    }
+    RealCoordinator& self;
+    std::set<std::string> known;  // in the view before
+  };
+
   // Shows who leads. A leader that cannot make use of its lead lets another try.
   struct LeaderListener : DriverListener {
     explicit LeaderListener(RealCoordinator& self) : self(self) {}
@@ -375,6 +398,7 @@ class RealCoordinator : public Coordinator {
               "1 while this coordinator decides; of several with one database one does.")
           .Add({});
   LeaderListener leader_listener_{*this};
+  WorkerForgetter worker_forgetter_{*this};
   std::unique_ptr<Telemetry> telemetry_;
   std::unique_ptr<TelemetryRemover> telemetry_remover_;
   std::unique_ptr<FollowHub> follow_;

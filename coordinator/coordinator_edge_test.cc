@@ -108,6 +108,15 @@ TEST_F(CoordinatorTest, WorkersTellHowFastTheyAre) {
   const double slowest = seconds();
   hello(*odd, calibration("-1"));
   EXPECT_EQ(seconds(), slowest);
+  // A host that was taken away slows no plan any more.
+  v1::CordonWorkerRequest away;
+  away.set_worker("w3");
+  away.set_action(v1::CordonWorkerRequest::CORDON);
+  LL_ASSERT_OK(CallOnce<v1::Worker>(*admin_, &v1::Admin::Stub::CordonWorker, away).status());
+  EXPECT_EQ(seconds(), slowest);
+  slow->Hang();
+  for (int i = 0; i < 500 && seconds() != quick; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(seconds(), quick);
 }
 
 TEST_F(CoordinatorTest, WhatIsRegisteredIsCheckedOnEveryWorker) {
