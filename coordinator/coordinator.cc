@@ -7,6 +7,8 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -17,6 +19,7 @@
 #include "coordinator/api/audit.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/follow.h"
+#include "coordinator/api/job_reader.h"
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/join.h"
 #include "coordinator/api/schedules_service.h"
@@ -29,6 +32,7 @@
 #include "coordinator/runtime/metrics.h"
 #include "coordinator/runtime/run_judge.h"
 #include "coordinator/runtime/telemetry.h"
+#include "coordinator/runtime/telemetry_remover.h"
 #include "coordinator/store_access.h"
 #include "coordinator/tracker_feed.h"
 #include "coordinator/web/http.h"
@@ -122,7 +126,9 @@ class RealCoordinator : public Coordinator {
     };
     driver_ = std::make_unique<Driver>(std::move(driver), clock);
     telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = TelemetryDirOf(options)});
+    telemetry_remover_ = std::make_unique<TelemetryRemover>(*telemetry_);
     follow_ = std::make_unique<FollowHub>(*telemetry_);
+    reader_ = std::make_unique<JobReader>(*driver_, *telemetry_);
     run_judge_ = std::make_unique<RunJudge>(*driver_, *telemetry_, clock);
     forecasts_ = std::make_unique<ForecastRecords>(
         absl::StrCat(options.data_dir, "/forecasts.jsonl"), *telemetry_, clock,
@@ -202,7 +208,8 @@ class RealCoordinator : public Coordinator {
     driver_->AddListener(follow_.get());
     driver_->AddListener(&health_);
     driver_->AddListener(&leader_listener_);
-    driver_->AddListener(&telemetry_remover_);
+    driver_->AddListener(telemetry_remover_.get());
+    driver_->AddListener(&worker_forgetter_);
     driver_->AddListener(run_judge_.get());
     driver_->AddListener(forecasts_.get());
     if (notifier_ != nullptr) driver_->AddListener(notifier_.get());
@@ -277,8 +284,8 @@ class RealCoordinator : public Coordinator {
   }
 
   void SetUpServices(bool loopback) {
-    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,     &clock_,
-            audit_.get(),  tenants_.get(),   &measured_rates_,     &worker_loads_};
+    api_ = {driver_.get(), telemetry_.get(), authenticator_.get(), &metrics_,      &clock_,
+            audit_.get(),  tenants_.get(),   &measured_rates_,     &worker_loads_, reader_.get()};
     admission_.measured = [this](const std::string& kind) { return measured_rates_.Of(kind); };
     admission_.paths_are_local = loopback;
     admission_.shared_job_store = options_.shared_job_store;
@@ -341,16 +348,24 @@ class RealCoordinator : public Coordinator {
                            0644);
   }
 
-  // Deletes a job's telemetry with the job.
-  struct TelemetryRemover : DriverListener {
-    explicit TelemetryRemover(std::unique_ptr<Telemetry>& telemetry) : telemetry(telemetry) {}
-    // Meanwhile another coordinator may have led: what is known of the files is read anew.
-    void OnRecovered(const Scheduler& scheduler) override {
-      telemetry->ForgetFacts();
-      telemetry->RemoveOthers([&](const JobId& job) { return scheduler.Find(job) != nullptr; });
+  // What workers told of themselves goes with them: those that a scaler or an operator takes away,
+  // and those that the scheduler has forgotten.
+  struct WorkerForgetter : DriverListener {
+    explicit WorkerForgetter(RealCoordinator& self) : self(self) {}
+    void OnView(const ClusterViewPtr& view) override {
+      std::set<std::string> there;
+      for (const Worker& worker : view->workers) {
+        if (worker.connected || !worker.cordoned) there.insert(worker.name.value());
+      }
+      for (const std::string& worker : known) {
+        if (there.count(worker) > 0) continue;
+        self.measured_rates_.Heard(worker, "");
+        self.worker_loads_.Set(worker, {});
+      }
+      known = std::move(there);
     }
-    void OnDeleted(const JobId& job) override { telemetry->Remove(job); }
-    std::unique_ptr<Telemetry>& telemetry;
+    RealCoordinator& self;
+    std::set<std::string> known;  // in the view before
   };
 
   // Shows who leads. A leader that cannot make use of its lead lets another try.
@@ -383,8 +398,9 @@ class RealCoordinator : public Coordinator {
               "1 while this coordinator decides; of several with one database one does.")
           .Add({});
   LeaderListener leader_listener_{*this};
+  WorkerForgetter worker_forgetter_{*this};
   std::unique_ptr<Telemetry> telemetry_;
-  TelemetryRemover telemetry_remover_{telemetry_};
+  std::unique_ptr<TelemetryRemover> telemetry_remover_;
   std::unique_ptr<FollowHub> follow_;
   std::unique_ptr<TrackerFeed> trackers_;  // outlives the driver, which tells it
   std::unique_ptr<Driver> driver_;
@@ -400,6 +416,7 @@ class RealCoordinator : public Coordinator {
   JoinDesk join_desk_{options_.pki_dir};
   MeasuredRates measured_rates_;
   WorkerLoads worker_loads_;
+  std::unique_ptr<JobReader> reader_;
   ApiContext api_{};
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<AdminService> admin_;

@@ -110,6 +110,15 @@ TEST_F(CoordinatorTest, WorkersTellHowFastTheyAre) {
   const double slowest = seconds();
   hello(*odd, calibration("-1"));
   EXPECT_EQ(seconds(), slowest);
+  // A host that was taken away slows no plan any more.
+  v1::CordonWorkerRequest away;
+  away.set_worker("w3");
+  away.set_action(v1::CordonWorkerRequest::CORDON);
+  LL_ASSERT_OK(CallOnce<v1::Worker>(*admin_, &v1::Admin::Stub::CordonWorker, away).status());
+  EXPECT_EQ(seconds(), slowest);
+  slow->Hang();
+  for (int i = 0; i < 500 && seconds() != quick; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(seconds(), quick);
 }
 
 TEST_F(CoordinatorTest, WhatIsRegisteredIsCheckedOnEveryWorker) {
@@ -346,6 +355,33 @@ TEST_F(LongHistoryTest, AWatchThatSkipsItHoldsUpNobody) {
     longest = std::max(longest, absl::Now() - began);
   }
   watcher.join();
+  EXPECT_LT(longest, whole / 2) << "of " << whole;
+}
+
+// Nor does the first look at how far jobs are, in a coordinator that has just begun.
+TEST_F(LongHistoryTest, AListAfterARestartHoldsUpNobody) {
+  MakeHistory(60'000);
+  Restart();
+  std::atomic<bool> done = false;
+  absl::Duration whole;
+  std::thread lister([&] {
+    const absl::Time began = absl::Now();
+    const auto list = CallOnce<v1::ListResponse>(*jobs_, &v1::Jobs::Stub::List, v1::ListRequest());
+    whole = absl::Now() - began;
+    done = true;
+    LL_ASSERT_OK(list);
+    ASSERT_EQ(list->jobs_size(), 1);
+    EXPECT_EQ(list->jobs(0).progress().step(), 60'000);
+  });
+  absl::Duration longest = absl::ZeroDuration();
+  while (!done) {
+    const absl::Time began = absl::Now();
+    LL_EXPECT_OK(CallOnce<v1::ListQueuesResponse>(*admin_, &v1::Admin::Stub::ListQueues,
+                                                  v1::ListQueuesRequest())
+                     .status());
+    longest = std::max(longest, absl::Now() - began);
+  }
+  lister.join();
   EXPECT_LT(longest, whole / 2) << "of " << whole;
 }
 

@@ -151,16 +151,31 @@ TEST_F(TenantTest, ListsAndReasonsShowOnesOwn) {
                                                       About<v1::WhyRequest>(id)));
     EXPECT_EQ(why.DebugString().find(red), std::string::npos) << why.DebugString();
   }
-  const auto uses_of = [&](const std::string& token) {
+  const auto worker_for = [&](const std::string& token) {
     auto workers =
         CallOnce<v1::ListWorkersResponse>(*v1::Admin::NewStub(Secure("", token)),
                                           &v1::Admin::Stub::ListWorkers, v1::ListWorkersRequest());
     EXPECT_TRUE(workers.ok()) << workers.status();
-    return workers->workers(0).uses(0).job_id();
+    return workers->workers(0);
   };
-  EXPECT_EQ(uses_of("reds"), red);
-  EXPECT_EQ(uses_of("secret"), red);
-  EXPECT_EQ(uses_of("blues"), "");
+  EXPECT_EQ(worker_for("reds").uses(0).job_id(), red);
+  EXPECT_EQ(worker_for("secret").uses(0).job_id(), red);
+  EXPECT_EQ(worker_for("blues").uses(0).job_id(), "");
+
+  // Nor does the reason of a cordon tell which of another's jobs it was for.
+  v1::CordonWorkerRequest cordon;
+  cordon.set_worker("w1");
+  cordon.set_action(v1::CordonWorkerRequest::CORDON);
+  cordon.set_reason(absl::StrCat("slow (", red, ", ", blue, "); job-card 7"));
+  LL_ASSERT_OK(CallOnce<v1::Worker>(*v1::Admin::NewStub(Secure("", "secret")),
+                                    &v1::Admin::Stub::CordonWorker, cordon)
+                   .status());
+  const auto reason = [&](const std::string& a, const std::string& b) {
+    return testing::EndsWith(absl::StrCat(": slow (", a, ", ", b, "); job-card 7"));
+  };
+  EXPECT_THAT(worker_for("secret").cordon_reason(), reason(red, blue));
+  EXPECT_THAT(worker_for("reds").cordon_reason(), reason(red, "another job"));
+  EXPECT_THAT(worker_for("blues").cordon_reason(), reason("another job", blue));
 }
 
 TEST_F(TenantTest, SchedulesAreATenantsOwn) {

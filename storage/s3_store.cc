@@ -436,17 +436,26 @@ absl::StatusOr<bool> S3Store::Holds(const std::string& key, int64_t size_bytes,
          head->Header(kSha256Header) == sha256;
 }
 
+absl::StatusOr<HttpResponse> S3Store::SendPage(HttpRequest request, const std::string& what,
+                                               absl::Duration began) {
+  if (clock_.Steady() - began < options_.listing_deadline) return Send(std::move(request), what);
+  return absl::DeadlineExceededError(absl::StrCat(uri_, ": cannot ", what,
+                                                  ": there are still more pages after ",
+                                                  absl::FormatDuration(options_.listing_deadline)));
+}
+
 absl::StatusOr<std::vector<ObjectInfo>> S3Store::List(const std::string& prefix) {
   const std::string strip = options_.prefix.empty() ? "" : absl::StrCat(options_.prefix, "/");
   std::vector<ObjectInfo> objects;
   std::set<std::string> seen;
   std::string continuation;
+  const absl::Duration began = clock_.Steady();
   do {
     HttpRequest request = BucketRequest();
     request.query = {{"list-type", "2"}, {"encoding-type", "url"}, {"prefix", strip + prefix}};
     if (!continuation.empty()) request.query.emplace_back("continuation-token", continuation);
     LL_ASSIGN_OR_RETURN(const HttpResponse response,
-                        Send(std::move(request), absl::StrCat("list ", prefix)));
+                        SendPage(std::move(request), absl::StrCat("list ", prefix), began));
     LL_ASSIGN_OR_RETURN(S3Page page, ParseListing(response.body));
     for (ObjectInfo& info : page.objects) {
       absl::string_view key = info.key;
@@ -478,6 +487,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> S3Store::ListUp
   std::vector<std::pair<std::string, std::string>> uploads;
   std::set<std::string> seen;
   S3UploadsPage page;
+  const absl::Duration began = clock_.Steady();
   do {
     HttpRequest request = BucketRequest();
     request.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", full_prefix}};
@@ -485,7 +495,8 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> S3Store::ListUp
       request.query.emplace_back("key-marker", page.next_key);
       request.query.emplace_back("upload-id-marker", page.next_upload);
     }
-    LL_ASSIGN_OR_RETURN(const HttpResponse response, Send(std::move(request), "list uploads"));
+    LL_ASSIGN_OR_RETURN(const HttpResponse response,
+                        SendPage(std::move(request), "list uploads", began));
     LL_ASSIGN_OR_RETURN(page, ParseUploads(response.body));
     uploads.insert(uploads.end(), page.uploads.begin(), page.uploads.end());
     LL_RETURN_IF_ERROR(CheckNewPage(

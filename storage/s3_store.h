@@ -30,6 +30,8 @@ struct S3Options {
   int64_t part_bytes = 8 << 20;        // of one part, 5 MiB at least; larger for huge objects
   int parallel = 4;                    // parts on their way at once; each holds part_bytes
   absl::Duration deadline = absl::Minutes(10);  // of one exchange with all its tries
+  // Of a listing with all its pages: a store that always has another one would go on for ever.
+  absl::Duration listing_deadline = absl::Hours(1);
   absl::Duration first_pause = absl::Milliseconds(100), longest_pause = absl::Seconds(20);
 };
 
@@ -64,6 +66,9 @@ class S3Store : public ObjectStore {
   // Sleeps in pieces; Cancelled where that happens meanwhile.
   absl::Status Pause(absl::Duration pause);
   absl::StatusOr<HttpResponse> Send(HttpRequest request, const std::string& what);
+  // The next page of a listing, within what is left of its time.
+  absl::StatusOr<HttpResponse> SendPage(HttpRequest request, const std::string& what,
+                                        absl::Duration began);
   absl::StatusOr<std::string> CreateUpload(const std::string& key, const std::string& sha256);
   // `there`: parts that the upload may have already; those that are the file's are left alone.
   absl::Status PutParts(const std::string& key, int fd, int64_t size, const std::string& sha256,

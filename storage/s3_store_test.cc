@@ -343,6 +343,22 @@ TEST_F(S3StoreTest, AListingThatNeverEndsIsAnError) {
   EXPECT_LT(asked, 10);
 }
 
+// Each page is another one, and so it could go on for weeks.
+TEST_F(S3StoreTest, AListingHasADeadline) {
+  int asked = 0;
+  Script([&](const HttpRequest&, int) -> absl::StatusOr<HttpResponse> {
+    clock_.Sleep(absl::Minutes(5));
+    const std::string rest = ++asked == 1000 ? ""
+                                             : absl::StrCat("<IsTruncated>true</IsTruncated>",
+                                                            "<NextContinuationToken>c", asked,
+                                                            "</NextContinuationToken>");
+    return Reply(200, absl::StrCat("<ListBucketResult>", rest, "</ListBucketResult>"));
+  });
+  EXPECT_THAT(store_->List("").status(),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, "still more pages"));
+  EXPECT_EQ(asked, 12);
+}
+
 TEST_F(S3StoreTest, OtherBytesInTheStoreAreDataLoss) {
   Script([](const HttpRequest&, int) -> absl::StatusOr<HttpResponse> {
     return Reply(200, "", {{"x-amz-checksum-sha256", "AAAA"}});

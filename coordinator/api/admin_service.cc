@@ -1,5 +1,6 @@
 #include "coordinator/api/admin_service.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
@@ -66,6 +67,23 @@ void HideJob(const UnaryCall& call, v1::SlotUse& use) {
   if (!call.access().all) use.clear_job_id();
 }
 
+// Why a worker is out of service, an operator's words or the scheduler's, may name jobs.
+void HideJobs(const UnaryCall& call, const Scheduler& view, std::string& reason) {
+  if (call.access().all) return;
+  std::string shown;
+  absl::string_view rest = reason;
+  for (size_t at; (at = rest.find("job-")) != rest.npos;) {
+    size_t end = at + 4;
+    while (end < rest.size() && absl::ascii_isxdigit(static_cast<unsigned char>(rest[end]))) ++end;
+    const absl::string_view id = rest.substr(at, end - at);
+    const bool sees =
+        !LooksLikeJobId(id) || view.Find(JobId(std::string(id)), call.access()) != nullptr;
+    absl::StrAppend(&shown, rest.substr(0, at), sees ? id : "another job");
+    rest.remove_prefix(end);
+  }
+  reason = absl::StrCat(shown, rest);
+}
+
 // What can be said before a worker has looked.
 absl::StatusOr<ModelRecord> NewRecord(const v1::AddModelRequest& request,
                                       const AdmissionOptions& options) {
@@ -122,6 +140,7 @@ grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext*
           for (v1::SlotUse& use : *shown.mutable_uses()) {  // that a slot is taken is no secret
             if (view->Find(JobId(use.job_id()), call.access()) == nullptr) HideJob(call, use);
           }
+          HideJobs(call, *view, *shown.mutable_cordon_reason());
           ApplyReadMask(request->read_mask(), shown);
         }
         call.Finish(absl::OkStatus());

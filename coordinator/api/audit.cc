@@ -87,6 +87,7 @@ AuditLog::~AuditLog() {
   {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
+    stopped_.SignalAll();
   }
   if (syncer_.joinable()) syncer_.join();
   absl::MutexLock lock(&mu_);
@@ -137,8 +138,9 @@ absl::Status AuditLog::RotateWhenFull() {
   const int fresh = open((path + ".new").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (fresh < 0) return ErrnoStatus(errno, "cannot open", path + ".new");
   const std::string full = absl::StrFormat("%s/audit-%012d.jsonl", options_.dir, first_number_);
-  if (rename(path.c_str(), full.c_str()) != 0 ||
-      rename((path + ".new").c_str(), path.c_str()) != 0) {
+  // Where it has gone already, an earlier try came no further, or somebody has put it elsewhere.
+  const bool moved = rename(path.c_str(), full.c_str()) == 0 || errno == ENOENT;
+  if (!moved || rename((path + ".new").c_str(), path.c_str()) != 0) {
     const int error = errno;
     close(fresh);
     return ErrnoStatus(error, "cannot rename", path);
@@ -244,7 +246,7 @@ void AuditLog::SyncOften() {
     int copy = -1;
     {
       absl::MutexLock lock(&mu_);
-      mu_.AwaitWithTimeout(absl::Condition(&stopping_), kSyncEvery);
+      if (!stopping_) stopped_.WaitFor(mu_, kSyncEvery);
       if (std::exchange(dirty_, false)) copy = dup(fd_);
       if (copy < 0 && stopping_) return;
     }

@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/steady_cond_var.h"
 
 namespace ll {
 
@@ -77,6 +78,7 @@ class AuditLog {
   int64_t suppressed_ ABSL_GUARDED_BY(mu_) = 0;
   bool dirty_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  SteadyCondVar stopped_;
   std::thread syncer_;
 };
 

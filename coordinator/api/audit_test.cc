@@ -131,6 +131,22 @@ TEST_F(AuditTest, WhileItCannotBeWrittenChangesAreRefused) {
   for (int i = 0; i < 5000; ++i) log->Change(Entry("job-2"));  // keeps a bounded number of lines
 }
 
+// So it stands when the second of a rotation's two renames failed, and when an operator has moved
+// the file away.
+TEST_F(AuditTest, ARotationThatCameHalfWayIsFinished) {
+  options_.max_file_bytes = 1000;
+  auto log = Open();
+  for (int i = 0; i < 3; ++i) log->Change(Entry(absl::StrCat("job-", i)));
+  ASSERT_EQ(rename(path().c_str(), (options_.dir + "/audit-000000000001.jsonl").c_str()), 0);
+  for (int i = 3; i < 30; ++i) {
+    LL_ASSERT_OK(log->Writable());
+    log->Change(Entry(absl::StrCat("job-", i)));
+  }
+  LL_ASSERT_OK_AND_ASSIGN(const AuditSummary summary, Verify());
+  EXPECT_EQ(summary.first, 1);
+  EXPECT_EQ(summary.last, 30);
+}
+
 TEST_F(AuditTest, NothingInAnEntryBreaksTheLine) {
   auto log = Open();
   log->Change({.user = "a\"b\n{}\xff\x1b[31m",

@@ -22,6 +22,7 @@
 
 namespace ll {
 
+class JobReader;
 class MeasuredRates;
 
 // What the services work with; everything outlives the gRPC server.
@@ -35,6 +36,7 @@ struct ApiContext {
   Tenants* tenants;
   MeasuredRates* measured = nullptr;
   WorkerLoads* loads = nullptr;
+  JobReader* reader = nullptr;  // of the services that users call
 };
 
 // Whether an ended call belongs into the audit log: every change, and every refusal.

@@ -65,8 +65,10 @@ PlanAnswer AnswerOf(const PlanQuestion& question, const Prices& prices);
 // same new question at once both work it out.
 class PlanCache {
  public:
-  // Counts its hits and misses in `registry`. At most `most` answers of a few kilobytes.
-  explicit PlanCache(prometheus::Registry& registry, size_t most = 512);
+  // Counts its hits and misses in `registry`. An answer has a few kilobytes, but where a submit
+  // brought a model's config along it holds that as well: `most_bytes` of all, about.
+  explicit PlanCache(prometheus::Registry& registry, size_t most = 512,
+                     size_t most_bytes = 16 << 20);
   PlanCache(const PlanCache&) = delete;
 
   std::shared_ptr<const PlanAnswer> Ask(PlanQuestion question, const Prices& prices);
@@ -75,6 +77,7 @@ class PlanCache {
   struct Entry {
     PlanQuestion question;
     std::shared_ptr<const PlanAnswer> answer;
+    size_t bytes = 0;
   };
   struct Hash {
     size_t operator()(const PlanQuestion* question) const { return HashOf(*question); }
@@ -86,11 +89,12 @@ class PlanCache {
     }
   };
 
-  PlanCache(prometheus::Family<prometheus::Counter>& lookups, size_t most);
+  PlanCache(prometheus::Family<prometheus::Counter>& lookups, size_t most, size_t most_bytes);
 
   prometheus::Counter &hits_, &misses_;
-  const size_t most_;
+  const size_t most_, most_bytes_;
   absl::Mutex mu_;
+  size_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
   std::list<Entry> entries_ ABSL_GUARDED_BY(mu_);  // the last used first
   absl::flat_hash_map<const PlanQuestion*, std::list<Entry>::iterator, Hash, Same> places_
       ABSL_GUARDED_BY(mu_);

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
+#include "coordinator/api/job_reader.h"
 #include "coordinator/api/live_forecast.h"
 #include "coordinator/api/logs_stream.h"
 #include "coordinator/api/request_checks.h"
@@ -53,13 +54,25 @@ v1::Job JobsService::ToProto(const Job& job, JobDetail detail, const Scheduler* 
 // ---- reads
 
 void JobsService::ReadFiles(const UnaryCall& call, std::function<void()> read) {
-  const bool taken = reads_.Do([call, read = std::move(read)] {
+  const bool taken = api_.reader->Do([call, read = std::move(read)] {
     if (call.given_up()) return (void)call.Finish(absl::CancelledError("the caller left"));
     read();
     call.Finish(absl::OkStatus());
   });
   if (!taken)
     call.Finish(absl::ResourceExhaustedError("too many histories are being read; try again"));
+}
+
+void JobsService::ReadJob(const UnaryCall& call, const std::string& id,
+                          std::function<void(const Job& job, const Scheduler& view)> read) {
+  api_.reader->Read(
+      JobId(id), call.access(),
+      [call, id, read = std::move(read)](const absl::Status& status, const Scheduler* view) {
+        if (!status.ok()) return (void)call.Finish(status);
+        const Job* job = view->Find(JobId(id), call.access());
+        if (job == nullptr) return (void)call.Finish(NoSuchJob(id));
+        read(*job, *view);
+      });
 }
 
 grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
@@ -69,23 +82,20 @@ grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context,
   if (const absl::Status mask = CheckReadMask(request->read_mask(), *v1::Job::descriptor());
       !mask.ok())
     return call.Finish(mask);
-  api_.driver->Read(
-      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
-        if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()), call.access());
-        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-        *response = ToProto(*job, JobDetail::kHistory, view);
-        if (!request->history()) {
-          ApplyReadMask(request->read_mask(), *response);
-          return (void)call.Finish(absl::OkStatus());
-        }
-        // Reading a long history's file is not for the driver's thread.
-        ReadFiles(call, [this, id = job->id, request, response] {
-          for (const StepFacts& step : api_.telemetry->Steps(id))
-            *response->add_steps() = StepToProto(step);
-          ApplyReadMask(request->read_mask(), *response);
-        });
-      });
+  ReadJob(call, request->job_id(),
+          [this, call, request, response](const Job& job, const Scheduler& view) {
+            *response = ToProto(job, JobDetail::kHistory, &view);
+            if (!request->history()) {
+              ApplyReadMask(request->read_mask(), *response);
+              return (void)call.Finish(absl::OkStatus());
+            }
+            // Reading a long history's file is not for the driver's thread.
+            ReadFiles(call, [this, id = job.id, request, response] {
+              for (const StepFacts& step : api_.telemetry->Steps(id))
+                *response->add_steps() = StepToProto(step);
+              ApplyReadMask(request->read_mask(), *response);
+            });
+          });
   return call.reactor();
 }
 
@@ -119,7 +129,8 @@ grpc::ServerUnaryReactor* JobsService::List(grpc::CallbackServerContext* context
   }
   query.labels.insert(request->labels().begin(), request->labels().end());
   query.access = call.access();
-  api_.driver->Read(
+  api_.reader->Read(
+      [query](const Scheduler& view) { return view.List(query); },
       [this, call, query, request, response](const absl::Status& status, const Scheduler* view) {
         if (!status.ok()) return (void)call.Finish(status);
         const std::vector<const Job*> jobs = view->List(query);
@@ -139,18 +150,14 @@ grpc::ServerUnaryReactor* JobsService::Why(grpc::CallbackServerContext* context,
                                            v1::WhyResponse* response) {
   UnaryCall call(api_, "/ll.v1.Jobs/Why", context);
   if (!call.refused().ok()) return call.Finish(call.refused());
-  api_.driver->Read(
-      [this, call, request, response](const absl::Status& status, const Scheduler* view) {
-        if (!status.ok()) return (void)call.Finish(status);
-        const Job* job = view->Find(JobId(request->job_id()), call.access());
-        if (job == nullptr) return (void)call.Finish(NoSuchJob(request->job_id()));
-        std::string sentence = view->Why(job->id).value_or(job->reason);
-        if (job->state == JobState::kRunning)
-          sentence = WithNotes(sentence, api_.telemetry->Notes(job->id));
-        response->set_sentence(sentence);
-        *response->mutable_job() = ToProto(*job, JobDetail::kFull, view);
-        call.Finish(absl::OkStatus());
-      });
+  ReadJob(call, request->job_id(), [this, call, response](const Job& job, const Scheduler& view) {
+    std::string sentence = view.Why(job.id).value_or(job.reason);
+    if (job.state == JobState::kRunning)
+      sentence = WithNotes(sentence, api_.telemetry->Notes(job.id));
+    response->set_sentence(sentence);
+    *response->mutable_job() = ToProto(job, JobDetail::kFull, &view);
+    call.Finish(absl::OkStatus());
+  });
   return call.reactor();
 }
 
@@ -246,12 +253,19 @@ grpc::ServerUnaryReactor* JobsService::Say(grpc::CallbackServerContext* context,
 // ---- wishes
 
 void JobsService::RequestAndAnswer(UnaryCall call, Event event, v1::Job* response) {
-  api_.driver->Request(std::move(event),
-                       [this, call, response](const Reply& reply, const Scheduler* view) {
-                         if (reply.status.ok())
-                           *response = ToProto(*view->Find(reply.job), JobDetail::kFull);
-                         call.Finish(reply.status);
-                       });
+  api_.driver->Request(
+      std::move(event), [this, call, response](const Reply& reply, const Scheduler* view) {
+        if (!reply.status.ok()) return (void)call.Finish(reply.status);
+        api_.reader->Answer(*view, *view->Find(reply.job),
+                            [this, call, id = reply.job, response](const absl::Status& status,
+                                                                   const Scheduler* view) {
+                              const Job* job = status.ok() ? view->Find(id) : nullptr;
+                              // What was asked for is done, whatever can be told of it.
+                              if (job != nullptr) *response = ToProto(*job, JobDetail::kFull);
+                              response->set_job_id(id.value());
+                              call.Finish(absl::OkStatus());
+                            });
+      });
 }
 
 grpc::ServerUnaryReactor* JobsService::Cancel(grpc::CallbackServerContext* context,

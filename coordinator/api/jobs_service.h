@@ -3,9 +3,7 @@
 // blocks.
 #pragma once
 
-#include <deque>
 #include <functional>
-#include <set>
 #include <string>
 
 #include "coordinator/api/admission.h"
@@ -13,8 +11,8 @@
 #include "coordinator/api/convert.h"
 #include "coordinator/api/follow.h"
 #include "coordinator/api/rank_input.h"
-#include "coordinator/api/read_pool.h"
 #include "coordinator/api/submission.h"
+#include "coordinator/runtime/recent_keys.h"
 #include "proto/jobs.grpc.pb.h"
 
 namespace ll {
@@ -25,25 +23,6 @@ struct JobsOptions {
   // Submits are refused where the disk of data_dir has less left, so that running jobs can still be
   // written down.
   int64_t min_free_bytes = 16 << 20;
-};
-
-// The newest keys that were added. Not thread-safe.
-class RecentKeys {
- public:
-  explicit RecentKeys(size_t most) : most_(most) {}
-  bool Holds(const std::string& key) const { return keys_.count(key) > 0; }
-  void Add(const std::string& key) {
-    if (!keys_.insert(key).second) return;
-    order_.push_back(key);
-    if (order_.size() <= most_) return;
-    keys_.erase(order_.front());
-    order_.pop_front();
-  }
-
- private:
-  const size_t most_;
-  std::set<std::string> keys_;
-  std::deque<std::string> order_;
 };
 
 class JobsService : public v1::Jobs::CallbackService {
@@ -97,6 +76,9 @@ class JobsService : public v1::Jobs::CallbackService {
   void AnswerRefused(const UnaryCall& call, std::shared_ptr<const SubmitPlan> plan,
                      absl::Status why, SubmitAnswer answer);
   void RequestAndAnswer(UnaryCall call, Event event, v1::Job* response);
+  // Calls `read` on the driver's thread, or finishes the call where there is no such job.
+  void ReadJob(const UnaryCall& call, const std::string& id,
+               std::function<void(const Job& job, const Scheduler& view)> read);
   // Reads a job's files on another thread, then answers; one whose caller has left reads nothing.
   void ReadFiles(const UnaryCall& call, std::function<void()> read);
   // With a `view` also when a job that waits is expected to start.
@@ -107,7 +89,6 @@ class JobsService : public v1::Jobs::CallbackService {
   RankInput& ranks_;
   const JobsOptions options_;
   RecentKeys said_{10'000};  // by Say; the driver's thread alone
-  ReadPool reads_{/*threads=*/2, /*most_waiting=*/256};
 };
 
 }  // namespace ll

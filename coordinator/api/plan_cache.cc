@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/hash/hash.h"
+#include "coordinator/api/convert.h"
 #include "coordinator/api/job_plan.h"
 #include "rpc/metric_families.h"
 
@@ -33,6 +34,13 @@ bool Equal(const std::vector<Cluster>& a, const std::vector<Cluster>& b) {
                     [](const Cluster& x, const Cluster& y) { return All(x) == All(y); });
 }
 
+// Of what may be large.
+size_t BytesOf(const PlanQuestion& question, const PlanAnswer& answer) {
+  return SpecToProto(question.given).ByteSizeLong() +
+         SpecToProto(question.resolved).ByteSizeLong() + question.config->raw.dump().size() +
+         answer.forecast.ByteSizeLong();
+}
+
 }  // namespace
 
 bool PlanQuestion::operator==(const PlanQuestion& other) const {
@@ -50,16 +58,17 @@ size_t HashOf(const PlanQuestion& question) {
                       spec.global_batch_size, question.config->hidden_size, slots);
 }
 
-PlanCache::PlanCache(prometheus::Registry& registry, size_t most)
+PlanCache::PlanCache(prometheus::Registry& registry, size_t most, size_t most_bytes)
     : PlanCache(CounterOf(registry, "ll_forecast_cache_lookups_total",
                           "Forecasts that submits asked for, by whether one like it had been made "
                           "before (hit, miss)."),
-                most) {}
+                most, most_bytes) {}
 
-PlanCache::PlanCache(CounterFamily& lookups, size_t most)
+PlanCache::PlanCache(CounterFamily& lookups, size_t most, size_t most_bytes)
     : hits_(lookups.Add({{"result", "hit"}})),
       misses_(lookups.Add({{"result", "miss"}})),
-      most_(most) {}
+      most_(most),
+      most_bytes_(most_bytes) {}
 
 std::shared_ptr<const PlanAnswer> PlanCache::Ask(PlanQuestion question, const Prices& prices) {
   {
@@ -72,11 +81,14 @@ std::shared_ptr<const PlanAnswer> PlanCache::Ask(PlanQuestion question, const Pr
   }
   misses_.Increment();
   auto answer = std::make_shared<const PlanAnswer>(AnswerOf(question, prices));
+  const size_t bytes = BytesOf(question, *answer);
   absl::MutexLock lock(&mu_);
   if (places_.contains(&question)) return answer;  // somebody was as quick
-  entries_.push_front({std::move(question), answer});
+  entries_.push_front({std::move(question), answer, bytes});
   places_.emplace(&entries_.front().question, entries_.begin());
-  if (entries_.size() > most_) {
+  bytes_ += bytes;
+  while (entries_.size() > most_ || bytes_ > most_bytes_) {
+    bytes_ -= entries_.back().bytes;
     places_.erase(&entries_.back().question);
     entries_.pop_back();
   }

@@ -12,6 +12,7 @@
 #include "base/status_matchers.h"
 #include "coordinator/api/admission.h"
 #include "coordinator/api/job_plan.h"
+#include "model/plan/models.h"
 
 namespace ll {
 namespace {
@@ -152,6 +153,24 @@ TEST_F(PlanCacheTest, TheOneNotUsedForLongestIsForgotten) {
   EXPECT_TRUE(Remembered());
   request_.spec.set_max_steps(101);
   EXPECT_FALSE(Remembered());
+}
+
+// A submit may bring a quarter of a megabyte along: of such few are kept.
+TEST_F(PlanCacheTest, LargeQuestionsAreForgottenSooner) {
+  PlanCache small(registry_, 16, 1 << 20);
+  remembering_.plans = &small;
+  const auto ask = [this](int number) {
+    nlohmann::json config = LlamaConfigToJson(*BuiltInModel("7b"));
+    config["x"] = std::string(200'000, 'x');
+    config["number"] = number;
+    request_.spec.clear_model();
+    request_.spec.set_model_config(config.dump());
+    return Remembered();
+  };
+  EXPECT_FALSE(ask(1));
+  EXPECT_TRUE(ask(1));
+  EXPECT_FALSE(ask(2));
+  EXPECT_FALSE(ask(1));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "coordinator/api/call.h"
 #include "coordinator/api/follow.h"
+#include "coordinator/api/job_reader.h"
 
 namespace ll {
 
@@ -46,13 +47,15 @@ class FollowStream : public grpc::ServerWriteReactor<Response>,
     }
     const char* const mark = self.EarlyMetadata();
     if (mark != nullptr) context->AddInitialMetadata(mark, "1");
-    api.driver->Read([stream, &hub, mark, access = caller->access()](const absl::Status& status,
-                                                                     const Scheduler* view) {
-      if (status.ok() && mark != nullptr) stream->StartSendInitialMetadata();
-      const absl::Status added =
-          status.ok() ? hub.Add(*view, stream->job_id_, access, stream) : status;
-      if (!added.ok()) stream->End(added);
-    });
+    const Access access = caller->access();
+    api.reader->Read(
+        stream->job_id_, access,
+        [stream, &hub, mark, access](const absl::Status& status, const Scheduler* view) {
+          if (status.ok() && mark != nullptr) stream->StartSendInitialMetadata();
+          const absl::Status added =
+              status.ok() ? hub.Add(*view, stream->job_id_, access, stream) : status;
+          if (!added.ok()) stream->End(added);
+        });
     return stream.get();
   }
 

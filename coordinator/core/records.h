@@ -26,7 +26,7 @@ struct PutSubmission {
 struct PutJob {
   Job job;
 };
-struct PutTransition {
+struct PutTransition {  // takes the place of the job's one kMaxHistory before it
   JobId job;
   int64_t sequence;
   int64_t index = 0;  // counts the job's transitions from 0

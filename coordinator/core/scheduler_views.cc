@@ -203,7 +203,8 @@ void Scheduler::CheckWorkers(size_t running_ranks) const {
   bool available = false;
   for (SlotId id = 0; id < static_cast<SlotId>(slots); ++id) {
     const SlotPool::SlotInfo& slot = pool_.slot(id);
-    if (worker == nullptr || worker->name != slot.worker) {
+    const bool same = id > 0 && pool_.slot(id - 1).worker == slot.worker;
+    if (!same) {
       worker = &workers_.at(slot.worker);
       available = worker->connected && !time_.LeaseExpired(worker->silence) && !worker->cordoned;
     }
@@ -212,8 +213,8 @@ void Scheduler::CheckWorkers(size_t running_ranks) const {
       return known.index == slot.index && known.memory_bytes == slot.memory_bytes;
     }));
     LL_CHECK(pool_.free(id) == (worker->uses.count(slot.index) == 0));
-    LL_CHECK(id == 0 || pool_.slot(id - 1).worker != slot.worker ||
-             pool_.slot(id - 1).index < slot.index || pool_.slot(id - 1).group < slot.group);
+    LL_CHECK(!same || pool_.slot(id - 1).index < slot.index ||
+             pool_.slot(id - 1).group < slot.group);
   }
 }
 

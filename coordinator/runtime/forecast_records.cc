@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -130,8 +131,9 @@ absl::Status ForecastRecords::Load() {
   if (!FileExists(path_)) return absl::OkStatus();
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path_));
   absl::MutexLock lock(&mu_);
-  int64_t damaged = 0;
+  size_t lines = 0, damaged = 0;
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    ++lines;
     const auto record = ParseForecastRecord(line);
     if (record.ok()) {
       Take(*record);
@@ -140,7 +142,11 @@ absl::Status ForecastRecords::Load() {
     }
   }
   if (damaged > 0) LL_LOG(kWarning) << path_ << ": left out " << damaged << " damaged lines";
-  return absl::OkStatus();
+  if (lines <= 2 * kMostRecords) return absl::OkStatus();
+  const auto append = [](std::string* out, const ForecastRecord& record) {
+    absl::StrAppend(out, ForecastRecordToJson(record), "\n");
+  };
+  return WriteFileAtomic(path_, absl::StrJoin(records_, "", append));
 }
 
 void ForecastRecords::Take(const ForecastRecord& record) {

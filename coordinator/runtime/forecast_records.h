@@ -43,7 +43,7 @@ absl::StatusOr<ForecastRecord> ParseForecastRecord(absl::string_view json);
 class ForecastRecords : public DriverListener {
  public:
   static constexpr absl::Duration kSettle = absl::Seconds(30);
-  static constexpr size_t kMostRecords = 10'000;  // in memory; the file keeps all
+  static constexpr size_t kMostRecords = 10'000;  // the newest; Load cuts a file of twice as many
   static constexpr double kLargestFactor = 1.5;   // beyond that the job is another one
 
   // `telemetry` and `clock` outlive this. `told` hears of every new record, on the driver's thread.

@@ -174,5 +174,23 @@ TEST_F(ForecastRecordsTest, DamagedLinesAreLeftOut) {
     EXPECT_FALSE(ParseForecastRecord(bad).ok()) << bad;
 }
 
+TEST_F(ForecastRecordsTest, TheFileIsCutAtAStart) {
+  std::string text;
+  for (size_t i = 0; i <= 2 * ForecastRecords::kMostRecords; ++i) {
+    ForecastRecord record;
+    record.job_id = absl::StrCat("job-", i);
+    absl::StrAppend(&text, ForecastRecordToJson(record), "\n");
+  }
+  const std::string path = absl::StrCat(dir_, "/forecasts.jsonl");
+  LL_ASSERT_OK(WriteFileAtomic(path, text, 0644));
+  Open();
+  Open();
+  LL_ASSERT_OK_AND_ASSIGN(const std::string left, ReadFile(path));
+  EXPECT_LT(left.size(), text.size() * 6 / 10);
+  ASSERT_EQ(records_->Records().size(), ForecastRecords::kMostRecords);
+  EXPECT_EQ(records_->Records().back().job_id,
+            absl::StrCat("job-", 2 * ForecastRecords::kMostRecords));
+}
+
 }  // namespace
 }  // namespace ll

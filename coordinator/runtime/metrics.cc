@@ -275,19 +275,23 @@ void Metrics::UpdateSchedules(const Scheduler& scheduler) {
     it = schedules_.erase(it);
   }
   for (const auto& [name, schedule] : scheduler.schedules()) {
-    for (auto run = schedule.runs.rbegin(); run != schedule.runs.rend(); ++run) {
-      const RunResult result = run->second.judgement.result;
-      if (result == RunResult::kPending || result == RunResult::kUnknown) continue;
-      ScheduleSeries& series = schedules_[name];
-      if (series.run != run->first)
-        ShowRun(name, run->second, scheduler.Find(run->second.job), series);
-      break;
-    }
+    const auto newest = std::find_if(schedule.runs.rbegin(), schedule.runs.rend(), [](auto& run) {
+      const RunResult result = run.second.judgement.result;
+      return result != RunResult::kPending && result != RunResult::kUnknown;
+    });
+    if (newest == schedule.runs.rend()) continue;
+    ScheduleSeries& series = schedules_[name];
+    if (series.run == newest->first) continue;
+    ShowRun(name, newest->second, series);
+    // In a process that has just begun this may be an earlier one.
+    const auto good = std::find_if(newest, schedule.runs.rend(),
+                                   [](auto& run) { return IsGood(run.second.judgement.result); });
+    if (good != schedule.runs.rend())
+      ShowSuccess(name, good->second, scheduler.Find(good->second.job), series);
   }
 }
 
-void Metrics::ShowRun(const std::string& name, const ScheduleRun& run, const Job* job,
-                      ScheduleSeries& series) {
+void Metrics::ShowRun(const std::string& name, const ScheduleRun& run, ScheduleSeries& series) {
   const prometheus::Labels labels = {{"schedule", name}};
   const auto show = [&labels](GaugeFamily& family, prometheus::Gauge*& gauge, double value) {
     if (gauge == nullptr) gauge = &family.Add(labels);
@@ -304,11 +308,14 @@ void Metrics::ShowRun(const std::string& name, const ScheduleRun& run, const Job
   if (measures.perplexity) show(schedule_perplexity_, series.perplexity, *measures.perplexity);
   if (measures.tokens_per_second)
     show(schedule_tokens_per_second_, series.tokens_per_second, *measures.tokens_per_second);
-  if (IsGood(result)) {
-    const absl::Time ended = job != nullptr ? job->finished : run.judgement.time;
-    show(schedule_success_time_, series.success_time,
-         absl::ToDoubleSeconds(ended - absl::UnixEpoch()));
-  }
+}
+
+void Metrics::ShowSuccess(const std::string& name, const ScheduleRun& run, const Job* job,
+                          ScheduleSeries& series) {
+  const absl::Time ended = job != nullptr ? job->finished : run.judgement.time;
+  if (series.success_time == nullptr)
+    series.success_time = &schedule_success_time_.Add({{"schedule", name}});
+  series.success_time->Set(absl::ToDoubleSeconds(ended - absl::UnixEpoch()));
 }
 
 void Metrics::OnStep(const Scheduler&, const Effects&, absl::Duration took) {

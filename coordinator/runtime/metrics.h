@@ -72,8 +72,9 @@ class Metrics : public DriverListener {
     absl::Duration remove_at;  // steady
   };
   void UpdateSchedules(const Scheduler& scheduler) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ShowRun(const std::string& name, const ScheduleRun& run, const Job* job,
-               ScheduleSeries& series);
+  void ShowRun(const std::string& name, const ScheduleRun& run, ScheduleSeries& series);
+  void ShowSuccess(const std::string& name, const ScheduleRun& run, const Job* job,
+                   ScheduleSeries& series);
   JobSeries& SeriesOf(const JobId& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RemoveSeries(const JobSeries& series) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -56,6 +56,34 @@ TEST_F(MetricsTest, AGuardOfWhateverNameAddsNoSeriesOfItsOwn) {
   EXPECT_THAT(Text(), HasSubstr("action=\"rollback\",job_id=\"job-1\",kind=\"loss_spike\"} 1"));
 }
 
+// A coordinator that starts after a run has failed: the alert on the last good one's age must not
+// end by that.
+TEST_F(MetricsTest, TheLastGoodRunIsShownAlsoWhereALaterOneFailed) {
+  StoredState stored;
+  ScheduleRecord& record = stored.schedules.emplace_back();
+  record.name = "nightly";
+  record.cron = "@daily";
+  record.time_zone = "UTC";
+  record.paused = true;
+  record.payload = std::make_shared<JobPayload>();
+  record.runs = 2;
+  record.reference = 1;
+  for (int64_t number : {1, 2}) {
+    ScheduleRun run;
+    run.number = number;
+    run.job = JobId(absl::StrCat("job-", number));
+    run.judgement = {number == 1 ? RunResult::kSame : RunResult::kFailed, "", std::nullopt,
+                     absl::FromUnixSeconds(1000 * number)};
+    stored.schedule_runs.emplace_back("nightly", std::move(run));
+  }
+  auto scheduler = Scheduler::Recover(std::move(stored), {}, {clock_.Steady(), clock_.Now()});
+  LL_ASSERT_OK(scheduler);
+  metrics_.OnTick(*scheduler);
+  EXPECT_THAT(Text(), HasSubstr("ll_schedule_last_verdict{schedule=\"nightly\"} 0"));
+  EXPECT_THAT(Text(),
+              HasSubstr("ll_schedule_last_success_time_seconds{schedule=\"nightly\"} 1000"));
+}
+
 TEST_F(MetricsTest, EvaluationsAndCallsAreCounted) {
   metrics_.OnNews(JobId("job-1"), {.eval_perplexity = 9.5});
   metrics_.OnRpc("/ll.v1.Jobs/Get", "NOT_FOUND", absl::Milliseconds(2));

@@ -113,6 +113,7 @@ absl::StatusOr<int64_t> Telemetry::Append(const TelemetryKey& key, int64_t offse
   const std::shared_ptr<JobFacts> facts = FactsOf(key.job);
   {
     absl::MutexLock lock(&facts->mu);
+    if (facts->removed) return offset + static_cast<int64_t>(data.size());
     ReadOnce(key.job, *facts);
     end = Write(key, offset, data, *facts, news);
   }
@@ -260,9 +261,27 @@ std::optional<StepFacts> Telemetry::Newest(const JobId& job) const {
 
 std::shared_ptr<Telemetry::JobFacts> Telemetry::FactsOf(const JobId& job) const {
   absl::MutexLock lock(&mu_);
+  if (removed_.Holds(job.value())) {
+    auto gone = std::make_shared<JobFacts>();
+    absl::MutexLock its_own(&gone->mu);
+    gone->read = gone->removed = true;
+    return gone;
+  }
   std::shared_ptr<JobFacts>& facts = facts_[job];
   if (facts == nullptr) facts = std::make_shared<JobFacts>();
   return facts;
+}
+
+std::vector<JobId> Telemetry::Unread(std::vector<JobId> jobs) const {
+  std::erase_if(jobs, [this](const JobId& job) {
+    const std::shared_ptr<JobFacts> facts = FactsOf(job);
+    // Held: somebody reads or writes the job's files at this moment.
+    if (!facts->mu.TryLock()) return false;
+    const bool read = facts->read;
+    facts->mu.Unlock();
+    return read;
+  });
+  return jobs;
 }
 
 void Telemetry::ReadOnce(const JobId& job, JobFacts& facts) const {
@@ -348,9 +367,10 @@ void Telemetry::ForgetFacts() {
 
 void Telemetry::Remove(const JobId& job) {
   if (!LooksLikeJobId(job.value())) return;
-  // Whoever writes at this moment comes first; whoever writes later begins anew.
+  // Whoever writes at this moment comes first; whoever writes later is told that all is here.
   const std::shared_ptr<JobFacts> facts = FactsOf(job);
   absl::MutexLock lock(&facts->mu);
+  facts->removed = true;
   facts->newest.reset();
   facts->pace = StepPace();
   facts->notes = JobNotes();
@@ -358,6 +378,7 @@ void Telemetry::Remove(const JobId& job) {
   {
     absl::MutexLock all(&mu_);
     facts_.erase(job);
+    removed_.Add(job.value());
   }
   const absl::Status removed = RemoveTree(absl::StrCat(options_.dir, "/", job.value()));
   if (!removed.ok() && removed.code() != absl::StatusCode::kNotFound) {
@@ -365,12 +386,14 @@ void Telemetry::Remove(const JobId& job) {
   }
 }
 
-void Telemetry::RemoveOthers(const std::function<bool(const JobId&)>& keep) {
+std::vector<JobId> Telemetry::Others(const std::function<bool(const JobId&)>& known) const {
+  std::vector<JobId> others;
   const auto names = ListDir(options_.dir);
-  if (!names.ok()) return;
+  if (!names.ok()) return others;
   for (const std::string& name : *names) {
-    if (!keep(JobId(name))) Remove(JobId(name));
+    if (LooksLikeJobId(name) && !known(JobId(name))) others.emplace_back(name);
   }
+  return others;
 }
 
 }  // namespace ll

@@ -27,6 +27,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/ids.h"
 #include "coordinator/runtime/checkpoint_history.h"
+#include "coordinator/runtime/recent_keys.h"
 #include "coordinator/runtime/step_event.h"
 #include "model/plan/pace.h"
 
@@ -70,8 +71,8 @@ class Telemetry {
 
   // Takes bytes that start at `offset` of the agent's spool and returns from where the agent is to
   // go on: bytes already here are skipped; bytes beyond the end are not taken (the returned offset
-  // is smaller than `offset`). Errors: InvalidArgument (not a job id, epoch or rank out of range),
-  // ResourceExhausted, other I/O.
+  // is smaller than `offset`); of a job that was removed all count as here. Errors: InvalidArgument
+  // (not a job id, epoch or rank out of range), ResourceExhausted, other I/O.
   absl::StatusOr<int64_t> Append(const TelemetryKey& key, int64_t offset, absl::string_view data);
 
   // The offset up to which the copy reaches; 0 where there is none.
@@ -112,18 +113,23 @@ class Telemetry {
   // What is out of the ordinary in the job (JobNotes::Text).
   std::string Notes(const JobId& job) const;
 
+  // Of these jobs those whose files must be read before Newest, Pace or Notes can answer: once a
+  // process each, up to a second long.
+  std::vector<JobId> Unread(std::vector<JobId> jobs) const;
+
   // Another process may have written to the files: what is known of them is read anew.
   void ForgetFacts();
-  // Deletes everything of the job.
+  // Deletes everything of the job. What an agent tells of it later is not taken up again.
   void Remove(const JobId& job);
-  // Deletes what belongs to jobs that `keep` does not know. Once, after recovery.
-  void RemoveOthers(const std::function<bool(const JobId&)>& keep);
+  // The jobs of which there is something and that `known` does not know.
+  std::vector<JobId> Others(const std::function<bool(const JobId&)>& known) const;
 
  private:
   // Each job has a lock of its own: reading one's history, or writing it, holds up no other.
   struct JobFacts {
     absl::Mutex mu;
     bool read ABSL_GUARDED_BY(mu) = false;                // the rest is what the files tell
+    bool removed ABSL_GUARDED_BY(mu) = false;             // there must be no files any more
     std::optional<StepFacts> newest ABSL_GUARDED_BY(mu);  // with cumulative tokens
     StepPace pace ABSL_GUARDED_BY(mu);
     JobNotes notes ABSL_GUARDED_BY(mu);
@@ -149,6 +155,8 @@ class Telemetry {
   mutable absl::Mutex mu_;
   // Filled from the files when a job is first asked for.
   mutable absl::flat_hash_map<JobId, std::shared_ptr<JobFacts>> facts_ ABSL_GUARDED_BY(mu_);
+  // An agent's session may outlive a job's record.
+  RecentKeys removed_ ABSL_GUARDED_BY(mu_){65'536};
 };
 
 // Whether the text has the form of a job id; anything else must not become part of a path.

@@ -3,13 +3,16 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "coordinator/runtime/telemetry_remover.h"
 #include "gmock/gmock.h"
 
 namespace ll {
@@ -65,6 +68,24 @@ TEST_F(TelemetryTest, SurvivesARestart) {
   EXPECT_EQ(telemetry_->Newest(job_)->tokens, 20);
   ASSERT_TRUE(telemetry_->Append(Events(), size, StepLine(3, 2.3)).ok());
   EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
+}
+
+TEST_F(TelemetryTest, LateWordsOfARemovedJobMakeNoNewFolder) {
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 2.5)).ok());
+  telemetry_->Remove(job_);
+  // Taken as far as the agent is concerned, which would keep them for ever otherwise.
+  EXPECT_EQ(telemetry_->Append(Log(), 100, "abc").value(), 103);
+  EXPECT_FALSE(FileExists(absl::StrCat(dir_, "/", job_.value())));
+  EXPECT_FALSE(telemetry_->Newest(job_).has_value());
+}
+
+TEST_F(TelemetryTest, SaysOfWhichJobsTheFilesMustBeRead) {
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(1, 2.5)).ok());
+  EXPECT_TRUE(telemetry_->Unread({job_}).empty());
+  Reopen();
+  EXPECT_EQ(telemetry_->Unread({job_}).size(), 1u);
+  EXPECT_TRUE(telemetry_->Newest(job_).has_value());
+  EXPECT_TRUE(telemetry_->Unread({job_}).empty());
 }
 
 TEST_F(TelemetryTest, AResumedAttemptReplacesTheStepsAfterItsCheckpoint) {
@@ -129,13 +150,42 @@ TEST_F(TelemetryTest, RefusesWhenTheDiskIsNearlyFull) {
               StatusIs(absl::StatusCode::kResourceExhausted, "nearly full"));
 }
 
-TEST_F(TelemetryTest, RemovesWhatNoJobOwns) {
+TEST_F(TelemetryTest, TellsOfWhatNoJobOwns) {
   const JobId other("job-ba9876543210");
   ASSERT_TRUE(telemetry_->Append(Log(), 0, "x").ok());
   ASSERT_TRUE(telemetry_->Append({other, 1, 0, TelemetryStream::kLog}, 0, "x").ok());
-  telemetry_->RemoveOthers([&](const JobId& job) { return job == job_; });
-  EXPECT_EQ(telemetry_->Size(Log()), 1);
-  EXPECT_EQ(*ListDir(dir_), std::vector<std::string>{job_.value()});
+  EXPECT_EQ(telemetry_->Others([&](const JobId& job) { return job == job_; }),
+            std::vector<JobId>{other});
+}
+
+// Jobs that go together, by thousands, must not hold up who tells of it.
+TEST_F(TelemetryTest, TheRemoverHoldsUpNobody) {
+  std::vector<JobId> jobs;
+  for (int i = 0; i < 600; ++i) {
+    jobs.emplace_back(absl::StrFormat("job-%012x", i));
+    for (int rank = 0; rank < 3; ++rank) {
+      ASSERT_TRUE(telemetry_->Append({jobs.back(), 1, rank, TelemetryStream::kLog}, 0, "x").ok());
+    }
+  }
+  const auto half = jobs.begin() + 300;
+  absl::Time began = absl::Now();
+  std::for_each(jobs.begin(), half, [this](const JobId& job) { telemetry_->Remove(job); });
+  const absl::Duration takes = absl::Now() - began;
+  TelemetryRemover remover(*telemetry_);
+  began = absl::Now();
+  std::for_each(half, jobs.end(), [&](const JobId& job) { remover.OnDeleted(job); });
+  EXPECT_LT(absl::Now() - began, takes / 4);
+  for (int i = 0; i < 1000 && !ListDir(dir_)->empty(); ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_TRUE(ListDir(dir_)->empty());
+}
+
+// A session that has been there for a year: what it was given lately counts, not what sorts last.
+TEST(RecentKeys, TheFirstAddedGoesFirst) {
+  RecentKeys keys(3);
+  for (const char* key : {"z", "y", "x", "a"}) keys.Add(key);
+  keys.Add("a");
+  EXPECT_FALSE(keys.Holds("z"));
+  for (const char* key : {"y", "x", "a"}) EXPECT_TRUE(keys.Holds(key)) << key;
 }
 
 std::string GuardLine(int64_t step, const std::string& action) {

@@ -7,7 +7,12 @@ struct MemStore::Apply {
 
   void operator()(const PutSubmission& r) const { s.payloads_[r.job] = r.payload; }
   void operator()(const PutJob& r) const { s.jobs_[r.job.id] = r.job; }
-  void operator()(const PutTransition& r) const { s.transitions_[r.job][r.index] = r.transition; }
+  void operator()(const PutTransition& r) const {
+    auto& history = s.transitions_[r.job];
+    history[r.index] = r.transition;
+    const int64_t gone = r.index - static_cast<int64_t>(kMaxHistory);
+    history.erase(history.begin(), history.upper_bound(gone));
+  }
   void operator()(const DeleteJob& r) const {
     s.jobs_.erase(r.job);
     s.payloads_.erase(r.job);

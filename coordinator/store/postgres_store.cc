@@ -24,6 +24,7 @@ enum Write {
   kPutSubmission,
   kPutJob,
   kPutTransition,
+  kDeleteOldTransitions,
   kDeleteJob,
   kDeleteSubmission,
   kDeleteTransitions,
@@ -52,6 +53,7 @@ constexpr const char* kWrites[] = {
     "body = $4, result = $5",
     "INSERT INTO transitions VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (job_id, number) DO "
     "UPDATE SET time_ns = $3, state = $4, epoch = $5, reason = $6",
+    "DELETE FROM transitions WHERE job_id = $1 AND number <= $2",
     "DELETE FROM jobs WHERE job_id = $1",
     "DELETE FROM submissions WHERE job_id = $1",
     "DELETE FROM transitions WHERE job_id = $1",
@@ -108,6 +110,8 @@ struct PgWriter {
     const Transition& t = r.transition;
     Add(kPutTransition, r.job.value(), r.index, t.time, static_cast<int>(t.state), t.epoch,
         t.reason);
+    if (const int64_t gone = r.index - static_cast<int64_t>(kMaxHistory); gone >= 0)
+      Add(kDeleteOldTransitions, r.job.value(), gone);
   }
   void operator()(const DeleteJob& r) const {
     Add(kDeleteSubmission, r.job.value());

@@ -26,9 +26,9 @@ namespace {
 // One prepared statement for each kind of write.
 struct Writes {
   Statement put_submission, put_job, put_transition, delete_job, delete_submission,
-      delete_transitions, put_request, delete_request, put_worker, delete_worker, put_model,
-      put_data, put_queue, put_schedule, delete_schedule, delete_schedule_runs, put_schedule_run,
-      delete_schedule_run, begin, commit;
+      delete_old_transitions, delete_transitions, put_request, delete_request, put_worker,
+      delete_worker, put_model, put_data, put_queue, put_schedule, delete_schedule,
+      delete_schedule_runs, put_schedule_run, delete_schedule_run, begin, commit;
 };
 
 absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
@@ -40,6 +40,7 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
         " CASE WHEN job_id = ?2 THEN job_id END, state = ?3, body = ?4, result = ?5",
         "INSERT OR REPLACE INTO transitions VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         "DELETE FROM jobs WHERE sequence = ?1", "DELETE FROM submissions WHERE sequence = ?1",
+        "DELETE FROM transitions WHERE sequence = ?1 AND number <= ?2",
         "DELETE FROM transitions WHERE sequence = ?1",
         "INSERT OR REPLACE INTO requests VALUES (?1, ?2, ?3, ?4, ?5)",
         "DELETE FROM requests WHERE time_ns = ?1 AND user = ?2 AND request_id = ?3",
@@ -57,8 +58,9 @@ absl::StatusOr<Writes> PrepareWrites(sqlite3* db) {
   }
   auto next = made.begin();
   const auto take = [&next] { return std::move(*next++); };
-  return Writes{take(), take(), take(), take(), take(), take(), take(), take(), take(), take(),
-                take(), take(), take(), take(), take(), take(), take(), take(), take(), take()};
+  return Writes{take(), take(), take(), take(), take(), take(), take(),
+                take(), take(), take(), take(), take(), take(), take(),
+                take(), take(), take(), take(), take(), take(), take()};
 }
 
 // Applies one record inside the transaction under way.
@@ -76,9 +78,11 @@ struct Writer {
                          Statement::AsBlob(r.job.result));
   }
   absl::Status operator()(const PutTransition& r) const {
-    return w.put_transition.Run(r.sequence, r.index, r.transition.time,
-                                static_cast<int>(r.transition.state), r.transition.epoch,
-                                r.transition.reason);
+    LL_RETURN_IF_ERROR(w.put_transition.Run(r.sequence, r.index, r.transition.time,
+                                            static_cast<int>(r.transition.state),
+                                            r.transition.epoch, r.transition.reason));
+    const int64_t gone = r.index - static_cast<int64_t>(kMaxHistory);
+    return gone < 0 ? absl::OkStatus() : w.delete_old_transitions.Run(r.sequence, gone);
   }
   absl::Status operator()(const DeleteJob& r) const {
     LL_RETURN_IF_ERROR(w.delete_submission.Run(r.sequence));

@@ -192,6 +192,25 @@ TEST_P(StoreConformanceTest, BytesComeBackAsTheyWere) {
   EXPECT_EQ(state.models.at(0).path, bytes);
 }
 
+// Of a job that changes its state for ever the newest kMaxHistory stay, not those that no reader
+// asks for.
+TEST_P(StoreConformanceTest, OldTransitionsGo) {
+  constexpr int64_t kChanges = static_cast<int64_t>(kMaxHistory) + 100;
+  std::vector<Record> records = SubmissionRecords(1);
+  PutTransition put = std::get<PutTransition>(records[2]);
+  auto store = Open();
+  for (put.index = 0; put.index < kChanges; ++put.index) {
+    put.transition.epoch = put.index;
+    records.push_back(put);
+  }
+  // A reader takes the newest that the job has; this one says that it has them all.
+  std::get<PutJob>(records[3]).job.transitions = static_cast<int64_t>(kMaxHistory);
+  LL_ASSERT_OK(store->Commit(records));
+  LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
+  ASSERT_EQ(state.jobs.at(0).history.size(), kMaxHistory);
+  EXPECT_EQ(state.jobs[0].history.front().epoch, 100);
+}
+
 // Transactions of random records; each store ends with what memory holds. A record applied twice
 // changes nothing.
 TEST_P(StoreConformanceTest, HoldsWhatMemoryHolds) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "base/status_macros.h"
 #include "coordinator/store/pg_connection.h"
@@ -25,6 +26,9 @@ constexpr char kSqliteTables[] = R"sql(
   CREATE TABLE IF NOT EXISTS dead (
     endpoint TEXT NOT NULL, job TEXT NOT NULL, number INTEGER NOT NULL, time_ns INTEGER NOT NULL,
     why TEXT NOT NULL, PRIMARY KEY (endpoint, job, number)) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS kept (
+    endpoint TEXT NOT NULL, job TEXT NOT NULL, number INTEGER NOT NULL, time_ns INTEGER NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (endpoint, job, number)) WITHOUT ROWID;
 )sql";
 
 class SqliteLog : public DeliveryLog {
@@ -40,15 +44,22 @@ class SqliteLog : public DeliveryLog {
     LL_RETURN_IF_ERROR(Rows("SELECT endpoint, job, done FROM done", [&](const Statement& row) {
       out.done[{row.Bytes(0), row.Bytes(1)}] = row.Int(2);
     }));
+    LL_RETURN_IF_ERROR(Rows(
+        "SELECT endpoint, job, number, time_ns, body FROM kept ORDER BY endpoint, job, number",
+        [&](const Statement& row) {
+          out.kept.push_back({row.Bytes(0), row.Bytes(1), row.Int(2), row.TimeNs(3), row.Bytes(4)});
+        }));
     return out;
   }
   absl::Status Begin(const std::string& endpoint, absl::Time since) override {
     return Run("INSERT OR IGNORE INTO endpoints VALUES (?1, ?2)", endpoint, since);
   }
   absl::Status Done(const std::string& endpoint, const std::string& job, int64_t done) override {
-    return Run(
-        "INSERT INTO done VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET done = max(done, ?3)",
-        endpoint, job, done);
+    LL_RETURN_IF_ERROR(
+        Run("INSERT INTO done VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET done = max(done, ?3)",
+            endpoint, job, done));
+    return Run("DELETE FROM kept WHERE endpoint = ?1 AND job = ?2 AND number < ?3", endpoint, job,
+               done);
   }
   absl::Status Bury(const DeadWebhook& dead) override {
     LL_RETURN_IF_ERROR(Run("INSERT OR REPLACE INTO dead VALUES (?1, ?2, ?3, ?4, ?5)", dead.endpoint,
@@ -58,8 +69,17 @@ class SqliteLog : public DeliveryLog {
         "ORDER BY time_ns DESC LIMIT -1 OFFSET ?1)",
         kMostDead);
   }
-  absl::Status Forget(const std::string& job) override {
-    return Run("DELETE FROM done WHERE job = ?1", job);
+  absl::Status Keep(const std::vector<KeptWebhook>& kept) override {
+    return ForEach("INSERT OR REPLACE INTO kept VALUES (?1, ?2, ?3, ?4, ?5)", kept,
+                   [](Statement& put, const KeptWebhook& k) {
+                     return put.Run(k.endpoint, k.job, k.number, k.time, k.body);
+                   });
+  }
+  absl::Status Forget(const std::string& endpoint, const std::vector<std::string>& jobs) override {
+    return ForEach("DELETE FROM done WHERE endpoint = ?1 AND job = ?2", jobs,
+                   [&endpoint](Statement& forget, const std::string& job) {
+                     return forget.Run(endpoint, job);
+                   });
   }
   absl::StatusOr<std::vector<DeadWebhook>> Dead() override {
     absl::MutexLock lock(&mu_);
@@ -79,6 +99,20 @@ class SqliteLog : public DeliveryLog {
     LL_RETURN_IF_ERROR(Open());
     LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db_.get(), sql));
     return statement.Run(args...);
+  }
+  // In one transaction: each of its own would be a sync of the disk.
+  template <typename T, typename F>
+  absl::Status ForEach(absl::string_view sql, const std::vector<T>& items, F run) {
+    absl::MutexLock lock(&mu_);
+    LL_RETURN_IF_ERROR(Open());
+    LL_ASSIGN_OR_RETURN(Statement statement, Statement::Prepare(db_.get(), sql));
+    LL_RETURN_IF_ERROR(Execute(db_.get(), "BEGIN IMMEDIATE"));
+    absl::Status status;
+    for (auto item = items.begin(); item != items.end() && status.ok(); ++item)
+      status = run(statement, *item);
+    if (status.ok()) status = Execute(db_.get(), "COMMIT");
+    if (!status.ok()) Execute(db_.get(), "ROLLBACK").IgnoreError();
+    return status;
   }
   template <typename F>
   absl::Status Rows(absl::string_view sql, F row) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -119,6 +153,9 @@ constexpr char kPostgresTables[] = R"sql(
   CREATE TABLE IF NOT EXISTS ll.webhook_dead (
     endpoint TEXT NOT NULL, job TEXT NOT NULL, number BIGINT NOT NULL, time_ns BIGINT NOT NULL,
     why BYTEA NOT NULL, PRIMARY KEY (endpoint, job, number));
+  CREATE TABLE IF NOT EXISTS ll.webhook_kept (
+    endpoint TEXT NOT NULL, job TEXT NOT NULL, number BIGINT NOT NULL, time_ns BIGINT NOT NULL,
+    body BYTEA NOT NULL, PRIMARY KEY (endpoint, job, number));
   COMMIT)sql";
 
 class PostgresLog : public DeliveryLog {
@@ -134,6 +171,13 @@ class PostgresLog : public DeliveryLog {
                         Query("SELECT endpoint, job, done FROM ll.webhook_done"));
     for (int i = 0; i < done.size(); ++i)
       out.done[{done.Bytes(i, 0), done.Bytes(i, 1)}] = done.Int(i, 2);
+    LL_ASSIGN_OR_RETURN(const PgRows kept,
+                        Query("SELECT endpoint, job, number, time_ns, body FROM ll.webhook_kept "
+                              "ORDER BY endpoint, job, number"));
+    for (int i = 0; i < kept.size(); ++i) {
+      out.kept.push_back({kept.Bytes(i, 0), kept.Bytes(i, 1), kept.Int(i, 2), kept.TimeNs(i, 3),
+                          kept.Bytes(i, 4)});
+    }
     return out;
   }
   absl::Status Begin(const std::string& endpoint, absl::Time since) override {
@@ -142,10 +186,13 @@ class PostgresLog : public DeliveryLog {
         .status();
   }
   absl::Status Done(const std::string& endpoint, const std::string& job, int64_t done) override {
-    return Query(
-               "INSERT INTO ll.webhook_done VALUES ($1, $2, $3) ON CONFLICT (endpoint, job) DO "
-               "UPDATE SET done = greatest(webhook_done.done, $3)",
-               endpoint, job, done)
+    LL_RETURN_IF_ERROR(
+        Query("INSERT INTO ll.webhook_done VALUES ($1, $2, $3) ON CONFLICT (endpoint, job) DO "
+              "UPDATE SET done = greatest(webhook_done.done, $3)",
+              endpoint, job, done)
+            .status());
+    return Query("DELETE FROM ll.webhook_kept WHERE endpoint = $1 AND job = $2 AND number < $3",
+                 endpoint, job, done)
         .status();
   }
   absl::Status Bury(const DeadWebhook& dead) override {
@@ -159,8 +206,24 @@ class PostgresLog : public DeliveryLog {
                kMostDead)
         .status();
   }
-  absl::Status Forget(const std::string& job) override {
-    return Query("DELETE FROM ll.webhook_done WHERE job = $1", job).status();
+  absl::Status Keep(const std::vector<KeptWebhook>& kept) override {
+    absl::MutexLock lock(&mu_);
+    LL_RETURN_IF_ERROR(QueryLocked("BEGIN").status());
+    for (const KeptWebhook& k : kept) {
+      // An error closes the connection, which undoes what came before.
+      LL_RETURN_IF_ERROR(QueryLocked("INSERT INTO ll.webhook_kept VALUES ($1, $2, $3, $4, $5) ON "
+                                     "CONFLICT (endpoint, job, number) DO NOTHING",
+                                     k.endpoint, k.job, k.number, k.time, k.body)
+                             .status());
+    }
+    return QueryLocked("COMMIT").status();
+  }
+  absl::Status Forget(const std::string& endpoint, const std::vector<std::string>& jobs) override {
+    return Query(
+               "DELETE FROM ll.webhook_done WHERE endpoint = $1 AND job = "
+               "ANY(string_to_array($2, ','))",
+               endpoint, absl::StrJoin(jobs, ","))
+        .status();
   }
   absl::StatusOr<std::vector<DeadWebhook>> Dead() override {
     std::vector<DeadWebhook> out;
@@ -177,6 +240,11 @@ class PostgresLog : public DeliveryLog {
   template <typename... Args>
   absl::StatusOr<PgRows> Query(const char* sql, const Args&... args) {
     absl::MutexLock lock(&mu_);
+    return QueryLocked(sql, args...);
+  }
+  template <typename... Args>
+  absl::StatusOr<PgRows> QueryLocked(const char* sql, const Args&... args)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (connection_ == nullptr) {
       LL_ASSIGN_OR_RETURN(auto connection, PgConnection::Open(uri_, kLogApplication, kLogPatience));
       LL_RETURN_IF_ERROR(connection->Execute(kPostgresTables, kLogPatience));

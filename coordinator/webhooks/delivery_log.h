@@ -25,11 +25,20 @@ struct DeadWebhook {
   std::string why;     // of the last attempt
 };
 
+// What waits of a job whose record goes: nothing else can tell it after a restart.
+struct KeptWebhook {
+  std::string endpoint, job;
+  int64_t number = 0;  // the job's transition
+  absl::Time time;     // of the transition
+  std::string body;
+};
+
 struct DeliveryState {
   // Since when an endpoint hears: what happened before is not told.
   std::map<std::string, absl::Time> since;
   // By endpoint and job: how many of its transitions are done with.
   std::map<std::pair<std::string, std::string>, int64_t> done;
+  std::vector<KeptWebhook> kept;  // by endpoint, job and number
 };
 
 // Thread-safe.
@@ -40,11 +49,14 @@ class DeliveryLog {
   virtual ~DeliveryLog() = default;
   virtual absl::StatusOr<DeliveryState> Load() = 0;
   virtual absl::Status Begin(const std::string& endpoint, absl::Time since) = 0;
-  // Durable when it returns. Never goes back.
+  // Durable when it returns. Never goes back. What was kept of these transitions goes.
   virtual absl::Status Done(const std::string& endpoint, const std::string& job, int64_t done) = 0;
   virtual absl::Status Bury(const DeadWebhook& dead) = 0;
-  // The job's record is gone.
-  virtual absl::Status Forget(const std::string& job) = 0;
+  // All or nothing, durable when it returns.
+  virtual absl::Status Keep(const std::vector<KeptWebhook>& kept) = 0;
+  // The jobs' records are gone, and nothing of them waits.
+  virtual absl::Status Forget(const std::string& endpoint,
+                              const std::vector<std::string>& jobs) = 0;
   // Newest first.
   virtual absl::StatusOr<std::vector<DeadWebhook>> Dead() = 0;
 };

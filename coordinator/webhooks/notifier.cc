@@ -15,10 +15,12 @@ namespace ll {
 namespace {
 constexpr absl::Duration kLook = absl::Milliseconds(500);
 constexpr size_t kMostReason = 2000;
+
+std::string IdOf(absl::string_view job, int64_t number) { return absl::StrCat(job, ".", number); }
 }  // namespace
 
 WebhookMessage MessageOf(const Job& job, int64_t number, const Transition& transition) {
-  const std::string id = absl::StrCat(job.id.value(), ".", number);
+  const std::string id = IdOf(job.id.value(), number);
   const std::string state(JobStateName(transition.state));
   nlohmann::ordered_json body;
   body["id"] = id;
@@ -64,17 +66,22 @@ Mailbox::~Mailbox() {
   {
     absl::MutexLock lock(&mu_);
     stop_ = true;
+    changed_.SignalAll();
   }
   thread_.join();
 }
 
-void Mailbox::Restart(absl::Time since, std::map<std::string, int64_t> done) {
+void Mailbox::Restart(absl::Time since, std::map<std::string, int64_t> done,
+                      const std::vector<KeptWebhook>& kept) {
   absl::MutexLock lock(&mu_);
   queues_.clear();
-  waiting_ = 0;
+  for (const KeptWebhook& k : kept)
+    queues_[k.job].waiting.push_back({k.number, k.time, {IdOf(k.job, k.number), k.body}});
+  waiting_ = kept.size();
   since_ = since;
   known_ = std::move(done);
   active_ = true;
+  changed_.SignalAll();
 }
 
 void Mailbox::Pause() {
@@ -99,13 +106,21 @@ void Mailbox::Note(const Job& job) {
     queues_[job.id.value()].waiting.push_back(
         {number, transition.time, MessageOf(job, number, transition)});
     ++waiting_;
+    changed_.SignalAll();
   }
+}
+
+void Mailbox::Keep(const std::string& job, std::vector<KeptWebhook>& kept) {
+  absl::MutexLock lock(&mu_);
+  const auto queue = queues_.find(job);
+  if (queue == queues_.end()) return;
+  for (const Waiting& w : queue->second.waiting)
+    kept.push_back({endpoint_.name, job, w.number, w.time, w.message.body});
 }
 
 void Mailbox::Forget(const std::string& job) {
   absl::MutexLock lock(&mu_);
-  known_.erase(job);
-  // What waits of it is still told.
+  if (known_.erase(job) > 0 && queues_.count(job) == 0) gone_.push_back(job);
 }
 
 void Mailbox::UpdateMetrics() {
@@ -151,11 +166,7 @@ void Mailbox::Run() {
       const absl::Duration now = clock_.Steady();
       if (active_) job = Due(now, &next);
       if (job.empty()) {
-        const auto changed = [this, waiting = waiting_]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-          return stop_ || waiting_ != waiting;
-        };
-        mu_.AwaitWithTimeout(absl::Condition(&changed),
-                             std::clamp(next - now, absl::Milliseconds(1), kLook));
+        if (!stop_) changed_.WaitFor(mu_, std::clamp(next - now, absl::Milliseconds(1), kLook));
       } else {
         message = queues_[job].waiting.front();
       }
@@ -166,7 +177,20 @@ void Mailbox::Run() {
     } else if (!job.empty()) {
       clock_.Sleep(absl::Milliseconds(50));  // another leads; OnServing will say so
     }
+    ForgetGone();
   }
+}
+
+// Here and not where the driver tells of it: it takes a sync of the disk.
+void Mailbox::ForgetGone() {
+  std::vector<std::string> gone;
+  {
+    absl::MutexLock lock(&mu_);
+    gone.swap(gone_);
+  }
+  if (gone.empty()) return;
+  const absl::Status forgotten = log_.Forget(endpoint_.name, gone);
+  if (!forgotten.ok()) LL_LOG(kWarning) << "webhooks: " << forgotten.message();
 }
 
 void Mailbox::Deliver(const std::string& job, Waiting message) {
@@ -220,7 +244,9 @@ void Mailbox::Taken(const std::string& job, const Waiting& message, absl::string
   }
   queue.failures = 0;
   queue.due = absl::ZeroDuration();
-  if (queue.waiting.empty()) queues_.erase(it);
+  if (!queue.waiting.empty()) return;
+  queues_.erase(it);
+  if (known_.count(job) == 0) gone_.push_back(job);
 }
 
 // ---- all of them
@@ -246,14 +272,19 @@ absl::Status Notifier::Load(const Scheduler& scheduler) {
     for (const auto& [key, count] : state.done) {
       if (key.first == name) done[key.second] = count;
     }
-    mailbox->Restart(state.since[name], std::move(done));
+    std::vector<KeptWebhook> kept;
+    for (const KeptWebhook& k : state.kept) {
+      // Of a job that is there after all its history tells.
+      if (k.endpoint == name && scheduler.Find(JobId(k.job)) == nullptr) kept.push_back(k);
+    }
+    mailbox->Restart(state.since[name], std::move(done), kept);
   }
   for (const Job* job : scheduler.List({.limit = SIZE_MAX})) {
     for (const auto& mailbox : mailboxes_) mailbox->Note(*job);
   }
   // Records that went while nobody listened.
   for (const auto& [key, count] : state.done) {
-    if (scheduler.Find(JobId(key.second)) == nullptr) LL_RETURN_IF_ERROR(log_->Forget(key.second));
+    if (scheduler.Find(JobId(key.second)) == nullptr) OnDeleted(JobId(key.second));
   }
   return absl::OkStatus();
 }
@@ -272,6 +303,22 @@ void Notifier::OnChanged(const Scheduler& scheduler, const std::vector<JobId>& j
     const Job* job = scheduler.Find(id);
     if (job == nullptr) continue;
     for (const auto& mailbox : mailboxes_) mailbox->Note(*job);
+  }
+}
+
+// Before the commit that deletes the job: after it a crash would lose what waits.
+void Notifier::OnStep(const Scheduler&, const Effects& effects, absl::Duration) {
+  std::vector<KeptWebhook> kept;
+  for (const Record& record : effects.records) {
+    const auto* deleted = std::get_if<DeleteJob>(&record);
+    if (deleted == nullptr) continue;
+    for (const auto& mailbox : mailboxes_) mailbox->Keep(deleted->job.value(), kept);
+  }
+  if (kept.empty()) return;
+  const absl::Status status = log_->Keep(kept);
+  if (!status.ok()) {
+    LL_LOG(kWarning) << "webhooks of jobs whose records go would be lost at a restart: "
+                     << status.message();
   }
 }
 

@@ -6,6 +6,8 @@
 //
 // A job's next message waits until the one before was taken or given up; other jobs' go on. A
 // message that was sent but not yet noted when the process died is sent again, under the same id.
+// What waits is made anew from the jobs' histories at the next start; of a job whose record goes it
+// is kept in the log before.
 // The coordinator that leads sends.
 #pragma once
 
@@ -20,6 +22,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "base/steady_cond_var.h"
 #include "coordinator/runtime/driver_loop.h"
 #include "coordinator/webhooks/delivery_log.h"
 #include "coordinator/webhooks/endpoint.h"
@@ -46,12 +49,16 @@ class Mailbox {
   ~Mailbox();  // ends the thread; a message under way may have arrived
 
   const WebhookEndpoint& endpoint() const { return endpoint_; }
-  // Begins anew with what the log knows; nothing is sent before.
-  void Restart(absl::Time since, std::map<std::string, int64_t> done);
+  // Begins anew with what the log knows, and `kept` of jobs that are gone; nothing is sent before.
+  void Restart(absl::Time since, std::map<std::string, int64_t> done,
+               const std::vector<KeptWebhook>& kept);
   // Forgets what waits: this coordinator does not lead, or does not know what was sent.
   void Pause();
   // Takes up what is new of the job.
   void Note(const Job& job);
+  // Adds what waits of a job whose record is about to go.
+  void Keep(const std::string& job, std::vector<KeptWebhook>& kept);
+  // The record is gone. What waits of it is still told.
   void Forget(const std::string& job);
   void UpdateMetrics();
 
@@ -68,6 +75,7 @@ class Mailbox {
   };
 
   void Run();
+  void ForgetGone();
   // The job whose message is due; empty: none, look again at `*next`.
   std::string Due(absl::Duration now, absl::Duration* next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Deliver(const std::string& job, Waiting message);
@@ -84,12 +92,14 @@ class Mailbox {
   std::atomic<bool> stop_ = false;
 
   absl::Mutex mu_;
+  SteadyCondVar changed_;
   bool active_ ABSL_GUARDED_BY(mu_) = false;
   absl::Time since_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, int64_t> known_ ABSL_GUARDED_BY(mu_);  // by job: transitions looked at
   std::map<std::string, Queue> queues_ ABSL_GUARDED_BY(mu_);   // of jobs with waiting messages
   size_t waiting_ ABSL_GUARDED_BY(mu_) = 0;
-  int failures_ ABSL_GUARDED_BY(mu_) = 0;  // in a row without any answer
+  std::vector<std::string> gone_ ABSL_GUARDED_BY(mu_);  // jobs that the log may forget
+  int failures_ ABSL_GUARDED_BY(mu_) = 0;               // in a row without any answer
   absl::Duration quiet_until_ ABSL_GUARDED_BY(mu_) = absl::ZeroDuration();
   std::thread thread_;
 };
@@ -106,6 +116,7 @@ class Notifier : public DriverListener {
   // DriverListener
   void OnRecovered(const Scheduler& scheduler) override;
   void OnChanged(const Scheduler& scheduler, const std::vector<JobId>& jobs) override;
+  void OnStep(const Scheduler& scheduler, const Effects& effects, absl::Duration took) override;
   void OnDeleted(const JobId& job) override;
   void OnTick(const Scheduler& scheduler) override;
   void OnServing(const absl::Status& status) override;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <optional>
 #include <thread>
 
 #include "absl/strings/escaping.h"
@@ -311,7 +312,12 @@ TEST_P(DeliveryLogTest, RemembersAcrossOpeningsAndNeverGoesBack) {
     LL_ASSERT_OK(log->Done("ops", "job-1", 3));
     LL_ASSERT_OK(log->Done("ops", "job-2", 1));
     LL_ASSERT_OK(log->Done("other", "job-2", 1));
-    LL_ASSERT_OK(log->Forget("job-2"));
+    LL_ASSERT_OK(log->Forget("ops", {"job-2", "job-3"}));
+    LL_ASSERT_OK(log->Forget("other", {"job-2"}));
+    LL_ASSERT_OK(log->Keep({{"ops", "job-9", 3, since, "{3}"}, {"ops", "job-9", 4, since, "{4}"}}));
+    LL_ASSERT_OK(log->Keep({{"ops", "job-9", 4, since, "{4}"}}));
+    LL_ASSERT_OK(log->Done("ops", "job-9", 4));
+    LL_ASSERT_OK(log->Forget("ops", {"job-9"}));
     LL_ASSERT_OK(log->Bury({"ops", "job-1", 9, since, "it \\ said 'no'"}));
     EXPECT_EQ(log->Dead()->back().why, "it \\ said 'no'");
   }
@@ -321,6 +327,10 @@ TEST_P(DeliveryLogTest, RemembersAcrossOpeningsAndNeverGoesBack) {
   EXPECT_EQ(state->since.at("ops"), since);
   ASSERT_EQ(state->done.size(), 1u);
   EXPECT_EQ(state->done.at({"ops", "job-1"}), 7);
+  ASSERT_EQ(state->kept.size(), 1u);
+  EXPECT_EQ(state->kept[0].number, 4);
+  EXPECT_EQ(state->kept[0].time, since);
+  EXPECT_EQ(state->kept[0].body, "{4}");
   for (int i = 0; i < DeliveryLog::kMostDead + 5; ++i)
     LL_ASSERT_OK(log->Bury({"ops", "job-3", i, since + absl::Seconds(i + 1), ""}));
   const auto dead = log->Dead();
@@ -332,6 +342,85 @@ TEST_P(DeliveryLogTest, RemembersAcrossOpeningsAndNeverGoesBack) {
 }
 INSTANTIATE_TEST_SUITE_P(Stores, DeliveryLogTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "Postgres" : "Sqlite"; });
+
+// A job that has ended an hour ago, whose record goes with the next tick.
+class NotifierTest : public WebhookFolder {
+ protected:
+  void SetUp() override {
+    WebhookFolder::SetUp();
+    LL_ASSERT_OK(log_()->Begin("ops", now_ - absl::Hours(2)));
+    Job job;
+    job.id = id_;
+    job.sequence = job.transitions = 1;
+    job.state = JobState::kSucceeded;
+    job.finished = now_ - absl::Hours(1);
+    job.spec.ttl_after_finished = absl::Minutes(1);
+    job.history = {{job.finished, JobState::kSucceeded, "trained", 0}};
+    job.payload = std::make_shared<JobPayload>();
+    StoredState stored;
+    stored.jobs = {job};
+    auto scheduler = Scheduler::Recover(std::move(stored), {}, {RealClock().Steady(), now_});
+    LL_ASSERT_OK(scheduler);
+    scheduler_.emplace(*std::move(scheduler));
+  }
+  std::unique_ptr<DeliveryLog> log_() { return MakeSqliteDeliveryLog(dir_ + "/webhooks.db"); }
+  void Start(int port) {
+    WebhookEndpoint endpoint;
+    endpoint.name = "ops";
+    endpoint.url = absl::StrCat("http://127.0.0.1:", port, "/");
+    endpoint.plain = endpoint.all_jobs = true;
+    endpoint.secret_file = Secret(std::string(32, 'k'));
+    endpoint.rules.AllowLoopback();
+    notifier_ = std::make_unique<Notifier>(
+        NotifierOptions{.endpoints = {{"ops", endpoint}}}, log_(), RealClock(), [] { return true; },
+        registry_);
+    notifier_->OnRecovered(*scheduler_);
+  }
+  // As the driver's loop.
+  void DeleteTheJob() {
+    const Effects effects = scheduler_->Step(TickEvent{}, {RealClock().Steady(), now_});
+    notifier_->OnStep(*scheduler_, effects, absl::ZeroDuration());
+    notifier_->OnDeleted(id_);
+    ASSERT_EQ(scheduler_->Find(id_), nullptr);
+  }
+  bool Await(const std::function<bool()>& true_now) {
+    for (int i = 0; i < 1000 && !true_now(); ++i) absl::SleepFor(absl::Milliseconds(10));
+    return true_now();
+  }
+  bool LogIsEmpty() {
+    const auto state = log_()->Load();
+    return state.ok() && state->done.empty() && state->kept.empty();
+  }
+
+  const absl::Time now_ = absl::Now();
+  const JobId id_{"job-0123456789ab"};
+  std::optional<Scheduler> scheduler_;
+  prometheus::Registry registry_;
+  std::unique_ptr<Notifier> notifier_;
+};
+
+constexpr char kGood[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+TEST_F(NotifierTest, WhatWaitsOfAJobWhoseRecordGoesIsToldAfterARestart) {
+  OneAnswer refuses("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", absl::ZeroDuration());
+  Start(refuses.port());
+  ASSERT_TRUE(Await([&] { return refuses.connections() > 0; }));
+  DeleteTheJob();
+  notifier_.reset();
+  OneAnswer takes(kGood, absl::ZeroDuration());
+  Start(takes.port());
+  EXPECT_TRUE(Await([&] { return takes.connections() == 1; }));
+  EXPECT_TRUE(Await([&] { return LogIsEmpty(); }));
+}
+
+TEST_F(NotifierTest, TheLogForgetsJobsWhoseRecordsGo) {
+  OneAnswer takes(kGood, absl::ZeroDuration());
+  Start(takes.port());
+  ASSERT_TRUE(Await([&] { return !LogIsEmpty(); }));
+  DeleteTheJob();
+  EXPECT_TRUE(Await([&] { return LogIsEmpty(); }));
+  EXPECT_EQ(takes.connections(), 1);
+}
 
 }  // namespace
 }  // namespace ll

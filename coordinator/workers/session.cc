@@ -15,10 +15,13 @@ constexpr char kMethod[] = "/ll.v1.Workers/Session";
 constexpr size_t kMaxOutbox = 4096;
 // A term is a coordinator's start: no honest agent is further ahead of a backup.
 constexpr int64_t kMaxTermsAhead = 1'000'000;
-constexpr size_t kMaxRememberedRanks = 65'536;
 constexpr absl::Duration kHelloDeadline = absl::Seconds(10);
 // Telemetry shows that the agent lives, but a busy one sends hundreds of pieces a second.
 constexpr absl::Duration kHeardAtMost = absl::Seconds(1);
+
+std::string RankKey(const std::string& job, int64_t epoch, int rank) {
+  return absl::StrCat(job, "/", epoch, "/", rank);
+}
 }  // namespace
 
 Session* Session::Start(const ApiContext& api, WorkerHub& hub,
@@ -180,7 +183,7 @@ void Session::HandleChecked(const v1::PathChecked& checked) {
 
 bool Session::MayTell(const std::string& job, int64_t epoch, int rank) {
   absl::MutexLock lock(&mu_);
-  return ranks_.count({job, epoch, rank}) > 0;
+  return ranks_.Holds(RankKey(job, epoch, rank));
 }
 
 void Session::HandleTelemetry(const v1::Telemetry& telemetry) {
@@ -241,13 +244,11 @@ void Session::SendOrder(const Send& send, v1::CoordinatorMessage message) {
       for (const Verdict& verdict : welcome->verdicts) {
         if (!verdict.keep && verdict.report_sequence == 0) continue;
         for (const int rank : verdict.ranks)
-          ranks_.insert({verdict.job.value(), verdict.epoch, rank});
+          ranks_.Add(RankKey(verdict.job.value(), verdict.epoch, rank));
       }
     } else if (const auto* start = std::get_if<StartGangOrder>(&send.order)) {
-      for (const RankPlace& place : start->ranks) {
-        if (ranks_.size() >= kMaxRememberedRanks) ranks_.erase(ranks_.begin());
-        ranks_.insert({start->job.value(), start->epoch, place.rank});
-      }
+      for (const RankPlace& place : start->ranks)
+        ranks_.Add(RankKey(start->job.value(), start->epoch, place.rank));
     }
   }
   Post(std::move(message));

@@ -8,15 +8,14 @@
 
 #include <deque>
 #include <memory>
-#include <set>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "coordinator/api/call.h"
 #include "coordinator/api/join.h"
+#include "coordinator/runtime/recent_keys.h"
 #include "coordinator/workers/hub.h"
 #include "proto/workers.grpc.pb.h"
 
@@ -75,7 +74,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   absl::Mutex mu_;
   WorkerId worker_ ABSL_GUARDED_BY(mu_);  // empty before Hello
   std::vector<v1::HeldGang> held_ ABSL_GUARDED_BY(mu_);
-  std::set<std::tuple<std::string, int64_t, int>> ranks_ ABSL_GUARDED_BY(mu_);
+  RecentKeys ranks_ ABSL_GUARDED_BY(mu_){65'536};  // that it was given
   std::deque<v1::CoordinatorMessage> outbox_ ABSL_GUARDED_BY(mu_);
   v1::CoordinatorMessage outgoing_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;

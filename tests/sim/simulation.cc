@@ -1,6 +1,7 @@
 #include "tests/sim/simulation.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_join.h"
 #include "tests/sim/simulation_run.h"
@@ -118,6 +119,8 @@ void Simulation::NameTypes(CoreSpec& spec) {
 
 bool Simulation::Done() {
   if (faults_ || scheduler() == nullptr) return false;
+  // Asked before each action; only a decision can change the answer.
+  if (std::exchange(done_looked_at_, result_.steps) == result_.steps) return false;
   for (const auto& [name, worker] : scheduler()->workers()) {
     if (worker.cordoned) Give(CordonWorkerEvent{name, Cordon::kUncordon, "op", ""});
   }

@@ -226,6 +226,7 @@ class Simulation : public Network, public AgentGateway, public DriverListener, p
   int64_t ticks_ = 0;                                        // of the coordinator
   bool faults_ = true;
   SimResult result_;
+  int64_t done_looked_at_ = -1;  // steps when Done was last asked
 };
 
 }  // namespace ll::sim

@@ -2,11 +2,13 @@
 // promises.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -26,18 +28,20 @@ class World {
 
   absl::Duration now() const { return now_; }
   void After(absl::Duration delay, std::function<void()> action) {
-    actions_[{now_ + delay, next_++}] = std::move(action);
+    actions_.push_back({now_ + delay, next_++, std::move(action)});
+    std::push_heap(actions_.begin(), actions_.end());
   }
   // Runs everything planned up to `until`, or until `done` says so. False: time ran out, or the run
   // does not come to rest: parties that answer each other without end would never let time pass.
   template <typename Done>
   bool RunUntil(absl::Duration until, Done done) {
-    while (!actions_.empty() && actions_.begin()->first.first <= until) {
+    while (!actions_.empty() && actions_.front().at <= until) {
       if (done()) return true;
-      now_ = actions_.begin()->first.first;
-      const std::function<void()> action = std::move(actions_.begin()->second);
-      actions_.erase(actions_.begin());
-      action();
+      std::pop_heap(actions_.begin(), actions_.end());
+      const Action next = std::move(actions_.back());
+      actions_.pop_back();
+      now_ = next.at;
+      next.run();
       if (++ran_ <= kMostActions) continue;
       Violation(absl::StrCat("the run does not come to rest: ", ran_, " actions"));
       actions_.clear();
@@ -81,7 +85,16 @@ class World {
   const bool print_;
   absl::Duration now_ = absl::ZeroDuration();
   uint64_t next_ = 0, ran_ = 0;
-  std::map<std::pair<absl::Duration, uint64_t>, std::function<void()>> actions_;
+  struct Action {
+    absl::Duration at;
+    uint64_t number;  // in the order of planning
+    std::function<void()> run;
+    // The first is the largest, as heaps have it.
+    bool operator<(const Action& other) const {
+      return std::tie(other.at, other.number) < std::tie(at, number);
+    }
+  };
+  std::vector<Action> actions_;  // a heap
   std::string hash_;
 };
 
