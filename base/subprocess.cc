@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 
@@ -195,8 +196,8 @@ std::optional<ExitStatus> Subprocess::Poll() {
 }
 
 std::optional<ExitStatus> Subprocess::Wait(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
-  while (!Poll() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(2));
+  const absl::Duration deadline = RealClock().Steady() + timeout;
+  while (!Poll() && RealClock().Steady() < deadline) absl::SleepFor(absl::Milliseconds(2));
   return exit_;
 }
 

@@ -9,10 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "base/terminal_text.h"
 #include "llctl/conversation.h"
 #include "llctl/errors.h"
 #include "llctl/plan.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -81,12 +81,12 @@ absl::StatusOr<int> Talk(const ChatOptions& options, Conversation& conversation,
     nlohmann::json message = options.sampling;
     message["messages"] = messages;
     const auto answer = conversation.Ask(message, [&](const std::string& piece) {
-      if (text_out) output.stream() << piece << std::flush;
+      if (text_out) output.stream() << output.Foreign(piece) << std::flush;
     });
     if (!answer.ok() && answer.status().code() != absl::StatusCode::kInvalidArgument)
       return answer.status();
     if (!answer.ok()) {  // the model's side refused this message; the next one may do
-      session.talk() << "llctl: " << answer.status().message() << std::endl;
+      session.talk() << "llctl: " << Shown(answer.status().message()) << std::endl;
       messages.erase(messages.size() - 1);
       ++failures;
       continue;

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "llctl/cli_case.h"
 #include "llctl/interrupt.h"
@@ -154,6 +155,15 @@ TEST_F(CliTest, LogsAreWrittenAsTheyAre) {
   EXPECT_EQ(run.out, "one\ntwo \xff\n");
   EXPECT_EQ(coordinator_.logs_requests[0].rank(), 1);
   EXPECT_EQ(coordinator_.logs_requests[0].offset(), -100);
+}
+
+TEST_F(CliTest, ATerminalDoesNotObeyALog) {
+  // The last two are one control character, in two pieces.
+  coordinator_.log_chunks = {"a\033]0;t\007\n\033[2Jb\xC2",
+                             "\x9b"
+                             "2Jc\xC2"};
+  EXPECT_EQ(Run({"logs", "job-000000000001"}, /*terminal=*/true).out, "a?]0;t?\n?[2Jb?2Jc\xC2");
+  EXPECT_EQ(Run({"logs", "job-000000000001"}).out, absl::StrJoin(coordinator_.log_chunks, ""));
 }
 
 TEST_F(CliTest, FollowedLogsGoOnAtTheirOffset) {

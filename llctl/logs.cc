@@ -2,7 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/job_ref.h"
@@ -29,15 +29,22 @@ absl::Status ReadLogs(v1::LogsRequest& request, Client& client, Session& session
   Interrupt::Scope stop(session.environment().interrupt, [&context] { context.TryCancel(); });
   const auto stream = client.jobs().Logs(&context, request);
   v1::LogsResponse response;
+  std::string held;
+  Output& output = session.output();
   while (stream->Read(&response)) {
     *answered = true;
-    session.output().stream().write(response.data().data(),
-                                    static_cast<std::streamsize>(response.data().size()));
-    session.output().stream().flush();
-    request.set_offset(response.offset() + static_cast<int64_t>(response.data().size()));
+    held += response.data();
+    // The rest of a control character comes with the next piece.
+    const size_t whole = held.size() - (absl::EndsWith(held, "\xC2") ? 1 : 0);
+    output.stream() << output.Foreign(held.substr(0, whole)) << std::flush;
+    held.erase(0, whole);
+    request.set_offset(response.offset() +
+                       static_cast<int64_t>(response.data().size() - held.size()));
   }
   const grpc::Status status = stream->Finish();
-  return status.ok() ? absl::OkStatus() : client.Explain(status);
+  if (!status.ok()) return client.Explain(status);
+  output.stream() << held << std::flush;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/text/token_file_writer.h"
@@ -61,7 +62,8 @@ absl::StatusOr<State> ParseState(const std::string& text) {
   State s;
   if (text.empty()) return s;
   try {
-    const json root = json::parse(text);
+    LL_ASSIGN_OR_RETURN(const json root,
+                        ParseJsonObject(text, {.max_depth = 4, .max_values = 100}));
     const auto position = root.at("position").get<std::array<int64_t, 3>>();
     s.position = {static_cast<size_t>(position[0]), position[1], position[2],
                   root.at("inside").get<bool>()};

@@ -1,8 +1,19 @@
 #include "worker/trainer/cli/generate_flags.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 
+#include "base/terminal_text.h"
+
 namespace ll {
+
+bool PrintText(absl::string_view text) {
+  static const bool terminal = isatty(STDOUT_FILENO) != 0;
+  const std::string shown = terminal ? Shown(text, /*lines=*/true) : std::string(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  return std::fflush(stdout) == 0;
+}
 
 void WarnToStderr(absl::string_view message) {
   std::fprintf(stderr, "ll-trainer: warning: %.*s\n", static_cast<int>(message.size()),
