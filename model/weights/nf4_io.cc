@@ -61,7 +61,8 @@ absl::StatusOr<json> ReadState(const ShardedSafetensors& files, const std::strin
                            entry == nullptr ? "nothing" : "something else"});
   }
   const char* text = reinterpret_cast<const char*>(entry->file->Data(*entry->tensor));
-  auto state = ParseJsonObject({text, static_cast<size_t>(entry->tensor->size_bytes)}, kStateLimits);
+  auto state =
+      ParseJsonObject({text, static_cast<size_t>(entry->tensor->size_bytes)}, kStateLimits);
   if (state.ok()) return state;
   return Annotate(state.status(), absl::StrCat(entry->file->path(), ": ", name, kState));
 }
