@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/terminal_text.h"
+#include "worker/trainer/cli/shared_flags.h"
 
 namespace ll {
 
@@ -54,8 +55,7 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
                   "Above 1, tokens that occurred become less likely")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command.add_option("--seed", sampling.seed, "Of the draws: the same seed, the same answer")
-      ->capture_default_str();
+  AddSeed(command, sampling.seed, "Of the draws: the same seed, the same answer");
   command
       .add_option("--stop", flags.answer.stop_strings,
                   "A text that ends the answer and is not part of it; may be given several times")
@@ -86,7 +86,7 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
       ->check(CLI::PositiveNumber);
   command.add_flag("--strict", flags.model.strict,
                    "Refuse what goes beyond the trained context instead of warning");
-  command.add_option("--threads", flags.threads, "CPU threads");
+  AddThreads(command, flags.threads, "CPU threads");
   flags.model.warn = WarnToStderr;
 }
 
