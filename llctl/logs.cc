@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/job_ref.h"
@@ -47,6 +49,29 @@ absl::Status ReadLogs(v1::LogsRequest& request, Client& client, Session& session
   return absl::OkStatus();
 }
 
+// Why a log that was asked for has nothing in it.
+absl::Status ExplainNothing(const v1::LogsRequest& request, Client& client, Session& session) {
+  v1::GetRequest get;
+  get.set_job_id(request.job_id());
+  LL_ASSIGN_OR_RETURN(const v1::Job job, client.Call(client.jobs(), &v1::Jobs::Stub::Get, get));
+  if (request.epoch() > job.epoch()) {
+    return MakeFieldError({"epoch", absl::StrCat("at most the newest attempt, ", job.epoch()),
+                           absl::StrCat(request.epoch())},
+                          absl::StatusCode::kNotFound);
+  }
+  const int64_t ranks = std::max(job.resolved_spec().gpus(), job.resolved_spec().max_gpus());
+  if (ranks > 0 && request.rank() >= ranks) {
+    return MakeFieldError(
+        {"rank", absl::StrCat("below the job's ", ranks), absl::StrCat(request.rank())},
+        absl::StatusCode::kNotFound);
+  }
+  session.talk() << "llctl: rank " << request.rank()
+                 << (job.epoch() == 0 ? " has not started; llctl why "
+                                      : " has logged nothing; llctl watch ")
+                 << job.job_id() << " says more\n";
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
   Interrupt& interrupt = session.environment().interrupt;
   if (options.request.follow()) interrupt.Arm();
@@ -64,6 +89,8 @@ absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
       session.talk() << "llctl: detached; the job goes on\n";
       return kExitDetached;
     }
+    if (status.ok() && !ever_answered && !answered)
+      LL_RETURN_IF_ERROR(ExplainNothing(request, *client, session));
     if (status.ok()) return kExitSuccess;
     const absl::Duration now = session.environment().clock.Steady();
     if (answered) {

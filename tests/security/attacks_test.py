@@ -244,7 +244,7 @@ class JoiningTest(AttackCase):
         token = service.run("ll-coordinator", "pki", "join-token", "--dir", service.pki, "--worker", "w8").stdout.strip()
         arguments = ("join", "--coordinator", service.address, "--tls-ca", service.pki / "ca.crt", "--name", "w8", "--out")
         # What cannot be written is seen before the token is used up.
-        self.assertIn("Not a directory", service.run("ll-worker", *arguments, service.tokens / "x", input=token, code=1).stderr)
+        self.assertIn("Not a directory", service.run("ll-worker", *arguments, service.tokens / "x", input=token, code=2).stderr)
         ours, theirs = pty.openpty()
         self.addCleanup(os.close, ours)
         join = subprocess.Popen([BIN / "ll-worker", *map(str, arguments), str(self.root / "w8")], stdin=theirs, stdout=subprocess.PIPE,
