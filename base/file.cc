@@ -59,6 +59,12 @@ absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view pa
     case EDQUOT:
       code = absl::StatusCode::kResourceExhausted;
       break;
+    case ENOTDIR:
+    case EISDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+      code = absl::StatusCode::kInvalidArgument;  // whoever named it meant another path
+      break;
     case EEXIST:
       code = absl::StatusCode::kAlreadyExists;
       break;

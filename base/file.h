@@ -12,7 +12,8 @@
 namespace ll {
 
 // "WHAT PATH: strerror"; ENOENT is NotFound, EACCES/EPERM PermissionDenied, ENOSPC/EDQUOT
-// ResourceExhausted, EEXIST AlreadyExists, everything else Internal. The path is the error's field.
+// ResourceExhausted, EEXIST AlreadyExists, a path that cannot be one (ENOTDIR, EISDIR,
+// ENAMETOOLONG, ELOOP) InvalidArgument, everything else Internal. The path is the error's field.
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);

@@ -33,6 +33,10 @@ TEST_F(FileTest, ErrorsNameThePath) {
   EXPECT_EQ(ErrorField(ReadFile(dir_ + "/absent").status()), dir_ + "/absent");
   EXPECT_THAT(WriteFileAtomic(dir_ + "/no/such", "x"),
               StatusIs(absl::StatusCode::kNotFound, "/no/such"));
+  // Whoever named it is to name another; it is not the host that fails.
+  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/f", "one"));
+  for (const std::string& path : {dir_ + "/f/x", dir_ + "/" + std::string(300, 'x')})
+    EXPECT_THAT(MakeDirs(path), StatusIs(absl::StatusCode::kInvalidArgument, path)) << path;
 }
 
 TEST_F(FileTest, AppendKeepsWhatWasThereAndCountsBytes) {

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -13,7 +14,8 @@ TEST(Sha256Test, KnownVectors) {
 }
 
 TEST(Sha256Test, FileEqualsBytesAndMissingFileIsNotFound) {
-  const std::string path = testing::TempDir() + "/sha256_test";
+  const TempDir dir;
+  const std::string path = dir.path() + "/file";
   const std::string bytes(3'000'000, 'x');
   LL_ASSERT_OK(WriteFileAtomic(path, bytes));
   LL_ASSERT_OK_AND_ASSIGN(std::string hash, Sha256HexOfFile(path));

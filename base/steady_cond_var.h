@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 
 namespace ll {
 
@@ -22,6 +23,18 @@ class SteadyCondVar {
     // A sum of now and forever would overflow.
     const absl::Duration bounded = std::clamp(timeout, absl::ZeroDuration(), absl::Hours(1));
     changed_.wait_for(held, absl::ToChronoNanoseconds(bounded));
+  }
+  // Until `done()`, which is asked under `mu`, or for `timeout`; what `done()` says in the end.
+  template <typename Done>
+  bool AwaitFor(absl::Mutex& mu, absl::Duration timeout, Done done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    const absl::Duration end = RealClock().Steady() + timeout;
+    while (!done()) {
+      const absl::Duration left = end - RealClock().Steady();
+      if (left <= absl::ZeroDuration()) return false;
+      WaitFor(mu, left);
+    }
+    return true;
   }
   // After what is waited for was changed under the mutex.
   void SignalAll() { changed_.notify_all(); }

@@ -6,13 +6,16 @@
 #include <iostream>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "base/terminal_text.h"
+#include "llctl/command_line.h"
 #include "llctl/conversation.h"
 #include "llctl/errors.h"
 #include "llctl/plan.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {
@@ -81,12 +84,12 @@ absl::StatusOr<int> Talk(const ChatOptions& options, Conversation& conversation,
     nlohmann::json message = options.sampling;
     message["messages"] = messages;
     const auto answer = conversation.Ask(message, [&](const std::string& piece) {
-      if (text_out) output.stream() << piece << std::flush;
+      if (text_out) output.stream() << output.Foreign(piece) << std::flush;
     });
     if (!answer.ok() && answer.status().code() != absl::StatusCode::kInvalidArgument)
       return answer.status();
     if (!answer.ok()) {  // the model's side refused this message; the next one may do
-      session.talk() << "llctl: " << answer.status().message() << std::endl;
+      session.talk() << "llctl: " << Shown(answer.status().message()) << std::endl;
       messages.erase(messages.size() - 1);
       ++failures;
       continue;
@@ -126,8 +129,8 @@ void AddChatCommand(CLI::App& app, Action& chosen) {
   const auto key = [&](const char* flag, const char* name, const char* type, const char* help) {
     AddKeyFlag(*command, options->keys, flag, name, type, help);
   };
-  const auto sampling = [&](const char* flag, const char* name, const char* type,
-                            const char* help) {
+  const auto sampling = [&](const char* flag, const char* name, const char* type, const char* help,
+                            const CLI::Validator& check) {
     command
         ->add_option_function<double>(
             flag,
@@ -135,7 +138,22 @@ void AddChatCommand(CLI::App& app, Action& chosen) {
               options->sampling[name] = value;
             },
             help)
-        ->type_name(type);
+        ->type_name(type)
+        ->check(check);
+  };
+  // Before a worker has read the model for them.
+  const auto whole = [](double least, double most) {
+    return CLI::Validator(
+        [=](const std::string& text) {
+          int64_t number = 0;
+          const bool good = absl::SimpleAtoi(text, &number) &&
+                            static_cast<double>(number) >= least &&
+                            static_cast<double>(number) <= most;
+          return good ? std::string()
+                      : absl::StrFormat("expected a whole number from %.0f to %.0f, found %s",
+                                        least, most, text);
+        },
+        "");
   };
   key("JOB,--job", "job", "", "The job whose newest checkpoint talks.");
   key("--model", "model", "M",
@@ -147,12 +165,17 @@ void AddChatCommand(CLI::App& app, Action& chosen) {
   key("--quantization", "quantization", "none|nf4", "The base in NF4 or not.");
   key("--queue", "queue", "Q", "Queue.");
   command->add_option("--system", options->system, "A system message in front.")->type_name("TEXT");
-  sampling("--max-new-tokens", "max_new_tokens", "N", "Longest answer. Default: 512.");
-  sampling("--temperature", "temperature", "T", "0: the likeliest token. Default: 0.6.");
-  sampling("--top-p", "top_p", "P", "Share of the likeliest tokens. Default: 0.9.");
-  sampling("--top-k", "top_k", "K", "Number of the likeliest tokens. Default: all.");
-  sampling("--repetition-penalty", "repetition_penalty", "R", "Default: 1, none.");
-  sampling("--seed", "seed", "N", "The same seed and conversation give the same answers.");
+  sampling("--max-new-tokens", "max_new_tokens", "N", "Longest answer. Default: 512.",
+           whole(1, 16'000'000));
+  sampling("--temperature", "temperature", "T", "0: the likeliest token. Default: 0.6.",
+           NumberFrom(0, 1e6));
+  sampling("--top-p", "top_p", "P", "Share of the likeliest tokens. Default: 0.9.",
+           NumberFrom(0, 1));
+  sampling("--top-k", "top_k", "K", "Number of the likeliest tokens. Default: all.", whole(0, 1e9));
+  sampling("--repetition-penalty", "repetition_penalty", "R", "Default: 1, none.",
+           NumberFrom(0, 1e6));
+  sampling("--seed", "seed", "N", "The same seed and conversation give the same answers.",
+           whole(0, 9'007'199'254'740'992));
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunChat(*options, session); };
   });

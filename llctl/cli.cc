@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "base/edit_distance.h"
 #include "base/field_error.h"
+#include "base/usage_words.h"
 #include "llctl/command_line.h"
 #include "llctl/errors.h"
 
@@ -51,32 +52,16 @@ std::string Nearest(const CLI::App& command, const std::string& unknown) {
   return NearestName(unknown, known);
 }
 
-// CLI11 writes "Value 0 not in range 0.000000 to 1797…": the largest double, in full.
-std::string RangeInWords(const std::string& message) {
-  const std::string kValue = "Value ", kNotIn = " not in range ", kTo = " to ";
-  const size_t value = message.find(kValue);
-  const size_t range = message.find(kNotIn, value);
-  const size_t to = message.find(kTo, range);
-  if (value == std::string::npos || range == std::string::npos || to == std::string::npos)
-    return message;
-  const auto number = [&message](size_t from, size_t end) {
-    std::string text = message.substr(from, end - from);
-    if (text.find('.') != std::string::npos) {  // 0.200000
-      text.erase(text.find_last_not_of('0') + 1);
-      if (text.back() == '.') text.pop_back();
+// A script's `--steps "$STEPS"` without the variable: the default would be a surprise.
+void RefuseEmptyValues(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    const std::vector<std::string>& given = option->results();
+    if (option->get_items_expected_max() > 0 &&
+        std::find(given.begin(), given.end(), "") != given.end()) {
+      throw CLI::ValidationError(option->get_name(), "expected a value, found an empty one");
     }
-    return text;
-  };
-  const std::string found = number(value + kValue.size(), range);
-  const std::string low = number(range + kNotIn.size(), to);
-  const std::string high = number(to + kTo.size(), std::string::npos);
-  const bool bounded = high.size() < 30;
-  // PositiveNumber begins at the smallest double, which is written as 0 too; so does
-  // NonNegativeNumber. What was refused tells them apart.
-  const std::string wanted = bounded        ? absl::StrCat("from ", low, " to ", high)
-                             : found == "0" ? absl::StrCat("above ", low)
-                                            : absl::StrCat("of at least ", low);
-  return absl::StrCat(message.substr(0, value), "expected a number ", wanted, ", found ", found);
+  }
+  for (const CLI::App* one : command.get_subcommands()) RefuseEmptyValues(*one);
 }
 
 absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
@@ -86,7 +71,7 @@ absl::Status ParseFault(const CLI::App& app, const CLI::ParseError& error) {
     command = command->get_subcommands().front();
     path += " " + command->get_name();
   }
-  std::string message = RangeInWords(error.what());
+  std::string message = UsageInWords(error.what());
   const std::string help = "see '" + path + " --help'";
   if (const auto names = SubCommands(*command);
       !names.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
@@ -126,6 +111,7 @@ int RunLlctl(const std::vector<std::string>& arguments, const Environment& envir
   std::reverse(reversed.begin(), reversed.end());
   try {
     app.parse(reversed);
+    RefuseEmptyValues(app);
   } catch (const CLI::CallForHelp&) {
     environment.out << app.help();
     return CheckWritten(environment, AsksForJson(arguments), kExitSuccess);

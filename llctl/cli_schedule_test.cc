@@ -23,7 +23,7 @@ TEST_F(CliTest, AScheduleIsMadeOfItsFlagsAndTheFile) {
                            "--overlap",
                            "queue",
                            "--start-within",
-                           "3600",
+                           "60m",
                            "--history",
                            "9",
                            "--tolerance-loss",

@@ -208,5 +208,46 @@ TEST_F(CliTest, ListAsksForLabels) {
   EXPECT_EQ(Run({"list", "--label", "=x"}).code, 2);
 }
 
+// A script's variable that is not set would mean the default.
+TEST_F(CliTest, EmptyValuesAreRefused) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"submit", "--model", "7b", "--steps", ""},
+                                             {"submit", "--model", ""},
+                                             {"list", "--coordinator", ""},
+                                             {"data", "add", "book", ""}}) {
+    const Outcome run = Run(arguments);
+    EXPECT_EQ(run.code, kExitUsage) << arguments.front();
+    EXPECT_THAT(run.err, HasSubstr("expected a value, found an empty one")) << arguments.front();
+  }
+  EXPECT_TRUE(coordinator_.submits.empty());
+  // The way to take a file's key away.
+  const std::string file = Write("job.yaml", "model: 7b\nmax_steps: 5\n");
+  EXPECT_EQ(Run({"submit", "-f", file, "--set", "max_steps="}).code, 0);
+  ASSERT_EQ(coordinator_.submits.size(), 1u);
+  EXPECT_FALSE(coordinator_.submits[0].spec().has_max_steps());
+}
+
+TEST_F(CliTest, FlagsThatWouldMeanNothingAreRefused) {
+  for (const char* flag : {"--hosts", "--gpus-per-host", "--device-memory", "--prices"}) {
+    const Outcome run = Run({"plan", "--model", "7b", flag, "2"});
+    EXPECT_EQ(run.code, kExitUsage) << flag;
+    EXPECT_THAT(run.err, HasSubstr(absl::StrCat(flag, ": expected --device KIND beside it")));
+  }
+  EXPECT_THAT(Run({"plan", "--model", "7b", "--trainer", "x"}).err,
+              HasSubstr("--trainer: expected --calibrate beside it"));
+  EXPECT_THAT(Run({"plan", "--model", "7b", "--device", "H100", "--device-memory", "-1"}).err,
+              HasSubstr("--device-memory: expected a size such as 16GB, found -1"));
+  EXPECT_EQ(Run({"plan", "--model", "7b", "--device", "H100", "--device-memory", "90GB"}).code, 0);
+}
+
+TEST_F(CliTest, WhatCannotBeParsedIsSaidInOurWords) {
+  EXPECT_THAT(Run({"list", "-o", "xml"}).err,
+              HasSubstr("--output: expected one of table, json, yaml, name, found xml"));
+  EXPECT_THAT(Run({"list", "--limit", "1", "--limit", "2"}).err,
+              HasSubstr("--limit: expected once, found 2 times"));
+  EXPECT_THAT(Run({"queues", "set", "q", "--weight", "abc"}).err,
+              HasSubstr("--weight: expected a number, found abc"));
+}
+
 }  // namespace
 }  // namespace ll

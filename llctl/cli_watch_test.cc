@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "llctl/cli_case.h"
 #include "llctl/interrupt.h"
@@ -155,6 +156,29 @@ TEST_F(CliTest, LogsAreWrittenAsTheyAre) {
   EXPECT_EQ(run.out, "one\ntwo \xff\n");
   EXPECT_EQ(coordinator_.logs_requests[0].rank(), 1);
   EXPECT_EQ(coordinator_.logs_requests[0].offset(), -100);
+}
+
+TEST_F(CliTest, ALogThatIsNotThereIsExplained) {
+  coordinator_.job.set_epoch(1);
+  coordinator_.job.mutable_resolved_spec()->set_gpus(2);
+  Outcome run = Run({"logs", "job-000000000001", "--rank", "5"});
+  EXPECT_EQ(run.code, kExitNotFound);
+  EXPECT_THAT(run.err, HasSubstr("rank: expected below the job's 2, found 5"));
+  run = Run({"logs", "job-000000000001", "--epoch", "9"});
+  EXPECT_EQ(run.code, kExitNotFound);
+  EXPECT_THAT(run.err, HasSubstr("epoch: expected at most the newest attempt, 1, found 9"));
+  run = Run({"logs", "job-000000000001"});
+  EXPECT_EQ(run.code, 0);
+  EXPECT_THAT(run.err, HasSubstr("rank 0 has logged nothing"));
+}
+
+TEST_F(CliTest, ATerminalDoesNotObeyALog) {
+  // The last two are one control character, in two pieces.
+  coordinator_.log_chunks = {"a\033]0;t\007\n\033[2Jb\xC2",
+                             "\x9b"
+                             "2Jc\xC2"};
+  EXPECT_EQ(Run({"logs", "job-000000000001"}, /*terminal=*/true).out, "a?]0;t?\n?[2Jb?2Jc\xC2");
+  EXPECT_EQ(Run({"logs", "job-000000000001"}).out, absl::StrJoin(coordinator_.log_chunks, ""));
 }
 
 TEST_F(CliTest, FollowedLogsGoOnAtTheirOffset) {

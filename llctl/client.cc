@@ -7,6 +7,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "base/leader_error.h"
 #include "base/status_macros.h"
 #include "base/utf8.h"
@@ -28,10 +29,9 @@ constexpr char kDefaultAddress[] = "127.0.0.1:7070";
 std::string LocalAddress(const std::string& data_dir) {
   const absl::StatusOr<std::string> text = ReadFile(data_dir + "/endpoints.json");
   if (!text.ok()) return kDefaultAddress;
-  const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("grpc") || !json["grpc"].is_string())
-    return kDefaultAddress;
-  return json["grpc"].get<std::string>();
+  const auto json = ParseJsonObject(*text, {.max_depth = 4, .max_values = 100});
+  if (!json.ok() || !json->contains("grpc") || !(*json)["grpc"].is_string()) return kDefaultAddress;
+  return (*json)["grpc"].get<std::string>();
 }
 
 bool AllLoopback(const std::vector<std::string>& addresses) {

@@ -1,7 +1,10 @@
 #include "llctl/command_line.h"
 
+#include <map>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "llctl/examples.h"
 #include "llctl/export.h"
 #include "llctl/help_format.h"
@@ -39,22 +42,24 @@ CommandLine::CommandLine()
 
 void CommandLine::AddGlobalFlags() {
   app.set_version_flag("--version", "llctl " LL_VERSION, "Print llctl's own version and exit.");
-  const std::vector<std::pair<std::string, OutputFormat>> formats = {
-      {"table", OutputFormat::kTable},
-      {"json", OutputFormat::kJson},
-      {"yaml", OutputFormat::kYaml},
-      {"name", OutputFormat::kName}};
+  static const auto& formats =
+      *new std::map<std::string, OutputFormat>{{"table", OutputFormat::kTable},
+                                               {"json", OutputFormat::kJson},
+                                               {"yaml", OutputFormat::kYaml},
+                                               {"name", OutputFormat::kName}};
   app.add_option("--coordinator", client.coordinator,
                  "Coordinator's address. Default: LLCTL_COORDINATOR, else the one of this host.")
       ->type_name("HOST:PORT[,...]");
   app.add_option("--context", client.context,
                  "Named coordinator (llctl config). Default: LLCTL_CONTEXT, else the current one.")
       ->type_name("NAME");
-  app.add_option("-o,--output", format, "Format of the data on stdout. Default: table.")
-      ->transform(CLI::Transformer(formats).description(""))
+  app.add_option_function<std::string>(
+         "-o,--output", [this](const std::string& name) { format = formats.at(name); },
+         "Format of the data on stdout. Default: table.")
+      ->check(CLI::IsMember({"table", "json", "yaml", "name"}).description(""))
       ->type_name("table|json|yaml|name");
   app.add_option("--timeout", timeout_seconds, "Seconds to wait for an answer. Default: 30.")
-      ->check(SecondsFrom(0.001, 86'400))
+      ->check(NumberFrom(0.001, 86'400))
       ->type_name("SECONDS");
   app.add_option("--token-file", client.token_file,
                  "File with the token. Default: LLCTL_TOKEN, else the local coordinator's.")
@@ -67,12 +72,26 @@ void CommandLine::AddGlobalFlags() {
       ->type_name("DIR");
 }
 
-CLI::Validator SecondsFrom(double low, double high) {
+CLI::Validator NumberFrom(double low, double high) {
   return CLI::Validator(
       [low, high](const std::string& text) {
         double value = 0;
         if (absl::SimpleAtod(text, &value) && value >= low && value <= high) return std::string();
         return absl::StrCat("Value ", text, " not in range ", low, " to ", high);
+      },
+      "");
+}
+
+CLI::Validator DurationInSeconds() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double number = 0;
+        absl::Duration duration;
+        if (absl::SimpleAtod(text, &number)) return std::string();
+        if (!absl::ParseDuration(text, &duration) || duration == absl::InfiniteDuration())
+          return absl::StrCat("expected seconds, or a duration such as 90m or 24h, found ", text);
+        text = absl::StrCat(absl::ToInt64Seconds(duration));
+        return std::string();
       },
       "");
 }

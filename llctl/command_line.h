@@ -27,8 +27,11 @@ class CommandLine {
   void AddGlobalFlags();
 };
 
-// Seconds from `low` to `high`. CLI::Range lets pass what is no number, which would wait for ever.
-CLI::Validator SecondsFrom(double low, double high);
+// A number from `low` to `high`. CLI::Range lets pass what is no number, which would wait for ever.
+CLI::Validator NumberFrom(double low, double high);
+
+// Makes seconds of "90m" or "24h"; a number is seconds already.
+CLI::Validator DurationInSeconds();
 
 // "models add" of its app; "" of the program itself.
 std::string CommandPath(const CLI::App& command);

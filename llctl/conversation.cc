@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
+#include "base/terminal_text.h"
 #include "llctl/proto_json.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {

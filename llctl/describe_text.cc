@@ -11,11 +11,11 @@
 #include "base/counted.h"
 #include "base/field_error.h"
 #include "base/format.h"
+#include "base/terminal_text.h"
 #include "llctl/errors.h"
 #include "llctl/output.h"
 #include "llctl/plan_text.h"
 #include "llctl/proto_json.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {

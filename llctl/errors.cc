@@ -5,7 +5,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
-#include "llctl/terminal_text.h"
+#include "base/terminal_text.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {

@@ -1,7 +1,5 @@
 // llctl login, llctl config: which coordinators this user knows, and by which token.
 #include <sys/stat.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -10,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/quiet_terminal.h"
 #include "base/status_macros.h"
 #include "llctl/contexts.h"
 #include "llctl/errors.h"
@@ -19,38 +18,12 @@
 namespace ll {
 namespace {
 
-// A token is typed without being shown; the terminal is as it was afterwards.
-class NoEcho {
- public:
-  NoEcho() {
-    on_ = isatty(STDIN_FILENO) != 0 && tcgetattr(STDIN_FILENO, &before_) == 0;
-    if (!on_) return;
-    termios quiet = before_;
-    quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-  }
-  ~NoEcho() { Restore(); }
-  void Restore() const {
-    if (on_) tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
-  }
-
- private:
-  bool on_ = false;
-  termios before_{};
-};
-
 absl::StatusOr<std::string> AskForToken(Session& session) {
   session.talk() << "Token: " << std::flush;
   std::string line;
   {
     std::istream* in = session.environment().in;
-    // Ctrl-C leaves the terminal as it was, and the program: a read does not end by it.
-    session.environment().interrupt.Arm();
-    const NoEcho quiet;
-    const Interrupt::Scope stop(session.environment().interrupt, [&quiet] {
-      quiet.Restore();
-      _exit(kExitDetached);
-    });
+    const QuietTerminal quiet;
     std::getline(in == nullptr ? std::cin : *in, line);
   }
   session.talk() << "\n";

@@ -2,7 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"
 #include "llctl/job_ref.h"
@@ -29,15 +31,45 @@ absl::Status ReadLogs(v1::LogsRequest& request, Client& client, Session& session
   Interrupt::Scope stop(session.environment().interrupt, [&context] { context.TryCancel(); });
   const auto stream = client.jobs().Logs(&context, request);
   v1::LogsResponse response;
+  std::string held;
+  Output& output = session.output();
   while (stream->Read(&response)) {
     *answered = true;
-    session.output().stream().write(response.data().data(),
-                                    static_cast<std::streamsize>(response.data().size()));
-    session.output().stream().flush();
-    request.set_offset(response.offset() + static_cast<int64_t>(response.data().size()));
+    held += response.data();
+    // The rest of a control character comes with the next piece.
+    const size_t whole = held.size() - (absl::EndsWith(held, "\xC2") ? 1 : 0);
+    output.stream() << output.Foreign(held.substr(0, whole)) << std::flush;
+    held.erase(0, whole);
+    request.set_offset(response.offset() +
+                       static_cast<int64_t>(response.data().size() - held.size()));
   }
   const grpc::Status status = stream->Finish();
-  return status.ok() ? absl::OkStatus() : client.Explain(status);
+  if (!status.ok()) return client.Explain(status);
+  output.stream() << held << std::flush;
+  return absl::OkStatus();
+}
+
+// Why a log that was asked for has nothing in it.
+absl::Status ExplainNothing(const v1::LogsRequest& request, Client& client, Session& session) {
+  v1::GetRequest get;
+  get.set_job_id(request.job_id());
+  LL_ASSIGN_OR_RETURN(const v1::Job job, client.Call(client.jobs(), &v1::Jobs::Stub::Get, get));
+  if (request.epoch() > job.epoch()) {
+    return MakeFieldError({"epoch", absl::StrCat("at most the newest attempt, ", job.epoch()),
+                           absl::StrCat(request.epoch())},
+                          absl::StatusCode::kNotFound);
+  }
+  const int64_t ranks = std::max(job.resolved_spec().gpus(), job.resolved_spec().max_gpus());
+  if (ranks > 0 && request.rank() >= ranks) {
+    return MakeFieldError(
+        {"rank", absl::StrCat("below the job's ", ranks), absl::StrCat(request.rank())},
+        absl::StatusCode::kNotFound);
+  }
+  session.talk() << "llctl: rank " << request.rank()
+                 << (job.epoch() == 0 ? " has not started; llctl why "
+                                      : " has logged nothing; llctl watch ")
+                 << job.job_id() << " says more\n";
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
@@ -57,6 +89,8 @@ absl::StatusOr<int> RunLogs(const LogsOptions& options, Session& session) {
       session.talk() << "llctl: detached; the job goes on\n";
       return kExitDetached;
     }
+    if (status.ok() && !ever_answered && !answered)
+      LL_RETURN_IF_ERROR(ExplainNothing(request, *client, session));
     if (status.ok()) return kExitSuccess;
     const absl::Duration now = session.environment().clock.Steady();
     if (answered) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/format.h"
+#include "base/terminal_text.h"
 #include "llctl/proto_json.h"
 #include "llctl/terminal_text.h"
 
@@ -112,6 +113,10 @@ void Output::PrintValue(const nlohmann::ordered_json& value) {
 void Output::PrintJsonLine(const nlohmann::ordered_json& value) {
   out_ << value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << "\n";
   out_.flush();
+}
+
+std::string Output::Foreign(absl::string_view text) const {
+  return terminal_ ? Shown(text, /*lines=*/true) : std::string(text);
 }
 
 void Output::PrintFields(const std::vector<std::pair<std::string, std::string>>& fields) {

@@ -42,6 +42,9 @@ class Output {
   bool terminal() const { return terminal_; }
   bool color() const { return color_; }
   std::ostream& stream() { return out_; }
+  // A text that a model or another user wrote: as it is for a file or a program, and for a terminal
+  // without what that would obey. Pieces of a text are cut between characters.
+  std::string Foreign(absl::string_view text) const;
 
   // One object or array as JSON or YAML. Tables and names are the caller's.
   void PrintValue(const nlohmann::ordered_json& value);

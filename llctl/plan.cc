@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/field_error.h"
@@ -105,6 +106,7 @@ struct PlanOptions {
   CalibrateOptions probe;
   int64_t max_age_days = 30;
   bool residuals = false;
+  std::string stray, wants;  // a flag, and the one without which it has no meaning
 };
 
 // Measures where that is due and tells of it; what is kept then goes into plans made here.
@@ -154,6 +156,8 @@ void PrintCalibration(const CalibrateResult& result, Session& session) {
 
 absl::StatusOr<int> RunPlan(const PlanOptions& given, Session& session) {
   PlanOptions options = given;
+  if (!options.stray.empty())
+    return MakeFieldError({options.stray, options.wants + " beside it", "none"});
   if (options.residuals) {
     LL_ASSIGN_OR_RETURN(const std::vector<v1::Job> jobs, FetchForecastJobs(kResidualJobs, session));
     PrintResiduals(jobs, session);
@@ -204,6 +208,32 @@ void AddCalibrationFlags(CLI::App& command, PlanOptions& options) {
                    "coordinator has seen succeed.");
 }
 
+// Flags that would mean nothing: a plan of a coordinator's workers is made with its devices and
+// prices.
+void FindStray(const CLI::App& command, PlanOptions& options) {
+  const auto look = [&](bool used, const char* wants, std::initializer_list<const char*> flags) {
+    for (const char* flag : flags) {
+      if (used || command.count(flag) == 0) continue;
+      options.stray = flag;
+      options.wants = wants;
+    }
+  };
+  look(options.calibrate, "--calibrate", {"--calibration-days", "--probe-threads", "--trainer"});
+  look(
+      options.calibrate || !options.local.device.empty(), "--device KIND",
+      {"--hosts", "--gpus-per-host", "--device-memory", "--calibration", "--prices", "--currency"});
+}
+
+CLI::Validator NotNegative() {
+  return CLI::Validator(
+      [](std::string& text) {
+        return absl::StartsWith(text, "-")
+                   ? absl::StrCat("expected a size such as 16GB, found ", text)
+                   : std::string();
+      },
+      "");
+}
+
 }  // namespace
 
 void AddPlanCommand(CLI::App& app, Action& chosen) {
@@ -227,6 +257,7 @@ void AddPlanCommand(CLI::App& app, Action& chosen) {
       ->add_option("--device-memory", options->local.memory_bytes,
                    "With --device: its memory, if not the usual; for example 16GB.")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->transform(NotNegative())  // first: it is unsigned behind it
       ->type_name("BYTES");
   command
       ->add_option("--calibration", options->local.calibration,
@@ -240,7 +271,8 @@ void AddPlanCommand(CLI::App& app, Action& chosen) {
   command->add_option("--currency", options->local.currency, "Of --prices.")->capture_default_str();
   AddCalibrationFlags(*command, *options);
   options->flags.AddTo(*command);
-  command->callback([options, &chosen] {
+  command->callback([options, command, &chosen] {
+    FindStray(*command, *options);
     chosen = [options](Session& session) { return RunPlan(*options, session); };
   });
 }

@@ -7,10 +7,10 @@
 #include "absl/strings/str_join.h"
 #include "base/format.h"
 #include "base/status_macros.h"
+#include "base/terminal_text.h"
 #include "llctl/errors.h"
 #include "llctl/live_picture.h"
 #include "llctl/proto_json.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 namespace {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "base/format.h"
 #include "base/status_macros.h"
+#include "llctl/command_line.h"
 #include "llctl/errors.h"
 #include "llctl/plan.h"
 #include "llctl/proto_json.h"
@@ -251,8 +252,10 @@ void AddCreate(CLI::App& schedule, Action& chosen) {
       ->type_name("skip|queue|cancel_old");
   create
       ->add_option("--start-within", options->start_within,
-                   "A fire that is later is left out. Default: no limit.")
-      ->type_name("SECONDS");
+                   "A fire that is later by so many seconds (or 90m, 24h) is left out. Default: no "
+                   "limit.")
+      ->type_name("SECONDS")
+      ->transform(DurationInSeconds());
   create->add_option("--history", options->history, "Records of runs to keep. Default: 30.")
       ->type_name("N");
   const auto tolerance = [&](const char* flag, std::optional<double>& value, const char* help) {

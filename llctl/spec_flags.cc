@@ -86,8 +86,10 @@ void SpecFlags::AddTo(CLI::App& app) {
   app.add_option("-f,--file", file_,
                  "Job spec to start from (YAML or JSON); flags override its keys.")
       ->type_name("FILE");
-  app.add_option("--set", sets_,
-                 "Sets a key of the spec by name; last word. May be given several times.")
+  app.add_option(
+         "--set", sets_,
+         "Sets a key of the spec by name; last word. KEY= takes one away. May be given several "
+         "times.")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   std::string group;

@@ -14,11 +14,6 @@ size_t TextColumns(absl::string_view text);
 // `text`, or its beginning and "…" where it is wider than `columns`; colours end with the text.
 std::string CutToColumns(absl::string_view text, size_t columns);
 
-// `text` without what a terminal would obey, for it may be another user's: control characters are
-// '?', a tab is a blank, and lines end only where `lines` lets them. With `colors` the colours that
-// llctl itself paints with stay.
-std::string Shown(absl::string_view text, bool lines = false, bool colors = false);
-
 // Whether a terminal of this locale shows UTF-8: the first of LC_ALL, LC_CTYPE and LANG that is
 // not empty says so.
 bool IsUtf8Locale(absl::string_view lc_all, absl::string_view lc_ctype, absl::string_view lang);

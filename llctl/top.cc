@@ -100,7 +100,7 @@ void AddTopCommand(CLI::App& app, Action& chosen) {
       "top", "What runs now, by job and by slot; on a terminal until Ctrl-C, redrawn in place.");
   command->add_flag("--once", options->once, "Print it once, also on a terminal.");
   command->add_option("--interval", options->interval_seconds, "Between two looks. Default: 2.")
-      ->check(SecondsFrom(0.2, 3600))
+      ->check(NumberFrom(0.2, 3600))
       ->type_name("SECONDS");
   command->callback([options, &chosen] {
     chosen = [options](Session& session) { return RunTop(*options, session); };

@@ -2,11 +2,11 @@
 #include <CLI/CLI.hpp>
 
 #include "base/status_macros.h"
+#include "base/terminal_text.h"
 #include "llctl/errors.h"
 #include "llctl/job_ref.h"
 #include "llctl/proto_json.h"
 #include "llctl/session.h"
-#include "llctl/terminal_text.h"
 
 namespace ll {
 

@@ -7,12 +7,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
-#include "nlohmann/json.hpp"
+#include "base/field_error.h"
+#include "base/json.h"
 
 namespace ll {
 namespace {
 
 constexpr int kHopper = 9;
+constexpr JsonLimits kLineLimits{.max_depth = 8, .max_values = 1000};
 constexpr int64_t kTimedHeadDim = 128;  // SpeedCases in tests/gpu/judge.cc
 
 // "NVIDIA H100 80GB HBM3, 580.82" is the host of an "NVIDIA H100 80GB HBM3".
@@ -49,9 +51,9 @@ absl::StatusOr<AttentionTable> AttentionTable::Parse(absl::string_view jsonl,
   for (const absl::string_view text : absl::StrSplit(jsonl, '\n')) {
     ++number;
     if (text.empty()) continue;
-    const nlohmann::json line =
-        nlohmann::json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
-    if (!line.is_object()) return BadLine(number, "no JSON object");
+    const auto parsed = ParseJsonObject(text, kLineLimits);
+    if (!parsed.ok()) return Annotate(parsed.status(), absl::StrCat("line ", number));
+    const nlohmann::json& line = *parsed;
     try {
       if (line.contains("gpu")) {
         ours = IsOf(line["gpu"].get<std::string>(), gpu);

@@ -120,6 +120,10 @@ TEST(AttentionTable, RefusesWhatItCannotRead) {
               StatusIs(absl::StatusCode::kNotFound, "H100"));
   EXPECT_THAT(AttentionTable::Parse("nonsense", "NVIDIA H100").status(),
               StatusIs(absl::StatusCode::kInvalidArgument, "line 1"));
+  const std::string deep =
+      absl::StrCat("{\"gpu\":\"x\",\"more\":", std::string(5000, '['), std::string(5000, ']'), "}");
+  EXPECT_THAT(AttentionTable::Parse(deep, "x").status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, "line 1: expected at most 8 levels"));
   EXPECT_THAT(
       AttentionTable::Parse(absl::StrCat(kHost, "\n{\"entry_point\":7}\n"), "NVIDIA H100 80GB HBM3")
           .status(),

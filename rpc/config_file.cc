@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/edit_distance.h"
+#include "base/usage_words.h"
 
 namespace ll {
 namespace {
@@ -54,8 +56,18 @@ class YamlConfig : public CLI::Config {
     }
     if (root.IsNull()) return items;
     if (!root.IsMap()) throw CLI::FileError("config: expected a mapping of flags to values");
+    std::set<std::string> keys;
     for (const auto& entry : root) {
       items.push_back(ItemOf(entry.first, entry.second));
+      if (!keys.insert(items.back().name).second)
+        throw CLI::FileError(absl::StrCat("config: ", items.back().name, ": given twice"));
+      for (const std::string& value : items.back().inputs) {
+        if (absl::StartsWith(value, "~/")) {
+          throw CLI::FileError(absl::StrCat("config: ", items.back().name,
+                                            ": expected a whole path, found ", value,
+                                            ", which only a shell expands"));
+        }
+      }
       if (app_.get_option_no_throw("--" + items.back().name) == nullptr) {
         throw CLI::FileError(Unknown(entry.first.as<std::string>(), items.back().name));
       }
@@ -89,7 +101,7 @@ std::string NearestFlag(const CLI::App& app, absl::string_view unknown) {
 }  // namespace
 
 std::string UsageLine(const CLI::App& app, const CLI::ParseError& error) {
-  std::string message = error.what();
+  std::string message = UsageInWords(error.what());
   constexpr absl::string_view kUnread = " was not readable (missing?)";  // CLI11's words
   if (absl::EndsWith(message, kUnread)) {
     message.resize(message.size() - kUnread.size());

@@ -73,6 +73,9 @@ TEST(ConfigFile, RefusesWhatItDoesNotKnow) {
   EXPECT_THAT(Parse("- a\n").error, HasSubstr("expected a mapping"));
   EXPECT_THAT(Parse("a: [\n").error, HasSubstr("not YAML, line"));
   EXPECT_THAT(Parse("lease-seconds: soon\n").error, HasSubstr("lease-seconds"));
+  EXPECT_THAT(Parse("listen: a\nlisten: b\n").error, HasSubstr("listen: given twice"));
+  EXPECT_THAT(Parse("lease-seconds: 1\nlease_seconds: 2\n").error, HasSubstr("given twice"));
+  EXPECT_THAT(Parse("listen: ~/x\n").error, HasSubstr("listen: expected a whole path, found ~/x"));
 }
 
 }  // namespace

@@ -21,8 +21,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/steady_cond_var.h"
 #include "rpc/connection_ledger.h"
 
 namespace ll {
@@ -104,6 +105,7 @@ class Guard : public ConnectionGuard {
     {
       absl::MutexLock lock(&mutex_);
       stop_ = true;
+      stopped_.SignalAll();
     }
     if (looker_.joinable()) looker_.join();
   }
@@ -155,7 +157,7 @@ class Guard : public ConnectionGuard {
     {
       absl::MutexLock lock(&mutex_);
       // Calls of a connection that is gone still end.
-      if (!gone_.emplace(peer, absl::Now() + kKeepGone).second) return;
+      if (!gone_.emplace(peer, RealClock().Steady() + kKeepGone).second) return;
     }
     for (const OpenSocket& socket : SocketsAt(port_)) {
       if (socket.facts.peer == peer) Disconnect(socket.fd);
@@ -170,7 +172,7 @@ class Guard : public ConnectionGuard {
            slept < pause && !(slept > absl::ZeroDuration() && ledger_.Crowded());
            slept += kLeastPause) {
         absl::MutexLock lock(&mutex_);
-        if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), kLeastPause)) return;
+        if (stopped_.AwaitFor(mutex_, kLeastPause, [this] { return stop_; })) return;
       }
       std::vector<ConnectionLedger::Socket> sockets;
       absl::flat_hash_map<std::string, int64_t> received;
@@ -181,7 +183,7 @@ class Guard : public ConnectionGuard {
       for (const std::string& peer : ledger_.Look(sockets)) HangUp(peer);
       {
         absl::MutexLock lock(&mutex_);
-        const absl::Time now = absl::Now();
+        const absl::Duration now = RealClock().Steady();
         absl::erase_if(gone_, [now](const auto& entry) { return entry.second < now; });
         received_ = std::move(received);
       }
@@ -198,8 +200,10 @@ class Guard : public ConnectionGuard {
   ConnectionLedger ledger_;
   std::atomic<int> port_ = 0;
   absl::Mutex mutex_;
+  SteadyCondVar stopped_;  // stop_
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<std::string, absl::Time> gone_ ABSL_GUARDED_BY(mutex_);   // hung up of late
+  absl::flat_hash_map<std::string, absl::Duration> gone_
+      ABSL_GUARDED_BY(mutex_);                                                  // hung up of late
   absl::flat_hash_map<std::string, int64_t> received_ ABSL_GUARDED_BY(mutex_);  // at the last look
   std::thread looker_;
 };

@@ -7,6 +7,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -39,7 +40,8 @@ class StatefulSetScaleTest : public ::testing::Test {
     http_.answer = HttpResponse{status, {{"retry-after", "7"}}, body};
   }
 
-  const std::string token_ = ::testing::TempDir() + "/scaler-token";
+  const TempDir dir_;
+  const std::string token_ = dir_.path() + "/token";
   Answers http_;
   StatefulSetScale scale_{{"https://k:6443", "ll", "w", token_, "/ca.crt"}, http_};
 };

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tracker/test_http.h"
@@ -171,7 +172,8 @@ class OtlpTrackerTest : public ::testing::Test {
 };
 
 TEST_F(OtlpTrackerTest, PostsWithTheHeadersOfTheFile) {
-  const std::string file = ::testing::TempDir() + "/otlp_headers";
+  const TempDir dir;
+  const std::string file = dir.path() + "/headers";
   LL_ASSERT_OK(WriteFileAtomic(file, "# secret\nx-api-key: abc: def\n\n"));
   OtlpTracker tracker = Make("https://collector:4318/base/", file);
   LL_ASSERT_OK(tracker.Take(Life()));
@@ -203,7 +205,8 @@ TEST_F(OtlpTrackerTest, RefusesWhatIsNoAddress) {
   const auto secret = MakeHttpTarget("otlp-endpoint", "http://user:pass@host", "", http_);
   EXPECT_THAT(secret.status().message(), HasSubstr("otlp-endpoint: expected http://HOST"));
   EXPECT_THAT(secret.status().message(), Not(HasSubstr("pass")));
-  const std::string file = ::testing::TempDir() + "/otlp_bad_headers";
+  const TempDir dir;
+  const std::string file = dir.path() + "/headers";
   LL_ASSERT_OK(WriteFileAtomic(file, "verysecret\n"));
   const auto bad = MakeHttpTarget("otlp-endpoint", "http://a", file, http_);
   EXPECT_THAT(bad.status().message(), HasSubstr("line 1"));

@@ -406,6 +406,15 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
     return FieldStatus(absl::StatusCode::kUnimplemented, "stages",
                        "only Submit makes the jobs of a training in stages");
   }
+  if (spec.notify.has_value()) {
+    if (options.check_notify == nullptr) {
+      return MakeFieldError({"notify", "no endpoint, for this coordinator has no webhooks",
+                             absl::StrCat("\"", OneLine(spec.notify->substr(0, 80)), "\"")});
+    }
+    const auto [label, fresh] = spec.labels.emplace("notify", *spec.notify);
+    if (!fresh && label->second != *spec.notify)
+      return MakeFieldError({"notify", "what the label notify says", *spec.notify});
+  }
   if (const auto notify = spec.labels.find("notify");
       notify != spec.labels.end() && options.check_notify != nullptr) {
     LL_RETURN_IF_ERROR(options.check_notify(notify->second, request.access.tenant));
@@ -432,6 +441,8 @@ absl::StatusOr<Admitted> Admit(const AdmissionRequest& request, const ClusterVie
   if (spec.adapter.has_value() && !request.source.has_value()) {
     LL_RETURN_IF_ERROR(CheckPath("adapter", *spec.adapter, options));
   }
+  if (request.spec.has_tokenizer())
+    LL_RETURN_IF_ERROR(CheckPath("tokenizer", request.spec.tokenizer(), options));
 
   LL_RETURN_IF_ERROR(ResolveGpuTypes(view, spec));
   ModelFacts facts;

@@ -386,6 +386,29 @@ TEST_F(AdmissionTest, ReadsAConfigThatLiesOnThisHost) {
   EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "original context of 256"));
 }
 
+TEST_F(AdmissionTest, ATokenizerIsAPathOnTheWorkers) {
+  request_.spec.set_tokenizer("smollm");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument,
+                              "tokenizer: expected an absolute path on the workers"));
+  request_.spec.set_tokenizer("/models/smollm");
+  LL_EXPECT_OK(Try().status());
+}
+
+TEST_F(AdmissionTest, NotifyIsTheLabelNotify) {
+  request_.spec.set_notify("ops");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "notify: expected no endpoint"));
+  options_.check_notify = [](const std::string& names, const std::string&) {
+    return names == "ops" ? absl::OkStatus() : absl::InvalidArgumentError("labels.notify: unknown");
+  };
+  LL_ASSERT_OK_AND_ASSIGN(const Admitted got, Try());
+  EXPECT_EQ(got.core.labels.at("notify"), "ops");
+  (*request_.spec.mutable_labels())["notify"] = "others";
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "what the label notify says"));
+  request_.spec.clear_labels();
+  request_.spec.set_notify("http://me/");
+  EXPECT_THAT(Try(), StatusIs(absl::StatusCode::kInvalidArgument, "unknown"));
+}
+
 TEST_F(AdmissionTest, AFifoInPlaceOfAConfigDoesNotHang) {
   TempDir dir;
   options_.paths_are_local = true;

@@ -82,6 +82,7 @@ absl::StatusOr<std::vector<InputFile>> FindInputFiles(const std::vector<std::str
   std::vector<InputFile> out;
   if (inputs.empty()) return MakeFieldError({"input", "at least one file", "none"});
   for (const std::string& input : inputs) {
+    if (input.empty()) return MakeFieldError({"input", "a file, a folder or a pattern", "none"});
     if (FileExists(input) || input.find_first_of("*?[") == std::string::npos) {
       LL_RETURN_IF_ERROR(AddPath(input, out));
       continue;

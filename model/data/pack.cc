@@ -1,12 +1,15 @@
 #include "model/data/pack.h"
 
 #include <array>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
+#include "base/file.h"
 #include "base/format.h"
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "model/text/token_file_writer.h"
@@ -61,7 +64,8 @@ absl::StatusOr<State> ParseState(const std::string& text) {
   State s;
   if (text.empty()) return s;
   try {
-    const json root = json::parse(text);
+    LL_ASSIGN_OR_RETURN(const json root,
+                        ParseJsonObject(text, {.max_depth = 4, .max_values = 100}));
     const auto position = root.at("position").get<std::array<int64_t, 3>>();
     s.position = {static_cast<size_t>(position[0]), position[1], position[2],
                   root.at("inside").get<bool>()};
@@ -163,11 +167,27 @@ bool IsInputFault(const absl::Status& status) {
          status.code() == absl::StatusCode::kNotFound;
 }
 
+// What is written takes the place of what lies there: never of what was read.
+absl::Status CheckOutput(const std::string& output, const std::vector<InputFile>& files) {
+  if (IsDirectory(output)) return MakeFieldError({"out", "a file", "the folder " + output});
+  for (const std::string& written : {output, output + ".json"}) {
+    for (const InputFile& file : files) {
+      std::error_code error;  // one of them is not there: they are not the same
+      if (!std::filesystem::equivalent(written, file.path, error)) continue;
+      return MakeFieldError({"out", "a file that is none of the inputs",
+                             absl::StrCat(output, ", which would replace ", file.path),
+                             "give another name, outside of a folder that is packed"});
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<PackResult> PackText(const PackOptions& options, const Tokenizer& tokenizer) {
   LL_RETURN_IF_ERROR(CheckSpecialTokens(options, tokenizer));
   LL_ASSIGN_OR_RETURN(const std::vector<InputFile> files, FindInputFiles(options.inputs));
+  LL_RETURN_IF_ERROR(CheckOutput(options.output, files));
   LL_ASSIGN_OR_RETURN(
       TokenFileWriter writer,
       TokenFileWriter::CreateResumable(options.output, tokenizer.vocab_size(), tokenizer.hash(),

@@ -121,6 +121,23 @@ TEST_F(PackTest, TheFirstBadRecordIsTold) {
   }
 }
 
+TEST_F(PackTest, NoInputIsReplaced) {
+  const std::string text = Write("book.txt", "abc"),
+                    list = Write("list.json", R"([{"text": "x"}])");
+  EXPECT_THAT(PackText(Options({text}, "book.txt"), *tokenizer_),
+              StatusIs(kInvalid, "out: expected a file that is none of the inputs"));
+  // The description is written beside: list.json.
+  EXPECT_THAT(PackText(Options({list}, "list"), *tokenizer_), StatusIs(kInvalid, "replace"));
+  // By another name too; and what lies in the folder after a first run.
+  ASSERT_EQ(symlink(text.c_str(), Path("link").c_str()), 0);
+  EXPECT_THAT(PackText(Options({text}, "link"), *tokenizer_), StatusIs(kInvalid, "replace"));
+  EXPECT_EQ(*ReadFile(text), "abc");
+  EXPECT_EQ(*ReadFile(list), R"([{"text": "x"}])");
+  EXPECT_THAT(PackText(Options({text}, "."), *tokenizer_),
+              StatusIs(kInvalid, "out: expected a file"));
+  EXPECT_THAT(PackText(Options({""}), *tokenizer_), StatusIs(kInvalid, "input: expected a file"));
+}
+
 TEST_F(PackTest, MixedKindsInAFileAreRefused) {
   const std::string path =
       Write("a.jsonl",

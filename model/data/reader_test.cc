@@ -101,6 +101,10 @@ TEST_F(ReaderTest, BadRecordsNameFileAndLine) {
   EXPECT_THAT(ErrorOf("\n{\"text\": 1}"),
               StatusIs(kInvalid, "e.jsonl:2 text: expected a text, found number"));
   EXPECT_THAT(ErrorOf("{\"text\": \"a\""), StatusIs(kInvalid, "e.jsonl:1: expected a JSON object"));
+  // Where in the line, not another line.
+  EXPECT_THAT(
+      ErrorOf("{\"text\": \"a\"}\n{\"text\": \"a\"\r\n{\"text\": \"a\"}"),
+      StatusIs(kInvalid, "e.jsonl:2: expected a JSON object, found a syntax error at column 13"));
   EXPECT_THAT(ErrorOf("[1]"), StatusIs(kInvalid, "found a list"));
   EXPECT_THAT(ErrorOf("{\"t\": \"a\"}"), StatusIs(kInvalid, "found none of them"));
   EXPECT_THAT(ErrorOf("{\"text\": \" \\n\"}"),

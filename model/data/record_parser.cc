@@ -5,6 +5,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/json.h"
 #include "base/status_macros.h"
@@ -27,7 +29,12 @@ class Place {
   }
   // An error of the JSON reader.
   absl::Status At(const absl::Status& status) const {
-    absl::Status out = Annotate(status, field_);
+    // Of an object on one line the reader's "line 1" is not the file's.
+    absl::Status out = absl::Status(
+        status.code(), absl::StrCat(field_, ": ",
+                                    absl::StrReplaceAll(status.message(),
+                                                        {{"at line 1, column ", "at column "}})));
+    SetErrorHint(out, ErrorHint(status));
     SetErrorField(out, field_);
     return out;
   }
@@ -157,7 +164,10 @@ absl::StatusOr<Record> ParseRecord(RawRecord&& raw, const std::string& file, Inv
     record.text = std::move(raw.bytes);
     return record;
   }
-  auto object = ParseJsonObject(raw.bytes);
+  absl::string_view text = raw.bytes;
+  absl::ConsumeSuffix(&text, "\n");
+  absl::ConsumeSuffix(&text, "\r");
+  auto object = ParseJsonObject(text);
   if (!object.ok()) return place.At(object.status());
   LL_RETURN_IF_ERROR(ParseObject(place, *object, record));
   return record;

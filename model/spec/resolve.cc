@@ -39,7 +39,7 @@ absl::Status CheckText(const SpecField& field, const std::string& text) {
   if (std::find(field.choices.begin(), field.choices.end(), text) != field.choices.end())
     return absl::OkStatus();
   return MakeFieldError({field.name, DescribeType(field),
-                         absl::StrCat("\"", absl::CEscape(text.substr(0, 80)), "\"")});
+                         absl::StrCat("\"", absl::Utf8SafeCEscape(text.substr(0, 80)), "\"")});
 }
 
 struct CheckRange {

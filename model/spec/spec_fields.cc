@@ -316,7 +316,9 @@ std::vector<SpecField> ServiceFields() {
       Seconds("deadline", &J::deadline, "0",
               "Seconds (or 90m, 24h) after its submission by which the job must have ended; 0 for "
               "none."),
-      Text("notify", &J::notify, "", "URL that is told about the job's end."),
+      Text("notify", &J::notify, "",
+           "Endpoints of the operator's webhooks, by name, that are told of the job; the "
+           "label notify."),
       Positive("stages", &J::stages, "", kMaxTokens,
                "Rising context lengths to train one after the other, the last one context_length; "
                "then the result is merged."),

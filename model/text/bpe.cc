@@ -5,6 +5,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "model/text/pre_tokenizer.h"
 #include "model/text/unicode.h"
@@ -26,7 +27,8 @@ bool IsEmptyText(const json& section, const char* member) {
 
 absl::StatusOr<Bpe> Bpe::Parse(const json& section) {
   if (!section.is_object()) return Refuse("expected an object");
-  if (section.value("type", json("BPE")) != "BPE") return Refuse("expected the type BPE");
+  if (const json type = section.value("type", json("BPE")); type != "BPE")
+    return Refuse(absl::StrCat("expected the type BPE, found ", JsonExcerpt(type)));
   if (!IsEmptyText(section, "continuing_subword_prefix") ||
       !IsEmptyText(section, "end_of_word_suffix")) {
     return Refuse("subword prefixes and suffixes are not known");

@@ -5,6 +5,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lfs_pointer.h"
 #include "base/status_macros.h"
 #include "model/text/json_tokenizer.h"
 #include "model/text/sentencepiece_tokenizer.h"
@@ -56,6 +57,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& path
                        absl::StrCat("no tokenizer.json and no tokenizer.model in ", path),
                        "give --tokenizer a folder or a file that holds one");
   }
+  LL_RETURN_IF_ERROR(CheckNotLfsPointer(file));
   LL_ASSIGN_OR_RETURN(std::string bytes, ReadFile(file));
   if (absl::EndsWith(file, ".json")) {
     auto parsed = JsonTokenizer::Parse(bytes);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/field_error.h"
+#include "base/json.h"
 #include "base/status_macros.h"
 #include "kernels/nf4/nf4.h"
 #include "model/weights/tensor_io.h"
@@ -25,6 +26,7 @@ constexpr char kState[] = ".quant_state.bitsandbytes__nf4";
 constexpr int64_t kStateBytes = 256;
 // A state that is longer is no state.
 constexpr int64_t kMaxStateBytes = 1 << 16;
+constexpr JsonLimits kStateLimits{.max_depth = 4, .max_values = 1000};
 
 int64_t Numel(const std::vector<int64_t>& shape) {
   int64_t numel = 1;
@@ -59,10 +61,10 @@ absl::StatusOr<json> ReadState(const ShardedSafetensors& files, const std::strin
                            entry == nullptr ? "nothing" : "something else"});
   }
   const char* text = reinterpret_cast<const char*>(entry->file->Data(*entry->tensor));
-  json state = json::parse(text, text + entry->tensor->size_bytes, nullptr, false);
-  if (state.is_object()) return state;
-  return MakeFieldError(
-      {absl::StrCat(entry->file->path(), ": ", name, kState), "a JSON object", "something else"});
+  auto state =
+      ParseJsonObject({text, static_cast<size_t>(entry->tensor->size_bytes)}, kStateLimits);
+  if (state.ok()) return state;
+  return Annotate(state.status(), absl::StrCat(entry->file->path(), ": ", name, kState));
 }
 
 absl::Status CheckState(const ShardedSafetensors& files, const std::string& name,

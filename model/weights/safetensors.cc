@@ -17,6 +17,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lfs_pointer.h"
 #include "base/status_macros.h"
 
 namespace ll {
@@ -157,6 +158,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(
   struct stat info;
   if (fstat(fd, &info) != 0) return ErrnoStatus(errno, "cannot stat", path);
   if (!S_ISREG(info.st_mode)) return Annotate(Bad("file", "a regular file", "another kind"), path);
+  LL_RETURN_IF_ERROR(CheckNotLfsPointer(path));
   const uint64_t size = static_cast<uint64_t>(info.st_size);
   if (size < kLengthBytes)
     return Annotate(Bad("file", "at least 8 bytes", absl::StrCat(size)), path);

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "model/weights/sharded.h"
@@ -187,6 +188,13 @@ TEST_F(SafetensorsTest, HostileHeaders) {
   EXPECT_FALSE(SafetensorsFile::Open(folder_).ok());
 }
 
+TEST_F(SafetensorsTest, APointerOfGitLfsIsNamed) {
+  LL_ASSERT_OK(WriteFileAtomic(
+      Path("model.safetensors"),
+      "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a pointer of git-lfs to it"));
+}
+
 TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   EXPECT_THAT(ShardedSafetensors::Open(folder_),
               StatusIs(absl::StatusCode::kNotFound, "no safetensors weights"));
@@ -197,6 +205,8 @@ TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   WriteSample(Path("model-00001-of-00002.safetensors"));
   WriteRaw(Path("model-00002-of-00002.safetensors"),
            R"({"c":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4);
+  EXPECT_THAT(ErrorHint(ShardedSafetensors::Open(folder_).status()),
+              HasSubstr("but not the index of its shards"));
   auto write_index = [&](const std::string& map) {
     LL_ASSERT_OK(
         WriteFileAtomic(Path("model.safetensors.index.json"), "{\"weight_map\":{" + map + "}}"));
@@ -209,8 +219,10 @@ TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   write_index(first + R"(,"d":"model-00002-of-00002.safetensors")");
   EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "expected d in model-00002"));
   write_index(first + R"(,"c":"model-00003-of-00003.safetensors")");
-  EXPECT_THAT(ShardedSafetensors::Open(folder_),
-              StatusIs(absl::StatusCode::kNotFound, "model-00003"));
+  EXPECT_THAT(
+      ShardedSafetensors::Open(folder_),
+      StatusIs(absl::StatusCode::kNotFound,
+               "model-00003-of-00003.safetensors: is missing; model.safetensors.index.json"));
   for (const char* name : {"../../etc/passwd", "/etc/passwd", "..", ".", ""}) {
     write_index(absl::StrCat("\"a\":\"", name, "\""));
     EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a file name for a")) << name;

@@ -26,6 +26,11 @@ absl::Status NoWeights(const std::string& folder) {
       "give a Hugging Face folder with model.safetensors or model.safetensors.index.json";
   if (auto names = ListDir(folder); names.ok()) {
     for (const std::string& name : *names) {
+      if (absl::EndsWith(name, ".safetensors")) {
+        hint = absl::StrCat("the folder holds ", name,
+                            ", but not the index of its shards, model.safetensors.index.json");
+        break;
+      }
       if (absl::EndsWith(name, ".bin") || absl::EndsWith(name, ".pth")) {
         hint = absl::StrCat("the folder holds ", name, ": convert it to safetensors first");
       }
@@ -69,6 +74,11 @@ absl::StatusOr<ShardedSafetensors> ShardedSafetensors::Open(const std::string& f
   }
   ShardedSafetensors out;
   for (const std::string& name : files) {
+    if (!FileExists(folder + "/" + name)) {
+      return FieldStatus(absl::StatusCode::kNotFound, folder + "/" + name,
+                         "is missing; model.safetensors.index.json names it",
+                         "download the whole folder");
+    }
     LL_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(folder + "/" + name));
     for (const TensorInfo& tensor : file->tensors()) {
       if (!out.entries_.emplace(tensor.name, Entry{file, &tensor}).second) {

@@ -208,6 +208,11 @@ TEST_F(Nf4FolderTest, WhatDoesNotFitIsRefused) {
               StatusIs(kInvalid, "blocksize: expected 64, found 128"));
   EXPECT_THAT(with_state("\"nf4\"", "\"fp4\""),
               StatusIs(kInvalid, "quant_type: expected \"nf4\", found \"fp4\""));
+  const std::string deep = std::string(20'000, '[') + std::string(20'000, ']');
+  EXPECT_THAT(with_state("\"blocksize\":64", "\"blocksize\":64,\"x\":" + deep),
+              StatusIs(kInvalid, "levels"));
+  EXPECT_THAT(with_state("\"blocksize\":64", "\"blocksize\":64,\"blocksize\":64"),
+              StatusIs(kInvalid, "twice"));
   EXPECT_THAT(with_state("[12,64]", "[64,12]"), StatusIs(kInvalid, "shape: expected [12,64]"));
   EXPECT_THAT(with_state("nested_offset\":", "nested_offset\":null,\"x\":"),
               StatusIs(kInvalid, "nested_offset: expected a number"));

@@ -39,10 +39,16 @@ class ChatTest(ServiceCase):
         self.assertIn("the conversation is over", job["reason"])
 
     def test_a_refused_message_does_not_end_the_conversation(self):
-        done = self.chat(["x" * 3, "/reset", "ok"], "--repetition-penalty", "-1", code=1)
+        done = self.chat(["x" * 3, "/reset", "ok"], "--repetition-penalty", "0", code=1)
         self.assertEqual(done.stdout, "")
         self.assertEqual(done.stderr.count("repetition_penalty"), 2, done.stderr)
         self.await_end()
+
+    def test_what_no_sampling_takes_is_refused_before_a_worker_is_asked(self):
+        for flag, value in (("--max-new-tokens", "1.5"), ("--temperature", "nan"), ("--top-k", "-1"), ("--seed", "1e300")):
+            done = self.llctl("chat", "--model", self.model, flag, value, code=2, input="hi\n")
+            self.assertIn(f"{flag}: expected a ", done.stderr)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
     def test_without_a_template_the_error_says_what_to_give(self):
         bare = self.root / "bare"

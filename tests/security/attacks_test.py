@@ -7,11 +7,13 @@ import gzip
 import json
 import os
 import pathlib
+import pty
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -235,6 +237,27 @@ class JoiningTest(AttackCase):
         for secret in (join.strip(), token, service.token):
             self.assertNotIn(secret, log)
         self.assertIn("all follow", service.run("ll-coordinator", "audit", "verify", "--data-dir", self.root / "data").stdout)
+
+
+    def test_a_join_token_is_not_shown_nor_spent_in_vain(self):
+        service = self.service
+        token = service.run("ll-coordinator", "pki", "join-token", "--dir", service.pki, "--worker", "w8").stdout.strip()
+        arguments = ("join", "--coordinator", service.address, "--tls-ca", service.pki / "ca.crt", "--name", "w8", "--out")
+        # What cannot be written is seen before the token is used up.
+        self.assertIn("Not a directory", service.run("ll-worker", *arguments, service.tokens / "x", input=token, code=2).stderr)
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        join = subprocess.Popen([BIN / "ll-worker", *map(str, arguments), str(self.root / "w8")], stdin=theirs, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + DEADLINE_S
+        while termios.tcgetattr(theirs)[3] & termios.ECHO:
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.01)
+        os.write(ours, token.encode() + b"\n")
+        out, err = join.communicate(timeout=DEADLINE_S)
+        self.assertEqual((join.returncode, out.startswith("joined as w8"), err), (0, True, "Join token: \n"))
+        self.assertTrue(termios.tcgetattr(theirs)[3] & termios.ECHO)
+        os.close(theirs)
 
 
 class WrongHandsTest(AttackCase):

@@ -49,6 +49,9 @@ CORE_BANS = [
      "uses threads; one thread at a time runs the core"),
     (r"\b(fopen|getenv|popen|system)\s*\(|std::(i|o)?fstream|base/file\.h|base/subprocess\.h", "does I/O"),
 ]
+# A wall clock may be set while somebody waits by it (base/steady_cond_var.h).
+STEADY_FOLDERS = ("base/", "rpc/", "worker/")
+WALL_WAITS = re.compile(r"\b(AwaitWith|WaitWith|LockWhenWith)(Timeout|Deadline)\b|absl::Now\(\)\s*[-<>]|[-<>]=?\s*absl::Now\(\)")
 # Looking up is fine; going through one is not, and only its author can say.
 HASH_CONTAINER = re.compile(r"std::unordered_(map|set)\b|absl::(flat|node)_hash_(map|set)\b")
 HASH_CONTAINER_REMARK = "never iterated"
@@ -148,3 +151,13 @@ def check_core(tree):
             if HASH_CONTAINER.search(code) and HASH_CONTAINER_REMARK not in line:
                 yield finding(name, number, "the order of a hash container differs from run to run: use a sorted one, or "
                                             f"say '{HASH_CONTAINER_REMARK}' beside it")
+
+
+def check_waits(tree):
+    """Waits and durations are measured by a clock that only goes forward."""
+    for name in tree.sources():
+        if not name.startswith(STEADY_FOLDERS) or is_test(name):
+            continue
+        for number, line in tree.lines(name):
+            if WALL_WAITS.search(line.partition("//")[0]):
+                yield finding(name, number, "waits by the wall clock, which may be set: Clock::Steady, SteadyCondVar")

@@ -23,6 +23,7 @@ CHECKS = {
     "includes": lambda tree, args: layers.check_includes(tree),
     "link_graph": lambda tree, args: layers.check_links(tree),
     "core": lambda tree, args: layers.check_core(tree),
+    "waits": lambda tree, args: layers.check_waits(tree),
     "leftovers": lambda tree, args: texts.check_leftovers(tree),
     "markdown_links": lambda tree, args: texts.check_links(tree),
     "licence": lambda tree, args: texts.check_licence(tree),

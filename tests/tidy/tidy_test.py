@@ -92,6 +92,13 @@ class TidyTest(unittest.TestCase):
         }, "a.cc:1: coordinator/core reads a clock", "a.cc:3: coordinator/core uses threads",
             "b.h:2: the order of a hash container")
 
+    def test_waits_are_steady(self):
+        self.expect(layers.check_waits, {
+            "worker/agent/a.cc": "while (absl::Now() < end) {}\nauto left = end - absl::Now();\nauto t = absl::Now();\n",
+            "rpc/b.cc": "mu_.AwaitWithTimeout(absl::Condition(&stop_), pause);\ncontext.set_deadline(absl::Now() + pause);\n",
+            "worker/agent/a_test.cc": "while (absl::Now() < end) {}\n", "llctl/c.cc": "while (absl::Now() < end) {}\n",
+        }, "rpc/b.cc:1", "a.cc:1", "a.cc:2")
+
     def test_leftovers(self):
         self.expect(texts.check_leftovers, {
             "a.cc": f"// {UNFINISHED}: later\n", "b.md": "see /" + "root/notes\n", "c.cc": "int todo_list;\n",

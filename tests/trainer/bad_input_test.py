@@ -133,6 +133,18 @@ class BadInputTest(TrainerTest):
         done = train(self.write_spec(), self.path("out"), "--set", "max_steps=soon")
         self.assert_refused(done, "max_steps", "soon", out=self.path("out"))
 
+    def test_numbers_that_no_flag_takes(self):
+        for flag, value in (("--threads", "-1"), ("--threads", "100000"), ("--seed", "-1"), ("--seed", "99999999999999999999")):
+            done = run("eval", "passkey", "--model", self.model, flag, value)
+            self.assertEqual(done.returncode, 20, done.stderr)
+            self.assertRegex(done.stderr, rf"^ll-trainer eval passkey: {flag}: expected .*, found {value}; see")
+        self.assertEqual(run("--version").stdout, run("version").stdout)
+
+    def test_an_out_that_is_a_file(self):
+        done = train(self.write_spec(), self.data)
+        self.assertEqual(done.returncode, 20, done.stderr)  # the user's fault: no other attempt would do better
+        self.assertIn("Not a directory", done.stderr)
+
     def test_boundaries_without_documents(self):
         self.refuse("document_boundaries", document_boundaries=True)
 

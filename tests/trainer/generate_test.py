@@ -218,6 +218,24 @@ class GenerateTest(TrainerTest):
         self.assertEqual(process.wait(harness.DEADLINE_S), 0)
         os.close(master)
 
+    def test_a_terminal_does_not_obey_the_model(self):
+        """One of the tokens is the escape character: a pipe gets it, a terminal does not."""
+        said = self.answer("--prompt", "abc", "--max-new-tokens", 5, "--ignore-eos")["ids"][0]
+        made = tokenizer()
+        vocab = made["model"]["vocab"]
+        self.assertNotIn(said, [vocab[c] for c in "abc"])
+        made["model"]["vocab"] = {"\u011b" if i == said else text: i for text, i in vocab.items()}
+        with open(os.path.join(self.model, "tokenizer.json"), "w") as f:
+            json.dump(made, f)
+        flags = ("--prompt", "abc", "--max-new-tokens", "1", "--ignore-eos")
+        self.assertEqual(self.generate(*flags).stdout, "\x1b\n")
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        subprocess.run([harness.TRAINER, "generate", "--model", self.model, "--threads", "1", *flags], stdin=subprocess.DEVNULL, stdout=theirs,
+                       stderr=subprocess.DEVNULL, check=True, timeout=harness.DEADLINE_S)
+        os.close(theirs)
+        self.assertEqual(os.read(ours, 100), b"?\r\n")
+
     def test_interrupt_ends_the_answer(self):
         process = subprocess.Popen([harness.TRAINER, "chat", "--model", self.model, "--threads", "1", "--ignore-eos",
                                     "--temperature", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -4,10 +4,8 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/subprocess.h"
 
@@ -24,9 +22,9 @@ absl::StatusOr<Captured> CaptureOutput(const std::vector<std::string>& argv,
   absl::StatusOr<Subprocess> process = Subprocess::Start(options);
   close(fds[1]);
   Captured out;
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Duration deadline = RealClock().Steady() + timeout;
   bool open = process.ok();
-  while (open && absl::Now() < deadline) {
+  while (open && RealClock().Steady() < deadline) {
     pollfd wait{fds[0], POLLIN, 0};
     poll(&wait, 1, 100);
     char buffer[4096];
@@ -36,7 +34,7 @@ absl::StatusOr<Captured> CaptureOutput(const std::vector<std::string>& argv,
   }
   close(fds[0]);
   if (!process.ok()) return process.status();
-  const auto exit = process->Wait(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+  const auto exit = process->Wait(deadline - RealClock().Steady());
   if (!exit) {
     return absl::DeadlineExceededError(
         absl::StrCat(argv[0], " did not end within ", absl::FormatDuration(timeout)));

@@ -42,7 +42,7 @@ void Connection::Flush(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
   const auto flushed = [this]()
                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !open_ || outbox_.empty(); };
-  mu_.AwaitWithTimeout(absl::Condition(&flushed), timeout);
+  flushed_.AwaitFor(mu_, timeout, flushed);
 }
 
 void Connection::Stop(absl::Duration flush) {
@@ -80,6 +80,7 @@ void Connection::Reset(const std::string& reason) {
   LL_LOG(kInfo) << "the session is begun anew: " << reason;
   broken_ = true;
   open_ = false;
+  flushed_.SignalAll();
   // Orders that were on their way belong to a session the coordinator is about to see end.
   events_.erase(
       std::remove_if(events_.begin(), events_.end(),
@@ -117,6 +118,7 @@ void Connection::WriteUntilClosed(
     const bool written = stream.Write(message);
     absl::MutexLock lock(&mu_);
     if (!outbox_.empty()) outbox_.pop_front();
+    flushed_.SignalAll();
     if (!written) return;
   }
 }
@@ -147,6 +149,7 @@ absl::Status Connection::RunSession() {
     absl::MutexLock lock(&mu_);
     broken_ = true;
     open_ = false;
+    flushed_.SignalAll();
   });
   WriteUntilClosed(*stream);
   // Whatever ended the writing (the peer's end, a cancel) ends the reading too.
@@ -181,10 +184,10 @@ std::string Connection::WhyNot() {
 // fast would leave a half-made connection alone for seconds. So the connection is waited for here
 // and the call made when it stands.
 absl::Status Connection::Connect() {
-  const absl::Time deadline = absl::Now() + kConnectDeadline;
+  const absl::Duration deadline = RealClock().Steady() + kConnectDeadline;
   grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
   std::string why;
-  while (state != GRPC_CHANNEL_READY && absl::Now() < deadline) {
+  while (state != GRPC_CHANNEL_READY && RealClock().Steady() < deadline) {
     // Try again at this loop's pace rather than at the channel's.
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE) {
       if (why.empty()) why = WhyNot();

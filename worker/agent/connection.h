@@ -67,6 +67,7 @@ class Connection : public Link {
 
   absl::Mutex mu_;
   SteadyCondVar stopped_;  // stopping_
+  SteadyCondVar flushed_;  // open_, outbox_
   std::deque<SessionEvent> events_ ABSL_GUARDED_BY(mu_);
   std::deque<v1::AgentMessage> outbox_ ABSL_GUARDED_BY(mu_);
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mu_) = nullptr;  // of the running session

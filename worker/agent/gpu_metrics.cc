@@ -8,8 +8,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/field_error.h"
+#include "base/steady_cond_var.h"
 
 namespace ll {
 namespace {
@@ -177,8 +178,9 @@ struct GpuMetrics::Shared {
   std::unique_ptr<GpuReader> reader;  // the thread's
   absl::Mutex mu;
   std::vector<GpuSample> samples ABSL_GUARDED_BY(mu);
-  absl::Time sampled ABSL_GUARDED_BY(mu) = absl::InfinitePast();
+  absl::Duration sampled ABSL_GUARDED_BY(mu) = -absl::InfiniteDuration();  // steady
   absl::Duration stale;
+  SteadyCondVar changed;  // stop, ended
   bool stop ABSL_GUARDED_BY(mu) = false, ended ABSL_GUARDED_BY(mu) = false;
   std::thread thread;
 };
@@ -193,10 +195,10 @@ GpuMetrics::GpuMetrics(std::unique_ptr<GpuReader> reader, absl::Duration interva
       std::vector<GpuSample> samples = shared->reader->Read();
       absl::MutexLock lock(&shared->mu);
       shared->samples = std::move(samples);
-      shared->sampled = absl::Now();
-      shared->mu.AwaitWithTimeout(absl::Condition(&shared->stop), interval);
-      if (!shared->stop) continue;
+      shared->sampled = RealClock().Steady();
+      if (!shared->changed.AwaitFor(shared->mu, interval, [&] { return shared->stop; })) continue;
       shared->ended = true;
+      shared->changed.SignalAll();
       return;
     }
   });
@@ -207,7 +209,9 @@ GpuMetrics::~GpuMetrics() {
   {
     absl::MutexLock lock(&shared_->mu);
     shared_->stop = true;
-    ended = shared_->mu.AwaitWithTimeout(absl::Condition(&shared_->ended), absl::Seconds(1));
+    shared_->changed.SignalAll();
+    ended =
+        shared_->changed.AwaitFor(shared_->mu, absl::Seconds(1), [&] { return shared_->ended; });
   }
   if (ended) {
     shared_->thread.join();
@@ -218,7 +222,7 @@ GpuMetrics::~GpuMetrics() {
 
 std::vector<GpuSample> GpuMetrics::Newest() const {
   absl::MutexLock lock(&shared_->mu);
-  if (absl::Now() - shared_->sampled > shared_->stale) return {};
+  if (RealClock().Steady() - shared_->sampled > shared_->stale) return {};
   return shared_->samples;
 }
 

@@ -4,19 +4,21 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <iostream>
-#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/quiet_terminal.h"
 #include "base/status_macros.h"
 #include "proto/workers.grpc.pb.h"
 #include "rpc/channel.h"
 #include "rpc/config_file.h"
 #include "rpc/pki.h"
+#include "rpc/secret_file.h"
 #include "rpc/status.h"
 
 namespace ll {
@@ -36,28 +38,37 @@ std::string OwnHostName() {
 // Neither argv nor the environment shows it to others.
 absl::StatusOr<std::string> ReadJoinToken(const std::string& file) {
   std::string text;
-  if (file == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  } else {
+  if (file != "-") {
     LL_ASSIGN_OR_RETURN(text, ReadFile(file));
+  } else if (isatty(STDIN_FILENO) != 0) {
+    std::cerr << "Join token: " << std::flush;
+    const QuietTerminal quiet;
+    std::getline(std::cin, text);
+    std::cerr << "\n";
+  } else {
+    std::getline(std::cin, text, '\0');
   }
-  text = std::string(absl::StripAsciiWhitespace(text));
-  if (text.empty())
-    return MakeFieldError({"join-token-file", "a token of ll-coordinator pki join-token", "none"});
-  return text;
+  absl::StripAsciiWhitespace(&text);
+  if (CheckBearerToken(text).ok()) return text;
+  return MakeFieldError({"join-token-file", "a token of ll-coordinator pki join-token",
+                         text.empty() ? "none" : "something else"});
 }
 
 absl::Status Join(const JoinFlags& flags) {
   const std::string name = flags.name.empty() ? OwnHostName() : flags.name;
   ChannelConfig config{.ca_file = flags.ca};
   LL_ASSIGN_OR_RETURN(config.addresses, ParseAddresses(flags.coordinator));
-  LL_ASSIGN_OR_RETURN(const std::string token, ReadJoinToken(flags.token_file));
   if (flags.ca.empty()) {
     return MakeFieldError({"tls-ca", "the authority of the coordinator's certificate", "none",
                            "copy ca.crt of ll-coordinator pki init here: whom to trust cannot be "
                            "asked over the network"});
   }
   LL_ASSIGN_OR_RETURN(const auto channel, MakeChannel(config));
+  // A token is good once: what can be seen to fail afterwards is looked at before.
+  LL_RETURN_IF_ERROR(MakeDirs(flags.out));
+  if (access(flags.out.c_str(), W_OK) != 0)
+    return ErrnoStatus(errno, "cannot write into", flags.out);
+  LL_ASSIGN_OR_RETURN(const std::string token, ReadJoinToken(flags.token_file));
   LL_ASSIGN_OR_RETURN(const KeyPair made, MakeCsr(name));
   v1::JoinRequest request;
   request.set_token(token);
@@ -68,7 +79,6 @@ absl::Status Join(const JoinFlags& flags) {
   v1::JoinResponse response;
   const grpc::Status status = v1::Workers::NewStub(channel)->Join(&context, request, &response);
   if (!status.ok()) return FromGrpcStatus(status);
-  LL_RETURN_IF_ERROR(MakeDirs(flags.out));
   const std::string base = absl::StrCat(flags.out, "/worker");
   LL_RETURN_IF_ERROR(WriteFileAtomic(base + ".key", made.key_pem, 0600));
   LL_RETURN_IF_ERROR(WriteFileAtomic(base + ".crt", response.certificate_pem()));

@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/format.h"
@@ -63,10 +64,10 @@ Check Failed(absl::string_view name, absl::string_view found, absl::string_view 
 absl::StatusOr<absl::Duration> SyncTime(const std::string& file) {
   std::vector<absl::Duration> times;
   for (int i = 0; i < kSyncs; ++i) {
-    const absl::Time began = absl::Now();
+    const absl::Duration began = RealClock().Steady();
     const absl::Status written = WriteFileAtomic(file, std::string(4096, 'x'));
     if (!written.ok()) return written;
-    times.push_back(absl::Now() - began);
+    times.push_back(RealClock().Steady() - began);
   }
   std::nth_element(times.begin(), times.begin() + kSyncs / 2, times.end());
   return times[kSyncs / 2];

@@ -12,9 +12,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 namespace ll {
@@ -60,7 +60,7 @@ int PidfdOpen(pid_t pid) { return static_cast<int>(syscall(SYS_pidfd_open, pid, 
 
 int KillMarked(absl::string_view prefix, int wait_ms) {
   LL_CHECK(!prefix.empty());
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(wait_ms);
+  const absl::Duration deadline = RealClock().Steady() + absl::Milliseconds(wait_ms);
   int signalled = 0;
   while (true) {
     int found = 0;
@@ -70,13 +70,14 @@ int KillMarked(absl::string_view prefix, int wait_ms) {
       if (fd < 0) continue;
       ++found;
       pollfd ended{fd, POLLIN, 0};
-      const int left_ms = static_cast<int>(absl::ToInt64Milliseconds(deadline - absl::Now()));
+      const int left_ms =
+          static_cast<int>(absl::ToInt64Milliseconds(deadline - RealClock().Steady()));
       if (wait_ms > 0 && left_ms > 0) poll(&ended, 1, left_ms);
       close(fd);
     }
     signalled += found;
     // A process that was forking while we looked shows at the next look.
-    if (found == 0 || absl::Now() >= deadline) return signalled;
+    if (found == 0 || RealClock().Steady() >= deadline) return signalled;
   }
 }
 

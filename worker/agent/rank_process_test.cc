@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "worker/agent/process_marker.h"
 #include "worker/agent/spool.h"
 
@@ -20,11 +21,7 @@ namespace {
 
 class RankProcessTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/rank_test.XXXXXX";
-    dir_ = mkdtemp(pattern.data());
-    mark_ = RandomHex(SystemRandom(), 16);
-  }
+  void SetUp() override { mark_ = RandomHex(SystemRandom(), 16); }
   void TearDown() override { KillMarked(mark_, 1000); }
 
   // The agent's own arguments come last, so the script sees them as $1 …; it ignores them.
@@ -78,7 +75,9 @@ class RankProcessTest : public testing::Test {
     return false;
   }
 
-  std::string dir_, mark_;
+  const TempDir made_;
+  const std::string& dir_ = made_.path();
+  std::string mark_;
   std::vector<std::string> lines_;
   std::vector<int64_t> overlong_;
 };

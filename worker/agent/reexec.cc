@@ -21,7 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -306,8 +306,9 @@ absl::Status WriteReexecRecord(const std::string& work_dir, const ReexecRecord& 
 
 absl::StatusOr<ReexecRecord> ReadReexecRecord(const std::string& work_dir) {
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(work_dir + kRecordName));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object() || !json.value("pid", nlohmann::json()).is_number_integer() ||
+  const auto parsed = ParseJsonObject(text, {.max_depth = 4, .max_values = 100});
+  const nlohmann::json json = parsed.value_or(nlohmann::json::object());
+  if (!json.value("pid", nlohmann::json()).is_number_integer() ||
       !json.value("attempts", nlohmann::json()).is_number_integer() ||
       !json.value("reexecs", nlohmann::json()).is_number_integer() ||
       !json.value("outcome", nlohmann::json()).is_string()) {
@@ -346,8 +347,8 @@ absl::StatusOr<std::string> RequestReexec(const std::string& work_dir, absl::Dur
   }
   if (syscall(SYS_pidfd_send_signal, agent.value, SIGUSR2, nullptr, 0) != 0)
     return ErrnoStatus(errno, "cannot signal", absl::StrCat("the agent, process ", before->pid));
-  const absl::Time deadline = absl::Now() + timeout;
-  while (absl::Now() < deadline) {
+  const absl::Duration deadline = RealClock().Steady() + timeout;
+  while (RealClock().Steady() < deadline) {
     const auto now = ReadReexecRecord(work_dir);
     if (now.ok() && now->attempts > before->attempts) {
       if (now->reexecs > before->reexecs) return now->outcome;

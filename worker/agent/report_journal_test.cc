@@ -1,17 +1,11 @@
 #include "worker/agent/report_journal.h"
 
-#include <stdlib.h>
-
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
-
-std::string NewDir() {
-  std::string dir = testing::TempDir() + "/journal_test.XXXXXX";
-  return mkdtemp(dir.data());
-}
 
 v1::Report Step(int64_t step) {
   v1::Report report;
@@ -28,7 +22,8 @@ std::vector<int64_t> Sequences(const ReportJournal& journal) {
 }
 
 TEST(ReportJournal, NumbersAndKeepsUntilAcknowledged) {
-  LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(NewDir()));
+  const TempDir dir;
+  LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(dir.path()));
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(journal.Append(Step(i)));
   EXPECT_EQ(Sequences(journal), (std::vector<int64_t>{1, 2, 3}));
   journal.Acknowledge(2);
@@ -36,7 +31,8 @@ TEST(ReportJournal, NumbersAndKeepsUntilAcknowledged) {
 }
 
 TEST(ReportJournal, NextProcessReadsWhatTheLastWroteAndDropsAHalfLine) {
-  const std::string dir = NewDir();
+  const TempDir made;
+  const std::string& dir = made.path();
   {
     LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(dir));
     for (int i = 10; i < 13; ++i) EXPECT_TRUE(journal.Append(Step(i)));
@@ -57,7 +53,8 @@ TEST(ReportJournal, NextProcessReadsWhatTheLastWroteAndDropsAHalfLine) {
 }
 
 TEST(ReportJournal, UnwritableJournalKeepsReportsInMemoryAndHealsLater) {
-  const std::string dir = NewDir() + "/missing";
+  const TempDir made;
+  const std::string dir = made.path() + "/missing";
   LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(dir));
   EXPECT_FALSE(journal.Append(Step(1)));
   EXPECT_FALSE(journal.Append(Step(2)));
@@ -70,7 +67,8 @@ TEST(ReportJournal, UnwritableJournalKeepsReportsInMemoryAndHealsLater) {
 }
 
 TEST(ReportJournal, NeverGivesANumberTheCoordinatorHasSeen) {
-  LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(NewDir()));
+  const TempDir dir;
+  LL_ASSERT_OK_AND_ASSIGN(ReportJournal journal, ReportJournal::Open(dir.path()));
   journal.SkipTo(41);
   EXPECT_TRUE(journal.Append(Step(1)));
   EXPECT_EQ(Sequences(journal), (std::vector<int64_t>{42}));

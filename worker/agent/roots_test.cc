@@ -8,6 +8,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "nlohmann/json.hpp"
 #include "worker/agent/gpu_probe.h"
 #include "worker/agent/spec_json.h"
@@ -18,15 +19,14 @@ namespace {
 class RootsTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "/roots_test.XXXXXX";
-    base_ = std::filesystem::canonical(mkdtemp(pattern.data())).string();
     LL_ASSERT_OK(MakeDirs(base_ + "/weights/llama"));
     LL_ASSERT_OK(MakeDirs(base_ + "/weights-secret"));
     LL_ASSERT_OK(WriteFileAtomic(base_ + "/secret.bin", "x"));
     ASSERT_EQ(symlink((base_ + "/secret.bin").c_str(), (base_ + "/weights/escape.bin").c_str()), 0);
     LL_ASSERT_OK(AddRoot("weights=" + base_ + "/weights", roots_));
   }
-  std::string base_;
+  const TempDir dir_;
+  const std::string base_ = std::filesystem::canonical(dir_.path()).string();
   Roots roots_;
 };
 

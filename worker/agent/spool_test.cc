@@ -6,18 +6,19 @@
 
 #include <csignal>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
 
-std::string Path(const std::string& name) {
-  const std::string path =
-      testing::TempDir() + "/spool_test." + name + "." + std::to_string(getpid());
-  unlink(path.c_str());
-  return path;
-}
+class SpoolTest : public testing::Test {
+ protected:
+  std::string Path(const std::string& name) const { return absl::StrCat(dir_.path(), "/", name); }
+  const TempDir dir_;
+};
 
 // Everything the cursor gives now, joined; checks that the pieces follow each other.
 std::string Drain(TelemetryCursor& cursor, int64_t from) {
@@ -30,7 +31,7 @@ std::string Drain(TelemetryCursor& cursor, int64_t from) {
   return all;
 }
 
-TEST(LineFile, GoesOnAfterTheLastWholeLine) {
+TEST_F(SpoolTest, GoesOnAfterTheLastWholeLine) {
   const std::string path = Path("torn");
   LL_ASSERT_OK(WriteFileAtomic(path, "one\ntwo\nhal"));
   LineFile file;
@@ -41,7 +42,7 @@ TEST(LineFile, GoesOnAfterTheLastWholeLine) {
 
 // The attempt's folder is the trainer's, which must not have the agent read, cut or write another
 // file, nor wait for somebody at the other end of a pipe.
-TEST(Spool, LinksAndPipesAreNotFollowed) {
+TEST_F(SpoolTest, LinksAndPipesAreNotFollowed) {
   const std::string secret = Path("secret"), link = Path("link"), pipe = Path("pipe");
   LL_ASSERT_OK(WriteFileAtomic(secret, "line\nsecret"));
   ASSERT_EQ(symlink(secret.c_str(), link.c_str()), 0);
@@ -54,7 +55,7 @@ TEST(Spool, LinksAndPipesAreNotFollowed) {
   EXPECT_FALSE(RealFiles().ReadAt(pipe, 0, 10).ok());
 }
 
-TEST(LineFile, FullDiskLeavesNoHalfLineAndRecovers) {
+TEST_F(SpoolTest, FullDiskLeavesNoHalfLineAndRecovers) {
   const std::string path = Path("full");
   LineFile file;
   LL_ASSERT_OK(file.Open(path));
@@ -73,7 +74,7 @@ TEST(LineFile, FullDiskLeavesNoHalfLineAndRecovers) {
   EXPECT_EQ(*ReadFile(path), "first\nthird\n");
 }
 
-TEST(TelemetryCursor, EventsAreSentInWholeLinesOnly) {
+TEST_F(SpoolTest, EventsAreSentInWholeLinesOnly) {
   const std::string path = Path("events");
   TelemetryCursor cursor(path, v1::Telemetry::EVENTS);
   EXPECT_EQ(Drain(cursor, 0), "");  // no file yet
@@ -89,7 +90,7 @@ TEST(TelemetryCursor, EventsAreSentInWholeLinesOnly) {
   EXPECT_EQ(Drain(cursor, 4), "half\n");
 }
 
-TEST(TelemetryCursor, GoesBackToTheAcknowledgedOffset) {
+TEST_F(SpoolTest, GoesBackToTheAcknowledgedOffset) {
   const std::string path = Path("rewind");
   LL_ASSERT_OK(WriteFileAtomic(path, "0123456789"));
   TelemetryCursor cursor(path, v1::Telemetry::LOG);
@@ -103,7 +104,7 @@ TEST(TelemetryCursor, GoesBackToTheAcknowledgedOffset) {
   EXPECT_TRUE(cursor.AllAcknowledged());
 }
 
-TEST(TelemetryCursor, StopsAtTheWindowUntilAcknowledged) {
+TEST_F(SpoolTest, StopsAtTheWindowUntilAcknowledged) {
   const std::string path = Path("window");
   const int64_t size = TelemetryCursor::kWindowBytes + 3 * TelemetryCursor::kPieceBytes;
   LL_ASSERT_OK(WriteFileAtomic(path, std::string(size, 'x')));
@@ -117,7 +118,7 @@ TEST(TelemetryCursor, StopsAtTheWindowUntilAcknowledged) {
   EXPECT_TRUE(cursor.AllSent());
 }
 
-TEST(TelemetryCursor, LineLongerThanAPieceIsSentWhole) {
+TEST_F(SpoolTest, LineLongerThanAPieceIsSentWhole) {
   const std::string path = Path("long");
   const std::string line = std::string(TelemetryCursor::kPieceBytes * 2, 'y') + "\n";
   LL_ASSERT_OK(WriteFileAtomic(path, line + "z\n"));

@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -58,8 +58,8 @@ std::string FolderOf(const std::string& path) {
 std::string Drain(int fd) {
   std::string out;
   char buffer[4096];
-  const absl::Time until = absl::Now() + kLoaderDeadline;
-  while (out.size() < kMaxLoaderBytes && absl::Now() < until) {
+  const absl::Duration until = RealClock().Steady() + kLoaderDeadline;
+  while (out.size() < kMaxLoaderBytes && RealClock().Steady() < until) {
     pollfd wait{fd, POLLIN, 0};
     if (poll(&wait, 1, 100) <= 0) continue;
     const ssize_t n = read(fd, buffer, sizeof buffer);

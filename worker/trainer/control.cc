@@ -11,14 +11,16 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/json.h"
 #include "base/log.h"
-#include "nlohmann/json.hpp"
 #include "worker/trainer/error_class.h"
 
 namespace ll {
 namespace {
 
 constexpr size_t kMaxUnansweredMessages = 64;
+constexpr size_t kMostShown = 200;  // of a malformed line
+constexpr int kMaxDepth = 128;      // more than the protocol lets a message nest
 
 std::atomic<bool> stop_requested = false;
 std::atomic<bool> checkpoint_requested = false;
@@ -115,28 +117,28 @@ void ControlChannel::ReadLoop() {
 }
 
 void ControlChannel::HandleLine(const std::string& line) {
-  const auto message = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  const bool is_rendezvous =
-      message.is_object() && message.contains("rendezvous") && message["rendezvous"].is_string();
+  const nlohmann::json message =
+      ParseJsonObject(line, {.max_depth = kMaxDepth}).value_or(nlohmann::json::object());
   absl::MutexLock lock(&mu_);
-  if (message.is_object() && message.contains("say")) {
+  heard_.SignalAll();
+  if (message.contains("say")) {
     if (messages_.size() >= kMaxUnansweredMessages) {
       LL_LOG(kWarning) << "a message is dropped: " << messages_.size() << " wait for an answer";
       return;
     }
     messages_.push_back(
         message["say"].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  } else if (is_rendezvous) {
+  } else if (message.contains("rendezvous") && message["rendezvous"].is_string()) {
     rendezvous_ = message["rendezvous"].get<std::string>();
   } else {
-    malformed_ = line;
+    malformed_ = line.substr(0, kMostShown);
   }
 }
 
 std::optional<std::string> ControlChannel::NextMessage(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
   const auto arrived = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !messages_.empty(); };
-  if (!mu_.AwaitWithTimeout(absl::Condition(&arrived), timeout)) return std::nullopt;
+  if (!heard_.AwaitFor(mu_, timeout, arrived)) return std::nullopt;
   std::string message = std::move(messages_.front());
   messages_.pop_front();
   return message;
@@ -147,7 +149,7 @@ absl::StatusOr<std::string> ControlChannel::WaitForRendezvous(absl::Duration tim
   const auto arrived = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !rendezvous_.empty() || !malformed_.empty();
   };
-  if (!mu_.AwaitWithTimeout(absl::Condition(&arrived), timeout)) {
+  if (!heard_.AwaitFor(mu_, timeout, arrived)) {
     return absl::DeadlineExceededError(absl::StrCat(
         "rendezvous: the agent sent no address of rank 0 within ", absl::FormatDuration(timeout)));
   }

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/steady_cond_var.h"
 
 namespace ll {
 
@@ -59,6 +60,7 @@ class ControlChannel {
   void (*const on_agent_death_)();
   int wake_fds_[2] = {-1, -1};  // a byte here ends the reading thread
   absl::Mutex mu_;
+  SteadyCondVar heard_;  // all below
   std::string rendezvous_ ABSL_GUARDED_BY(mu_);
   std::string malformed_ ABSL_GUARDED_BY(mu_);
   std::deque<std::string> messages_ ABSL_GUARDED_BY(mu_);

@@ -49,6 +49,16 @@ TEST(Control, GarbageIsAnError) {
               StatusIs(absl::StatusCode::kInvalidArgument, "rendez"));
 }
 
+// Whoever walked or printed it would run out of stack.
+TEST(Control, DeepNestingIsGarbage) {
+  Pipe pipe;
+  ControlChannel control(pipe.fds[0], [] { ++deaths; });
+  pipe.Send(absl::StrCat("{\"say\":", std::string(5000, '['), std::string(5000, ']'), "}\n"));
+  EXPECT_THAT(control.WaitForRendezvous(absl::Seconds(10)),
+              StatusIs(absl::StatusCode::kInvalidArgument, "[[["));
+  EXPECT_EQ(control.NextMessage(absl::ZeroDuration()), std::nullopt);
+}
+
 TEST(Control, EndOfFileMeansTheAgentDied) {
   deaths = 0;
   Pipe pipe;

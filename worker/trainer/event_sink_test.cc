@@ -9,6 +9,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "worker/trainer/error_class.h"
 
 namespace ll {
@@ -24,8 +25,8 @@ TEST(EventSink, OneLinePerEventOnTheDescriptorAndInTheFile) {
   int fds[2];
   ASSERT_EQ(pipe(fds), 0);
   FakeClock clock(absl::FromUnixSeconds(1'700'000'000));
-  const std::string path = testing::TempDir() + "/event_sink_test.jsonl";
-  unlink(path.c_str());
+  const TempDir dir;
+  const std::string path = dir.path() + "/events.jsonl";
   LL_ASSERT_OK_AND_ASSIGN(auto sink, EventSink::WithFile(clock, 3, fds[1], path));
   sink->Emit("step", {{"step", 1}, {"loss", std::nan("")}});
   const std::string expected =
@@ -38,8 +39,8 @@ TEST(EventSink, OneLinePerEventOnTheDescriptorAndInTheFile) {
 
 TEST(EventSink, ALineThatWasCutShortSpoilsNoOther) {
   FakeClock clock;
-  const std::string path = testing::TempDir() + "/event_sink_cut_test.jsonl";
-  unlink(path.c_str());
+  const TempDir dir;
+  const std::string path = dir.path() + "/events.jsonl";
   LL_ASSERT_OK(AppendFile(path, "{\"event\":\"done\"}\n{\"event\":\"st", /*sync=*/false));
   for (int run = 0; run < 2; ++run) {
     int fds[2];

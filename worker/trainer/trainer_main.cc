@@ -12,9 +12,9 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "base/edit_distance.h"
 #include "base/release_mark.h"
+#include "base/usage_words.h"
 #include "worker/trainer/cli/commands.h"
 #include "worker/trainer/rank.h"
 
@@ -33,7 +33,7 @@ int UsageFault(const CLI::App& program, const CLI::ParseError& error) {
     command = command->get_subcommands().front();
     path += " " + command->get_name();
   }
-  std::string message = error.what();
+  std::string message = UsageInWords(error.what());
   const std::vector<std::string> unknown = program.remaining(/*recurse=*/true);
   if (!unknown.empty()) {
     std::vector<std::string> known;
@@ -45,6 +45,10 @@ int UsageFault(const CLI::App& program, const CLI::ParseError& error) {
   }
   std::fprintf(stderr, "%s: %s; see %s --help\n", path.c_str(), message.c_str(), path.c_str());
   return kUsage;
+}
+
+std::string VersionText() {
+  return std::string("ll-trainer ") + LL_VERSION + " (LibTorch " + TORCH_VERSION + ")";
 }
 
 // A result that could not be written is none.
@@ -59,6 +63,7 @@ int Main(int argc, char** argv) {
   CLI::App program("Trains long-context models with S2-Attn and LoRA+, and measures them",
                    "ll-trainer");
   program.require_subcommand(1);
+  program.set_version_flag("--version", VersionText(), "Prints what `version` prints");
   Command run;
   AddTrain(program, run);
   AddEval(program, run);
@@ -73,13 +78,10 @@ int Main(int argc, char** argv) {
   AddProbe(program, run);
   AddVerify(program, run);
   AddRun(program, run);
-  const std::string version =
-      absl::StrCat("ll-trainer ", LL_VERSION, " (LibTorch ", TORCH_VERSION, ")");
-  program.set_version_flag("--version", version);
   program.add_subcommand("version", "Prints the versions of this program and of LibTorch")
-      ->callback([&] {
-        run = [&] {
-          std::puts(version.c_str());
+      ->callback([&run] {
+        run = [] {
+          std::printf("%s\n", VersionText().c_str());
           return 0;
         };
       });

@@ -44,7 +44,7 @@ void CheckpointCopier::Offer(const std::string& folder, int64_t step,
 absl::Status CheckpointCopier::Finish(absl::Duration timeout) {
   const absl::MutexLock lock(&mu_);
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !waiting_ && !running_; };
-  if (mu_.AwaitWithTimeout(absl::Condition(&idle), timeout)) return absl::OkStatus();
+  if (done_.AwaitFor(mu_, timeout, idle)) return absl::OkStatus();
   store_->Cancel();
   mu_.Await(absl::Condition(&idle));
   return absl::DeadlineExceededError(
@@ -73,6 +73,7 @@ void CheckpointCopier::Loop() {
     report_(Copy(wish));
     const absl::MutexLock lock(&mu_);
     running_.reset();
+    done_.SignalAll();
   }
 }
 

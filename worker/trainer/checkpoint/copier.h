@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/steady_cond_var.h"
 #include "storage/object_store.h"
 #include "worker/trainer/checkpoint/retention.h"
 
@@ -62,6 +63,7 @@ class CheckpointCopier {
   Clock& clock_;
   const std::function<void(const CopyReport&)> report_;
   mutable absl::Mutex mu_;
+  SteadyCondVar done_;  // running_
   std::optional<Wish> waiting_ ABSL_GUARDED_BY(mu_), running_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   bool swept_ = false;  // what killed writers left; the thread's alone

@@ -108,11 +108,6 @@ bool ReadLine(const Interrupts& interrupts, std::string& line) {
   return !std::cin.eof();
 }
 
-void Print(absl::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
 absl::Status Talk(Chat& chat) {
   LL_RETURN_IF_ERROR(chat.model->PrepareMessages());
   LL_RETURN_IF_ERROR(chat.model->generator().Prepare(chat.flags.answer.generation.max_new_tokens));
@@ -128,12 +123,10 @@ absl::Status Talk(Chat& chat) {
     if (text == "/reset") messages = start;
     if (text.empty() || text == "/reset") continue;
     messages.push_back({"user", text});
-    const auto answer =
-        chat.model->AnswerMessages(messages, chat.flags.answer, [&](absl::string_view piece) {
-          Print(piece);
-          return !chat.interrupts.Take();
-        });
-    Print("\n");
+    const auto answer = chat.model->AnswerMessages(
+        messages, chat.flags.answer,
+        [&](absl::string_view piece) { return PrintText(piece) && !chat.interrupts.Take(); });
+    PrintText("\n");
     if (!answer.ok()) ReportToStderr(answer.status());
     // A turn without an answer is no turn: templates and models expect one.
     if (!answer.ok() || absl::StripAsciiWhitespace(answer->text).empty()) {

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "model/report/eval_report.h"
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/eval/eval_model.h"
 #include "worker/trainer/rank.h"
 
@@ -74,7 +75,7 @@ void AddModelFlags(CLI::App& command, EvalFlags& flags) {
   command.add_option("--attention", flags.attention, "Always full: S2-Attn is for training")
       ->capture_default_str()
       ->check(CLI::IsMember({"full"}));
-  command.add_option("--threads", flags.threads, "CPU threads");
+  AddThreads(command, flags.threads, "CPU threads");
   command.add_option("-o,--output", flags.output, "How the result is printed")
       ->capture_default_str()
       ->check(CLI::IsMember({"json", "table"}));
@@ -86,8 +87,7 @@ void AddPromptFlags(CLI::App& command, EvalFlags& flags, const char* tests_help)
                   "Tokenizer folder or file; default: the model's")
       ->type_name("PATH");
   command.add_option("--num-tests", flags.num_tests, tests_help)->check(CLI::Range(1, 10'000));
-  command.add_option("--seed", flags.seed, "Of the first prompt; the others follow")
-      ->capture_default_str();
+  AddSeed(command, flags.seed, "Of the first prompt; the others follow");
 }
 
 void AddPerplexityFlags(CLI::App& command, EvalFlags& flags) {

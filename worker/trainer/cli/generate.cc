@@ -39,9 +39,7 @@ absl::Status Generate(const Flags& flags) {
   LL_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, generator->EncodePrompt(prompt));
   LL_ASSIGN_OR_RETURN(const Answer answer,
                       generator->Complete(ids, flags.answer, [&](absl::string_view text) {
-                        if (flags.json || text.empty()) return true;
-                        std::fwrite(text.data(), 1, text.size(), stdout);
-                        return std::fflush(stdout) == 0;  // the reader is gone
+                        return flags.json || text.empty() || PrintText(text);
                       }));
   const std::string end = flags.json ? ToJson(answer).dump() : "";
   std::printf("%s\n", end.c_str());

@@ -1,8 +1,20 @@
 #include "worker/trainer/cli/generate_flags.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 
+#include "base/terminal_text.h"
+#include "worker/trainer/cli/shared_flags.h"
+
 namespace ll {
+
+bool PrintText(absl::string_view text) {
+  static const bool terminal = isatty(STDOUT_FILENO) != 0;
+  const std::string shown = terminal ? Shown(text, /*lines=*/true) : std::string(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  return std::fflush(stdout) == 0;
+}
 
 void WarnToStderr(absl::string_view message) {
   std::fprintf(stderr, "ll-trainer: warning: %.*s\n", static_cast<int>(message.size()),
@@ -43,8 +55,7 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
                   "Above 1, tokens that occurred become less likely")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command.add_option("--seed", sampling.seed, "Of the draws: the same seed, the same answer")
-      ->capture_default_str();
+  AddSeed(command, sampling.seed, "Of the draws: the same seed, the same answer");
   command
       .add_option("--stop", flags.answer.stop_strings,
                   "A text that ends the answer and is not part of it; may be given several times")
@@ -75,7 +86,7 @@ void AddGenerateFlags(CLI::App& command, GenerateFlags& flags) {
       ->check(CLI::PositiveNumber);
   command.add_flag("--strict", flags.model.strict,
                    "Refuse what goes beyond the trained context instead of warning");
-  command.add_option("--threads", flags.threads, "CPU threads");
+  AddThreads(command, flags.threads, "CPU threads");
   flags.model.warn = WarnToStderr;
 }
 

@@ -10,6 +10,7 @@
 #include "model/weight_source.h"
 #include "model/weights/hf_writer.h"
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/rank.h"
 
 namespace ll {
@@ -51,7 +52,7 @@ void AddInit(CLI::App& program, Command& run) {
       ->required()
       ->type_name("FILE");
   command->add_option("--out", flags->out, "Folder to write")->required()->type_name("DIR");
-  command->add_option("--seed", flags->seed, "Seed of the weights")->capture_default_str();
+  AddSeed(*command, flags->seed, "Seed of the weights");
   command->add_option("--dtype", flags->dtype, "Type of the weights; default: what the config says")
       ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
   command->callback([flags, &run] {

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/control.h"
 #include "worker/trainer/merge/merge.h"
 #include "worker/trainer/rank.h"
@@ -76,7 +77,7 @@ void AddMergeFlags(CLI::App& command, MergeFlags& flags) {
                    "Writes a folder without one");
   command.add_flag("--allow-other-base", r.allow_other_base,
                    "Takes weights that are not those the adapter was trained on");
-  command.add_option("--threads", flags.threads, "CPU threads");
+  AddThreads(command, flags.threads, "CPU threads");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "model/weights/hf_writer.h"
 #include "model/weights/nf4_io.h"
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/rank.h"
 #include "worker/trainer/setup.h"
 
@@ -60,7 +61,7 @@ void AddQuantize(CLI::App& program, Command& run) {
   command->add_option("--out", flags->out, "Folder to write; must not exist")
       ->required()
       ->type_name("DIR");
-  command->add_option("--threads", flags->threads, "CPU threads");
+  AddThreads(*command, flags->threads, "CPU threads");
   command->callback([flags, &run] {
     run = [flags] {
       SetThreads(flags->threads, 1);

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/rank.h"
 #include "worker/trainer/setup.h"
 
@@ -30,8 +31,8 @@ void AddCommonFlags(CLI::App& command, TrainFlags& flags) {
       ->type_name("DIR");
   command.add_option("--set", flags.settings, "Overrides one key of the spec; may be repeated")
       ->type_name("KEY=VALUE");
-  command.add_option("--threads", flags.rank.threads,
-                     "CPU threads; default: OMP_NUM_THREADS, else the host's cores");
+  AddThreads(command, flags.rank.threads,
+             "CPU threads; default: OMP_NUM_THREADS, else the host's cores");
   command
       .add_option("--device", flags.rank.device,
                   "What to compute on; auto: the GPU that this process sees, else the CPU")

@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "worker/trainer/cli/commands.h"
+#include "worker/trainer/cli/shared_flags.h"
 #include "worker/trainer/rank.h"
 
 namespace ll {
@@ -25,7 +26,7 @@ void AddVerify(CLI::App& program, Command& run) {
   command->add_option("--out", flags->rank.out, "Folder for this run's events")
       ->required()
       ->type_name("DIR");
-  command->add_option("--threads", flags->rank.threads, "CPU threads, as the training had");
+  AddThreads(*command, flags->rank.threads, "CPU threads, as the training had");
   command->callback([flags, &run] {
     run = [flags] {
       JobSpec spec;

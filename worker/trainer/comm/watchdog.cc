@@ -134,7 +134,7 @@ void Watchdog::Fail(const absl::Status& error) {
 absl::Status Watchdog::Explain(absl::Status error) {
   absl::MutexLock lock(&mu_);
   const auto lost = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !lost_.ok(); };
-  mu_.AwaitWithTimeout(absl::Condition(&lost), kWord);
+  told_.AwaitFor(mu_, kWord, lost);
   explained_ = true;
   if (failed_.ok()) failed_ = error;
   if (!lost_.ok()) return lost_;
@@ -166,6 +166,7 @@ void Watchdog::RunChecks() {
     lost_ = WithErrorClass(
         absl::Status(status.code(), absl::StrCat(status.message(), "; this is ", Describe(mine_))),
         ErrorClass::kInfrastructure);
+    told_.SignalAll();
   }
 }
 
@@ -196,6 +197,7 @@ void Watchdog::Lost(const Message& verdict) {
                   absl::StrCat("is lost (", verdict.reason, "); last heard of: ",
                                Describe(verdict.about), "; this is ", Describe(mine_))),
       ErrorClass::kInfrastructure);
+  told_.SignalAll();
   if (rank_ != 0) return;
   for (auto& [rank, link] : links_) {
     if (rank != verdict.about.rank && !link.ended) Send(link, verdict);

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/steady_cond_var.h"
 #include "worker/trainer/comm/comm.h"
 
 namespace ll {
@@ -117,6 +118,7 @@ class Watchdog : public PeerWatch {
   std::vector<Link> strangers_;  // connected, not yet introduced
 
   absl::Mutex mu_;
+  SteadyCondVar told_;  // lost_
   State mine_ ABSL_GUARDED_BY(mu_);
   std::optional<State> behind_ ABSL_GUARDED_BY(mu_);  // absent until rank 0 has said
   bool ending_ ABSL_GUARDED_BY(mu_) = false;

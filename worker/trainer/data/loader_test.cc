@@ -1,11 +1,9 @@
 #include "worker/trainer/data/loader.h"
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <numeric>
 
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/text/token_file_writer.h"
 
 namespace ll {
@@ -16,7 +14,8 @@ using testing::Pair;
 
 // A file of tokens 0, 1, 2, … cut into documents of the given lengths.
 std::shared_ptr<const TokenFile> MakeFile(const std::vector<int64_t>& documents) {
-  const std::string path = testing::TempDir() + "/loader_test-" + std::to_string(getpid()) + ".bin";
+  const TempDir dir;  // the file is mapped
+  const std::string path = dir.path() + "/tokens.bin";
   auto writer = TokenFileWriter::Create(path, 1000, "hash");
   EXPECT_TRUE(writer.ok()) << writer.status();
   int32_t next = 0;

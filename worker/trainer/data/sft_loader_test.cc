@@ -1,12 +1,11 @@
 #include "worker/trainer/data/sft_loader.h"
 #include "model/text/token_file_writer.h"
 
-#include <unistd.h>
-
 #include <numeric>
 
 #include "base/ids.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -23,8 +22,8 @@ struct Document {
 
 // A file of tokens 0, 1, 2, … cut into samples.
 std::shared_ptr<const TokenFile> MakeFile(const std::vector<Document>& documents) {
-  const std::string path =
-      testing::TempDir() + "/sft_loader_test-" + std::to_string(getpid()) + ".bin";
+  const TempDir dir;  // the file is mapped
+  const std::string path = dir.path() + "/tokens.bin";
   auto writer = TokenFileWriter::Create(path, 1000, "hash");
   EXPECT_TRUE(writer.ok()) << writer.status();
   int32_t next = 0;
