@@ -1,4 +1,5 @@
 // submit: one job, several at once.
+#include "absl/strings/str_cat.h"
 #include "llctl/cli_case.h"
 
 namespace ll {

@@ -1,5 +1,6 @@
 #include "worker/trainer/data/loader.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/status_matchers.h"
