@@ -105,9 +105,9 @@ absl::Status MakeBackup(const Flags& flags) {
           : absl::OkStatus();
   if (!noted.ok())
     std::cerr << "ll-coordinator: the metrics will not know: " << noted.message() << "\n";
-  std::printf("%s: %d jobs, term %lld, %d bytes\n", flags.to.c_str(),
+  std::printf("%s: %d jobs, term %lld, %zu bytes\n", flags.to.c_str(),
               static_cast<int>(backup.snapshot.state.jobs.size()),
-              static_cast<long long>(backup.snapshot.term), static_cast<int>(text.size()));
+              static_cast<long long>(backup.snapshot.term), text.size());
   return absl::OkStatus();
 }
 
