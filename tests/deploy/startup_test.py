@@ -118,7 +118,7 @@ class StartupTest(unittest.TestCase):
         self.assertIn("soon", line)
 
     def test_stores_out_of_reach(self):
-        line = self.ends(*self.coordinator("--data-dir", self.root / "file/x"), code=1)
+        line = self.ends(*self.coordinator("--data-dir", self.root / "file/x"), code=2)
         self.assertRegex(line, r"^ll-coordinator: data-dir: \S+/file/x: cannot create folder: Not a directory; .*--data-dir")
         line = self.ends(*self.worker("--cpu-slots", 1, "--job-store", self.root / "file/x"), code=1)
         self.assertRegex(line, r"^ll-worker: job-store: \S+/file/x: cannot create folder: Not a directory; .*mount")
@@ -186,8 +186,8 @@ class StartupTest(unittest.TestCase):
         yield (*coordinator, "--mlflow", "nonsense"), 2, ["mlflow", "http://HOST"]
         yield (*coordinator, "--oidc-keys", nowhere, "--oidc-issuer", "x", "--oidc-audience", "y"), 1, ["oidc-keys"]
         yield (*coordinator, "--oidc-issuer", "x"), 2, ["oidc-keys"]
-        yield (*coordinator, "--telemetry-dir", root / "file/x"), 1, ["telemetry-dir", "--telemetry-dir"]
-        yield (*coordinator, "--tensorboard-dir", root / "file/x"), 1, ["tensorboard-dir", "--tensorboard-dir"]
+        yield (*coordinator, "--telemetry-dir", root / "file/x"), 2, ["telemetry-dir", "--telemetry-dir"]
+        yield (*coordinator, "--tensorboard-dir", root / "file/x"), 2, ["tensorboard-dir", "--tensorboard-dir"]
         yield (*coordinator, "--store", "mysql://x"), 2, ["store", "postgresql://"]
         yield (*coordinator, "--store", "postgresql://a:b@h/ll"), 2, ["passfile"]
         yield (*coordinator, "--tls-cert", root / "server.crt"), 2, ["tls-cert", "--tls-key"]
