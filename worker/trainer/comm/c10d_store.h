@@ -70,13 +70,21 @@ class OperationLog {
     counters_.bytes_received += bytes_received;
     return ++counters_.operations;
   }
+  // Runs the part of the newest operation that does not wait. It fails where a peer is already
+  // gone.
+  template <typename Call>
+  absl::Status Start(const char* operation, Call&& call) {
+    absl::Status status = Try(operation, call);
+    if (status.ok() || watch_ == nullptr) return status;
+    watch_->Begin(operation, group_.c_str(), counters_.operations);
+    return watch_->Explain(std::move(status));
+  }
   // Runs the blocking part of the newest operation.
   template <typename Call>
   absl::Status Wait(const char* operation, Call&& call) {
     if (watch_ != nullptr) watch_->Begin(operation, group_.c_str(), counters_.operations);
     const absl::Duration start = RealClock().Steady();
-    absl::Status status =
-        C10dTry(absl::StrCat(operation, " ", counters_.operations, " of ", group_), call);
+    absl::Status status = Try(operation, call);
     counters_.wait_seconds += absl::ToDoubleSeconds(RealClock().Steady() - start);
     if (watch_ == nullptr) return status;
     if (!status.ok()) return watch_->Explain(std::move(status));
@@ -91,6 +99,11 @@ class OperationLog {
   const std::shared_ptr<PeerWatch>& watch() const { return watch_; }
 
  private:
+  template <typename Call>
+  absl::Status Try(const char* operation, Call&& call) {
+    return C10dTry(absl::StrCat(operation, " ", counters_.operations, " of ", group_), call);
+  }
+
   const std::string group_;
   const std::shared_ptr<PeerWatch> watch_;
   CommCounters counters_;
@@ -134,7 +147,7 @@ class LoggedComm : public Comm {
     LL_CHECK(exchange_ == nullptr);
     exchange_ = operation;
     const int64_t number = log_.Count(BytesOf(sends), BytesOf(receives));
-    absl::Status status = C10dTry(operation, [&] { StartMessages(number, sends, receives); });
+    absl::Status status = log_.Start(operation, [&] { StartMessages(number, sends, receives); });
     if (!status.ok()) exchange_ = nullptr;
     return status;
   }

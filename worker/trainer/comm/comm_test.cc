@@ -1,6 +1,7 @@
 #include "worker/trainer/comm/comm.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_matchers.h"
@@ -69,6 +70,37 @@ class RecordingWatch : public PeerWatch {
   absl::Status Explain(absl::Status error) override { return error; }
   std::vector<std::string> list;
 };
+
+// A peer that is gone before the messages to it are on their way.
+class CannotStart : public NoTransport {
+ public:
+  using NoTransport::NoTransport;
+
+ protected:
+  void StartMessages(int64_t, const std::vector<PeerMessage>&,
+                     const std::vector<PeerMessage>&) override {
+    throw std::runtime_error("Connection reset by peer");
+  }
+};
+
+class RankTwoIsLost : public RecordingWatch {
+ public:
+  absl::Status Explain(absl::Status error) override {
+    return absl::UnavailableError(absl::StrCat("rank 2 is lost: ", error.message()));
+  }
+};
+
+// Else this rank would be taken for the one to blame: its own error is passed on to the others.
+TEST(LoggedComm, ExchangeThatCannotStartIsExplained) {
+  CommOptions options = GangOptions(0, 2);
+  const auto watch = std::make_shared<RankTwoIsLost>();
+  options.watch = watch;
+  CannotStart comm(options, "world");
+  EXPECT_THAT(comm.StartExchange({}, {}),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       "rank 2 is lost: exchange 1 of world: Connection reset by peer"));
+  EXPECT_EQ(watch->list, std::vector<std::string>{"exchange 1 of world"});
+}
 
 // What a transport has no say in is the same on all of them, NCCL's among them.
 TEST(LoggedComm, EveryTransportHasTheSameListOfOperationsAndBytes) {
