@@ -35,9 +35,16 @@ class LogMessage {
   std::ostringstream stream_;
 };
 
+// What LL_LOG makes of a message's stream: an expression without a value.
+struct LogVoid {
+  void operator&(std::ostream&) const {}
+};
+
 }  // namespace ll
 
-#define LL_LOG(level)                                \
-  if (::ll::LogLevel::level < ::ll::GetLogLevel()) { \
-  } else                                             \
-    ::ll::LogMessage(::ll::LogLevel::level, __FILE__, __LINE__).stream()
+// One expression, so that it may stand between an `if` without braces and its `else`; `&` binds
+// less than `<<` and more than `?:`.
+#define LL_LOG(level)                         \
+  ::ll::LogLevel::level < ::ll::GetLogLevel() \
+      ? (void)0                               \
+      : ::ll::LogVoid() & ::ll::LogMessage(::ll::LogLevel::level, __FILE__, __LINE__).stream()

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -14,16 +15,10 @@ using testing::IsEmpty;
 
 class NewFolderTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = testing::TempDir() + "/new_folder_test_" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(dir_));
-    LL_ASSERT_OK(MakeDirs(dir_));
-    out_ = dir_ + "/out";
-  }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(dir_)); }
-  std::vector<std::string> Names() { return *ListDir(dir_); }
+  std::vector<std::string> Names() { return *ListDir(dir_.path()); }
 
-  std::string dir_, out_;
+  const TempDir dir_;
+  const std::string out_ = dir_.path() + "/out";
 };
 
 TEST_F(NewFolderTest, AppearsWholeAtCommit) {
@@ -62,10 +57,10 @@ TEST_F(NewFolderTest, AFolderThatCameMeanwhileIsNotReplaced) {
 
 TEST_F(NewFolderTest, TheDeadsLeftoversGoTheLivingsStay) {
   LL_ASSERT_OK(MakeDirs(out_ + ".partial-1/sub"));
-  LL_ASSERT_OK(MakeDirs(dir_ + "/other.partial-1"));
+  LL_ASSERT_OK(MakeDirs(dir_.path() + "/other.partial-1"));
   LL_ASSERT_OK_AND_ASSIGN(NewFolder folder, NewFolder::Create("--out", out_, false));
   EXPECT_FALSE(FileExists(out_ + ".partial-1"));
-  EXPECT_TRUE(FileExists(dir_ + "/other.partial-1"));
+  EXPECT_TRUE(FileExists(dir_.path() + "/other.partial-1"));
   EXPECT_THAT(NewFolder::Create("--out", out_, false),
               StatusIs(absl::StatusCode::kFailedPrecondition, "another process is writing"));
   EXPECT_TRUE(FileExists(folder.partial()));

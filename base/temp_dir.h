@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include <filesystem>
+#include <iostream>
 #include <string>
 
 #include "base/check.h"
@@ -11,20 +13,29 @@
 
 namespace ll {
 
-// Made when constructed, removed with all that is in it at the end.
+// Made when constructed, removed with all that is in it at the end. Its path has no link in it.
 class TempDir {
  public:
-  TempDir() : path_(testing::TempDir() + "/ll-test-XXXXXX") {
+  TempDir() : path_(std::filesystem::canonical(testing::TempDir()).string() + "/ll-test-XXXXXX") {
     LL_CHECK(mkdtemp(path_.data()) != nullptr);
   }
-  ~TempDir() { EXPECT_TRUE(RemoveTree(path_).ok()) << path_; }
+  ~TempDir() {
+    if (kept_) {
+      std::cout << "kept for a look: " << path_ << std::endl;
+    } else {
+      EXPECT_TRUE(RemoveTree(path_).ok()) << path_;
+    }
+  }
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
 
   const std::string& path() const { return path_; }
+  // For a test that failed: the folder stays, and its name is told.
+  void Keep() { kept_ = true; }
 
  private:
   std::string path_;
+  bool kept_ = false;
 };
 
 }  // namespace ll

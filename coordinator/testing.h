@@ -4,7 +4,6 @@
 
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <deque>
@@ -18,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/coordinator.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
@@ -34,25 +34,19 @@ inline constexpr absl::Duration kTestPatience = absl::Seconds(20);
 class CoordinatorUnderTest {
  public:
   CoordinatorUnderTest() {
-    char dir[] = "/tmp/ll_coordinator_XXXXXX";
-    dir_ = mkdtemp(dir);
     options.listen = options.http = "127.0.0.1:0";
-    options.data_dir = dir_ + "/data";
-  }
-  ~CoordinatorUnderTest() {
-    Stop();
-    EXPECT_TRUE(RemoveTree(dir_).ok());
+    options.data_dir = dir_.path() + "/data";
   }
 
   absl::Status Start(Coordinator::WrapStore wrap = nullptr) {
-    auto started = Coordinator::Start(options, RealClock(), std::move(wrap));
+    auto started = Coordinator::Start(options, *clock, std::move(wrap));
     if (!started.ok()) return started.status();
     coordinator_ = *std::move(started);
     return absl::OkStatus();
   }
   void Stop() { coordinator_.reset(); }
 
-  const std::string& dir() const { return dir_; }
+  const std::string& dir() const { return dir_.path(); }
   std::string address() const { return coordinator_->grpc_address(); }
   std::string token() const {
     const auto text = ReadFile(options.data_dir + "/token");
@@ -67,9 +61,10 @@ class CoordinatorUnderTest {
   }
 
   CoordinatorOptions options;
+  Clock* clock = &RealClock();  // outlives it
 
  private:
-  std::string dir_;
+  const TempDir dir_;
   std::unique_ptr<Coordinator> coordinator_;
 };
 

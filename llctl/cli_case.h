@@ -6,12 +6,14 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <sstream>
 
 #include "base/fake_clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
@@ -29,20 +31,28 @@ struct Outcome {
 
 class CliTest : public ::testing::Test {
  protected:
+  struct Told : std::stringbuf {
+    explicit Told(const std::function<void(const std::string&)>& hear) : hear(hear) {}
+    std::streamsize xsputn(const char* bytes, std::streamsize size) override {
+      const std::streamsize taken = std::stringbuf::xsputn(bytes, size);
+      if (hear) hear(str());
+      return taken;
+    }
+    const std::function<void(const std::string&)>& hear;
+  };
+
   void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = ::testing::TempDir() + "/llctl_" + info->name() + "_" + std::to_string(getpid());
-    std::filesystem::create_directories(folder_);
     variables_["LLCTL_COORDINATOR"] = coordinator_.address();
-    variables_["LL_DATA_DIR"] = folder_;
+    variables_["LL_DATA_DIR"] = folder_.path();
     coordinator_.job.set_job_id("job-000000000001");
     coordinator_.job.set_state(v1::QUEUED);
     coordinator_.job.set_reason("waits for 2 slots");
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   Outcome Run(const std::vector<std::string>& arguments, bool terminal = false) {
-    std::ostringstream out, err;
+    Told told(on_output_);
+    std::ostream out(&told);
+    std::ostringstream err;
     const Environment environment = {
         .variable = [this](const std::string& name) { return variables_[name]; },
         .out = out,
@@ -55,11 +65,11 @@ class CliTest : public ::testing::Test {
         .interrupt = interrupt_,
     };
     const int code = RunLlctl(arguments, environment);
-    return {code, out.str(), err.str()};
+    return {code, told.str(), err.str()};
   }
 
   std::string Write(const std::string& name, const std::string& text) {
-    const std::string path = folder_ + "/" + name;
+    const std::string path = folder_.path() + "/" + name;
     std::ofstream(path) << text;
     return path;
   }
@@ -83,7 +93,9 @@ class CliTest : public ::testing::Test {
 
   FakeCoordinator coordinator_;
   std::map<std::string, std::string> variables_;
-  std::string folder_;
+  const TempDir folder_;
+  // Is told all output so far after each piece of it.
+  std::function<void(const std::string&)> on_output_;
   SeededRandom random_{7};
   Interrupt interrupt_;
 };

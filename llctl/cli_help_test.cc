@@ -91,21 +91,22 @@ TEST_F(CliTest, CompletionScriptsKnowEveryCommand) {
 }
 
 TEST_F(CliTest, ManualPagesAreWrittenForEveryCommand) {
-  const Outcome run = Run({"man", "--dir", folder_ + "/man1"});
+  const Outcome run = Run({"man", "--dir", folder_.path() + "/man1"});
   EXPECT_EQ(run.code, 0) << run.err;
   const CommandLine line;
   ForEachCommand(line.app, [&](const CLI::App& command) {
-    const std::string path = folder_ + "/man1/" + ManPageName(command) + ".1";
+    const std::string path = folder_.path() + "/man1/" + ManPageName(command) + ".1";
     LL_ASSERT_OK_AND_ASSIGN(const std::string page, ReadFile(path));
     EXPECT_THAT(page, StartsWith(".TH LLCTL"));
     for (const char* section : {".SH NAME\n", ".SH SYNOPSIS\n", ".SH OPTIONS\n", ".SH EXAMPLES\n"})
       EXPECT_THAT(page, HasSubstr(section)) << path;
     EXPECT_THAT(page, Not(HasSubstr("\n'"))) << path;
   });
-  LL_ASSERT_OK_AND_ASSIGN(const std::string watch, ReadFile(folder_ + "/man1/llctl-watch.1"));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string watch,
+                          ReadFile(folder_.path() + "/man1/llctl-watch.1"));
   EXPECT_THAT(watch, HasSubstr("\\fB\\-\\-from\\-step\\fR N\n"));
   EXPECT_THAT(watch, HasSubstr("Ctrl\\-C detaches"));
-  LL_ASSERT_OK_AND_ASSIGN(const std::string top, ReadFile(folder_ + "/man1/llctl.1"));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string top, ReadFile(folder_.path() + "/man1/llctl.1"));
   EXPECT_THAT(top, HasSubstr("Exit codes: 0 success"));
   EXPECT_EQ(Run({"man"}).code, kExitUsage);
 }

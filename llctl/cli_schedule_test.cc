@@ -6,7 +6,8 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST_F(CliTest, AScheduleIsMadeOfItsFlagsAndTheFile) {
-  LL_ASSERT_OK(WriteFileAtomic(folder_ + "/nightly.yaml", "model: tiny\ncontext_length: 512\n"));
+  LL_ASSERT_OK(
+      WriteFileAtomic(folder_.path() + "/nightly.yaml", "model: tiny\ncontext_length: 512\n"));
   const Outcome run = Run({"schedule",
                            "create",
                            "nightly",
@@ -15,7 +16,7 @@ TEST_F(CliTest, AScheduleIsMadeOfItsFlagsAndTheFile) {
                            "--tz",
                            "Europe/Berlin",
                            "-f",
-                           folder_ + "/nightly.yaml",
+                           folder_.path() + "/nightly.yaml",
                            "--set",
                            "seed=7",
                            "--missed",

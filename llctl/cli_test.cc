@@ -247,7 +247,7 @@ TEST_F(CliTest, SmallCommands) {
 
 TEST_F(CliTest, ModelsAddSendsTheConfigWhereItCanBeRead) {
   Write("config.json", R"({"model_type": "llama"})");
-  EXPECT_EQ(Run({"models", "add", "tiny", folder_}).code, 0);
+  EXPECT_EQ(Run({"models", "add", "tiny", folder_.path()}).code, 0);
   EXPECT_EQ(Run({"models", "add", "70b", "/weights/elsewhere"}).code, 0);
   ASSERT_EQ(coordinator_.models_added.size(), 2u);
   EXPECT_EQ(coordinator_.models_added[0].config_json(), R"({"model_type": "llama"})");

@@ -229,7 +229,7 @@ TEST_F(CliTest, PasskeyPrintsItsGridAndWritesTheHeatMap) {
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(result, &parsed).ok());
   *done.mutable_job()->mutable_result() = parsed.result();
   coordinator_.watches = {{done}};
-  const std::string plot = folder_ + "/map.svg";
+  const std::string plot = folder_.path() + "/map.svg";
   const Outcome run = Run({"eval", "passkey", "--model", "tiny", "--lengths", "1024,2048",
                            "--depths", "2", "--num-tests", "3", "--plot", plot});
   EXPECT_EQ(run.code, 0) << run.err;

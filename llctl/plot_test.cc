@@ -109,13 +109,13 @@ TEST(PlotTest, LongLinesAndOddTextsAreDrawn) {
 TEST_F(CliTest, PlotWritesWhatTheEndingSays) {
   coordinator_.job = Trained(50);
   const std::string id = coordinator_.job.job_id();
-  const Outcome png = Run({"plot", id, "-o", folder_ + "/loss.png"});
+  const Outcome png = Run({"plot", id, "-o", folder_.path() + "/loss.png"});
   EXPECT_EQ(png.code, 0) << png.err;
-  EXPECT_EQ(png.out, folder_ + "/loss.png\n");
-  LL_ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(folder_ + "/loss.png"));
+  EXPECT_EQ(png.out, folder_.path() + "/loss.png\n");
+  LL_ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(folder_.path() + "/loss.png"));
   EXPECT_EQ(ReadPng(bytes).width, 2400);
-  EXPECT_EQ(Run({"-o", "json", "plot", id, id, "-o", folder_ + "/two.svg"}).code, 0);
-  LL_ASSERT_OK_AND_ASSIGN(const std::string svg, ReadFile(folder_ + "/two.svg"));
+  EXPECT_EQ(Run({"-o", "json", "plot", id, id, "-o", folder_.path() + "/two.svg"}).code, 0);
+  LL_ASSERT_OK_AND_ASSIGN(const std::string svg, ReadFile(folder_.path() + "/two.svg"));
   EXPECT_THAT(svg, HasSubstr("long (job-000000000001)"));
   const Outcome csv = Run({"plot", id, "--out", "-"});
   EXPECT_EQ(csv.out, StepsCsv({coordinator_.job}));
@@ -130,19 +130,21 @@ TEST_F(CliTest, ExportWritesAnEventFile) {
   (*event.mutable_event()->mutable_fields())["perplexity"].set_number_value(9.5);
   coordinator_.job.set_epoch(1);
   coordinator_.watches = {{event}};
-  const Outcome run = Run({"export", "job-000000000001", "--tensorboard", folder_ + "/runs"});
+  const Outcome run =
+      Run({"export", "job-000000000001", "--tensorboard", folder_.path() + "/runs"});
   EXPECT_EQ(run.code, 0) << run.err;
   const std::string file =
-      folder_ + "/runs/job-000000000001/events.out.tfevents.1700000000.ll-export";
+      folder_.path() + "/runs/job-000000000001/events.out.tfevents.1700000000.ll-export";
   EXPECT_EQ(run.out, file + "\n");
   LL_ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(file));
   for (const char* text :
        {"brain.Event:2", "train/loss", "train/tokens_per_second", "eval/perplexity"})
     EXPECT_THAT(bytes, HasSubstr(text));
-  EXPECT_EQ(Run({"export", "job-none", "--tensorboard", folder_}).code, kExitNotFound);
+  EXPECT_EQ(Run({"export", "job-none", "--tensorboard", folder_.path()}).code, kExitNotFound);
   coordinator_.job.clear_steps();
   coordinator_.watches.clear();
-  EXPECT_EQ(Run({"export", "job-000000000001", "--tensorboard", folder_}).code, kExitRefused);
+  EXPECT_EQ(Run({"export", "job-000000000001", "--tensorboard", folder_.path()}).code,
+            kExitRefused);
 }
 
 TEST_F(CliTest, PlotRefuses) {
@@ -156,7 +158,8 @@ TEST_F(CliTest, PlotRefuses) {
   EXPECT_THAT(none.err, HasSubstr("the job has no steps yet"));
   EXPECT_EQ(Run({"plot", "job-none", "-o", "-"}).code, kExitNotFound);
   coordinator_.job = Trained(2);
-  EXPECT_EQ(Run({"plot", "job-000000000001", "-o", folder_ + "/none/a.csv"}).code, kExitUsage);
+  EXPECT_EQ(Run({"plot", "job-000000000001", "-o", folder_.path() + "/none/a.csv"}).code,
+            kExitUsage);
 }
 
 }  // namespace

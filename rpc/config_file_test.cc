@@ -2,13 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -26,7 +26,8 @@ struct Parsed {
 };
 
 Parsed Parse(const std::string& yaml, std::vector<std::string> arguments = {}) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/config-", getpid(), ".yaml");
+  const TempDir dir;
+  const std::string path = dir.path() + "/config.yaml";
   std::ofstream(path) << yaml;
   Parsed out;
   CLI::App app;
@@ -42,7 +43,6 @@ Parsed Parse(const std::string& yaml, std::vector<std::string> arguments = {}) {
   } catch (const CLI::ParseError& error) {
     out.error = error.what();
   }
-  unlink(path.c_str());
   return out;
 }
 

@@ -71,7 +71,9 @@ TEST(ConnectionLedger, ManyIdleCallsEndTheConnectionsThatOnlyTalk) {
   EXPECT_THAT(look(500), IsEmpty());
   for (int i = 0; i < 10; ++i) {
     for (const int& identity : identities) EXPECT_FALSE(ledger.CallArrived(&identity, &peer));
-    if (i < 6) EXPECT_THAT(look(2000), IsEmpty()) << "there is room for as many";
+    if (i < 6) {
+      EXPECT_THAT(look(2000), IsEmpty()) << "there is room for as many";
+    }
   }
   EXPECT_THAT(look(2000), ElementsAre(idle[0], idle[1]));
   // In time it is forgotten.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -54,8 +55,8 @@ TEST(DaemonMetricsTest, ThisProcess) {
 }
 
 TEST(DaemonMetricsTest, DisksAndCertificatesThatAreThere) {
-  const std::string dir = ::testing::TempDir() + "ll-daemon-metrics";
-  LL_ASSERT_OK(MakeDirs(dir));
+  const TempDir made;
+  const std::string& dir = made.path();
   ASSERT_EQ(
       std::system(absl::StrCat("openssl req -x509 -newkey ec -pkeyopt ",
                                "ec_paramgen_curve:prime256v1 -nodes -days 3 -subj /CN=t ",
@@ -77,7 +78,6 @@ TEST(DaemonMetricsTest, DisksAndCertificatesThatAreThere) {
             static_cast<double>(disk.f_blocks) * static_cast<double>(disk.f_frsize));
   EXPECT_GT(ValueOf(metrics, "ll_disk_free_bytes", "data_dir"), 0);
   EXPECT_EQ(ValueOf(metrics, "ll_disk_free_bytes", "gone"), -1);
-  LL_ASSERT_OK(RemoveTree(dir));
 }
 
 TEST(DaemonMetricsTest, ThePageHoldsEverySource) {

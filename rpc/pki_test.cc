@@ -1,11 +1,11 @@
 #include "rpc/pki.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -51,9 +51,8 @@ TEST(Pki, ARequestGivesItsKeyAndNothingElse) {
   LL_ASSERT_OK_AND_ASSIGN(const KeyPair csr, MakeCsr("whatever-it-says"));
   LL_ASSERT_OK_AND_ASSIGN(const std::string signed_pem,
                           SignCsr(ca, csr.certificate_pem, {.worker = "w7"}, kNow, absl::Hours(1)));
-  char dir[] = "/tmp/ll_pki_XXXXXX";
-  ASSERT_NE(mkdtemp(dir), nullptr);
-  const std::string cert = std::string(dir) + "/c", key = std::string(dir) + "/k";
+  const TempDir dir;
+  const std::string cert = dir.path() + "/c", key = dir.path() + "/k";
   LL_ASSERT_OK(WriteFileAtomic(cert, signed_pem));
   LL_ASSERT_OK(WriteFileAtomic(key, csr.key_pem, 0600));
   LL_EXPECT_OK(CheckCertificateFiles(cert, key));
@@ -91,9 +90,8 @@ TEST(Pki, ARequestGivesItsKeyAndNothingElse) {
   LL_ASSERT_OK(WriteFileAtomic(cert, signed_pem + ca.certificate_pem));
   LL_EXPECT_OK(CheckNotEnded(cert, "tls-ca", kNow + absl::Hours(2), ""));
   LL_EXPECT_OK(CheckNotEnded("", "tls-ca", kNow + absl::Hours(2), ""));
-  const absl::Status missing = CheckCertificateFiles(std::string(dir) + "/none", key);
+  const absl::Status missing = CheckCertificateFiles(dir.path() + "/none", key);
   EXPECT_EQ(ErrorField(missing), "tls-cert");
-  LL_EXPECT_OK(RemoveTree(dir));
 }
 
 }  // namespace

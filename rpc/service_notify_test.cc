@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -16,18 +17,14 @@ namespace {
 // The manager's end of the socket.
 class Manager {
  public:
-  Manager() : path_(absl::StrCat(testing::TempDir(), "/notify-", getpid())) {
-    unlink(path_.c_str());
+  Manager() {
     fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path_.c_str(), sizeof address.sun_path - 1);
     EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   }
-  ~Manager() {
-    close(fd_);
-    unlink(path_.c_str());
-  }
+  ~Manager() { close(fd_); }
   // Empty: nothing has come.
   std::string Next() {
     char buffer[4096];
@@ -37,7 +34,8 @@ class Manager {
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  const TempDir dir_;
+  const std::string path_ = dir_.path() + "/notify";
   int fd_;
 };
 

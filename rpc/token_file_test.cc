@@ -1,11 +1,11 @@
 #include "rpc/token_file.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -37,9 +37,8 @@ TEST(TokenFile, WhatIsWrongIsNamedWithItsLine) {
 }
 
 TEST(TokenFile, EntriesComeAndGoWhole) {
-  char dir[] = "/tmp/ll_tokens_XXXXXX";
-  ASSERT_NE(mkdtemp(dir), nullptr);
-  const std::string path = std::string(dir) + "/tokens";
+  const TempDir dir;
+  const std::string path = dir.path() + "/tokens";
   SeededRandom random(7);
   const std::string token = NewToken(random);
   EXPECT_GE(token.size(), 64u);
@@ -69,13 +68,11 @@ TEST(TokenFile, EntriesComeAndGoWhole) {
   EXPECT_EQ(gone.user, "ann");
   LL_ASSERT_OK_AND_ASSIGN(read, ReadTokens(path));
   EXPECT_EQ(read.size(), 1u);
-  LL_EXPECT_OK(RemoveTree(dir));
 }
 
 TEST(TokenFile, UsersAreTextAndALockIsNotWaitedForForEver) {
-  char dir[] = "/tmp/ll_tokens_XXXXXX";
-  ASSERT_NE(mkdtemp(dir), nullptr);
-  const std::string path = std::string(dir) + "/tokens";
+  const TempDir dir;
+  const std::string path = dir.path() + "/tokens";
   for (const TokenEntry& entry :
        {TokenEntry{.sha256 = Sha256Hex("t"), .user = "a\xff"},
         TokenEntry{.sha256 = Sha256Hex("t"), .user = "a", .tenant = "a\xff"},
@@ -89,7 +86,6 @@ TEST(TokenFile, UsersAreTextAndALockIsNotWaitedForForEver) {
                 StatusIs(absl::StatusCode::kUnavailable, "tokens.lock"));
   }
   LL_EXPECT_OK(FileLock::Take(path, absl::ZeroDuration()).status());
-  RemoveTree(dir).IgnoreError();
 }
 
 }  // namespace

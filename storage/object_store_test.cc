@@ -13,6 +13,7 @@
 #include "base/ids.h"
 #include "base/sha256.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -23,16 +24,13 @@ using testing::Field;
 class ObjectStoreTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "/object_store_test-" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_ + "/local"));
+    LL_ASSERT_OK(MakeDirs(folder_.path() + "/local"));
     const char* named = std::getenv("LL_STORE_UNDER_TEST");
     const std::string uri = named != nullptr
                                 ? std::string(named) + "/" + RandomHex(SystemRandom(), 8)
-                                : folder_ + "/store";
+                                : folder_.path() + "/store";
     LL_ASSERT_OK_AND_ASSIGN(store_, OpenObjectStore("uri", uri));
   }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(folder_)); }
 
   // A local file of that many bytes that differ.
   std::string MakeFile(const std::string& name, int64_t size) {
@@ -43,12 +41,12 @@ class ObjectStoreTest : public testing::Test {
       bytes.append(reinterpret_cast<const char*>(&word), 8);
     }
     bytes.resize(static_cast<size_t>(size));
-    const std::string path = folder_ + "/local/" + name;
+    const std::string path = folder_.path() + "/local/" + name;
     EXPECT_TRUE(WriteFileAtomic(path, bytes).ok());
     return path;
   }
 
-  std::string folder_;
+  const TempDir folder_;
   std::unique_ptr<ObjectStore> store_;
 };
 
@@ -147,13 +145,13 @@ TEST_F(ObjectStoreTest, OneOfManyWritersWins) {
 TEST_F(ObjectStoreTest, WhatAKilledWriterLeftIsSweptAndNeverListed) {
   LL_ASSERT_OK(store_->PutText("a/whole", "1"));
   if (std::getenv("LL_STORE_UNDER_TEST") == nullptr) {
-    LL_ASSERT_OK(WriteFileAtomic(folder_ + "/store/a/.partial-1", "half"));
+    LL_ASSERT_OK(WriteFileAtomic(folder_.path() + "/store/a/.partial-1", "half"));
   }
   LL_ASSERT_OK_AND_ASSIGN(auto objects, store_->List(""));
   EXPECT_EQ(objects.size(), 1u);
   LL_ASSERT_OK(
       store_->SweepPartial([](const std::string& key) { return key.substr(0, 2) == "a/"; }));
-  EXPECT_FALSE(FileExists(folder_ + "/store/a/.partial-1"));
+  EXPECT_FALSE(FileExists(folder_.path() + "/store/a/.partial-1"));
   EXPECT_EQ(store_->GetText("a/whole").value(), "1");
 }
 
@@ -175,8 +173,9 @@ TEST_F(ObjectStoreTest, FoldersThatVanishMeanwhileHideNothing) {
   std::thread other([&] {
     while (!done) {
       for (int i = 0; i < 200; ++i)
-        mkdir((folder_ + "/store/old-" + std::to_string(i)).c_str(), 0755);
-      for (int i = 0; i < 200; ++i) rmdir((folder_ + "/store/old-" + std::to_string(i)).c_str());
+        mkdir((folder_.path() + "/store/old-" + std::to_string(i)).c_str(), 0755);
+      for (int i = 0; i < 200; ++i)
+        rmdir((folder_.path() + "/store/old-" + std::to_string(i)).c_str());
     }
   });
   int incomplete = 0;

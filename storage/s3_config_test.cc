@@ -1,9 +1,8 @@
 #include "storage/s3_config.h"
 
-#include <unistd.h>
-
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -31,7 +30,8 @@ TEST(S3Config, FromVariables) {
 }
 
 TEST(S3Config, FromTheProfilesFiles) {
-  const std::string file = testing::TempDir() + "/s3_config_test-" + std::to_string(getpid());
+  const TempDir dir;
+  const std::string file = dir.path() + "/config";
   LL_ASSERT_OK(WriteFileAtomic(file,
                                "# mine\n[default]\naws_access_key_id = other\n[ll]\n"
                                "aws_access_key_id = id\naws_secret_access_key=key\n"
@@ -42,7 +42,7 @@ TEST(S3Config, FromTheProfilesFiles) {
   EXPECT_EQ(config.credentials.access_key, "id");
   EXPECT_EQ(config.credentials.session_token, "t=1");
   EXPECT_EQ(config.region, "eu-north-1");
-  unlink(file.c_str());
+  LL_ASSERT_OK(RemoveTree(file));
   const auto without = S3ConfigFromEnvironment(Of(variables));
   EXPECT_THAT(without, StatusIs(absl::StatusCode::kUnauthenticated, "no credentials"));
   EXPECT_FALSE(S3ConfigFromEnvironment(Of({})).ok());

@@ -1,8 +1,6 @@
 // What S3Store does when the store misbehaves; tests/storage runs it against a stand-in.
 #include "storage/s3_store.h"
 
-#include <unistd.h>
-
 #include <map>
 
 #include "absl/strings/match.h"
@@ -11,6 +9,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -100,11 +99,11 @@ class S3StoreTest : public testing::Test {
       }
       return Reply(200, "", {{"etag", "\"e\""}});
     });
-    const std::string path = testing::TempDir() + "/s3_store_test-" + std::to_string(getpid());
+    const TempDir dir;
+    const std::string path = dir.path() + "/f";
     const std::string bytes(25, 'x');
     EXPECT_TRUE(WriteFileAtomic(path, bytes).ok());
     absl::Status status = store_->PutFile("k", path, Sha256Hex(bytes));
-    unlink(path.c_str());
     return status;
   }
 
@@ -367,7 +366,8 @@ TEST_F(S3StoreTest, OtherBytesInTheStoreAreDataLoss) {
 }
 
 TEST_F(S3StoreTest, AShortRangeIsNoFile) {
-  const std::string path = testing::TempDir() + "/s3_store_test-get-" + std::to_string(getpid());
+  const TempDir dir;
+  const std::string path = dir.path() + "/f";
   Script([](const HttpRequest& request, int) -> absl::StatusOr<HttpResponse> {
     if (request.method == "HEAD") return Reply(200, "", {{"content-length", "15"}});
     return Reply(206, "0123");

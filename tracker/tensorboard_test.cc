@@ -7,6 +7,7 @@
 #include "base/crc32c.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/tfevents.pb.h"
@@ -63,7 +64,8 @@ TrackerEvent Event(TrackerEvent::Kind kind, int64_t epoch, int64_t step) {
 }
 
 TEST(TensorBoardTrackerTest, WritesOneFileAnAttempt) {
-  const std::string dir = ::testing::TempDir() + "/tensorboard_" + std::to_string(getpid());
+  const TempDir made;
+  const std::string& dir = made.path();
   TensorBoardTracker tracker(dir);
   std::vector<TrackerEvent> batch;
   for (int i = 1; i <= 3; ++i) {
@@ -93,7 +95,6 @@ TEST(TensorBoardTrackerTest, WritesOneFileAnAttempt) {
   LL_ASSERT_OK_AND_ASSIGN(const std::string second, ReadFile(folder + "/" + files[1]));
   ASSERT_THAT(ReadEvents(second), SizeIs(3));
   EXPECT_EQ(ReadEvents(second)[2].summary().value(0).tag(), "eval/perplexity");
-  LL_ASSERT_OK(RemoveTree(dir));
 }
 
 TEST(TensorBoardTrackerTest, AFolderThatCannotBeMadeIsAnError) {

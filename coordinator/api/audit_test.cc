@@ -1,6 +1,5 @@
 #include "coordinator/api/audit.h"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "absl/strings/match.h"
@@ -10,17 +9,14 @@
 #include "base/fake_clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
 
 class AuditTest : public ::testing::Test {
  protected:
-  AuditTest() {
-    char dir[] = "/tmp/ll_audit_XXXXXX";
-    options_.dir = mkdtemp(dir);
-  }
-  ~AuditTest() override { EXPECT_TRUE(RemoveTree(options_.dir).ok()); }
+  AuditTest() { options_.dir = dir_.path(); }
 
   std::unique_ptr<AuditLog> Open() {
     auto log = AuditLog::Open(options_, clock_);
@@ -36,6 +32,7 @@ class AuditTest : public ::testing::Test {
     return files.ok() ? VerifyAudit(*files) : files.status();
   }
 
+  const TempDir dir_;
   AuditLog::Options options_;
   FakeClock clock_;
 };

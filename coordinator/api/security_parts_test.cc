@@ -1,5 +1,4 @@
 // Scopes, tenants and join tokens, without a server.
-#include <stdlib.h>
 
 #include <set>
 
@@ -7,6 +6,7 @@
 #include "base/fake_clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/api/auth.h"
 #include "coordinator/api/join.h"
 #include "coordinator/api/tenants.h"
@@ -101,18 +101,15 @@ TEST(TenantsFile, WhatIsWrongIsNamed) {
 class JoinTest : public ::testing::Test {
  protected:
   JoinTest() {
-    char dir[] = "/tmp/ll_join_XXXXXX";
-    dir_ = mkdtemp(dir);
     auto ca = MakeAuthority("test", kNow, absl::Hours(1000));
     EXPECT_TRUE(ca.ok());
-    EXPECT_TRUE(WriteFileAtomic(dir_ + "/ca.crt", ca->certificate_pem).ok());
-    EXPECT_TRUE(WriteFileAtomic(dir_ + "/ca.key", ca->key_pem, 0600).ok());
+    EXPECT_TRUE(WriteFileAtomic(dir_.path() + "/ca.crt", ca->certificate_pem).ok());
+    EXPECT_TRUE(WriteFileAtomic(dir_.path() + "/ca.key", ca->key_pem, 0600).ok());
     request_.set_worker("w1");
     request_.set_csr_pem(MakeCsr("w1")->certificate_pem);
   }
-  ~JoinTest() override { EXPECT_TRUE(RemoveTree(dir_).ok()); }
   std::string Token(const std::string& worker, int uses) {
-    auto token = MakeJoinToken(dir_, worker, uses, kNow + absl::Hours(1), SystemRandom());
+    auto token = MakeJoinToken(dir_.path(), worker, uses, kNow + absl::Hours(1), SystemRandom());
     EXPECT_TRUE(token.ok()) << token.status();
     return *token;
   }
@@ -122,10 +119,10 @@ class JoinTest : public ::testing::Test {
     return desk_->Sign(request_, known, now);
   }
   static inline const absl::Time kNow = absl::FromUnixSeconds(1'800'000'000);
-  std::string dir_;
+  const TempDir dir_;
   v1::JoinRequest request_;
   std::unique_ptr<JoinDesk> desk_;
-  void SetUp() override { desk_ = std::make_unique<JoinDesk>(dir_); }
+  void SetUp() override { desk_ = std::make_unique<JoinDesk>(dir_.path()); }
 };
 
 TEST_F(JoinTest, ATokenIsGoodForItsUsesItsNameAndItsTime) {
@@ -152,7 +149,7 @@ TEST_F(JoinTest, ATokenIsGoodForItsUsesItsNameAndItsTime) {
 
   // Only hashes are kept.
   const std::string kept = Token("w9", 1);
-  LL_ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir_ + "/join-tokens.jsonl"));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir_.path() + "/join-tokens.jsonl"));
   EXPECT_EQ(text.find(kept), std::string::npos);
 }
 
@@ -173,8 +170,8 @@ TEST_F(JoinTest, ABadRequestCostsNoUse) {
 // A line that somebody wrote by hand is no token, and takes nobody's away.
 TEST_F(JoinTest, ALineThatIsNoTokenIsLeftOut) {
   const std::string token = Token("w1", 1);
-  LL_ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir_ + "/join-tokens.jsonl"));
-  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/join-tokens.jsonl",
+  LL_ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir_.path() + "/join-tokens.jsonl"));
+  LL_ASSERT_OK(WriteFileAtomic(dir_.path() + "/join-tokens.jsonl",
                                R"({"token_sha256":5,"uses":"many","expires":["never"],"worker":{}})"
                                "\n" +
                                    text));

@@ -2,7 +2,6 @@
 // memory decides; the workers are ModelWorkers, in this process or at the other end of a gRPC
 // stream.
 #include <grpcpp/grpcpp.h>
-#include <stdlib.h>
 
 #include <future>
 #include <thread>
@@ -11,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/engine/engines.h"
 #include "coordinator/engine/in_process_engine.h"
 #include "coordinator/store/mem_store.h"
@@ -159,16 +159,12 @@ class Stream {
 class HubSubject : public Subject {
  public:
   HubSubject(Driver& driver, int number)
-      : hub_({}, RealClock(), number), metrics_(RealClock()), telemetry_([this] {
-          char dir[] = "/tmp/ll_engine_XXXXXX";
-          dir_ = mkdtemp(dir);
-          return TelemetryOptions{.dir = dir_};
-        }()) {
+      : hub_({}, RealClock(), number), metrics_(RealClock()), telemetry_({.dir = dir_.path()}) {
     AuthOptions auth;
     auth.local_token = "token";
     auth.local_user = "u";
     authenticator_ = *Authenticator::Create(auth, RealClock());
-    audit_ = *AuditLog::Open({.dir = dir_}, RealClock());
+    audit_ = *AuditLog::Open({.dir = dir_.path()}, RealClock());
     tenants_ = *Tenants::Open("", RealClock());
     api_ = {&driver,      &telemetry_,  authenticator_.get(), &metrics_,
             &RealClock(), audit_.get(), tenants_.get()};
@@ -186,7 +182,6 @@ class HubSubject : public Subject {
   ~HubSubject() override {
     streams_.clear();
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    EXPECT_TRUE(RemoveTree(dir_).ok());
   }
   Engine& engine() override { return hub_; }
   ModelWorker* Connect(const std::string& name) override {
@@ -199,7 +194,7 @@ class HubSubject : public Subject {
   void Disconnect(const std::string& name) override { streams_.erase(name); }
 
  private:
-  std::string dir_;
+  const TempDir dir_;
   WorkerHub hub_;
   Metrics metrics_;
   Telemetry telemetry_;

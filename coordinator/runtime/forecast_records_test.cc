@@ -1,12 +1,12 @@
 #include "coordinator/runtime/forecast_records.h"
 
 #include <google/protobuf/struct.pb.h>
-#include <stdlib.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/fake_clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "proto/job.pb.h"
 
 namespace ll {
@@ -15,18 +15,15 @@ namespace {
 class ForecastRecordsTest : public ::testing::Test {
  protected:
   ForecastRecordsTest() {
-    char dir[] = "/tmp/ll_forecasts_XXXXXX";
-    dir_ = mkdtemp(dir);
     telemetry_ = std::make_unique<Telemetry>(
-        TelemetryOptions{.dir = absl::StrCat(dir_, "/telemetry"), .min_free_bytes = 0});
-    EXPECT_TRUE(MakeDirs(absl::StrCat(dir_, "/telemetry")).ok());
+        TelemetryOptions{.dir = absl::StrCat(dir_.path(), "/telemetry"), .min_free_bytes = 0});
+    EXPECT_TRUE(MakeDirs(absl::StrCat(dir_.path(), "/telemetry")).ok());
     Open();
   }
-  ~ForecastRecordsTest() override { (void)RemoveTree(dir_); }
 
   void Open() {
     records_ = std::make_unique<ForecastRecords>(
-        absl::StrCat(dir_, "/forecasts.jsonl"), *telemetry_, clock_,
+        absl::StrCat(dir_.path(), "/forecasts.jsonl"), *telemetry_, clock_,
         [this](const ForecastRecord& record) { told_.push_back(record); });
     LL_ASSERT_OK(records_->Load());
   }
@@ -79,7 +76,7 @@ class ForecastRecordsTest : public ::testing::Test {
     return *std::move(scheduler);
   }
 
-  std::string dir_;
+  const TempDir dir_;
   FakeClock clock_;
   int64_t next_ = 1;
   std::unique_ptr<Telemetry> telemetry_;
@@ -165,7 +162,7 @@ TEST_F(ForecastRecordsTest, DamagedLinesAreLeftOut) {
   const std::string good = ForecastRecordToJson(record);
   LL_ASSERT_OK_AND_ASSIGN(const ForecastRecord same, ParseForecastRecord(good));
   EXPECT_EQ(ForecastRecordToJson(same), good);
-  LL_ASSERT_OK(WriteFileAtomic(absl::StrCat(dir_, "/forecasts.jsonl"),
+  LL_ASSERT_OK(WriteFileAtomic(absl::StrCat(dir_.path(), "/forecasts.jsonl"),
                                absl::StrCat(good, "\n{\"job_id\":1}\n", good.substr(0, 20), "\n"),
                                0644));
   Open();
@@ -181,7 +178,7 @@ TEST_F(ForecastRecordsTest, TheFileIsCutAtAStart) {
     record.job_id = absl::StrCat("job-", i);
     absl::StrAppend(&text, ForecastRecordToJson(record), "\n");
   }
-  const std::string path = absl::StrCat(dir_, "/forecasts.jsonl");
+  const std::string path = absl::StrCat(dir_.path(), "/forecasts.jsonl");
   LL_ASSERT_OK(WriteFileAtomic(path, text, 0644));
   Open();
   Open();

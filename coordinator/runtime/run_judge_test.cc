@@ -1,11 +1,11 @@
 #include "coordinator/runtime/run_judge.h"
 
 #include <google/protobuf/struct.pb.h>
-#include <stdlib.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
@@ -13,11 +13,9 @@ namespace {
 class MeasuresTest : public ::testing::Test {
  protected:
   MeasuresTest() {
-    char dir[] = "/tmp/ll_judge_XXXXXX";
-    dir_ = mkdtemp(dir);
-    telemetry_ = std::make_unique<Telemetry>(TelemetryOptions{.dir = dir_, .min_free_bytes = 0});
+    telemetry_ =
+        std::make_unique<Telemetry>(TelemetryOptions{.dir = dir_.path(), .min_free_bytes = 0});
   }
-  ~MeasuresTest() override { (void)RemoveTree(dir_); }
 
   void Events(int64_t epoch, const std::string& lines) {
     const TelemetryKey key{job_, epoch, 0, TelemetryStream::kEvents};
@@ -34,7 +32,7 @@ class MeasuresTest : public ::testing::Test {
   }
 
   const JobId job_{"job-0123456789ab"};
-  std::string dir_;
+  const TempDir dir_;
   std::unique_ptr<Telemetry> telemetry_;
 };
 

@@ -1,6 +1,5 @@
 #include "coordinator/runtime/telemetry.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/runtime/telemetry_remover.h"
 #include "gmock/gmock.h"
 
@@ -26,21 +26,15 @@ std::string StepLine(int64_t step, double loss, int64_t tokens = 10) {
 
 class TelemetryTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char dir[] = "/tmp/ll_telemetry_XXXXXX";
-    ASSERT_NE(mkdtemp(dir), nullptr);
-    dir_ = dir;
-    Reopen();
-  }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(dir_)); }
+  TelemetryTest() { Reopen(); }
   void Reopen(int64_t cap = 64 << 20) {
     telemetry_ = std::make_unique<Telemetry>(
-        TelemetryOptions{.dir = dir_, .cap_bytes_per_job = cap, .min_free_bytes = 0});
+        TelemetryOptions{.dir = dir_.path(), .cap_bytes_per_job = cap, .min_free_bytes = 0});
   }
   TelemetryKey Events(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kEvents}; }
   TelemetryKey Log(int64_t epoch = 1) { return {job_, epoch, 0, TelemetryStream::kLog}; }
 
-  std::string dir_;
+  const TempDir dir_;
   const JobId job_{"job-0123456789ab"};
   std::unique_ptr<Telemetry> telemetry_;
 };
@@ -75,7 +69,7 @@ TEST_F(TelemetryTest, LateWordsOfARemovedJobMakeNoNewFolder) {
   telemetry_->Remove(job_);
   // Taken as far as the agent is concerned, which would keep them for ever otherwise.
   EXPECT_EQ(telemetry_->Append(Log(), 100, "abc").value(), 103);
-  EXPECT_FALSE(FileExists(absl::StrCat(dir_, "/", job_.value())));
+  EXPECT_FALSE(FileExists(absl::StrCat(dir_.path(), "/", job_.value())));
   EXPECT_FALSE(telemetry_->Newest(job_).has_value());
 }
 
@@ -123,7 +117,7 @@ TEST_F(TelemetryTest, TheCapPunchesOutTheOldestBytesAndKeepsOffsets) {
   EXPECT_EQ(offset, 1 << 20);
   EXPECT_EQ(telemetry_->Size(Log()), 1 << 20);
   struct stat st;
-  ASSERT_EQ(stat(absl::StrCat(dir_, "/job-0123456789ab/e0001/rank-00.log").c_str(), &st), 0);
+  ASSERT_EQ(stat(absl::StrCat(dir_.path(), "/job-0123456789ab/e0001/rank-00.log").c_str(), &st), 0);
   EXPECT_LE(st.st_blocks * 512, 300 << 10);
   const auto first = telemetry_->Read(Log(), 0, 10);
   EXPECT_GT(first->offset, 0);
@@ -141,11 +135,11 @@ TEST_F(TelemetryTest, NamesThatAreNotJobsNeverBecomePaths) {
   EXPECT_FALSE(telemetry_->Append({job_, 0, 0, TelemetryStream::kLog}, 0, "x").ok());
   EXPECT_FALSE(telemetry_->Append({job_, 1, -1, TelemetryStream::kLog}, 0, "x").ok());
   EXPECT_FALSE(telemetry_->Append({job_, 1, 4096, TelemetryStream::kLog}, 0, "x").ok());
-  EXPECT_TRUE(ListDir(dir_)->empty());
+  EXPECT_TRUE(ListDir(dir_.path())->empty());
 }
 
 TEST_F(TelemetryTest, RefusesWhenTheDiskIsNearlyFull) {
-  Telemetry strict({.dir = dir_, .min_free_bytes = int64_t{1} << 60});
+  Telemetry strict({.dir = dir_.path(), .min_free_bytes = int64_t{1} << 60});
   EXPECT_THAT(strict.Append(Log(), 0, "x"),
               StatusIs(absl::StatusCode::kResourceExhausted, "nearly full"));
 }
@@ -175,8 +169,9 @@ TEST_F(TelemetryTest, TheRemoverHoldsUpNobody) {
   began = absl::Now();
   std::for_each(half, jobs.end(), [&](const JobId& job) { remover.OnDeleted(job); });
   EXPECT_LT(absl::Now() - began, takes / 4);
-  for (int i = 0; i < 1000 && !ListDir(dir_)->empty(); ++i) absl::SleepFor(absl::Milliseconds(10));
-  EXPECT_TRUE(ListDir(dir_)->empty());
+  for (int i = 0; i < 1000 && !ListDir(dir_.path())->empty(); ++i)
+    absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_TRUE(ListDir(dir_.path())->empty());
 }
 
 // A session that has been there for a year: what it was given lately counts, not what sorts last.

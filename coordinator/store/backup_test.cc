@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/core/scheduler.h"
 #include "coordinator/store/mem_store.h"
 #include "coordinator/store/postgres_for_test.h"
@@ -22,11 +23,7 @@ const absl::Time kThen = absl::FromUnixSeconds(1'700'000'000);
 
 class BackupTest : public testing::Test {
  protected:
-  BackupTest() : dir_(testing::TempDir() + "/ll-backup-XXXXXX") {
-    if (mkdtemp(dir_.data()) == nullptr) std::abort();
-  }
-  ~BackupTest() override { (void)RemoveTree(dir_); }
-  std::string dir_;
+  const TempDir dir_;
 };
 
 // SQLite → file → PostgreSQL → file → SQLite: nothing is lost on the way.
@@ -36,14 +33,14 @@ TEST_F(BackupTest, CarriesEverythingFromOneStoreToTheOther) {
   SeededRandom random(seed);
   std::vector<std::string> expected;
   {
-    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_ + "/a"));
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path() + "/a"));
     LL_ASSERT_OK(store->RaiseTerm(41));
     for (int i = 0; i < 200; ++i) LL_ASSERT_OK(store->Commit(RandomRecords(random)));
     LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
     EXPECT_FALSE(IsEmpty(state));
     expected = Lines(state);
   }
-  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot first, ReadSqlite(dir_ + "/a"));
+  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot first, ReadSqlite(dir_.path() + "/a"));
   EXPECT_EQ(first.term, 42);
   LL_ASSERT_OK_AND_ASSIGN(const Backup read, DecodeBackup(EncodeBackup({first, kThen, "sqlite"})));
   EXPECT_EQ(read.created, kThen);
@@ -59,7 +56,7 @@ TEST_F(BackupTest, CarriesEverythingFromOneStoreToTheOther) {
   LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot second, ReadPostgres(server.uri()));
   EXPECT_EQ(second.term, 43);
   EXPECT_EQ(Lines(second.state), expected);
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_ + "/b"));
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path() + "/b"));
   LL_ASSERT_OK(store->Replace(RecordsOf(second.state), kThen));
   LL_ASSERT_OK_AND_ASSIGN(const StoredState last, store->LoadAll());
   EXPECT_EQ(Lines(last), expected);
@@ -68,7 +65,7 @@ TEST_F(BackupTest, CarriesEverythingFromOneStoreToTheOther) {
 // A backup taken while the coordinator commits holds whole transactions only, and all that were
 // acknowledged before it began.
 TEST_F(BackupTest, IsOfOneMomentWhileTheStoreIsWritten) {
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
   std::atomic<int> committed = 0;
   std::atomic<bool> stop = false;
   std::thread writer([&] {
@@ -82,7 +79,7 @@ TEST_F(BackupTest, IsOfOneMomentWhileTheStoreIsWritten) {
     while (committed < 20 * (round + 1) && absl::Now() < deadline)
       absl::SleepFor(absl::Milliseconds(1));
     const int before = committed;
-    const auto taken = ReadSqlite(dir_);
+    const auto taken = ReadSqlite(dir_.path());
     const int after = committed + 1;
     LL_EXPECT_OK(taken);
     if (!taken.ok()) break;
@@ -115,7 +112,7 @@ TEST_F(BackupTest, EveryChangeAndEveryCutIsNoticed) {
     }
   }
   EXPECT_THAT(DecodeBackup(text + text), StatusIs(StatusCode::kDataLoss, "backup"));
-  EXPECT_THAT(ReadSqlite(dir_ + "/nothing"), StatusIs(StatusCode::kNotFound, "no store"));
+  EXPECT_THAT(ReadSqlite(dir_.path() + "/nothing"), StatusIs(StatusCode::kNotFound, "no store"));
 }
 
 // Attempts end uncharged and the next ones are above all that may have been given out.

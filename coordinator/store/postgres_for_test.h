@@ -19,6 +19,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/file.h"
+#include "base/temp_dir.h"
 #include "coordinator/store/pg_connection.h"
 
 namespace ll {
@@ -31,7 +32,7 @@ class PostgresForTest {
     return *server->it;
   }
 
-  std::string uri() const { return absl::StrCat("postgresql://ll@/postgres?host=", dir_); }
+  std::string uri() const { return absl::StrCat("postgresql://ll@/postgres?host=", dir_.path()); }
   std::unique_ptr<PgConnection> Connect() const {
     auto connection = PgConnection::Open(uri(), "test", absl::Seconds(5));
     LL_CHECK_MSG(connection.ok(), std::string(connection.status().message()).c_str());
@@ -50,8 +51,9 @@ class PostgresForTest {
     server_ = -1;
   }
   void Start() {
-    server_ = Run({"postgres", "-D", dir_ + "/data", "-k", dir_, "-c", "listen_addresses=", "-c",
-                   "fsync=off", "-c", "max_connections=40", "-c", "shared_buffers=16MB"});
+    server_ = Run({"postgres", "-D", dir_.path() + "/data", "-k", dir_.path(), "-c",
+                   "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=40", "-c",
+                   "shared_buffers=16MB"});
     const absl::Time deadline = absl::Now() + absl::Seconds(20);
     while (!PgConnection::Open(uri(), "test", absl::Seconds(1)).ok()) {
       LL_CHECK_MSG(absl::Now() < deadline, "PostgreSQL does not start");
@@ -70,23 +72,20 @@ class PostgresForTest {
   };
 
   PostgresForTest() {
-    char dir[] = "/tmp/ll_postgres_XXXXXX";
-    dir_ = mkdtemp(dir);
     // PostgreSQL refuses to run as root.
     if (geteuid() == 0) {
       user_ = getpwnam("postgres");
       LL_CHECK_MSG(user_ != nullptr, "no user postgres: install postgresql-15");
-      LL_CHECK(chown(dir_.c_str(), user_->pw_uid, user_->pw_gid) == 0);
+      LL_CHECK(chown(dir_.path().c_str(), user_->pw_uid, user_->pw_gid) == 0);
     }
     int status = 0;
-    const pid_t initdb = Run({"initdb", "-D", dir_ + "/data", "-U", "ll", "-A", "trust", "-N",
-                              "--no-locale", "-E", "UTF8", "--no-instructions"});
+    const pid_t initdb = Run({"initdb", "-D", dir_.path() + "/data", "-U", "ll", "-A", "trust",
+                              "-N", "--no-locale", "-E", "UTF8", "--no-instructions"});
     LL_CHECK(waitpid(initdb, &status, 0) == initdb && status == 0);
     Start();
   }
   ~PostgresForTest() {
     if (server_ > 0) Kill();
-    RemoveTree(dir_).IgnoreError();
   }
 
   pid_t Run(std::vector<std::string> argv) const {
@@ -100,10 +99,10 @@ class PostgresForTest {
       _exit(1);
     }
     prctl(PR_SET_PDEATHSIG, SIGQUIT);  // cleared by setuid
-    const int log = open((dir_ + "/log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    const int log = open((dir_.path() + "/log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(log, 1);
     dup2(log, 2);
-    if (chdir(dir_.c_str()) != 0) _exit(1);
+    if (chdir(dir_.path().c_str()) != 0) _exit(1);
     std::vector<char*> raw;
     for (std::string& a : argv) raw.push_back(a.data());
     raw.push_back(nullptr);
@@ -111,7 +110,7 @@ class PostgresForTest {
     _exit(127);
   }
 
-  std::string dir_;
+  const TempDir dir_;
   const passwd* user_ = nullptr;
   pid_t server_ = -1;
 };

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/store/codec.h"
 #include "coordinator/store/migrations.h"
 #include "coordinator/store/sqlite_util.h"
@@ -26,25 +27,20 @@ using absl::StatusCode;
 
 class SqliteStoreTest : public testing::Test {
  protected:
-  SqliteStoreTest() : dir_(testing::TempDir() + "/ll-store-XXXXXX") {
-    if (mkdtemp(dir_.data()) == nullptr) std::abort();
-  }
-  ~SqliteStoreTest() override { (void)RemoveTree(dir_); }
-
-  std::string dir_;
+  const TempDir dir_;
 };
 
 TEST_F(SqliteStoreTest, ASecondCoordinatorIsRefusedUntilTheFirstIsGone) {
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
-  const auto second = OpenSqliteStore(dir_);
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
+  const auto second = OpenSqliteStore(dir_.path());
   EXPECT_THAT(second, StatusIs(StatusCode::kUnavailable, "another coordinator is running on"));
   EXPECT_EQ(ErrorField(second.status()), "data-dir");
   store.reset();
-  LL_EXPECT_OK(OpenSqliteStore(dir_));
+  LL_EXPECT_OK(OpenSqliteStore(dir_.path()));
 }
 
 TEST_F(SqliteStoreTest, AFailedRecordUndoesItsWholeTransaction) {
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
   std::vector<Record> records = SubmissionRecords(1);
   Job clash = std::get<PutJob>(SubmissionRecords(2).back()).job;
   clash.sequence = 1;  // taken
@@ -52,7 +48,7 @@ TEST_F(SqliteStoreTest, AFailedRecordUndoesItsWholeTransaction) {
   EXPECT_FALSE(store->Commit(records).ok());
   EXPECT_FALSE(store->Commit(SubmissionRecords(3)).ok()) << "a store that failed must not go on";
   store.reset();
-  LL_ASSERT_OK_AND_ASSIGN(store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(store, OpenSqliteStore(dir_.path()));
   LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
   EXPECT_TRUE(state.jobs.empty());
 }
@@ -70,7 +66,7 @@ TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-      auto store = OpenSqliteStore(dir_);
+      auto store = OpenSqliteStore(dir_.path());
       if (!store.ok()) _exit(1);
       for (int i = committed + 1;; ++i) {
         if (!(*store)->Commit(SubmissionRecords(i)).ok()) _exit(2);
@@ -89,7 +85,7 @@ TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
     ASSERT_TRUE(WIFSIGNALED(status));
     close(pipe_fds[0]);
 
-    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+    LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
     LL_ASSERT_OK_AND_ASSIGN(const StoredState state, store->LoadAll());
     committed = static_cast<int>(state.jobs.size());
     EXPECT_GE(committed, acked);
@@ -105,7 +101,7 @@ TEST_F(SqliteStoreTest, KillNineLosesNothingAcknowledged) {
 // The limit on file sizes stands for a full disk: writes fail beyond it, and work again when space
 // returns.
 TEST_F(SqliteStoreTest, AFullDiskRefusesAndRecovers) {
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
   LL_ASSERT_OK(store->Commit(SubmissionRecords(1)));
   signal(SIGXFSZ, SIG_IGN);
   rlimit before;
@@ -123,9 +119,9 @@ TEST_F(SqliteStoreTest, AFullDiskRefusesAndRecovers) {
 }
 
 TEST_F(SqliteStoreTest, RefusesOtherProgramsFilesDamageAndTheFuture) {
-  const std::string path = dir_ + "/ll.db";
+  const std::string path = dir_.path() + "/ll.db";
   LL_ASSERT_OK(WriteFileAtomic(path, std::string(5000, 'x')));
-  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kDataLoss, path));
+  EXPECT_THAT(OpenSqliteStore(dir_.path()), StatusIs(StatusCode::kDataLoss, path));
   LL_ASSERT_OK(RemoveTree(path));
   const auto run = [&path](const std::string& sql) {
     sqlite3* raw = nullptr;
@@ -134,16 +130,17 @@ TEST_F(SqliteStoreTest, RefusesOtherProgramsFilesDamageAndTheFuture) {
     LL_ASSERT_OK(Execute(raw, sql));
   };
   run("CREATE TABLE somebody_elses (x)");
-  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kFailedPrecondition, "another program"));
+  EXPECT_THAT(OpenSqliteStore(dir_.path()),
+              StatusIs(StatusCode::kFailedPrecondition, "another program"));
   LL_ASSERT_OK(RemoveTree(path));
-  LL_EXPECT_OK(OpenSqliteStore(dir_));
+  LL_EXPECT_OK(OpenSqliteStore(dir_.path()));
   run("PRAGMA user_version = 999");
-  EXPECT_THAT(OpenSqliteStore(dir_),
+  EXPECT_THAT(OpenSqliteStore(dir_.path()),
               StatusIs(StatusCode::kFailedPrecondition, "start the newer version"));
 }
 
 TEST_F(SqliteStoreTest, TheFolderIsMadePrivate) {
-  const std::string inner = dir_ + "/a/b";
+  const std::string inner = dir_.path() + "/a/b";
   LL_ASSERT_OK(OpenSqliteStore(inner));
   struct stat info;
   ASSERT_EQ(stat(inner.c_str(), &info), 0);
@@ -196,10 +193,12 @@ class StoreOfSchema3 : public SqliteStoreTest {
   void SetUp() override { Run(""); }
   void Run(const std::string& sql) {
     sqlite3* raw = nullptr;
-    ASSERT_EQ(sqlite3_open((dir_ + "/ll.db").c_str(), &raw), SQLITE_OK);
+    ASSERT_EQ(sqlite3_open((dir_.path() + "/ll.db").c_str(), &raw), SQLITE_OK);
     const Db db(raw);
     LL_ASSERT_OK_AND_ASSIGN(const int64_t version, QueryInt(raw, "PRAGMA user_version"));
-    if (version == 0) LL_ASSERT_OK(Migrate(raw, AllMigrations().subspan(0, 3)));
+    if (version == 0) {
+      LL_ASSERT_OK(Migrate(raw, AllMigrations().subspan(0, 3)));
+    }
     LL_ASSERT_OK(Execute(raw, sql));
   }
   // Job number `sequence` with two transitions and a request.
@@ -217,7 +216,7 @@ class StoreOfSchema3 : public SqliteStoreTest {
   }
   int64_t Version() {
     sqlite3* raw = nullptr;
-    EXPECT_EQ(sqlite3_open((dir_ + "/ll.db").c_str(), &raw), SQLITE_OK);
+    EXPECT_EQ(sqlite3_open((dir_.path() + "/ll.db").c_str(), &raw), SQLITE_OK);
     const Db db(raw);
     return *QueryInt(raw, "PRAGMA user_version");
   }
@@ -244,10 +243,10 @@ TEST_F(StoreOfSchema3, OpensWithItsRowsInOrderAndGoesOn) {
       EXPECT_EQ(job.history[1].epoch, 1);
     }
   };
-  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot copy, ReadSqlite(dir_));  // as a backup does
+  LL_ASSERT_OK_AND_ASSIGN(const StoreSnapshot copy, ReadSqlite(dir_.path()));  // as a backup does
   check(copy.state);
   EXPECT_EQ(Version(), 3) << "a backup changed the store";
-  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_));
+  LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(dir_.path()));
   EXPECT_EQ(Version(), AllMigrations().back().version);
   LL_ASSERT_OK_AND_ASSIGN(StoredState state, store->LoadAll());
   check(state);
@@ -266,7 +265,7 @@ TEST_F(StoreOfSchema3, OpensWithItsRowsInOrderAndGoesOn) {
 TEST_F(StoreOfSchema3, IsRefusedAndLeftAloneWhereATransitionHasNoJob) {
   PutJobOf(10, "job-aa");
   Run("INSERT INTO transitions VALUES ('job-lost', 0, 1, 1, 0, 'submitted')");
-  EXPECT_THAT(OpenSqliteStore(dir_), StatusIs(StatusCode::kInternal, "schema version 4"));
+  EXPECT_THAT(OpenSqliteStore(dir_.path()), StatusIs(StatusCode::kInternal, "schema version 4"));
   EXPECT_EQ(Version(), 3);
 }
 

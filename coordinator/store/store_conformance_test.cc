@@ -1,5 +1,4 @@
 // What every store keeps, asked of each: memory, SQLite, PostgreSQL.
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +10,7 @@
 #include "base/ids.h"
 #include "base/status_macros.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/store/codec.h"
 #include "coordinator/store/mem_store.h"
 #include "coordinator/store/postgres_for_test.h"
@@ -57,14 +57,10 @@ class MemPlace : public Place {
 
 class SqlitePlace : public Place {
  public:
-  SqlitePlace() : dir_(testing::TempDir() + "/ll-store-XXXXXX") {
-    if (mkdtemp(dir_.data()) == nullptr) std::abort();
-  }
-  ~SqlitePlace() override { (void)RemoveTree(dir_); }
-  absl::StatusOr<std::unique_ptr<Store>> Open() override { return OpenSqliteStore(dir_); }
+  absl::StatusOr<std::unique_ptr<Store>> Open() override { return OpenSqliteStore(dir_.path()); }
 
  private:
-  std::string dir_;
+  const TempDir dir_;
 };
 
 class PostgresPlace : public Place {

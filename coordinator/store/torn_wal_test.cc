@@ -1,8 +1,6 @@
 // A log that a power cut has shortened: recovery gives exactly the transactions that are whole, at
 // whatever byte it was cut (target R11). Every run cuts around transactions' ends and at every
 // 2,039th byte; LL_EVERY_BYTE=1 at each of the last 64 KiB (TEST_TMPDIR=/dev/shm spares the disk).
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/store/sqlite_store.h"
 
 namespace ll {
@@ -22,12 +21,7 @@ constexpr int64_t kLast = 64 << 10;
 
 class TornWalTest : public testing::Test {
  protected:
-  TornWalTest() : dir_(testing::TempDir() + "/ll-torn-XXXXXX") {
-    if (mkdtemp(dir_.data()) == nullptr) std::abort();
-  }
-  ~TornWalTest() override { (void)RemoveTree(dir_); }
-
-  std::string dir_;
+  const TempDir dir_;
 };
 
 std::vector<Record> Submission(int number) {
@@ -45,7 +39,7 @@ std::vector<Record> Submission(int number) {
 }
 
 TEST_F(TornWalTest, EveryCutKeepsTheWholeTransactionsAndNoOther) {
-  const std::string from = dir_ + "/from", cut = dir_ + "/cut";
+  const std::string from = dir_.path() + "/from", cut = dir_.path() + "/cut";
   std::vector<int64_t> ends;  // of the log behind each commit
   {
     LL_ASSERT_OK_AND_ASSIGN(auto store, OpenSqliteStore(from));
@@ -56,10 +50,10 @@ TEST_F(TornWalTest, EveryCutKeepsTheWholeTransactionsAndNoOther) {
     // While it is open: closing it would empty the log.
     fs::create_directories(cut);
     fs::copy(from + "/ll.db", cut + "/ll.db");
-    fs::copy(from + "/ll.db-wal", dir_ + "/wal");
+    fs::copy(from + "/ll.db-wal", dir_.path() + "/wal");
   }
   ASSERT_TRUE(std::is_sorted(ends.begin(), ends.end())) << "the log was begun anew";
-  LL_ASSERT_OK_AND_ASSIGN(const std::string wal, ReadFile(dir_ + "/wal"));
+  LL_ASSERT_OK_AND_ASSIGN(const std::string wal, ReadFile(dir_.path() + "/wal"));
   LL_ASSERT_OK_AND_ASSIGN(const std::string database, ReadFile(cut + "/ll.db"));
   const auto size = static_cast<int64_t>(wal.size());
   ASSERT_EQ(ends.back(), size);

@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "coordinator/store/postgres_for_test.h"
 #include "coordinator/store/postgres_schema.h"
 #include "coordinator/webhooks/notifier.h"
@@ -159,18 +160,13 @@ TEST(Webhooks, AJobNamesEndpointsOfItsTenantOnly) {
 
 class WebhookFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/webhooks.XXXXXX";
-    dir_ = mkdtemp(pattern.data());
-  }
-  void TearDown() override { RemoveTree(dir_).IgnoreError(); }
   std::string Secret(const std::string& text, int mode = 0600) {
-    const std::string path = dir_ + "/secret";
+    const std::string path = dir_.path() + "/secret";
     EXPECT_THAT(WriteFileAtomic(path, text), IsOk());
     EXPECT_EQ(chmod(path.c_str(), mode), 0);
     return path;
   }
-  std::string dir_;
+  const TempDir dir_;
 };
 
 TEST_F(WebhookFolder, SecretsAreReadInPrivateAndNeverRepeated) {
@@ -294,7 +290,7 @@ class DeliveryLogTest : public WebhookFolder, public testing::WithParamInterface
  protected:
   std::unique_ptr<DeliveryLog> Open() {
     if (GetParam()) return MakePostgresDeliveryLog(PostgresForTest::Get().uri());
-    return MakeSqliteDeliveryLog(dir_ + "/webhooks.db");
+    return MakeSqliteDeliveryLog(dir_.path() + "/webhooks.db");
   }
 };
 
@@ -363,7 +359,9 @@ class NotifierTest : public WebhookFolder {
     LL_ASSERT_OK(scheduler);
     scheduler_.emplace(*std::move(scheduler));
   }
-  std::unique_ptr<DeliveryLog> log_() { return MakeSqliteDeliveryLog(dir_ + "/webhooks.db"); }
+  std::unique_ptr<DeliveryLog> log_() {
+    return MakeSqliteDeliveryLog(dir_.path() + "/webhooks.db");
+  }
   void Start(int port) {
     WebhookEndpoint endpoint;
     endpoint.name = "ops";

@@ -1,10 +1,9 @@
 #include "model/chat/sft_encoder.h"
 
-#include <unistd.h>
-
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/chat/chat_encoder.h"
 #include "nlohmann/json.hpp"
 
@@ -20,8 +19,6 @@ using testing::IsEmpty;
 class SftEncoderTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = absl::StrCat(testing::TempDir(), "/sft_encoder_test-", getpid());
-    LL_ASSERT_OK(MakeDirs(folder_));
     json vocab, added = json::array();
     int id = 0;
     for (const char* special : {"<s>", "</s>", "<|im_start|>", "<|im_end|>"}) {
@@ -39,18 +36,17 @@ class SftEncoderTest : public testing::Test {
     Write("tokenizer.json", file.dump());
     Configure({{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"add_bos_token", true}});
   }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(folder_)); }
 
   void Write(const std::string& name, const std::string& text) {
-    LL_ASSERT_OK(WriteFileAtomic(folder_ + "/" + name, text));
+    LL_ASSERT_OK(WriteFileAtomic(folder_.path() + "/" + name, text));
   }
   void Configure(const json& config) { Write("tokenizer_config.json", config.dump()); }
 
   absl::StatusOr<std::unique_ptr<SftEncoder>> Make(const SftOptions& options) {
-    auto opened = OpenTokenizer(folder_);
+    auto opened = OpenTokenizer(folder_.path());
     if (!opened.ok()) return opened.status();
     tokenizer_ = *std::move(opened);
-    return SftEncoder::Create(options, tokenizer_, folder_);
+    return SftEncoder::Create(options, tokenizer_, folder_.path());
   }
   absl::StatusOr<SftSample> Encode(const SftOptions& options, const Record& record) {
     auto encoder = Make(options);
@@ -76,7 +72,7 @@ class SftEncoderTest : public testing::Test {
     return out;
   }
 
-  std::string folder_;
+  const TempDir folder_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };
 
@@ -265,7 +261,7 @@ TEST_F(SftEncoderTest, ChatPromptIsTheTrainedSamplesPrompt) {
     const auto sample = Encode({.prompt_template = name}, record);
     LL_ASSERT_OK(sample.status());
     const auto encoder =
-        ChatEncoder::Create(name == "chat_template" ? "" : name, tokenizer_, folder_);
+        ChatEncoder::Create(name == "chat_template" ? "" : name, tokenizer_, folder_.path());
     LL_ASSERT_OK(encoder.status());
     std::vector<ChatMessage> question(conversation.begin(), conversation.end() - 1);
     const auto ids = (*encoder)->Encode(question);
@@ -279,9 +275,9 @@ TEST_F(SftEncoderTest, ChatPromptIsTheTrainedSamplesPrompt) {
 
 TEST_F(SftEncoderTest, ChatNamesWhatIsWrong) {
   ASSERT_TRUE(Make({}).ok());
-  EXPECT_THAT(std::string(ChatEncoder::Create("", tokenizer_, folder_).status().message()),
+  EXPECT_THAT(std::string(ChatEncoder::Create("", tokenizer_, folder_.path()).status().message()),
               HasSubstr("chat template"));
-  const auto encoder = ChatEncoder::Create("llama2", tokenizer_, folder_);
+  const auto encoder = ChatEncoder::Create("llama2", tokenizer_, folder_.path());
   LL_ASSERT_OK(encoder.status());
   EXPECT_THAT(std::string((*encoder)->Encode({{"assistant", "Me."}}).status().message()),
               HasSubstr("user"));

@@ -40,7 +40,7 @@ class PackTest : public DataTest {
     return out;
   }
   std::vector<std::string> Names() {
-    auto names = ListDir(folder_);
+    auto names = ListDir(folder_.path());
     return names.ok() ? *names : std::vector<std::string>();
   }
   std::string Bytes(const std::string& name) {

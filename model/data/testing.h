@@ -1,7 +1,6 @@
 // What the tests of this folder share: a folder of files in every compression, a small tokenizer.
 #pragma once
 
-#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -14,6 +13,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/text/json_tokenizer.h"
 #include "model/text/pre_tokenizer.h"
 #include "nlohmann/json.hpp"
@@ -22,15 +22,9 @@ namespace ll {
 
 class DataTest : public testing::Test {
  protected:
-  void SetUp() override {
-    const std::string test = testing::UnitTest::GetInstance()->current_test_info()->name();
-    folder_ = absl::StrCat(testing::TempDir(), "/ll_data_", getpid(), "_", test);
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_));
+  std::string Path(const std::string& name) const {
+    return absl::StrCat(folder_.path(), "/", name);
   }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
-
-  std::string Path(const std::string& name) const { return absl::StrCat(folder_, "/", name); }
   // Writes the text, compressed as the name's ending says.
   std::string Write(const std::string& name, absl::string_view text) const {
     const auto ends = [&](absl::string_view e) {
@@ -84,7 +78,7 @@ class DataTest : public testing::Test {
     return *std::move(tokenizer);
   }
 
-  std::string folder_;
+  const TempDir folder_;
 };
 
 }  // namespace ll

@@ -1,8 +1,6 @@
 #include "model/plan/calibrate.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <tuple>
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "nlohmann/json.hpp"
 
 namespace ll {
@@ -21,13 +20,9 @@ const absl::Time kNow = absl::FromCivil(absl::CivilSecond(2026, 11, 22, 12), abs
 class CalibrateTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = absl::StrCat(::testing::TempDir(), "/calibrate_", info->name(), "_", getpid());
-    std::filesystem::create_directories(folder_);
-    options_.trainer = folder_ + "/trainer";
+    options_.trainer = folder_.path() + "/trainer";
     options_.device = "cpu";
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   static std::string Json(const std::string& device, const std::string& host,
                           const std::string& time, double gemm, const std::string& build = "") {
@@ -42,20 +37,23 @@ class CalibrateTest : public ::testing::Test {
         .dump();
   }
   void Keep(const std::string& name, const std::string& text) {
-    std::filesystem::create_directories(folder_ + "/probes");
-    std::ofstream(folder_ + "/probes/" + name) << text;
+    std::filesystem::create_directories(folder_.path() + "/probes");
+    std::ofstream(folder_.path() + "/probes/" + name) << text;
   }
   // A program in the trainer's place that prints `text`, counts its runs and exits with `code`.
   void Trainer(const std::string& text, int code = 0) {
-    std::ofstream(folder_ + "/output") << text;
-    std::ofstream(options_.trainer) << "#!/bin/sh\necho \"$@\" >> " << folder_ << "/runs\ncat "
-                                    << folder_ << "/output\nexit " << code << "\n";
+    std::ofstream(folder_.path() + "/output") << text;
+    std::ofstream(options_.trainer)
+        << "#!/bin/sh\necho \"$@\" >> " << folder_.path() << "/runs\ncat " << folder_.path()
+        << "/output\nexit " << code << "\n";
     chmod(options_.trainer.c_str(), 0755);
   }
-  std::string Runs() { return ReadFile(folder_ + "/runs").value_or(""); }
-  absl::StatusOr<CalibrateResult> Do() { return Calibrate(options_, folder_ + "/probes", kNow); }
+  std::string Runs() { return ReadFile(folder_.path() + "/runs").value_or(""); }
+  absl::StatusOr<CalibrateResult> Do() {
+    return Calibrate(options_, folder_.path() + "/probes", kNow);
+  }
 
-  std::string folder_;
+  const TempDir folder_;
   CalibrateOptions options_;
 };
 
@@ -93,7 +91,7 @@ TEST_F(CalibrateTest, MeasuresAgainWhatIsStale) {
       {"yesterday", "", "cannot be read"},
       {"2026-11-20T00:00:00Z", "0.0.1", "version 0.0.1"}};
   for (const auto& [time, build, why] : kCases) {
-    std::filesystem::remove_all(folder_ + "/probes");
+    std::filesystem::remove_all(folder_.path() + "/probes");
     Keep("kept.json", Json("cpu", ThisHost(), time, 1e11, build));
     LL_ASSERT_OK_AND_ASSIGN(const CalibrateResult got, Do());
     EXPECT_THAT(got.reason, HasSubstr(why));
@@ -102,7 +100,7 @@ TEST_F(CalibrateTest, MeasuresAgainWhatIsStale) {
   // Another host's, or one that cannot be read, is none.
   for (const std::string& text :
        {Json("cpu", "elsewhere", "2026-11-20T00:00:00Z", 1e11), std::string("{")}) {
-    std::filesystem::remove_all(folder_ + "/probes");
+    std::filesystem::remove_all(folder_.path() + "/probes");
     Keep("kept.json", text);
     LL_ASSERT_OK_AND_ASSIGN(const CalibrateResult got, Do());
     EXPECT_EQ(got.reason, "it had not been measured");
@@ -119,20 +117,20 @@ TEST_F(CalibrateTest, AFailedProbeIsAnErrorAndKeepsNothing) {
   EXPECT_FALSE(Do().ok());
   Trainer(R"({"device":"cpu","gemm_flops":-1})");
   EXPECT_THAT(Do().status().message(), HasSubstr("gemm_flops"));
-  EXPECT_FALSE(IsDirectory(folder_ + "/probes"));
+  EXPECT_FALSE(IsDirectory(folder_.path() + "/probes"));
 }
 
 TEST_F(CalibrateTest, PlansTakeOtherHostsGpusButNotTheirCpu) {
-  LL_ASSERT_OK_AND_ASSIGN(auto kept, KeptCalibrations(folder_ + "/probes", "here"));
+  LL_ASSERT_OK_AND_ASSIGN(auto kept, KeptCalibrations(folder_.path() + "/probes", "here"));
   EXPECT_TRUE(kept.empty());
   Keep("cpu@there.json", Json("cpu", "there", "2026-11-20T00:00:00Z", 1e11));
   Keep("H100@there.json", Json("H100", "there", "2026-11-20T00:00:00Z", 6e14));
   Keep("H100@yonder.json", Json("H100", "yonder", "2026-11-21T00:00:00Z", 7e14));
-  LL_ASSERT_OK_AND_ASSIGN(kept, KeptCalibrations(folder_ + "/probes", "here"));
+  LL_ASSERT_OK_AND_ASSIGN(kept, KeptCalibrations(folder_.path() + "/probes", "here"));
   EXPECT_EQ(kept.count("cpu"), 0u);
   EXPECT_EQ(kept.at("H100").gemm, 7e14) << "the newest";
   Keep("cpu@here.json", Json("cpu", "here", "2026-11-01T00:00:00Z", 2e11));
-  LL_ASSERT_OK_AND_ASSIGN(kept, KeptCalibrations(folder_ + "/probes", "here"));
+  LL_ASSERT_OK_AND_ASSIGN(kept, KeptCalibrations(folder_.path() + "/probes", "here"));
   EXPECT_EQ(kept.at("cpu").gemm, 2e11);
 }
 

@@ -1,13 +1,12 @@
 #include "model/text/token_file.h"
 
-#include <unistd.h>
-
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/text/token_file_writer.h"
 
 namespace ll {
@@ -20,14 +19,6 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
 class TokenFileTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "/token_file_" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_));
-    path_ = folder_ + "/f.bin";
-  }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
-
   void Write(int64_t vocab_size, const std::vector<std::vector<int32_t>>& documents) {
     LL_ASSERT_OK_AND_ASSIGN(auto writer, TokenFileWriter::Create(path_, vocab_size, "hash"));
     for (const auto& d : documents) LL_ASSERT_OK(writer.AppendDocument(d));
@@ -41,7 +32,8 @@ class TokenFileTest : public testing::Test {
     (*file)->Read(0, absl::MakeSpan(out));
     return out;
   }
-  std::string folder_, path_;
+  const TempDir folder_;
+  const std::string path_ = folder_.path() + "/f.bin";
 };
 
 TEST_F(TokenFileTest, RoundTripInBothWidths) {
@@ -115,7 +107,7 @@ TEST_F(TokenFileTest, ErrorsNameWhatWasExpectedAndFound) {
     LL_ASSERT_OK(WriteFileAtomic(path_ + ".json", sidecar));
     EXPECT_EQ(TokenFile::Open(path_, 0).status().code(), kInvalid) << sidecar;
   }
-  EXPECT_FALSE(TokenFile::Open(folder_, 0).ok());
+  EXPECT_FALSE(TokenFile::Open(folder_.path(), 0).ok());
   // A document needs a token: a sidecar cannot make the reader hold more of them than the file has.
   std::string many = R"({"dtype": "uint16", "documents": [[0, 0])";
   for (int i = 0; i < 1000; ++i) many += ",[0,0]";
@@ -145,7 +137,7 @@ TEST_F(TokenFileTest, UnfinishedOrWrongWritesLeaveNothing) {
                 StatusIs(kInvalid, "expected ids below 10, found 10"));
     EXPECT_FALSE(writer.AppendDocument({-1}).ok());
   }
-  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_.path()));
   EXPECT_THAT(names, IsEmpty());
 }
 

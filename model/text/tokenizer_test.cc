@@ -1,12 +1,11 @@
 #include "model/text/tokenizer.h"
 
-#include <unistd.h>
-
 #include <random>
 
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/text/json_tokenizer.h"
 #include "model/text/sentencepiece_tokenizer.h"
 #include "model/text/unicode.h"
@@ -208,27 +207,22 @@ TEST(UnicodeTest, NormalForms) {
 
 class TokenizerFolderTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "/tokenizer_" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_));
-  }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
-  std::string Path(const std::string& name) { return folder_ + "/" + name; }
-  std::string folder_;
+  std::string Path(const std::string& name) { return folder_.path() + "/" + name; }
+  const TempDir folder_;
 };
 
 TEST_F(TokenizerFolderTest, FolderGivesSpecialIdsByNameThenByConfig) {
-  EXPECT_THAT(OpenTokenizer(folder_), StatusIs(absl::StatusCode::kNotFound, "no tokenizer.json"));
+  EXPECT_THAT(OpenTokenizer(folder_.path()),
+              StatusIs(absl::StatusCode::kNotFound, "no tokenizer.json"));
   LL_ASSERT_OK(WriteFileAtomic(Path("tokenizer.json"), Sample().dump()));
   LL_ASSERT_OK(
       WriteFileAtomic(Path("config.json"), R"({"bos_token_id": 1, "eos_token_id": [1, 2]})"));
-  LL_ASSERT_OK_AND_ASSIGN(auto by_config, OpenTokenizer(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto by_config, OpenTokenizer(folder_.path()));
   EXPECT_EQ(by_config->bos_id, 1);
   EXPECT_EQ(by_config->eos_id, 1);
   LL_ASSERT_OK(WriteFileAtomic(Path("tokenizer_config.json"),
                                R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})"));
-  LL_ASSERT_OK_AND_ASSIGN(auto by_name, OpenTokenizer(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto by_name, OpenTokenizer(folder_.path()));
   EXPECT_EQ(by_name->bos_id, 0);
   EXPECT_EQ(by_name->hash(), by_config->hash());
 }
@@ -241,7 +235,7 @@ TEST_F(TokenizerFolderTest, TrainsAndReadsSentencePiece) {
   SentencePieceTraining training{
       .inputs = {Path("text")}, .output = Path("tokenizer.model"), .vocab_size = 320};
   LL_ASSERT_OK(TrainSentencePiece(training));
-  LL_ASSERT_OK_AND_ASSIGN(auto t, OpenTokenizer(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto t, OpenTokenizer(folder_.path()));
   EXPECT_EQ(t->vocab_size(), 320);
   EXPECT_EQ(t->bos_id, 1);
   EXPECT_EQ(t->eos_id, 2);
@@ -253,7 +247,7 @@ TEST_F(TokenizerFolderTest, TrainsAndReadsSentencePiece) {
   LL_ASSERT_OK(TrainSentencePiece(training));
   LL_ASSERT_OK_AND_ASSIGN(std::string second, ReadFile(training.output));
   EXPECT_EQ(first, second);
-  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_.path()));
   EXPECT_THAT(names, ElementsAre("text", "tokenizer.model"));
 }
 
@@ -268,8 +262,8 @@ TEST_F(TokenizerFolderTest, SentencePieceErrors) {
   EXPECT_THAT(TrainSentencePiece({.inputs = {Path("text")}, .output = Path("m"), .vocab_size = 10}),
               StatusIs(kInvalid, "vocab_size: expected at least 300"));
   LL_ASSERT_OK(WriteFileAtomic(Path("tokenizer.model"), "not a model"));
-  EXPECT_THAT(OpenTokenizer(folder_), StatusIs(kInvalid, "expected a SentencePiece model"));
-  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  EXPECT_THAT(OpenTokenizer(folder_.path()), StatusIs(kInvalid, "expected a SentencePiece model"));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_.path()));
   EXPECT_THAT(names, ElementsAre("text", "tokenizer.model"));
 }
 

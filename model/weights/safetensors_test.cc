@@ -10,6 +10,7 @@
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/weights/sharded.h"
 
 namespace ll {
@@ -20,14 +21,7 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
 class SafetensorsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "/safetensors_" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_));
-  }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
-
-  std::string Path(const std::string& name) { return folder_ + "/" + name; }
+  std::string Path(const std::string& name) { return folder_.path() + "/" + name; }
   // a: F32 [2, 3] = 0 … 5; b: BF16 [4] of 0x3f80 (1.0); empty: F32 [0].
   void WriteSample(const std::string& path) {
     auto writer =
@@ -49,7 +43,7 @@ class SafetensorsTest : public testing::Test {
     out.write(reinterpret_cast<char*>(&n), 8);
     out << header << std::string(data_bytes, '\0');
   }
-  std::string folder_;
+  const TempDir folder_;
 };
 
 TEST_F(SafetensorsTest, RoundTrip) {
@@ -80,7 +74,7 @@ TEST_F(SafetensorsTest, UnfinishedWriteLeavesNothing) {
     EXPECT_THAT(writer->Append(more, sizeof(more)),
                 StatusIs(kInvalid, "expected 16 bytes in all, found more"));
   }
-  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(folder_.path()));
   EXPECT_TRUE(names.empty());
 }
 
@@ -185,27 +179,28 @@ TEST_F(SafetensorsTest, HostileHeaders) {
   WriteRaw(Path("dimensions"), dimensions + R"(],"data_offsets":[0,1]}})", 1);
   EXPECT_THAT(SafetensorsFile::Open(Path("dimensions")), StatusIs(kInvalid, "at most 64 sizes"));
   EXPECT_THAT(SafetensorsFile::Open(Path("none")), StatusIs(absl::StatusCode::kNotFound, "none"));
-  EXPECT_FALSE(SafetensorsFile::Open(folder_).ok());
+  EXPECT_FALSE(SafetensorsFile::Open(folder_.path()).ok());
 }
 
 TEST_F(SafetensorsTest, APointerOfGitLfsIsNamed) {
   LL_ASSERT_OK(WriteFileAtomic(
       Path("model.safetensors"),
       "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 269060552\n"));
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a pointer of git-lfs to it"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_.path()),
+              StatusIs(kInvalid, "a pointer of git-lfs to it"));
 }
 
 TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
-  EXPECT_THAT(ShardedSafetensors::Open(folder_),
+  EXPECT_THAT(ShardedSafetensors::Open(folder_.path()),
               StatusIs(absl::StatusCode::kNotFound, "no safetensors weights"));
   LL_ASSERT_OK(WriteFileAtomic(Path("pytorch_model.bin"), "x"));
-  EXPECT_THAT(ShardedSafetensors::Open(folder_),
+  EXPECT_THAT(ShardedSafetensors::Open(folder_.path()),
               StatusIs(absl::StatusCode::kNotFound, "convert it to safetensors"));
 
   WriteSample(Path("model-00001-of-00002.safetensors"));
   WriteRaw(Path("model-00002-of-00002.safetensors"),
            R"({"c":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4);
-  EXPECT_THAT(ErrorHint(ShardedSafetensors::Open(folder_).status()),
+  EXPECT_THAT(ErrorHint(ShardedSafetensors::Open(folder_.path()).status()),
               HasSubstr("but not the index of its shards"));
   auto write_index = [&](const std::string& map) {
     LL_ASSERT_OK(
@@ -213,22 +208,24 @@ TEST_F(SafetensorsTest, ShardsAndTheirIndex) {
   };
   const std::string first = R"("a":"model-00001-of-00002.safetensors")";
   write_index(first + R"(,"c":"model-00002-of-00002.safetensors")");
-  LL_ASSERT_OK_AND_ASSIGN(auto files, ShardedSafetensors::Open(folder_));
+  LL_ASSERT_OK_AND_ASSIGN(auto files, ShardedSafetensors::Open(folder_.path()));
   EXPECT_NE(files.Find("b"), nullptr);
   EXPECT_NE(files.Find("c"), nullptr);
   write_index(first + R"(,"d":"model-00002-of-00002.safetensors")");
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "expected d in model-00002"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_.path()),
+              StatusIs(kInvalid, "expected d in model-00002"));
   write_index(first + R"(,"c":"model-00003-of-00003.safetensors")");
   EXPECT_THAT(
-      ShardedSafetensors::Open(folder_),
+      ShardedSafetensors::Open(folder_.path()),
       StatusIs(absl::StatusCode::kNotFound,
                "model-00003-of-00003.safetensors: is missing; model.safetensors.index.json"));
   for (const char* name : {"../../etc/passwd", "/etc/passwd", "..", ".", ""}) {
     write_index(absl::StrCat("\"a\":\"", name, "\""));
-    EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a file name for a")) << name;
+    EXPECT_THAT(ShardedSafetensors::Open(folder_.path()), StatusIs(kInvalid, "a file name for a"))
+        << name;
   }
   write_index(first + "," + first);
-  EXPECT_THAT(ShardedSafetensors::Open(folder_), StatusIs(kInvalid, "a: given twice"));
+  EXPECT_THAT(ShardedSafetensors::Open(folder_.path()), StatusIs(kInvalid, "a: given twice"));
 }
 
 }  // namespace

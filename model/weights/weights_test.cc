@@ -1,12 +1,11 @@
 #include <cstring>
 
-#include <unistd.h>
-
 #include <ATen/ATen.h>
 
 #include "base/check.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "model/weights/hf_folder.h"
 #include "model/weights/hf_writer.h"
 #include "model/weights/nf4_io.h"
@@ -20,9 +19,6 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 class WeightsTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "/weights_" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    LL_ASSERT_OK(MakeDirs(folder_));
     auto config = ParseLlamaConfig(
         R"({"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 16})");
@@ -32,10 +28,9 @@ class WeightsTest : public testing::Test {
     for (const WeightShape& w : WeightShapes(config_))
       weights_.emplace_back(w.name, at::randn(w.shape));
   }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(folder_)); }
-  absl::Status Write() { return WriteSafetensors(folder_ + "/model.safetensors", weights_); }
+  absl::Status Write() { return WriteSafetensors(folder_.path() + "/model.safetensors", weights_); }
 
-  std::string folder_;
+  const TempDir folder_;
   LlamaConfig config_;
   std::vector<std::pair<std::string, at::Tensor>> weights_;
 };
@@ -44,7 +39,7 @@ TEST_F(WeightsTest, EveryWeightComesBackInItsDtype) {
   weights_[1].second = weights_[1].second.to(at::kBFloat16);
   weights_[2].second = weights_[2].second.to(at::kHalf);
   LL_ASSERT_OK(Write());
-  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_.path(), config_));
   for (const auto& [name, want] : weights_) {
     LL_ASSERT_OK_AND_ASSIGN(at::Tensor got, folder->Get(name));
     EXPECT_EQ(got.scalar_type(), want.scalar_type()) << name;
@@ -76,19 +71,19 @@ TEST_F(WeightsTest, WrittenInShardsAndReadBack) {
   HfWriteOptions options;
   options.max_shard_bytes = 400;
   LL_ASSERT_OK_AND_ASSIGN(const HfWritten written,
-                          WriteHfWeights(source, config_, folder_, options));
+                          WriteHfWeights(source, config_, folder_.path(), options));
   EXPECT_EQ(source.released.size(), weights_.size());
   ASSERT_GT(written.files.size(), 3u);
   EXPECT_EQ(written.files.back(), "model.safetensors.index.json");
   EXPECT_EQ(written.bytes, 2 * config_.ParameterCount());
   for (size_t i = 0; i + 1 < written.files.size(); ++i) {
     LL_ASSERT_OK_AND_ASSIGN(const auto file,
-                            SafetensorsFile::Open(folder_ + "/" + written.files[i]));
+                            SafetensorsFile::Open(folder_.path() + "/" + written.files[i]));
     int64_t bytes = 0;
     for (const TensorInfo& tensor : file->tensors()) bytes += tensor.size_bytes;
     EXPECT_TRUE(bytes <= 400 || file->tensors().size() == 1) << written.files[i];
   }
-  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_.path(), config_));
   for (const auto& [name, want] : weights_) {
     LL_ASSERT_OK_AND_ASSIGN(const at::Tensor got, folder->Get(name));
     EXPECT_TRUE(at::equal(got, want.to(at::kBFloat16))) << name;
@@ -102,21 +97,21 @@ TEST_F(WeightsTest, WhatCannotBeWrittenIsNamedAndLeavesNoFile) {
   options.dtype = "float16";
   weights_[3].second[0][0] = 70000.0;
   ListedWeights source(weights_);
-  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_.path(), options),
               StatusIs(kInvalid, weights_[3].first + ": expected finite values in float16"));
   options.dtype = "bfloat16";
   options.stop = [&source] { return source.released.size() == 7; };
-  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_.path(), options),
               StatusIs(absl::StatusCode::kCancelled, "stopped"));
   options.stop = [] { return false; };
   options.nf4 = true;  // 8 x 4 weights have no whole block
-  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_.path(), options),
               StatusIs(kInvalid, "expected a multiple of 64 elements"));
   weights_[2].second = at::zeros({3});
   options.nf4 = false;
-  EXPECT_THAT(WriteHfWeights(source, config_, folder_, options),
+  EXPECT_THAT(WriteHfWeights(source, config_, folder_.path(), options),
               StatusIs(absl::StatusCode::kFailedPrecondition, weights_[2].first));
-  EXPECT_TRUE(ListDir(folder_)->empty());
+  EXPECT_TRUE(ListDir(folder_.path())->empty());
 }
 
 // One layer's gate_proj in NF4; everything else as it was.
@@ -151,7 +146,7 @@ class Nf4FolderTest : public WeightsTest {
 
 TEST_F(Nf4FolderTest, CodesComeBackAsTheyWereWritten) {
   LL_ASSERT_OK(Write());
-  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+  LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_.path(), config_));
   LL_ASSERT_OK_AND_ASSIGN(const auto kept, folder->GetNf4(kName));
   ASSERT_TRUE(kept.has_value());
   EXPECT_TRUE(at::equal(kept->codes, quantized_.codes));
@@ -181,7 +176,7 @@ TEST_F(Nf4FolderTest, WhatDoesNotFitIsRefused) {
     const at::Tensor before = Tensor(name);
     Tensor(name) = instead;
     EXPECT_TRUE(Write().ok());
-    const absl::Status status = HfFolder::Open(folder_, config_).status();
+    const absl::Status status = HfFolder::Open(folder_.path(), config_).status();
     Tensor(name) = before;
     return status;
   };
@@ -222,7 +217,7 @@ TEST_F(WeightsTest, ViewsOutliveTheFolderObject) {
   LL_ASSERT_OK(Write());
   at::Tensor view;
   {
-    LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_, config_));
+    LL_ASSERT_OK_AND_ASSIGN(auto folder, HfFolder::Open(folder_.path(), config_));
     LL_ASSERT_OK_AND_ASSIGN(view, folder->Get("model.norm.weight"));
   }
   EXPECT_TRUE(at::equal(view, at::Tensor(weights_[weights_.size() - 2].second)));
@@ -232,20 +227,20 @@ TEST_F(WeightsTest, MissingWrongShapeAndWrongDtypeAreNamed) {
   auto original = weights_;
   weights_.erase(weights_.begin() + 3);
   LL_ASSERT_OK(Write());
-  EXPECT_THAT(HfFolder::Open(folder_, config_),
+  EXPECT_THAT(HfFolder::Open(folder_.path(), config_),
               StatusIs(absl::StatusCode::kNotFound, original[3].first));
   weights_ = original;
   weights_[0].second = at::zeros({12, 8});
   LL_ASSERT_OK(Write());
   EXPECT_THAT(
-      HfFolder::Open(folder_, config_),
+      HfFolder::Open(folder_.path(), config_),
       StatusIs(
           kInvalid,
           "model.embed_tokens.weight: expected shape [11, 8] as config.json says, found [12, 8]"));
   weights_ = original;
   weights_[0].second = at::zeros({11, 8}, at::kDouble);
   LL_ASSERT_OK(Write());
-  EXPECT_THAT(HfFolder::Open(folder_, config_),
+  EXPECT_THAT(HfFolder::Open(folder_.path(), config_),
               StatusIs(kInvalid, "expected dtype F32, BF16 or F16, found F64"));
 }
 
@@ -253,16 +248,16 @@ TEST_F(WeightsTest, TiedHeadNeedsNoHeadWeight) {
   config_.tie_word_embeddings = true;
   weights_.pop_back();
   LL_ASSERT_OK(Write());
-  LL_EXPECT_OK(HfFolder::Open(folder_, config_));
+  LL_EXPECT_OK(HfFolder::Open(folder_.path(), config_));
   config_.tie_word_embeddings = false;
-  EXPECT_THAT(HfFolder::Open(folder_, config_),
+  EXPECT_THAT(HfFolder::Open(folder_.path(), config_),
               StatusIs(absl::StatusCode::kNotFound, "lm_head.weight"));
 }
 
 TEST_F(WeightsTest, NonContiguousTensorsAreWrittenInTheirLogicalOrder) {
   at::Tensor t = at::arange(6, at::kFloat).view({2, 3}).t();
-  LL_ASSERT_OK(WriteSafetensors(folder_ + "/t.safetensors", {{"t", t}}));
-  LL_ASSERT_OK_AND_ASSIGN(auto file, SafetensorsFile::Open(folder_ + "/t.safetensors"));
+  LL_ASSERT_OK(WriteSafetensors(folder_.path() + "/t.safetensors", {{"t", t}}));
+  LL_ASSERT_OK_AND_ASSIGN(auto file, SafetensorsFile::Open(folder_.path() + "/t.safetensors"));
   LL_ASSERT_OK_AND_ASSIGN(at::Tensor back, TensorView(file, *file->Find("t")));
   EXPECT_TRUE(at::equal(back, t));
 }

@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "base/ids.h"
 #include "base/subprocess.h"
+#include "base/temp_dir.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
 
@@ -62,6 +63,9 @@ class ApiClient {
   std::unique_ptr<v1::Jobs::Stub> jobs;
   std::unique_ptr<v1::Admin::Stub> admin;
 };
+
+// For one call, which ends after `deadline`.
+std::unique_ptr<grpc::ClientContext> CallContext(absl::Duration deadline = absl::Seconds(10));
 
 class Cluster {
  public:
@@ -146,7 +150,9 @@ class Cluster {
  private:
   std::vector<std::string> WorkerArgv(const WorkerConfig& config) const;
 
-  std::string dir_, bin_, trainer_;
+  TempDir folder_;
+  const std::string& dir_ = folder_.path();
+  std::string bin_, trainer_;
   CoordinatorHost host_;
   int port_ = 0;
   SeededRandom random_;

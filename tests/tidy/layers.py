@@ -55,6 +55,10 @@ WALL_WAITS = re.compile(r"\b(AwaitWith|WaitWith|LockWhenWith)(Timeout|Deadline)\
 # Looking up is fine; going through one is not, and only its author can say.
 HASH_CONTAINER = re.compile(r"std::unordered_(map|set)\b|absl::(flat|node)_hash_(map|set)\b")
 HASH_CONTAINER_REMARK = "never iterated"
+# base/temp_dir.h is the way; a fuzz target has no GoogleTest, and its folder is in memory.
+TEST_HELPERS = re.compile(r"^tests/|(^|/)testing\.h$|_for_test\.h$|_case\.h$")
+OWN_FOLDERS = {"tests/fuzz/fuzz_token_file.cc"}
+OWN_FOLDER = re.compile(r"\bmkdtemp\s*\(|\b(testing::TempDir|tmpnam|tempnam)\s*\(\s*\w*\s*\)")
 
 
 def layer_of(path):
@@ -161,3 +165,13 @@ def check_waits(tree):
         for number, line in tree.lines(name):
             if WALL_WAITS.search(line.partition("//")[0]):
                 yield finding(name, number, "waits by the wall clock, which may be set: Clock::Steady, SteadyCondVar")
+
+
+def check_temp_dirs(tree):
+    """A test's files lie in a TempDir: removed in the end, and no other process's."""
+    for name in tree.sources():
+        if not (is_test(name) or TEST_HELPERS.search(name)) or name in OWN_FOLDERS:
+            continue
+        for number, line in tree.lines(name):
+            if OWN_FOLDER.search(line.partition("//")[0]):
+                yield finding(name, number, "a folder of its own: TempDir of base/temp_dir.h")

@@ -24,6 +24,7 @@ CHECKS = {
     "link_graph": lambda tree, args: layers.check_links(tree),
     "core": lambda tree, args: layers.check_core(tree),
     "waits": lambda tree, args: layers.check_waits(tree),
+    "temp_dirs": lambda tree, args: layers.check_temp_dirs(tree),
     "leftovers": lambda tree, args: texts.check_leftovers(tree),
     "markdown_links": lambda tree, args: texts.check_links(tree),
     "licence": lambda tree, args: texts.check_licence(tree),

@@ -99,6 +99,13 @@ class TidyTest(unittest.TestCase):
             "worker/agent/a_test.cc": "while (absl::Now() < end) {}\n", "llctl/c.cc": "while (absl::Now() < end) {}\n",
         }, "rpc/b.cc:1", "a.cc:1", "a.cc:2")
 
+    def test_temporary_folders_have_one_maker(self):
+        self.expect(layers.check_temp_dirs, {
+            "base/temp_dir.h": "mkdtemp(path_.data());\n", "worker/a.cc": "mkdtemp(made.data());\n",
+            "worker/a_test.cc": "const TempDir dir;\nmkdtemp(dir);  // mkdtemp(\n// mkdtemp(x)\n",
+            "rpc/testing.h": "auto f = ::testing::TempDir() + name;\n", "tests/b/c.cc": "mkdtemp(pattern);\n",
+        }, "rpc/testing.h:1", "tests/b/c.cc:1", "worker/a_test.cc:2")
+
     def test_leftovers(self):
         self.expect(texts.check_leftovers, {
             "a.cc": f"// {UNFINISHED}: later\n", "b.md": "see /" + "root/notes\n", "c.cc": "int todo_list;\n",

@@ -3,17 +3,15 @@
 #include "worker/agent/agent.h"
 
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "nlohmann/json.hpp"
 #include "worker/agent/reexec.h"
 
@@ -44,8 +42,7 @@ class SkippingClock : public Clock {
 class AgentTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "/agent_test.XXXXXX";
-    options_.work_dir = std::filesystem::canonical(mkdtemp(pattern.data())).string();
+    options_.work_dir = work_dir_.path();
     options_.name = "w1";
     options_.trainer = LL_FAKE_TRAINER;
     options_.shutdown_grace = absl::Seconds(20);
@@ -56,10 +53,6 @@ class AgentTest : public testing::Test {
     NewAgent();
     LL_ASSERT_OK(agent_->Open());
     Welcome();
-  }
-  void TearDown() override {
-    agent_.reset();
-    RemoveTree(options_.work_dir).IgnoreError();
   }
   void NewAgent() {
     agent_.reset();
@@ -189,6 +182,7 @@ class AgentTest : public testing::Test {
   }
 
   int64_t term_ = 1;
+  const TempDir work_dir_;
   AgentOptions options_;
   SkippingClock clock_;
   RecordingLink link_;

@@ -4,13 +4,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "rpc/http_server.h"
 #include "worker/agent/capture.h"
 
@@ -24,22 +23,17 @@ using ::testing::Not;
 
 class PreflightTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/preflight.XXXXXX";
-    dir_ = mkdtemp(pattern.data());
-  }
-  void TearDown() override { LL_ASSERT_OK(RemoveTree(dir_)); }
   std::string Program(const std::string& script) {
-    const std::string path = dir_ + "/program";
+    const std::string path = dir_.path() + "/program";
     LL_EXPECT_OK(WriteFileAtomic(path, "#!/bin/sh\n" + script));
     chmod(path.c_str(), 0755);
     return path;
   }
-  std::string dir_;
+  const TempDir dir_;
 };
 
 TEST_F(PreflightTest, AFolderIsMeasuredAndLeftAsItWas) {
-  const std::string folder = dir_ + "/new/work";
+  const std::string folder = dir_.path() + "/new/work";
   const PreflightCheck check = CheckFolder("work dir", folder, 1);
   EXPECT_NE(check.result, PreflightCheck::kFailed) << check.found;
   EXPECT_THAT(check.found, AllOf(HasSubstr("free, fsync"), HasSubstr(" ms")));
@@ -49,14 +43,14 @@ TEST_F(PreflightTest, AFolderIsMeasuredAndLeftAsItWas) {
 }
 
 TEST_F(PreflightTest, TooLittleSpaceFailsWithWhatIsNeeded) {
-  const PreflightCheck check = CheckFolder("work dir", dir_, int64_t{1} << 60);
+  const PreflightCheck check = CheckFolder("work dir", dir_.path(), int64_t{1} << 60);
   EXPECT_EQ(check.result, PreflightCheck::kFailed);
   EXPECT_THAT(check.fix, HasSubstr("at least"));
 }
 
 TEST_F(PreflightTest, AFileInTheFoldersPlaceFails) {
-  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/file", "x"));
-  const PreflightCheck check = CheckFolder("work dir", dir_ + "/file", 1);
+  LL_ASSERT_OK(WriteFileAtomic(dir_.path() + "/file", "x"));
+  const PreflightCheck check = CheckFolder("work dir", dir_.path() + "/file", 1);
   EXPECT_EQ(check.result, PreflightCheck::kFailed);
   EXPECT_THAT(check.fix, Not(testing::IsEmpty()));
 }
@@ -85,7 +79,7 @@ TEST_F(PreflightTest, TheTrainerMustStartAndBeOfThisRelease) {
   EXPECT_THAT(broken.found, HasSubstr("exit status 127"));
   EXPECT_THAT(broken.fix, HasSubstr("ldd"));
   const PreflightCheck missing =
-      CheckTrainer(absl::NotFoundError("trainer: none"), dir_ + "/none", "1.2.3");
+      CheckTrainer(absl::NotFoundError("trainer: none"), dir_.path() + "/none", "1.2.3");
   EXPECT_EQ(missing.result, PreflightCheck::kFailed);
   EXPECT_EQ(missing.found, "trainer: none");
 }
@@ -115,7 +109,7 @@ TEST_F(PreflightTest, SharedMemoryMattersForSeveralGpus) {
   EXPECT_EQ(CheckSharedMemory(small, true, 2).result, PreflightCheck::kFailed);
   EXPECT_EQ(CheckSharedMemory(small, true, 1).result, PreflightCheck::kOk);
   EXPECT_EQ(CheckSharedMemory(small, false, 8).result, PreflightCheck::kOk);
-  EXPECT_EQ(CheckSharedMemory(dir_ + "/none", false, 1).result, PreflightCheck::kFailed);
+  EXPECT_EQ(CheckSharedMemory(dir_.path() + "/none", false, 1).result, PreflightCheck::kFailed);
 }
 
 TEST_F(PreflightTest, OpenFiles) {

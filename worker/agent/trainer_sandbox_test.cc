@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/status_matchers.h"
 #include "base/subprocess.h"
+#include "base/temp_dir.h"
 #include "worker/agent/path_check.h"
 
 namespace ll {
@@ -32,22 +33,19 @@ TEST(TrainerEnvironment, HoldsWhatLibrariesNeedAndNoSecretOfTheAgent) {
 class SandboxTest : public ::testing::Test {
  protected:
   SandboxTest() {
-    char dir[] = "/tmp/ll_sandbox_XXXXXX";
-    dir_ = mkdtemp(dir);
     for (const char* name : {"models", "jobs", "jobs/job-1", "jobs/job-2", "elsewhere"})
-      EXPECT_TRUE(MakeDirs(dir_ + "/" + name).ok());
-    EXPECT_TRUE(WriteFileAtomic(dir_ + "/models/data", "data").ok());
-    EXPECT_TRUE(WriteFileAtomic(dir_ + "/elsewhere/secret", "secret").ok());
-    EXPECT_EQ(chmod(dir_.c_str(), 0755), 0);
+      EXPECT_TRUE(MakeDirs(dir_.path() + "/" + name).ok());
+    EXPECT_TRUE(WriteFileAtomic(dir_.path() + "/models/data", "data").ok());
+    EXPECT_TRUE(WriteFileAtomic(dir_.path() + "/elsewhere/secret", "secret").ok());
+    EXPECT_EQ(chmod(dir_.path().c_str(), 0755), 0);
   }
-  ~SandboxTest() override { EXPECT_TRUE(RemoveTree(dir_).ok()); }
 
   std::shared_ptr<const TrainerSandbox> Make(bool roots, const std::string& user = "",
                                              const std::string& trainer = "/bin/sh") {
     TrainerSandboxOptions options{.trainer = trainer, .user = user};
     Roots named;
-    if (roots) named["root"] = dir_ + "/models";
-    auto made = TrainerSandbox::Make(options, named, dir_ + "/jobs");
+    if (roots) named["root"] = dir_.path() + "/models";
+    auto made = TrainerSandbox::Make(options, named, dir_.path() + "/jobs");
     EXPECT_TRUE(made.ok()) << made.status();
     return made.ok() ? *made : nullptr;
   }
@@ -56,10 +54,10 @@ class SandboxTest : public ::testing::Test {
                   const v1::JobSpec& spec = {}) {
     int fds[2];
     EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    auto rules = sandbox.RulesFor(spec, dir_ + "/jobs/job-1");
+    auto rules = sandbox.RulesFor(spec, dir_.path() + "/jobs/job-1");
     EXPECT_TRUE(rules.ok()) << rules.status();
     SubprocessOptions options;
-    options.argv = {"/bin/sh", "-c", "cd " + dir_ + "; " + script};
+    options.argv = {"/bin/sh", "-c", "cd " + dir_.path() + "; " + script};
     options.environment = {{"PATH", "/usr/bin:/bin"}};
     options.inherit_environment = false;
     options.inherited_fds = {{1, fds[1]}};
@@ -76,7 +74,7 @@ class SandboxTest : public ::testing::Test {
     if (process.ok()) process->Wait(absl::Seconds(20));
     return std::string(absl::StripSuffix(text, "\n"));
   }
-  std::string dir_;
+  const TempDir dir_;
 };
 
 TEST_F(SandboxTest, ATrainerReadsTheRootsAndWritesItsAttempt) {
@@ -98,10 +96,10 @@ TEST_F(SandboxTest, ATrainerReadsTheRootsAndWritesItsAttempt) {
             "denied");
   // What the job's spec says it writes.
   v1::JobSpec merge;
-  merge.set_merge_out(dir_ + "/elsewhere/merged");
+  merge.set_merge_out(dir_.path() + "/elsewhere/merged");
   EXPECT_EQ(Say(*sandbox, "mkdir elsewhere/merged && echo made", merge), "made");
   v1::JobSpec copies;
-  copies.set_checkpoint_uri(dir_ + "/copies");
+  copies.set_checkpoint_uri(dir_.path() + "/copies");
   EXPECT_EQ(Say(*sandbox, "echo x > copies/c && cat copies/c", copies), "x");
 }
 
@@ -109,11 +107,11 @@ TEST_F(SandboxTest, ATrainerReadsTheRootsAndWritesItsAttempt) {
 TEST_F(SandboxTest, ATrainerReadsWhatItsReleaseBringsForIt) {
   if (LandlockVersion() == 0) GTEST_SKIP() << "this kernel has no Landlock";
   for (const char* name : {"release", "release/bin", "release/share", "release/share/ll"})
-    LL_ASSERT_OK(MakeDirs(dir_ + "/" + name));
-  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/release/share/ll/entrypoints.jsonl", "table"));
-  LL_ASSERT_OK(WriteFileAtomic(dir_ + "/elsewhere/own.jsonl", "own"));
-  setenv("LL_ATTENTION_TABLE", (dir_ + "/elsewhere/own.jsonl").c_str(), 1);
-  const auto sandbox = Make(/*roots=*/true, /*user=*/"", dir_ + "/release/bin/ll-trainer");
+    LL_ASSERT_OK(MakeDirs(dir_.path() + "/" + name));
+  LL_ASSERT_OK(WriteFileAtomic(dir_.path() + "/release/share/ll/entrypoints.jsonl", "table"));
+  LL_ASSERT_OK(WriteFileAtomic(dir_.path() + "/elsewhere/own.jsonl", "own"));
+  setenv("LL_ATTENTION_TABLE", (dir_.path() + "/elsewhere/own.jsonl").c_str(), 1);
+  const auto sandbox = Make(/*roots=*/true, /*user=*/"", dir_.path() + "/release/bin/ll-trainer");
   unsetenv("LL_ATTENTION_TABLE");
   EXPECT_EQ(Say(*sandbox, "cat release/bin/../share/ll/entrypoints.jsonl"), "table");
   EXPECT_EQ(Say(*sandbox, "cat elsewhere/own.jsonl"), "own");
@@ -129,12 +127,13 @@ TEST_F(SandboxTest, WithoutRootsReadingIsTheAgentsBusinessAndWritingIsNot) {
 
 TEST_F(SandboxTest, TrainersMayRunAsAnotherAccount) {
   if (geteuid() != 0) {
-    EXPECT_THAT(TrainerSandbox::Make({.trainer = "/bin/sh", .user = "nobody"}, {}, dir_),
+    EXPECT_THAT(TrainerSandbox::Make({.trainer = "/bin/sh", .user = "nobody"}, {}, dir_.path()),
                 StatusIs(absl::StatusCode::kFailedPrecondition, "trainer-user"));
     return;
   }
-  EXPECT_THAT(TrainerSandbox::Make({.trainer = "/bin/sh", .user = "no-such-account"}, {}, dir_),
-              StatusIs(absl::StatusCode::kNotFound, "trainer-user"));
+  EXPECT_THAT(
+      TrainerSandbox::Make({.trainer = "/bin/sh", .user = "no-such-account"}, {}, dir_.path()),
+      StatusIs(absl::StatusCode::kNotFound, "trainer-user"));
   const auto sandbox = Make(/*roots=*/true, "nobody");
   const std::string id =
       Say(*sandbox, "id -un; cat /proc/self/status | grep -E 'NoNewPrivs|CapEff'");
@@ -150,16 +149,16 @@ TEST_F(SandboxTest, TheLoaderTellsWhereLibrariesAre) {
 // ---- files that are looked at for an operator
 
 TEST_F(SandboxTest, PipesDevicesAndLinksOutsideAreRefusedAtOnce) {
-  const Roots roots = {{"root", dir_ + "/models"}};
+  const Roots roots = {{"root", dir_.path() + "/models"}};
   const auto refused = [&](v1::CheckPath::Kind kind, const std::string& path) {
     v1::CheckPath check;
     check.set_kind(kind);
     check.set_path(path);
     return CheckRegisteredPath(roots, check).refused();
   };
-  const std::string root = dir_ + "/models/";
+  const std::string root = dir_.path() + "/models/";
   ASSERT_EQ(mkfifo((root + "fifo").c_str(), 0600), 0);
-  ASSERT_EQ(symlink((dir_ + "/elsewhere/secret").c_str(), (root + "out").c_str()), 0);
+  ASSERT_EQ(symlink((dir_.path() + "/elsewhere/secret").c_str(), (root + "out").c_str()), 0);
   ASSERT_EQ(symlink("/dev/zero", (root + "zero").c_str()), 0);
   LL_ASSERT_OK(MakeDirs(root + "m"));
   ASSERT_EQ(mkfifo((root + "m/config.json").c_str(), 0600), 0);

@@ -7,28 +7,22 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 
 namespace ll {
 namespace {
 
 class CheckpointFormat : public testing::Test {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "/checkpoint_format_test-" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(root_));
-    LL_ASSERT_OK(MakeDirs(root_));
-  }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(root_)); }
-
   SealedCheckpoint Write(int64_t step) {
-    const std::string temporary = root_ + "/.writing-" + CheckpointName(step);
+    const std::string temporary = root_.path() + "/.writing-" + CheckpointName(step);
     EXPECT_TRUE(MakeDirs(temporary).ok());
     EXPECT_TRUE(WriteFileAtomic(temporary + "/weights", "weights of " + std::to_string(step)).ok());
     EXPECT_TRUE(WriteFileAtomic(temporary + "/state", "state").ok());
-    return SealCheckpoint(temporary, root_, step).value();
+    return SealCheckpoint(temporary, root_.path(), step).value();
   }
 
-  std::string root_;
+  const TempDir root_;
 };
 
 TEST_F(CheckpointFormat, NamesRoundTrip) {
@@ -41,11 +35,11 @@ TEST_F(CheckpointFormat, NamesRoundTrip) {
 
 TEST_F(CheckpointFormat, SealedFolderVerifiesAndIsFound) {
   const SealedCheckpoint sealed = Write(7);
-  EXPECT_EQ(sealed.path, root_ + "/step-000007");
+  EXPECT_EQ(sealed.path, root_.path() + "/step-000007");
   LL_EXPECT_OK(VerifyCheckpoint(sealed.path, sealed.manifest_sha256));
   EXPECT_THAT(VerifyCheckpoint(sealed.path, std::string(64, '0')),
               StatusIs(absl::StatusCode::kFailedPrecondition, "as ordered"));
-  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_.path()));
   EXPECT_EQ(found.step, 7);
   EXPECT_TRUE(found.skipped.empty());
 }
@@ -65,12 +59,12 @@ TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
       LL_ASSERT_OK_AND_ASSIGN(std::string bytes, ReadFile(path));
       if (damage == "flip") bytes[bytes.size() / 2] ^= 1;
       if (damage == "zero") bytes.assign(bytes.size(), '\0');
-      if (damage == "swap") bytes = ReadFile(root_ + "/step-000001/" + name).value();
+      if (damage == "swap") bytes = ReadFile(root_.path() + "/step-000001/" + name).value();
       if (damage == "truncate") bytes.pop_back();
       if (damage == "truncate" && name == kCompleteFile) bytes.pop_back();
       LL_ASSERT_OK(WriteFileAtomic(path, bytes));
       if (damage == "remove") unlink(path.c_str());
-      LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+      LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_.path()));
       EXPECT_EQ(found.step, 1);
       ASSERT_EQ(found.skipped.size(), 1u);
       EXPECT_EQ(found.skipped[0].substr(0, 12), "step-000002:");
@@ -80,8 +74,8 @@ TEST_F(CheckpointFormat, EveryDamageFallsBackToThePreviousOne) {
 
 TEST_F(CheckpointFormat, AWholeCheckpointUnderAnotherOnesNameIsNone) {
   Write(1);
-  LL_ASSERT_OK(RenameDurably(Write(2).path, root_ + "/step-000003"));
-  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_));
+  LL_ASSERT_OK(RenameDurably(Write(2).path, root_.path() + "/step-000003"));
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_.path()));
   EXPECT_EQ(found.step, 1);
   ASSERT_EQ(found.skipped.size(), 1u);
   EXPECT_EQ(found.skipped[0], "step-000003: MANIFEST.json: expected step 3, found step 2");
@@ -89,16 +83,16 @@ TEST_F(CheckpointFormat, AWholeCheckpointUnderAnotherOnesNameIsNone) {
 
 TEST_F(CheckpointFormat, PruneKeepsTheNewestAndSweepsLeftovers) {
   for (const int64_t step : {10, 20, 30, 40, 90}) Write(step);
-  LL_ASSERT_OK(MakeDirs(root_ + "/.writing-step-000050"));
-  LL_ASSERT_OK(MakeDirs(root_ + "/.removing-step-000005"));
-  LL_ASSERT_OK_AND_ASSIGN(auto removed,
-                          PruneCheckpoints(root_, /*newest_step=*/40, {2, 0}, /*in_use=*/{10}));
+  LL_ASSERT_OK(MakeDirs(root_.path() + "/.writing-step-000050"));
+  LL_ASSERT_OK(MakeDirs(root_.path() + "/.removing-step-000005"));
+  LL_ASSERT_OK_AND_ASSIGN(
+      auto removed, PruneCheckpoints(root_.path(), /*newest_step=*/40, {2, 0}, /*in_use=*/{10}));
   EXPECT_THAT(removed, testing::ElementsAre(20));
-  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(root_));
+  LL_ASSERT_OK_AND_ASSIGN(auto names, ListDir(root_.path()));
   EXPECT_THAT(names,
               testing::ElementsAre("step-000010", "step-000030", "step-000040", "step-000090"));
-  LL_ASSERT_OK_AND_ASSIGN(removed, PruneCheckpoints(root_, 40, {1, 30}));
-  LL_ASSERT_OK_AND_ASSIGN(names, ListDir(root_));
+  LL_ASSERT_OK_AND_ASSIGN(removed, PruneCheckpoints(root_.path(), 40, {1, 30}));
+  LL_ASSERT_OK_AND_ASSIGN(names, ListDir(root_.path()));
   EXPECT_THAT(names, testing::ElementsAre("step-000030", "step-000040", "step-000090"));
 }
 
@@ -120,7 +114,8 @@ TEST(ManifestTest, NamesStayInTheFolder) {
 }
 
 TEST_F(CheckpointFormat, NoFolderMeansNoCheckpoint) {
-  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found, FindNewestCheckpoint(root_ + "/none"));
+  LL_ASSERT_OK_AND_ASSIGN(const FoundCheckpoint found,
+                          FindNewestCheckpoint(root_.path() + "/none"));
   EXPECT_EQ(found.path, "");
 }
 

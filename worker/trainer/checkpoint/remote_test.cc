@@ -1,7 +1,5 @@
 #include "worker/trainer/checkpoint/remote.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 
@@ -13,6 +11,7 @@
 #include "base/sha256.h"
 #include "base/status_macros.h"
 #include "base/status_matchers.h"
+#include "base/temp_dir.h"
 #include "worker/trainer/checkpoint/copier.h"
 #include "worker/trainer/checkpoint/format.h"
 
@@ -73,16 +72,11 @@ class MortalStore : public ObjectStore {
 
 class RemoteTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "/remote_test-" + std::to_string(getpid());
-    LL_ASSERT_OK(RemoveTree(folder_));
-    store_ = OpenFolderStore(folder_ + "/store");
-  }
-  void TearDown() override { LL_EXPECT_OK(RemoveTree(folder_)); }
+  void SetUp() override { store_ = OpenFolderStore(folder_.path() + "/store"); }
 
   // A sealed local checkpoint of two files; `content` decides their bytes.
   std::string Sealed(int64_t step, const std::string& content = "") {
-    const std::string root = folder_ + "/local";
+    const std::string root = folder_.path() + "/local";
     const std::string temporary = root + "/.writing-" + CheckpointName(step);
     EXPECT_TRUE(MakeDirs(temporary).ok());
     EXPECT_TRUE(WriteFileAtomic(temporary + "/weights", absl::StrCat("w", step, content)).ok());
@@ -100,11 +94,11 @@ class RemoteTest : public testing::Test {
   }
 
   absl::StatusOr<FetchedCheckpoint> Fetch(ObjectStore& store, int64_t newer_than = -1) {
-    EXPECT_TRUE(RemoveTree(folder_ + "/fetched").ok());
-    return FetchNewestCheckpoint(store, folder_ + "/fetched", newer_than);
+    EXPECT_TRUE(RemoveTree(folder_.path() + "/fetched").ok());
+    return FetchNewestCheckpoint(store, folder_.path() + "/fetched", newer_than);
   }
 
-  std::string folder_;
+  const TempDir folder_;
   std::unique_ptr<ObjectStore> store_;
 };
 
@@ -163,14 +157,16 @@ TEST_F(RemoteTest, EveryDamageFallsBackToThePreviousOne) {
       if (damage == absl::string_view("swap"))
         bytes = store_->GetText(absl::StrCat("e0001/step-000010/", name)).value();
       LL_ASSERT_OK(store_->PutText(key, bytes));
-      if (damage == absl::string_view("remove")) LL_ASSERT_OK(store_->Delete(key));
+      if (damage == absl::string_view("remove")) {
+        LL_ASSERT_OK(store_->Delete(key));
+      }
       LL_ASSERT_OK_AND_ASSIGN(const FetchedCheckpoint fetched, Fetch(*store_));
       EXPECT_EQ(fetched.step, 10);
       if (name != absl::string_view(kCompleteFile) || damage != absl::string_view("remove")) {
         ASSERT_EQ(fetched.skipped.size(), 1u);
         EXPECT_EQ(fetched.skipped[0].substr(0, 18), "e0001/step-000020:");
       }
-      EXPECT_THAT(ListDir(folder_ + "/fetched").value(), ElementsAre("step-000010"));
+      EXPECT_THAT(ListDir(folder_.path() + "/fetched").value(), ElementsAre("step-000010"));
       LL_ASSERT_OK(store_->PutText(key, good));
     }
   }
@@ -185,19 +181,21 @@ TEST_F(RemoteTest, KilledBetweenAnyTwoChanges) {
   int changes = 1 << 20;
   for (int dies_at = 1; dies_at <= changes; ++dies_at) {
     SCOPED_TRACE(dies_at);
-    LL_ASSERT_OK(RemoveTree(folder_ + "/store"));
-    MortalStore mortal(folder_ + "/store", dies_at);
+    LL_ASSERT_OK(RemoveTree(folder_.path() + "/store"));
+    MortalStore mortal(folder_.path() + "/store", dies_at);
     int64_t acknowledged = 0;
     for (const int64_t step : {10, 20, 30}) {
       if (!CopyCheckpoint(mortal, folders[step / 10 - 1], 1, step).ok()) break;
       acknowledged = step;
       if (!PruneRemoteCheckpoints(mortal, 1, retention).ok()) break;
     }
-    const std::unique_ptr<ObjectStore> store = OpenFolderStore(folder_ + "/store");
+    const std::unique_ptr<ObjectStore> store = OpenFolderStore(folder_.path() + "/store");
     LL_ASSERT_OK_AND_ASSIGN(const FetchedCheckpoint fetched, Fetch(*store));
     EXPECT_GE(fetched.step, acknowledged);
     EXPECT_TRUE(fetched.skipped.empty());  // whole or not counted, never damaged
-    if (acknowledged > 0) LL_EXPECT_OK(VerifyCheckpoint(fetched.path));
+    if (acknowledged > 0) {
+      LL_EXPECT_OK(VerifyCheckpoint(fetched.path));
+    }
     LL_ASSERT_OK(CopyCheckpoint(*store, folders[2], 2, 30));
     LL_ASSERT_OK(PruneRemoteCheckpoints(*store, 2, retention));
     LL_ASSERT_OK_AND_ASSIGN(const auto objects, store->List(""));
@@ -242,7 +240,7 @@ class SlowStore : public MortalStore {
 class CopierTest : public RemoteTest {
  protected:
   void Start() {
-    auto slow = std::make_unique<SlowStore>(folder_ + "/store");
+    auto slow = std::make_unique<SlowStore>(folder_.path() + "/store");
     slow_ = slow.get();
     copier_ = std::make_unique<CheckpointCopier>(std::move(slow), 1, Retention{1, 0}, RealClock(),
                                                  [this](const CopyReport& report) {
