@@ -1,5 +1,5 @@
-// What a Llama holds; private to the files that implement its methods (llama.cc: rows, forward and
-// backward; llama_extend.cc: generation).
+// What a Llama holds; private to the files that implement its methods (llama_create.cc: weights and
+// parameters; llama.cc: rows, forward and backward; llama_extend.cc: generation).
 #pragma once
 
 #include <optional>
@@ -15,6 +15,9 @@
 #include "model/sharded_base.h"
 
 namespace ll {
+
+// InvalidArgument where no such model can be made, or its options contradict each other.
+absl::Status CheckOptions(const LlamaConfig& config, const ModelOptions& options);
 
 struct Llama::State {
   LlamaConfig config;

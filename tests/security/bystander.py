@@ -1,4 +1,4 @@
-"""A user who lists jobs again and again beside a flood; how long each call took, for attacks_test.py.
+"""A user who lists jobs again and again beside a flood; how long each call took, for floods_test.py.
 
   bystander.py HOST:PORT CA    reads the token's line on stdin, says "ready", and at stdin's end prints milliseconds as JSON
 """
