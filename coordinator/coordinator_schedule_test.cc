@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "coordinator/coordinator_case.h"
 
 namespace ll {
@@ -104,7 +106,17 @@ TEST_F(CoordinatorTest, AScheduleOfATrainingInStages) {
   EXPECT_THAT(last->spec().after(), testing::Contains(shown->runs(0).before_job_ids(1)));
 }
 
+// Real time, its wall clock as far ahead as the test sets it.
+struct AheadClock : Clock {
+  absl::Time Now() override { return RealClock().Now() + absl::Hours(hours.load()); }
+  absl::Duration Steady() override { return RealClock().Steady(); }
+  void Sleep(absl::Duration d) override { RealClock().Sleep(d); }
+  std::atomic<int> hours = 0;
+};
+
 TEST_F(CoordinatorTest, ADeadlineOfAScheduledJobCountsFromItsRun) {
+  static auto& clock = *new AheadClock;
+  under_test_.clock = &clock;
   Start();
   auto agent = Agent("w1", 1);
   agent->SayHello();
@@ -114,9 +126,9 @@ TEST_F(CoordinatorTest, ADeadlineOfAScheduledJobCountsFromItsRun) {
   create.mutable_schedule()->set_name("nightly");
   create.mutable_schedule()->set_cron("0 0 1 1 *");
   *create.mutable_schedule()->mutable_spec() = Request().spec();
-  create.mutable_schedule()->mutable_spec()->set_deadline(1);
+  create.mutable_schedule()->mutable_spec()->set_deadline(3600);
   LL_ASSERT_OK(CallOnce<v1::Schedule>(*schedules, &v1::Schedules::Stub::Create, create));
-  absl::SleepFor(absl::Milliseconds(1100));  // the schedule's making does not count
+  clock.hours += 2;  // the schedule's making does not count
   v1::RunScheduleRequest run;
   run.set_name("nightly");
   run.set_request_id("r1");
@@ -124,6 +136,7 @@ TEST_F(CoordinatorTest, ADeadlineOfAScheduledJobCountsFromItsRun) {
                           CallOnce<v1::Job>(*schedules, &v1::Schedules::Stub::Run, run));
   const v1::StartGang gang = agent->TakeStart();  // not ended before it began
   agent->ReportTraining(gang);
+  clock.hours += 2;
   agent->Take([](const auto& m) { return m.has_stop(); }, "stop");
   agent->ReportExit(gang, 10);
   AwaitState(job.job_id(), v1::FAILED);

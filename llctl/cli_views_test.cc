@@ -1,6 +1,7 @@
 // Whole pages of the commands that show a job or a cluster, as people and programs get them.
 #include <cstdlib>
 
+#include "absl/strings/match.h"
 #include "llctl/cli_case.h"
 #include "llctl/describe_text.h"
 #include "llctl/top_text.h"
@@ -197,19 +198,15 @@ TEST_F(CliTest, TopOnceAndAsJson) {
 
 TEST_F(CliTest, LiveTopEndsWithCtrlCAndSurvivesAnOutage) {
   coordinator_.jobs = {RunningJob()};
-  std::thread hand([this] {
-    const auto looked = [this] {
-      std::lock_guard lock(coordinator_.mutex);
-      return !coordinator_.lists.empty();
-    };
-    for (int i = 0; i < 1000 && !looked(); ++i) absl::SleepFor(absl::Milliseconds(10));
-    absl::SleepFor(absl::Milliseconds(100));
-    coordinator_.Stop();
-    absl::SleepFor(absl::Milliseconds(1500));
-    interrupt_.Raise();
-  });
+  bool away = false;
+  on_output_ = [&](const std::string& shown) {
+    if (!away && absl::StrContains(shown, "KIND")) {
+      away = true;
+      coordinator_.Stop();
+    }
+    if (absl::StrContains(shown, "not fresh: ")) interrupt_.Raise();
+  };
   const Outcome run = Run({"top", "--interval", "0.2"}, /*terminal=*/true);
-  hand.join();
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("not fresh: "));
   EXPECT_EQ(run.out.find("KIND"), run.out.rfind("KIND")) << "a line that stays is sent once";
@@ -396,7 +393,7 @@ TEST_F(CliTest, WrongValuesAreAnsweredInWords) {
 
 TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
   variables_.erase("LLCTL_COORDINATOR");
-  variables_["XDG_CONFIG_HOME"] = folder_;
+  variables_["XDG_CONFIG_HOME"] = folder_.path();
   EXPECT_THAT(Run({"config", "get-contexts"}).err, HasSubstr("no contexts"));
   const std::string token = Write("secret", "the-token\n");
   std::filesystem::permissions(
@@ -407,7 +404,7 @@ TEST_F(CliTest, AContextSaysWhereTheCoordinatorIsAndWhoAsks) {
             0);
   EXPECT_EQ(Run({"config", "set-context", "away", "--coordinator", "127.0.0.1:1"}).code, 0);
   EXPECT_EQ(Run({"config", "get-contexts", "-o", "name"}).out, "away\nlab\n");
-  const std::string file = folder_ + "/ll/config.yaml";
+  const std::string file = folder_.path() + "/ll/config.yaml";
   EXPECT_EQ(std::filesystem::status(file).permissions(),
             std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   EXPECT_THAT(*ReadFile(file), Not(HasSubstr("the-token")));

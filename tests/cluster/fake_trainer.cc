@@ -4,9 +4,12 @@
 //
 // What it is to do wrong stands in the spec's labels; they apply to `fake.rank` (default 0) in
 // `fake.epoch` (default 1) at `fake.step` (default 5):
-//   fake.fault   crash | segv | exit:N | hang | nan | garbage | long_line | child | ignore_term |
-//   slow_exit fake.step_ms, fake.load_ms   time of a step (default 5) and of the load phase
-//   (default 0) fake.until_stopped           "1": goes on past max_steps until told to stop
+//   fake.fault: crash | segv | exit:N | hang | nan | garbage | long_line | child | ignore_term |
+//     slow_exit
+// and at any time:
+//   fake.step_ms, fake.load_ms: time of a step (default 5) and of the load phase (default 0)
+//   fake.until_stopped: "1" goes on past max_steps until told to stop
+//   fake.hold_at: behind this step it waits until $HOME/go is there, or for a signal
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -313,6 +316,7 @@ class Trainer {
     events_.Emit("phase", {{"phase", "train"}, {"step", step_}});
     while (step_ < max_steps || forever) {
       Fault();
+      Hold();
       Sleep(step_ms);
       const Contribution sum =
           group_.Reduce({Mix(spec_.value("seed", int64_t{0}), step_ * 64 + rank_),
@@ -334,6 +338,13 @@ class Trainer {
           {{"result", {{"final_loss", Loss()}, {"steps", step_}, {"tokens", step_ * 1024}}}});
     }
     Exit(0);
+  }
+
+  void Hold() {
+    if (step_ != Label("fake.hold_at", -1)) return;
+    const char* home = getenv("HOME");
+    const std::string go = absl::StrCat(home == nullptr ? "" : home, "/go");
+    while (!FileExists(go) && !g_stop && !g_save) Sleep(5);
   }
 
   void EmitStep(int64_t step_ms) {

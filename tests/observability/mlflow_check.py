@@ -13,10 +13,10 @@ import unittest
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "cli"))
+sys.path[:0] = [str(HERE.parent / folder) for folder in ("cli", "support")]
 PYTHON = pathlib.Path(sys.argv.pop(2)).absolute()
-from prometheus import free_port  # noqa: E402
 from service import DEADLINE_S, ServiceCase  # noqa: E402
+from waiting import free_port  # noqa: E402
 
 STEPS = 12
 READ = """

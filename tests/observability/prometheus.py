@@ -2,13 +2,16 @@
 import json
 import pathlib
 import re
-import socket
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
 
 import yaml
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from waiting import free_port  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy/prometheus"
@@ -32,12 +35,6 @@ def faster_rules(file):
                 number, unit = re.fullmatch(DURATION, rule["for"]).groups()
                 rule["for"] = f"{int(number) * SECONDS[unit] * 1000 // SPEED}ms"
     return yaml.safe_dump(rules)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Prometheus:

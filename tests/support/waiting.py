@@ -1,4 +1,5 @@
 """What tests of several processes share: ports, and waiting with a deadline."""
+import random
 import socket
 import time
 
@@ -6,10 +7,15 @@ DEADLINE_S = 60
 
 
 def free_port():
-    """One that was free a moment ago."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that was free a moment ago, below those that the kernel gives to outgoing connections: none of them takes it."""
+    while True:
+        with socket.socket() as s:
+            port = random.SystemRandom().randrange(15_000, 32_000)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 def await_that(condition, what, seconds=DEADLINE_S, pause=0.02):

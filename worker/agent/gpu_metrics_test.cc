@@ -12,15 +12,15 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::string TextOf(const GpuMetrics& metrics) {
-  return prometheus::TextSerializer().Serialize(metrics.Collect());
-}
-
 // Waits until there is a sample.
 std::string FirstText(const GpuMetrics& metrics) {
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (metrics.Collect().empty() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(5));
-  return TextOf(metrics);
+  auto collected = metrics.Collect();
+  while (collected.empty() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+    collected = metrics.Collect();
+  }
+  return prometheus::TextSerializer().Serialize(collected);
 }
 
 TEST(GpuMetricsTest, InBaseUnitsAndOnlyWhatADeviceTells) {
@@ -63,34 +63,37 @@ TEST(GpuMetricsTest, WithoutTheDriverOneSentence) {
               StatusIs(absl::StatusCode::kUnavailable, "libm.so.6 is not NVML"));
 }
 
-// Reads once, then hangs as a broken driver does.
+// Reads until it is broken, then hangs as a broken driver does.
+struct Driver {
+  absl::Notification broken, released;
+};
 class HangingReader : public GpuReader {
  public:
-  explicit HangingReader(absl::Notification& released) : released_(released) {}
+  explicit HangingReader(Driver& driver) : driver_(driver) {}
   std::vector<GpuSample> Read() override {
-    if (reads_++ > 0) released_.WaitForNotification();
+    if (driver_.broken.HasBeenNotified()) driver_.released.WaitForNotification();
     return {{.index = 0, .utilization = 0.5}};
   }
 
  private:
-  absl::Notification& released_;
-  int reads_ = 0;
+  Driver& driver_;
 };
 
 TEST(GpuMetricsTest, ADriverThatHangsStopsNobody) {
-  static auto& released = *new absl::Notification;  // outlives the thread that is left behind
+  static auto& driver = *new Driver;  // outlives the thread that is left behind
   const absl::Time began = absl::Now();
   {
-    const GpuMetrics metrics(std::make_unique<HangingReader>(released), absl::Milliseconds(1),
+    const GpuMetrics metrics(std::make_unique<HangingReader>(driver), absl::Milliseconds(1),
                              absl::Milliseconds(200));
     EXPECT_THAT(FirstText(metrics), HasSubstr("ll_gpu_utilization_ratio{gpu=\"0\"} 0.5"));
+    driver.broken.Notify();
     const absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (!metrics.Collect().empty() && absl::Now() < deadline)
       absl::SleepFor(absl::Milliseconds(20));
     EXPECT_TRUE(metrics.Collect().empty());  // old samples are not shown as new ones
   }
   EXPECT_LT(absl::Now() - began, absl::Seconds(20));
-  released.Notify();
+  driver.released.Notify();
 }
 
 }  // namespace

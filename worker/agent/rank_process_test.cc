@@ -122,11 +122,12 @@ TEST_F(RankProcessTest, IsAdoptedInTheMiddleOfALine) {
 }
 
 TEST_F(RankProcessTest, StopIsPoliteThenKills) {
-  auto polite = Start("trap 'exit 10' TERM; while :; do sleep 0.01; done");
-  absl::SleepFor(absl::Milliseconds(200));
+  auto polite = Start("trap 'exit 10' TERM; echo up >&3; while :; do sleep 0.01; done");
+  while (lines_.empty()) Read(*polite);
   polite->Stop(Now(), absl::Seconds(30));
   EXPECT_EQ(WaitForEnd(*polite)->exit_code, 10);
 
+  lines_.clear();
   auto deaf = Start("trap '' TERM; echo up >&3; while :; do sleep 0.01; done");
   while (lines_.empty()) Read(*deaf);
   deaf->Stop(Now(), absl::Milliseconds(200));

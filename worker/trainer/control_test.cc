@@ -65,7 +65,7 @@ TEST(Control, EndOfFileMeansTheAgentDied) {
   ControlChannel control(pipe.fds[0], [] { ++deaths; });
   close(pipe.fds[1]);
   pipe.fds[1] = -1;
-  for (int i = 0; i < 1000 && deaths == 0; ++i) usleep(1000);
+  for (int i = 0; i < 20'000 && deaths == 0; ++i) usleep(1000);
   EXPECT_EQ(deaths, 1);
 }
 
