@@ -1,6 +1,7 @@
 #include "worker/trainer/data/row_order.h"
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -24,6 +25,14 @@ TEST(RowOrder, EveryPassVisitsEveryRowOnce) {
   EXPECT_EQ(first, second);
   EXPECT_EQ(first.front(), 0);
   EXPECT_EQ(first.back(), 100);
+}
+
+TEST(RowOrder, EveryOrderOccurs) {
+  RowOrder order(3, 7, true);
+  std::map<std::vector<int64_t>, int> times;
+  for (int64_t pass = 0; pass < 600; ++pass) ++times[Pass(order, pass)];
+  EXPECT_EQ(times.size(), 6u);
+  for (const auto& [rows, count] : times) EXPECT_GT(count, 60) << testing::PrintToString(rows);
 }
 
 TEST(RowOrder, FollowsFromSeedAndIndexAlone) {

@@ -70,6 +70,17 @@ TEST_F(StragglerTest, OneLongStepIsNone) {
     EXPECT_TRUE(Step(watch, 4, 2, i % 50 == 49 ? 4.0 : 1.0).empty()) << i;
 }
 
+TEST_F(StragglerTest, TheNewestStepCountsAnEighthAndOneGoodOneClearsNobody) {
+  StragglerWatch watch(2);
+  const auto step = [&](double pace) { return watch.Step({0.1, 0.1 * pace}, {1, 1}); };
+  for (int i = 1; i < kStragglerSteps; ++i) EXPECT_TRUE(step(1.31).empty());
+  EXPECT_EQ(step(1.31).size(), 1u);
+  EXPECT_TRUE(step(1).empty());
+  EXPECT_NEAR(watch.score(1), 1.31 - 0.31 / 8, 1e-9);
+  for (int i = 2; i < kStragglerSteps; ++i) EXPECT_TRUE(step(1).empty());
+  EXPECT_EQ(step(1).size(), 1u);
+}
+
 TEST_F(StragglerTest, RanksWithoutWorkAreLeftOut) {
   StragglerWatch watch(3);
   for (int i = 0; i < 50; ++i) EXPECT_TRUE(watch.Step({0.1, 0.1, 0.0}, {1, 1, 0}).empty());
