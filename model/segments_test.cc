@@ -53,6 +53,7 @@ TEST(EqualTiles, AreFewAndOfMultiplesOf64) {
   EXPECT_THAT(EqualTiles(100, 8192), ElementsAre(Segment{0, 100}));
   EXPECT_THAT(EqualTiles(8192, 8192), ElementsAre(Segment{0, 8192}));
   EXPECT_THAT(EqualTiles(8200, 8192), ElementsAre(Segment{0, 4160}, Segment{4160, 8200}));
+  EXPECT_THAT(EqualTiles(16300, 8192), ElementsAre(Segment{0, 8192}, Segment{8192, 16300}));
   EXPECT_THAT(EqualTiles(7, 3), ElementsAre(Segment{0, 3}, Segment{3, 6}, Segment{6, 7}));
 }
 

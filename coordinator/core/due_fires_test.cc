@@ -70,6 +70,8 @@ TEST(DueFiresTest, StartWithinBoundsEveryPolicy) {
       Decide("0 2 * * *", At(1, 2, 0), At(3, 14, 0), MissedPolicy::kAll, absl::Hours(40)),
       "1 from 01T02:00 to 01T02:00: missed by more than start_within (1d 16h); fires 02T02:00 "
       "03T02:00; next 04T02:00");
+  EXPECT_EQ(Decide("0 2 * * *", At(1, 2, 0), At(1, 8, 0), MissedPolicy::kAll, absl::Hours(6)),
+            "fires 01T02:00; next 02T02:00");
 }
 
 TEST(DueFiresTest, AtMostAHundredAreMadeUpFor) {

@@ -72,6 +72,8 @@ TEST(WorthGrowing, AQuarterFasterAndMoreThanARestart) {
   };
   EXPECT_TRUE(worth(4, 8, absl::Minutes(4)));  // two minutes instead of four
   EXPECT_FALSE(worth(4, 8, absl::Seconds(239)));
+  EXPECT_TRUE(worth(4, 16, absl::Seconds(160)));  // 40 s instead of 160
+  EXPECT_FALSE(worth(4, 16, absl::Seconds(159)));
   EXPECT_FALSE(worth(8, 9, absl::Hours(100)));  // seven or eight rows to nine: no quarter
   EXPECT_TRUE(worth(8, 11, absl::Hours(100)));
   EXPECT_FALSE(worth(8, 8, absl::Hours(100)));
