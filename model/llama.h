@@ -3,8 +3,8 @@
 //
 // There is no autograd graph: the step calls GEMMs and the kernels of kernels/ in an order this
 // library decides, so memory is exactly what ModelOptions::recompute says and a frozen weight never
-// gets a gradient. Reading order: llama.h (this), llama.cc (weights, the row's forward and
-// backward), llama_layer.cc (one decoder layer), llama_head.cc (final norm, logits, loss),
+// gets a gradient. Reading order: llama.h (this), llama_create.cc (weights), llama.cc (a row's
+// passes), llama_layer.cc (one decoder layer), llama_head.cc (final norm, logits, loss),
 // shifted_attention.h (S²-Attn); for generation llama_extend.cc and kv_cache.h.
 //
 // Thread-safety: none; one thread drives one Llama. The kernels use the intra-op threads of

@@ -4,7 +4,7 @@
 // Every key is optional: absent means "not given". Resolve() fills in the defaults of the method,
 // of the recipe and of the model, so a resolved spec holds every value that has an effect and can
 // be stored and compared. Meaning, range and default of each key stand in one table,
-// spec_fields.cc. Reading order: job_spec.h, spec_fields.cc, parse.cc, resolve.cc.
+// spec_fields.cc. Reading order: job_spec.h, spec_fields.cc, parse.cc, validate.cc, resolve.cc.
 //
 // Units: lengths in tokens, durations in seconds. Plain values; functions are thread-safe.
 #pragma once

@@ -39,7 +39,6 @@ struct Gang {
       };
       LL_ASSERT_OK_AND_ASSIGN(watches[rank], Watchdog::Start(*stores[rank], comm, options));
     }
-    absl::SleepFor(absl::Milliseconds(600));  // everybody has said hello
   }
   absl::Status LostAt(int rank) {
     const auto told = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return !lost[rank].ok(); };
