@@ -351,6 +351,7 @@ void Gang::OnExit(Rank& rank, const ExitStatus& status) {
   exit.set_signal(status.signal);
   exit.set_ordered(rank.ordered);
   if (rank.result) *exit.mutable_result() = *rank.result;
+  if (rank.error.caused_by_rank) exit.set_caused_by_rank(*rank.error.caused_by_rank);
   std::string message = rank.error.message;
   if (status.signal != 0) {
     exit.set_failure_class(v1::INFRASTRUCTURE);
