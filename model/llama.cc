@@ -332,6 +332,7 @@ absl::Status Llama::ReserveRow(const Row& row, const AttentionSpec& attention, R
 
 void Llama::ReleaseRowMemory() {
   State& s = *state_;
+  if (s.offload) s.offload->Settle();
   // The old buffers go before anything else comes.
   s.buffers.emplace(s.config, s.options);
   s.offload.reset();

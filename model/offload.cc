@@ -74,11 +74,16 @@ std::unique_ptr<HostCopier> MakeHostCopier(at::Device device) {
   return std::make_unique<StreamCopier>(device);
 }
 
-void InputOffload::Prepare(std::vector<at::Tensor> inputs) {
-  // The last layers' of the row before, which never had to leave.
-  for (const int64_t copy : leaving_) {
-    if (copy != kNone) copier_->Wait(copy);
+void InputOffload::Settle() {
+  for (std::vector<int64_t>* copies : {&leaving_, &arriving_}) {
+    for (int64_t& copy : *copies) {
+      if (copy != kNone) copier_->Wait(std::exchange(copy, kNone));
+    }
   }
+}
+
+void InputOffload::Prepare(std::vector<at::Tensor> inputs) {
+  Settle();  // the last layers' of the row before never had to leave
   inputs_ = std::move(inputs);
   hosts_.resize(inputs_.size());
   for (size_t l = 0; l < inputs_.size(); ++l) {

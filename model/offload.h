@@ -50,6 +50,9 @@ class InputOffload {
   void Written(size_t layer);      // and was: it may leave
   // ---- backward, from the last layer to the first
   void BeforeBackward(size_t layer);  // its input is read from here on
+  // What is computed from here on comes after every copy: before the slots are given back in the
+  // middle of a row, for other use while a copy would still write into them.
+  void Settle();
 
  private:
   static constexpr int64_t kNone = -1;

@@ -31,6 +31,10 @@ bool ExplainedByOrder(const RankExit& exit) {
   return exit.ordered && !exit.lost && Weight(exit.failure_class) == 4;
 }
 
+// Among equals the likelier cause is smaller: a rank that names another one has failed after it,
+// and one that was lost or ended after a stop order says least.
+int Doubt(const RankExit& exit) { return exit.ordered || exit.lost ? 2 : exit.caused_by >= 0; }
+
 }  // namespace
 
 bool EndedWell(const RankExit& exit) {
@@ -63,7 +67,7 @@ AttemptOutcome Judge(const Attempt& attempt) {
   int best = 100;
   if (attempt.forced.has_value()) {
     failed = true;
-    best = 2 * Weight(attempt.forced->failure_class);
+    best = 3 * Weight(attempt.forced->failure_class);
     outcome.failure = *attempt.forced;
   }
   for (size_t i = 0; i < attempt.ranks.size(); ++i) {
@@ -76,10 +80,7 @@ AttemptOutcome Judge(const Attempt& attempt) {
       continue;
     }
     failed = true;
-    // Odd: the rank ended after a stop order or was lost, so among equals another one is the
-    // likelier cause.
-    const int weight =
-        2 * Weight(rank.exit.failure_class) + (rank.exit.ordered || rank.exit.lost ? 1 : 0);
+    const int weight = 3 * Weight(rank.exit.failure_class) + Doubt(rank.exit);
     if (weight >= best) continue;
     best = weight;
     outcome.failure.failure_class = rank.exit.failure_class == FailureClass::kNone
@@ -92,6 +93,24 @@ AttemptOutcome Judge(const Attempt& attempt) {
                  : checkpointed ? AttemptOutcome::Kind::kCheckpointed
                                 : AttemptOutcome::Kind::kSucceeded;
   return outcome;
+}
+
+std::optional<int> Suspect(const Attempt& attempt) {
+  const auto infrastructure = [](const RankExit& exit) {
+    return !exit.lost && exit.failure_class == FailureClass::kInfrastructure;
+  };
+  const int ranks = static_cast<int>(attempt.ranks.size());
+  for (int i = 0; i < ranks; ++i) {
+    const RankExit& exit = attempt.ranks[i].exit;
+    if (infrastructure(exit) && Doubt(exit) == 0) return i;
+  }
+  for (const Rank& witness : attempt.ranks) {
+    const int named = witness.exit.caused_by;
+    if (named < 0 || named >= ranks) continue;
+    const RankExit& exit = attempt.ranks[named].exit;
+    if (infrastructure(exit) && exit.caused_by < 0) return named;
+  }
+  return std::nullopt;
 }
 
 absl::Duration Backoff(int stuck_attempts, const RetryOptions& options) {

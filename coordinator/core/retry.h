@@ -1,6 +1,7 @@
 // How an attempt ended, and whether there is another one. Pure functions.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,9 +44,15 @@ struct AttemptOutcome {
 
 // Judges an attempt that is over. When one rank fails, its peers fail after it (a reset
 // connection), so the most telling class is taken for the cause: user, out of memory, not a number,
-// capacity, infrastructure; among equals one that nobody ordered, then the lowest rank. A failure
-// forced by a deadline ranks as its class.
+// capacity, infrastructure; among equals one that nobody ordered and that names no other rank as
+// the cause, then the lowest rank. A failure forced by a deadline ranks as its class.
 AttemptOutcome Judge(const Attempt& attempt);
+
+// The rank against whose host an attempt speaks that failed by infrastructure: the first that ended
+// so by itself and names no other, else one that the others name (they end before a frozen one,
+// which is then killed by order). A rank that was lost with its agent says nothing about its host,
+// and neither do ranks that name each other: what is broken lies between them.
+std::optional<int> Suspect(const Attempt& attempt);
 
 struct RetryDecision {
   bool retry = false;

@@ -1,5 +1,7 @@
 #include "coordinator/core/retry.h"
 
+#include <optional>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -72,6 +74,39 @@ TEST(Judge, TakesTheMostTellingCause) {
 TEST(Judge, NamesTheRankThatWasNotOrdered) {
   const AttemptOutcome outcome = Judge(Over({Lost(), Code(30, FailureClass::kInfrastructure)}));
   EXPECT_THAT(outcome.failure.message, testing::StartsWith("rank 1 on w ended with exit code 30"));
+}
+
+RankExit Names(int rank) {
+  RankExit exit = Code(30, FailureClass::kInfrastructure);
+  exit.caused_by = rank;
+  return exit;
+}
+
+TEST(Judge, BelievesARankThatNamesAnother) {
+  const AttemptOutcome died = Judge(Over({Names(1), Killed(false), Names(1)}));
+  EXPECT_THAT(died.failure.message, testing::StartsWith("rank 1 on w was ended by signal 9"));
+  const AttemptOutcome cut_off = Judge(Over({Lost(), Names(0)}));
+  EXPECT_THAT(cut_off.failure.message, testing::StartsWith("rank 1 on w ended with exit code 30"));
+}
+
+TEST(Suspect, IsTheRankThatTheOthersFailedAfter) {
+  const RankExit infra = Code(30, FailureClass::kInfrastructure);
+  struct Row {
+    std::vector<RankExit> exits;
+    std::optional<int> suspect;
+  };
+  const Row rows[] = {
+      {{infra}, 0},
+      {{Killed(true), infra, infra}, 1},
+      {{Names(2), Names(2), Killed(false)}, 2},
+      {{Names(2), Names(2), Killed(true)}, 2},  // a frozen one, ended by order
+      {{Names(1), Lost()}, std::nullopt},       // its agent is gone as well
+      {{Names(1), Names(0)}, std::nullopt},     // the network between them
+      {{Names(1), Code(0)}, std::nullopt},
+      {{Names(7), Code(0)}, std::nullopt},
+      {{Killed(true), Killed(true)}, std::nullopt},
+  };
+  for (const Row& row : rows) EXPECT_EQ(Suspect(Over(row.exits)), row.suspect);
 }
 
 TEST(Judge, ADeadlineIsTheCauseOfTheKillsItOrdered) {

@@ -245,7 +245,7 @@ void Scheduler::Finish(Job& job, JobState end, std::string reason, FailureClass 
   ended_.push_back(&job);
   NoteRunEnded(job.id);
   if (job.spec.ttl_after_finished != absl::InfiniteDuration()) {
-    expiry_.insert({now_.wall + job.spec.ttl_after_finished, job.sequence});
+    expiry_.insert({now_.steady + job.spec.ttl_after_finished, job.sequence});
   }
 }
 

@@ -85,8 +85,8 @@ struct SchedulerOptions {
   ElasticOptions elastic;
 };
 
-// Moments of one step. Wall time is only written down and compared with ttl, deadlines and the fire
-// times of schedules; everything else uses steady time.
+// Moments of one step. Wall time is only written down and compared with deadlines and the fire
+// times of schedules, at the start also with the ends of jobs; everything else uses steady time.
 struct StepTime {
   absl::Duration steady;
   absl::Time wall;
@@ -365,7 +365,7 @@ class Scheduler {
   JobIndex preempting_;  // PREEMPTING
   JobIndex headless_;    // Job::headless
   absl::flat_hash_map<JobId, std::set<JobId>> dependents_;  // who waits; never iterated
-  std::set<std::pair<absl::Time, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
+  std::set<std::pair<absl::Duration, int64_t>> expiry_;  // ended jobs with a ttl: (when, sequence)
   // Expected, of active_: by own time and sequence.
   absl::btree_map<std::pair<absl::Duration, int64_t>, Job*> ends_;
   std::set<std::pair<absl::Time, int64_t>> deadlines_;  // of unfinished jobs: (when, sequence)

@@ -49,37 +49,31 @@ void Scheduler::DrainGangs(const Worker& worker) {
   }
 }
 
-// An attempt failed by infrastructure: counts against the worker of the rank that failed first. A
-// rank that was lost with its agent or died after a stop order says nothing about its host.
+// An attempt failed by infrastructure: counts against the worker of the rank that is the cause.
 void Scheduler::NoteFault(const Job& job) {
   if (options_.lemon_jobs <= 0) return;
-  for (const Rank& rank : job.attempt->ranks) {
-    if (rank.exit.lost || rank.exit.ordered ||
-        rank.exit.failure_class != FailureClass::kInfrastructure)
-      continue;
-    auto it = workers_.find(rank.worker);
-    if (it == workers_.end()) return;
-    Worker& worker = it->second;
-    worker.faults[job.id] = time_.now();
-    for (auto fault = worker.faults.begin(); fault != worker.faults.end();) {
-      const bool old = time_.now() - fault->second > options_.lemon_window;
-      fault = old ? worker.faults.erase(fault) : std::next(fault);
-    }
-    if (static_cast<int>(worker.faults.size()) < options_.lemon_jobs || !MayCordon(worker)) return;
-    worker.cordoned = true;
-    worker.cordon_reason = absl::StrCat(
-        "cordoned: ", worker.faults.size(), " jobs failed on it by infrastructure within ",
-        HumanDuration(options_.lemon_window), " (",
-        absl::StrJoin(
-            worker.faults, ", ",
-            [](std::string* out, const auto& fault) { out->append(fault.first.value()); }),
-        ")");
-    Note(absl::StrCat("worker ", worker.name.value(), " ", worker.cordon_reason));
-    SaveWorker(worker);
-    RefreshSlots(worker);
-    schedule_ = true;
-    return;
+  const std::optional<int> suspect = Suspect(*job.attempt);
+  if (!suspect) return;
+  auto it = workers_.find(job.attempt->ranks[*suspect].worker);
+  if (it == workers_.end()) return;
+  Worker& worker = it->second;
+  worker.faults[job.id] = time_.now();
+  for (auto fault = worker.faults.begin(); fault != worker.faults.end();) {
+    const bool old = time_.now() - fault->second > options_.lemon_window;
+    fault = old ? worker.faults.erase(fault) : std::next(fault);
   }
+  if (static_cast<int>(worker.faults.size()) < options_.lemon_jobs || !MayCordon(worker)) return;
+  worker.cordoned = true;
+  worker.cordon_reason = absl::StrCat(
+      "cordoned: ", worker.faults.size(), " jobs failed on it by infrastructure within ",
+      HumanDuration(options_.lemon_window), " (",
+      absl::StrJoin(worker.faults, ", ",
+                    [](std::string* out, const auto& fault) { out->append(fault.first.value()); }),
+      ")");
+  Note(absl::StrCat("worker ", worker.name.value(), " ", worker.cordon_reason));
+  SaveWorker(worker);
+  RefreshSlots(worker);
+  schedule_ = true;
 }
 
 // When much of the cluster fails, its workers are hardly to blame, and the last ones are better

@@ -239,8 +239,9 @@ void Scheduler::EndOverdue() {
   }
 }
 
+// By steady time: a wall clock that is set forward must not take records away.
 void Scheduler::DeleteExpired() {
-  while (!expiry_.empty() && expiry_.begin()->first <= now_.wall) {
+  while (!expiry_.empty() && expiry_.begin()->first <= now_.steady) {
     Job* job = by_sequence_.at(expiry_.begin()->second);
     expiry_.erase(expiry_.begin());
     by_sequence_.erase(job->sequence);
@@ -369,7 +370,8 @@ absl::Status Scheduler::LoadJob(Job stored) {
   UpdateExpectedEnd(job);
   if (HoldsSlots(job.state) || job.state == JobState::kRetrying) active_[job.sequence] = &job;
   if (IsTerminal(job.state) && job.spec.ttl_after_finished != absl::InfiniteDuration()) {
-    expiry_.insert({job.finished + job.spec.ttl_after_finished, job.sequence});
+    const absl::Duration ended_for = std::max(absl::ZeroDuration(), now_.wall - job.finished);
+    expiry_.insert({now_.steady + job.spec.ttl_after_finished - ended_for, job.sequence});
   }
   return absl::OkStatus();
 }

@@ -92,6 +92,7 @@ struct RankExit {
       false;  // by a numbered report, which is the rank's last; false while only a Hello has told
   FailureClass failure_class = FailureClass::kNone;
   std::string message;
+  int caused_by = -1;  // another rank, whose loss it has given as the cause; -1: none
 };
 
 enum class RankPhase { kOrdered, kStarted, kTraining, kExited };

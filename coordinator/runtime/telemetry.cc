@@ -305,12 +305,12 @@ void Telemetry::ReadOnce(const JobId& job, JobFacts& facts) const {
 }
 
 void Telemetry::NoteSteps(const JobId& job, const std::vector<StepFacts>& steps, JobFacts& facts) {
-  // A resume or a rollback went back, or lines are missing: the tokens are counted again, from the
-  // files, which hold the new lines by now.
+  // A resume or a rollback went back: the tokens are counted again, from the files, which hold the
+  // new lines by now. Steps between two are those that logging_steps leaves out.
   bool again = false;
   for (const StepFacts& step : steps) {
     const int64_t before = facts.newest.has_value() ? facts.newest->tokens : 0;
-    again = again || (facts.newest.has_value() && step.step != facts.newest->step + 1);
+    again = again || (facts.newest.has_value() && step.step <= facts.newest->step);
     facts.newest = step;
     facts.newest->tokens += before;
     facts.pace.Add(step.epoch, step.step, step.step_seconds, step.time);

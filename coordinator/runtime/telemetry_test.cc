@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -273,6 +274,18 @@ TEST_F(TelemetryTest, StepsThatGoToAndFroAreCountedOnce) {
   ASSERT_TRUE(telemetry_->Append(Events(), 0, lines).ok());
   EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
   EXPECT_LT(absl::Now() - began, absl::Seconds(10)) << "the file was read again at every step";
+}
+
+// With logging_steps not every step is told.
+TEST_F(TelemetryTest, StepsThatAreLeftOutDoNotMakeItReadAllAgain) {
+  ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(10, 3) + StepLine(20, 2)).ok());
+  const int64_t size = telemetry_->Size(Events());
+  std::fstream file(dir_ + "/" + job_.value() + "/e0001/rank-00.events.jsonl");
+  file << std::string(static_cast<size_t>(size), '\n');  // what a second reading would miss
+  file.close();
+  ASSERT_TRUE(telemetry_->Append(Events(), size, StepLine(30, 1)).ok());
+  EXPECT_EQ(telemetry_->Newest(job_)->step, 30);
+  EXPECT_EQ(telemetry_->Newest(job_)->tokens, 30);
 }
 
 // They are added up over all jobs.

@@ -101,7 +101,8 @@ Json ToJson(const Rank& rank) {
                     {"lost", rank.exit.lost},
                     {"reported", rank.exit.reported},
                     {"failure_class", static_cast<int>(rank.exit.failure_class)},
-                    {"message", rank.exit.message}};
+                    {"message", rank.exit.message},
+                    {"caused_by", rank.exit.caused_by}};
   }
   return json;
 }
@@ -120,6 +121,7 @@ Rank RankFromJson(const Json& json) {
   rank.exit.reported = Get<bool>(exit, "reported");
   rank.exit.failure_class = GetEnum(exit, "failure_class", FailureClass::kNone);
   rank.exit.message = Get<std::string>(exit, "message");
+  rank.exit.caused_by = Get<int>(exit, "caused_by", -1);
   return rank;
 }
 

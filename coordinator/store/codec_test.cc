@@ -67,6 +67,7 @@ Job FullJob() {
   exit.ordered = exit.lost = exit.reported = true;
   exit.failure_class = FailureClass::kOutOfMemory;
   exit.message = "bad_alloc";
+  exit.caused_by = 1;
   attempt.ranks.push_back({WorkerId("w2"), 3, "i2", RankPhase::kExited, exit});
   job.attempt = attempt;
   return job;
@@ -107,6 +108,7 @@ TEST(Codec, AJobComesBackAsItWas) {
   EXPECT_EQ(job.attempt->report_sequence.at(WorkerId("w1")), 9);
   EXPECT_TRUE(job.attempt->ranks[1].exit.lost);
   EXPECT_TRUE(job.attempt->ranks[1].exit.reported);
+  EXPECT_EQ(job.attempt->ranks[1].exit.caused_by, 1);
   EXPECT_EQ(job.attempt->ranks[1].exit.failure_class, FailureClass::kOutOfMemory);
 }
 

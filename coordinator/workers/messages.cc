@@ -52,6 +52,7 @@ RankExit ExitFromProto(const v1::ExitReport& exit) {
   out.ordered = exit.ordered();
   out.failure_class = ClassOf(exit.failure_class());
   out.message = std::string(CutText(exit.message(), kMaxMessageBytes));
+  if (exit.has_caused_by_rank()) out.caused_by = std::max(-1, exit.caused_by_rank());
   return out;
 }
 

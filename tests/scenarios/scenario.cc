@@ -416,10 +416,11 @@ void Scenario::Report(const std::string& worker, const std::string& job, int64_t
     event.fact = CheckpointFact{Int(step), absl::StrCat("/jobs/", job, "/e", epoch, "/step-", step),
                                 "hash-" + step};
   } else if (what == "exit") {
-    event.fact = ExitFact{MakeExit(static_cast<int>(Int(args.Word(at + 1))),
-                                   static_cast<int>(Int(args.Get("signal", "0"))),
-                                   args.Has("ordered"), args.Get("class"), args.Get("message")),
-                          "result"};
+    RankExit exit = MakeExit(static_cast<int>(Int(args.Word(at + 1))),
+                             static_cast<int>(Int(args.Get("signal", "0"))), args.Has("ordered"),
+                             args.Get("class"), args.Get("message"));
+    exit.caused_by = static_cast<int>(Int(args.Get("caused_by", "-1")));
+    event.fact = ExitFact{std::move(exit), "result"};
   } else if (what == "refused") {
     event.fact = RefusedFact{{Class(args.Get("class")), args.Get("message")}};
   } else {

@@ -25,7 +25,8 @@
 //   unschedule S, hold S, unhold S, run S J [request=ID]
 //   judge S RUN [loss=X] [curve=STEP:LOSS,…]
 //   cancel J, pause J, resume J
-//   report W J E R FACT [class=C] [signal=N] [ordered] [message=WORD] [seq=N] [repeat]
+//   report W J E R FACT [class=C] [signal=N] [ordered] [caused_by=RANK] [message=WORD] [seq=N]
+//                     [repeat]
 //                     FACT: started, rendezvous ADDR, training, checkpoint STEP, exit CODE, refused
 //   train J           every rank of the current attempt reports started and training
 //   finish J [CODE]   every running rank reports its exit (0)

@@ -29,6 +29,7 @@ class LostRankTest(TrainerTest):
             self.assertEqual(len(errors), 1, errors)
             self.assertEqual(errors[0]["class"], "infrastructure")
             self.assertEqual(errors[0]["field"], f"rank {victim}")
+            self.assertEqual(errors[0]["caused_by_rank"], victim)
             self.assertIn(f"last heard of: rank {victim}, ", errors[0]["message"])
             self.assertIn(" in phase ", errors[0]["message"])
         print(f"signal {sig} to rank {victim}: all others ended after {took:.2f} s: {errors[0]['message']}", flush=True)

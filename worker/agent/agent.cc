@@ -107,14 +107,28 @@ absl::Status Agent::Open() {
       LL_LOG(kWarning) << "ended " << killed << " trainer processes of an earlier agent process";
     }
     LL_RETURN_IF_ERROR(orders_.AcceptTerm(note("highest_term").get<int64_t>()));
+    if (note("name").is_string()) LL_RETURN_IF_ERROR(CheckName(note("name").get<std::string>()));
   }
   LL_RETURN_IF_ERROR(SaveNotes());
   ReopenGangs();
   return absl::OkStatus();
 }
 
+// Only the worker that was given an attempt is believed about it: under another name its end would
+// never be heard, and the job would wait for max_headless.
+absl::Status Agent::CheckName(const std::string& earlier) const {
+  const auto held = files_.List(setup_.state_dir);
+  if (earlier == options_.name || !held.ok() || held->empty()) return absl::OkStatus();
+  return FieldStatus(
+      absl::StatusCode::kFailedPrecondition, "name",
+      absl::StrCat(options_.work_dir, " holds attempts whose end worker ", earlier,
+                   " has not told yet"),
+      absl::StrCat("start it as --name ", earlier, " first, or give another --work-dir"));
+}
+
 absl::Status Agent::SaveNotes() const {
-  const nlohmann::ordered_json notes = {{"incarnation", setup_.incarnation},
+  const nlohmann::ordered_json notes = {{"name", options_.name},
+                                        {"incarnation", setup_.incarnation},
                                         {"highest_term", orders_.highest_term()}};
   return files_.WriteAtomic(absl::StrCat(options_.work_dir, "/agent.json"), notes.dump() + "\n");
 }

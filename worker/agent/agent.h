@@ -100,6 +100,7 @@ class Agent {
   };
 
   absl::Status LockWorkDir();
+  absl::Status CheckName(const std::string& earlier) const;
   absl::Status SaveNotes() const;
   void ReopenGangs();
   void SendHello();

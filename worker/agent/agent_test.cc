@@ -499,6 +499,24 @@ TEST_F(AgentTest, LowerTermIsNotObeyedAlsoByTheNextProcess) {
   EXPECT_FALSE(agent_->welcomed());
 }
 
+TEST_F(AgentTest, AnotherNameDoesNotTakeTheAttemptsOfThisOne) {
+  const std::string name = options_.name;
+  Start(Order("job-a", 1, {0}, 2000));
+  ASSERT_TRUE(Until([&] { return Trains("job-a"); }));
+  options_.name = "other";
+  NewAgent();
+  EXPECT_THAT(agent_->Open(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "start it as --name w1 first"));
+  options_.name = name;
+  NewAgent();
+  LL_ASSERT_OK(agent_->Open());
+  agent_.reset();
+  LL_ASSERT_OK(RemoveTree(options_.work_dir + "/gangs/job-a.e0001"));
+  options_.name = "other";
+  NewAgent();
+  LL_EXPECT_OK(agent_->Open());
+}
+
 // The coordinator has seen reports that a full disk did not keep; the next process must not give
 // their numbers to what it has to say.
 TEST_F(AgentTest, NextProcessIsHeardAfterAFullDisk) {

@@ -351,6 +351,7 @@ void Gang::OnExit(Rank& rank, const ExitStatus& status) {
   exit.set_signal(status.signal);
   exit.set_ordered(rank.ordered);
   if (rank.result) *exit.mutable_result() = *rank.result;
+  if (rank.error.caused_by_rank) exit.set_caused_by_rank(*rank.error.caused_by_rank);
   std::string message = rank.error.message;
   if (status.signal != 0) {
     exit.set_failure_class(v1::INFRASTRUCTURE);
@@ -429,6 +430,7 @@ void Gang::Send(absl::Duration now, const Sender& send) {
       telemetry.set_job_id(key_.job_id);
       telemetry.set_epoch(key_.epoch);
       telemetry.set_rank(rank->rank);
+      cursor->Retry(now);
       while (cursor->Next(telemetry)) send(message);
     }
   }

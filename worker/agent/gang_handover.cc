@@ -57,6 +57,7 @@ v1::KeptGang Gang::Handover() const {
     kept.set_ordered(rank->ordered);
     kept.set_stop_reason(rank->stop_reason);
     kept.set_error_message(rank->error.message);
+    if (rank->error.caused_by_rank) kept.set_error_caused_by_rank(*rank->error.caused_by_rank);
     if (rank->result) *kept.mutable_result() = *rank->result;
     kept.set_warnings(rank->warnings);
     kept.set_exited_at_ns(Nanoseconds(rank->exited_at));
@@ -73,6 +74,7 @@ absl::Status Gang::AdoptRank(Rank& rank, const v1::KeptRank& kept) {
   rank.ordered = kept.ordered();
   rank.stop_reason = kept.stop_reason();
   rank.error.message = kept.error_message();
+  if (kept.has_error_caused_by_rank()) rank.error.caused_by_rank = kept.error_caused_by_rank();
   if (kept.has_result()) rank.result = kept.result();
   rank.warnings = kept.warnings();
   rank.exited_at = absl::Nanoseconds(kept.exited_at_ns());

@@ -62,6 +62,16 @@ void TelemetryCursor::Rewind(int64_t offset) {
   sent_ = acknowledged_ = std::clamp<int64_t>(offset, 0, files_.Size(path_));
 }
 
+void TelemetryCursor::Retry(absl::Duration now) {
+  if (sent_ == acknowledged_ || acknowledged_ != progress_) {
+    progress_ = acknowledged_;
+    progress_at_ = now;
+  } else if (now - progress_at_ >= kResendAfter) {
+    progress_at_ = now;
+    sent_ = acknowledged_;
+  }
+}
+
 bool TelemetryCursor::AllSent() const {
   const int64_t size = files_.Size(path_);
   if (size <= sent_) return true;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/files.h"
 #include "proto/workers.pb.h"
 
@@ -54,6 +55,10 @@ class TelemetryCursor {
   void Acknowledge(int64_t offset);
   // After a reconnect: the coordinator has everything before `offset`.
   void Rewind(int64_t offset);
+  // To be called now and then: what was sent and is not acknowledged after kResendAfter is sent
+  // again. A coordinator whose disk is full takes none, and says nothing when it is so no more.
+  void Retry(absl::Duration now);
+  static constexpr absl::Duration kResendAfter = absl::Seconds(30);
 
   // Everything that can be sent was sent (a half line at the end of an event file cannot).
   bool AllSent() const;
@@ -66,6 +71,10 @@ class TelemetryCursor {
   v1::Telemetry::Stream stream_;
   Files& files_;
   int64_t sent_ = 0, acknowledged_ = 0;
+  // Nothing was in flight, or an acknowledgement moved on to `progress_`, at that time at the
+  // latest.
+  int64_t progress_ = 0;
+  absl::Duration progress_at_;
 };
 
 }  // namespace ll

@@ -104,6 +104,24 @@ TEST_F(SpoolTest, GoesBackToTheAcknowledgedOffset) {
   EXPECT_TRUE(cursor.AllAcknowledged());
 }
 
+TEST_F(SpoolTest, WhatIsNotAcknowledgedGoesAgain) {
+  const std::string path = Path("refused");
+  LL_ASSERT_OK(WriteFileAtomic(path, "0123456789"));
+  TelemetryCursor cursor(path, v1::Telemetry::LOG);
+  const absl::Duration begin = absl::Hours(5);
+  cursor.Retry(begin);
+  EXPECT_EQ(Drain(cursor, 0), "0123456789");
+  cursor.Acknowledge(4);
+  cursor.Retry(begin + absl::Seconds(20));
+  cursor.Retry(begin + absl::Seconds(20) + TelemetryCursor::kResendAfter - absl::Seconds(1));
+  EXPECT_EQ(Drain(cursor, 10), "");
+  cursor.Retry(begin + absl::Seconds(20) + TelemetryCursor::kResendAfter);
+  EXPECT_EQ(Drain(cursor, 4), "456789");
+  cursor.Acknowledge(10);
+  cursor.Retry(begin + absl::Hours(1));
+  EXPECT_TRUE(cursor.AllAcknowledged());
+}
+
 TEST_F(SpoolTest, StopsAtTheWindowUntilAcknowledged) {
   const std::string path = Path("window");
   const int64_t size = TelemetryCursor::kWindowBytes + 3 * TelemetryCursor::kPieceBytes;

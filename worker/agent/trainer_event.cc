@@ -86,6 +86,8 @@ absl::StatusOr<TrainerEvent> ParseTrainerEvent(absl::string_view line) {
   } else if (out.event == "error") {
     out.failure_class = ClassNamed(Text(object, "class"));
     out.message = ErrorSentence(object);
+    const auto cause = object.find("caused_by_rank");
+    if (cause != object.end() && cause->is_number_integer()) out.caused_by_rank = cause->get<int>();
   } else if (out.event == "done") {
     out.result = ResultOf(object);
   }

@@ -24,6 +24,7 @@ struct TrainerEvent {
   v1::CheckpointReport checkpoint;                                 // of "checkpoint"
   v1::FailureClass failure_class = v1::FAILURE_CLASS_UNSPECIFIED;  // of "error"
   std::string message;                             // of "error": one sentence with field and hint
+  std::optional<int> caused_by_rank;               // of "error", where it names one
   std::optional<google::protobuf::Struct> result;  // of "done"
   // Of "step", for the agent's own metrics; NaN where absent.
   double tokens_per_second = kAbsent, step_seconds = kAbsent, peak_bytes = kAbsent;

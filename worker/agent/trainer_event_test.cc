@@ -21,6 +21,12 @@ TEST(TrainerEvent, ReadsWhatDecisionsNeed) {
   LL_ASSERT_OK(error);
   EXPECT_EQ(error->failure_class, v1::USER);
   EXPECT_EQ(error->message, "data: cannot open x; pack it first");
+  EXPECT_FALSE(error->caused_by_rank.has_value());
+
+  error = ParseTrainerEvent(
+      R"({"event":"error","class":"infrastructure","message":"rank 2: is lost","caused_by_rank":2})");
+  LL_ASSERT_OK(error);
+  EXPECT_EQ(error->caused_by_rank, 2);
 
   auto done = ParseTrainerEvent(R"({"event":"done","result":{"perplexity":12.5}})");
   LL_ASSERT_OK(done);

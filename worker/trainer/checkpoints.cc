@@ -121,8 +121,9 @@ absl::Status Checkpoints::Finish(absl::Duration copy_timeout) {
   }
   LL_RETURN_IF_ERROR(told);
   if (failed[0].item<double>() > 0) {
-    return FieldStatus(absl::StatusCode::kUnavailable, "checkpoint",
-                       "rank 0 could not write the final checkpoint");
+    return CausedByRank(FieldStatus(absl::StatusCode::kUnavailable, "checkpoint",
+                                    "rank 0 could not write the final checkpoint"),
+                        0);
   }
   return absl::OkStatus();
 }

@@ -2,12 +2,15 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 
 namespace ll {
 namespace {
-constexpr char kClassPayload[] = "ll.error_class";
+constexpr char kClassPayload[] = "ll.error_class", kCausePayload[] = "ll.caused_by_rank";
 constexpr ErrorClass kAllClasses[] = {ErrorClass::kUser, ErrorClass::kInfrastructure,
                                       ErrorClass::kCapacity, ErrorClass::kOutOfMemory,
                                       ErrorClass::kNotANumber};
@@ -48,6 +51,18 @@ int ExitCodeOf(ErrorClass error_class) {
 absl::Status WithErrorClass(absl::Status status, ErrorClass error_class) {
   if (!status.ok()) status.SetPayload(kClassPayload, absl::Cord(ErrorClassName(error_class)));
   return status;
+}
+
+absl::Status CausedByRank(absl::Status status, int rank) {
+  if (!status.ok()) status.SetPayload(kCausePayload, absl::Cord(absl::StrCat(rank)));
+  return WithErrorClass(std::move(status), ErrorClass::kInfrastructure);
+}
+
+std::optional<int> CausingRankOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kCausePayload);
+  int rank = 0;
+  if (!payload || !absl::SimpleAtoi(std::string(*payload), &rank)) return std::nullopt;
+  return rank;
 }
 
 ErrorClass ErrorClassOf(const absl::Status& status) {

@@ -2,6 +2,8 @@
 // code.
 #pragma once
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -22,5 +24,10 @@ absl::Status WithErrorClass(absl::Status status, ErrorClass error_class);
 // The class given by WithErrorClass, else the code's: what the caller wrote is kUser, lack of
 // memory kOutOfMemory, all else kInfrastructure. `status` is not OK.
 ErrorClass ErrorClassOf(const absl::Status& status);
+
+// An error that follows from what became of another rank of the gang, of class kInfrastructure: it
+// says nothing against this rank or its host.
+absl::Status CausedByRank(absl::Status status, int rank);
+std::optional<int> CausingRankOf(const absl::Status& status);
 
 }  // namespace ll

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <optional>
 #include <utility>
 
 #include "base/field_error.h"
@@ -79,10 +80,12 @@ void EventSink::Warning(absl::string_view message) {
 void EventSink::Error(const absl::Status& status) { Emit("error", ErrorToJson(status)); }
 
 nlohmann::ordered_json ErrorToJson(const absl::Status& status) {
-  return {{"class", std::string(ErrorClassName(ErrorClassOf(status)))},
-          {"field", ErrorField(status)},
-          {"message", std::string(status.message())},
-          {"hint", ErrorHint(status)}};
+  nlohmann::ordered_json error = {{"class", std::string(ErrorClassName(ErrorClassOf(status)))},
+                                  {"field", ErrorField(status)},
+                                  {"message", std::string(status.message())},
+                                  {"hint", ErrorHint(status)}};
+  if (const std::optional<int> rank = CausingRankOf(status)) error["caused_by_rank"] = *rank;
+  return error;
 }
 
 }  // namespace ll

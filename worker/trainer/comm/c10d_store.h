@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/status_macros.h"
 #include "model/torch_edge.h"
 #include "worker/trainer/comm/comm.h"
 
@@ -74,6 +75,7 @@ class OperationLog {
   // gone.
   template <typename Call>
   absl::Status Start(const char* operation, Call&& call) {
+    LL_RETURN_IF_ERROR(Failed());
     absl::Status status = Try(operation, call);
     if (status.ok() || watch_ == nullptr) return status;
     watch_->Begin(operation, group_.c_str(), counters_.operations);
@@ -82,6 +84,7 @@ class OperationLog {
   // Runs the blocking part of the newest operation.
   template <typename Call>
   absl::Status Wait(const char* operation, Call&& call) {
+    LL_RETURN_IF_ERROR(Failed());
     if (watch_ != nullptr) watch_->Begin(operation, group_.c_str(), counters_.operations);
     const absl::Duration start = RealClock().Steady();
     absl::Status status = Try(operation, call);
@@ -95,10 +98,9 @@ class OperationLog {
     if (watch_ != nullptr) watch_->Enter(phase);
   }
   const CommCounters& counters() const { return counters_; }
-  const std::string& group() const { return group_; }
-  const std::shared_ptr<PeerWatch>& watch() const { return watch_; }
 
  private:
+  absl::Status Failed() const { return watch_ != nullptr ? watch_->Failed() : absl::OkStatus(); }
   template <typename Call>
   absl::Status Try(const char* operation, Call&& call) {
     return C10dTry(absl::StrCat(operation, " ", counters_.operations, " of ", group_), call);
@@ -162,7 +164,7 @@ class LoggedComm : public Comm {
   // Starts exchange `number` of the group. The tensors must be held until FinishMessages.
   virtual void StartMessages(int64_t number, const std::vector<PeerMessage>& sends,
                              const std::vector<PeerMessage>& receives) = 0;
-  // Waits for them; called also where starting them failed.
+  // Waits for them. Not called where they could not be started or another operation failed.
   virtual void FinishMessages() = 0;
   const CommOptions& options() const { return options_; }
 

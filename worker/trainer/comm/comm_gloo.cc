@@ -105,8 +105,8 @@ class GlooComm : public LoggedComm {
  private:
   const Store store_;  // outlives the group
   const Group group_;
-  std::vector<c10::intrusive_ptr<c10d::Work>> pending_;  // of the exchange under way
-  std::vector<at::Tensor> held_;                         // its tensors
+  std::vector<at::Tensor> held_;  // of the exchange under way; outlive what moves them
+  std::vector<c10::intrusive_ptr<c10d::Work>> pending_;
 };
 
 }  // namespace

@@ -67,8 +67,12 @@ class RecordingWatch : public PeerWatch {
     list.push_back(absl::StrCat(operation, " ", sequence, " of ", group));
   }
   void End() override {}
-  absl::Status Explain(absl::Status error) override { return error; }
+  absl::Status Explain(absl::Status error) override { return failed_ = error; }
+  absl::Status Failed() override { return failed_; }
   std::vector<std::string> list;
+
+ protected:
+  absl::Status failed_;
 };
 
 // A peer that is gone before the messages to it are on their way.
@@ -86,7 +90,7 @@ class CannotStart : public NoTransport {
 class RankTwoIsLost : public RecordingWatch {
  public:
   absl::Status Explain(absl::Status error) override {
-    return absl::UnavailableError(absl::StrCat("rank 2 is lost: ", error.message()));
+    return failed_ = absl::UnavailableError(absl::StrCat("rank 2 is lost: ", error.message()));
   }
 };
 
@@ -100,6 +104,20 @@ TEST(LoggedComm, ExchangeThatCannotStartIsExplained) {
               StatusIs(absl::StatusCode::kUnavailable,
                        "rank 2 is lost: exchange 1 of world: Connection reset by peer"));
   EXPECT_EQ(watch->list, std::vector<std::string>{"exchange 1 of world"});
+}
+
+// Else this rank would wait in its next operation for those that wait for it in this one.
+TEST(LoggedComm, NothingStartsAfterAnOperationThatFailed) {
+  CommOptions options = GangOptions(0, 2);
+  const auto watch = std::make_shared<RankTwoIsLost>();
+  options.watch = watch;
+  CannotStart context(options, "context 0");
+  NoTransport world(options, "world");
+  const absl::Status failed = context.StartExchange({}, {});
+  EXPECT_EQ(world.AllReduceSum({}), failed);
+  EXPECT_EQ(world.Broadcast(at::zeros({1})), failed);
+  EXPECT_EQ(world.StartExchange({}, {}), failed);
+  EXPECT_EQ(watch->list, std::vector<std::string>{"exchange 1 of context 0"});
 }
 
 // What a transport has no say in is the same on all of them, NCCL's among them.

@@ -21,6 +21,9 @@ class PeerWatch {
   // An operation failed. Waits a moment for word of who is to blame; returns the error that says
   // so, or `error` with what is known of the others.
   virtual absl::Status Explain(absl::Status error) = 0;
+  // What Explain has returned; OK until then. No operation of any group starts after it: the ranks
+  // are no longer in step, and would wait for each other in different ones.
+  virtual absl::Status Failed() = 0;
   // `check` is asked from now on, on the watch's thread and several times a second: a transport
   // whose operations the caller does not wait for tells there that one has failed. It must be quick
   // and never wait.

@@ -127,23 +127,25 @@ void Watchdog::End() {
 
 void Watchdog::Fail(const absl::Status& error) {
   absl::MutexLock lock(&mu_);
-  if (explained_) return;
+  if (CausingRankOf(failed_) || CausingRankOf(error)) return;
   failure_ = absl::StrCat(ErrorClassName(ErrorClassOf(error)), ": ", error.message());
 }
 
 absl::Status Watchdog::Explain(absl::Status error) {
   absl::MutexLock lock(&mu_);
+  if (!failed_.ok()) return failed_;
   const auto lost = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !lost_.ok(); };
   told_.AwaitFor(mu_, kWord, lost);
-  explained_ = true;
-  if (failed_.ok()) failed_ = error;
-  if (!lost_.ok()) return lost_;
-  if (behind_ && behind_->rank != rank_) {
-    return absl::Status(error.code(),
-                        absl::StrCat(error.message(), "; furthest behind: ", Describe(*behind_),
-                                     "; this is ", Describe(mine_)));
-  }
-  return absl::Status(error.code(), absl::StrCat(error.message(), "; this is ", Describe(mine_)));
+  if (!lost_.ok()) return failed_ = lost_;
+  std::string message(error.message());
+  if (behind_ && behind_->count < mine_.count)
+    absl::StrAppend(&message, "; furthest behind: ", Describe(*behind_));
+  return failed_ = absl::Status(error.code(), absl::StrCat(message, "; this is ", Describe(mine_)));
+}
+
+absl::Status Watchdog::Failed() {
+  absl::MutexLock lock(&mu_);
+  return failed_;
 }
 
 void Watchdog::Check(std::function<absl::Status()> check) {
@@ -177,12 +179,10 @@ std::string Watchdog::Describe(const State& s) {
                       s.sequence, " of ", s.group, " in phase ", s.phase);
 }
 
-Watchdog::Message Watchdog::Verdict(const State& about, const std::string& reason,
-                                    int32_t silent_ms) const {
+Watchdog::Message Watchdog::Verdict(const State& about, const std::string& reason) const {
   Message verdict;
   verdict.token = token_;
   verdict.kind = Kind::kLost;
-  verdict.silent_ms = silent_ms;
   verdict.about = about;
   Copy(reason, verdict.reason);
   return verdict;
@@ -192,11 +192,11 @@ Watchdog::Message Watchdog::Verdict(const State& about, const std::string& reaso
 void Watchdog::Lost(const Message& verdict) {
   absl::MutexLock lock(&mu_);
   if (!lost_.ok() || ending_) return;
-  lost_ = WithErrorClass(
+  lost_ = CausedByRank(
       FieldStatus(absl::StatusCode::kUnavailable, absl::StrCat("rank ", verdict.about.rank),
                   absl::StrCat("is lost (", verdict.reason, "); last heard of: ",
                                Describe(verdict.about), "; this is ", Describe(mine_))),
-      ErrorClass::kInfrastructure);
+      verdict.about.rank);
   told_.SignalAll();
   if (rank_ != 0) return;
   for (auto& [rank, link] : links_) {
@@ -217,19 +217,21 @@ void Watchdog::Accept() {
   }
 }
 
-void Watchdog::Handle(Link& link, const Message& message) {
+std::optional<Watchdog::Message> Watchdog::Handle(Link& link, const Message& message) {
   if (message.kind == Kind::kLost) {
     link.ended = link.ended || message.about.rank == link.state.rank;
-    return Lost(message);
+    return message;
   }
   link.state = message.about;
   link.ended = link.ended || message.kind == Kind::kEnd;
-  if (rank_ == 0 || message.kind != Kind::kState) return;
+  if (rank_ == 0 || message.kind != Kind::kState) return std::nullopt;
   absl::MutexLock lock(&mu_);
   behind_ = message.behind;
+  return std::nullopt;
 }
 
-void Watchdog::Read(Link& link) {
+std::optional<Watchdog::Message> Watchdog::Read(Link& link) {
+  std::optional<Message> verdict;
   char buffer[16 * sizeof(Message)];
   ssize_t n = 0;
   while ((n = recv(link.fd, buffer, sizeof buffer, 0)) > 0) {
@@ -246,14 +248,16 @@ void Watchdog::Read(Link& link) {
       for (State* s : {&message.about, &message.behind})
         for (char* text : {s->phase, s->operation, s->group}) text[31] = '\0';
       message.reason[sizeof message.reason - 1] = '\0';
-      Handle(link, message);
+      const std::optional<Message> told = Handle(link, message);
+      if (!verdict) verdict = told;
     }
     link.input.erase(0, at);
   }
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return verdict;
   close(link.fd);
   link.fd = -1;
-  if (link.known && !link.ended) Lost(Verdict(link.state, "its connection closed", 0));
+  if (!verdict && link.known && !link.ended) verdict = Verdict(link.state, "its connection closed");
+  return verdict;
 }
 
 void Watchdog::Tick() {
@@ -277,8 +281,7 @@ void Watchdog::Tick() {
     link.heard = false;
     const absl::Duration silent = link.silent_ticks * kTick;
     if (silent >= options_.silence) {
-      Lost(Verdict(link.state, absl::StrCat("no sign of life for ", absl::FormatDuration(silent)),
-                   static_cast<int32_t>(absl::ToInt64Milliseconds(silent))));
+      Lost(Verdict(link.state, absl::StrCat("no sign of life for ", absl::FormatDuration(silent))));
     }
   }
 }
@@ -294,9 +297,16 @@ void Watchdog::Poll(absl::Duration wait) {
   }
   for (const Link* link : readers) fds.push_back({link->fd, POLLIN, 0});
   poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(wait)) + 1);
+  std::vector<Message> verdicts;
   for (size_t i = 0; i < readers.size(); ++i) {
-    if (fds[first + i].revents != 0) Read(*readers[i]);
+    if (fds[first + i].revents == 0) continue;
+    if (const std::optional<Message> verdict = Read(*readers[i])) verdicts.push_back(*verdict);
   }
+  // A watch that had no turn for a while hears all of it at once. Who was cut off without a word is
+  // the cause, who had time to tell of an error has probably failed after it.
+  std::stable_partition(verdicts.begin(), verdicts.end(),
+                        [](const Message& verdict) { return verdict.error == 0; });
+  for (const Message& verdict : verdicts) Lost(verdict);
   if (listen_fd_ >= 0 && fds[1].revents != 0) Accept();
 }
 
@@ -325,6 +335,7 @@ void Watchdog::Leave() {
     absl::MutexLock lock(&mu_);
     last.about = mine_;
     last.kind = failure_.empty() ? Kind::kEnd : Kind::kLost;
+    last.error = !failure_.empty();
     Copy("it ended with an error, " + failure_, last.reason);
   }
   for (auto& [rank, link] : links_) Send(link, last);
@@ -345,16 +356,19 @@ void Watchdog::Run() {
     {
       absl::MutexLock lock(&mu_);
       if (ending_) break;
-      if (lost_.ok() && !explained_) continue;
+      if (lost_.ok() && failed_.ok()) continue;
       lost = lost_.ok() ? failed_ : lost_;
-      if (explained_ && !ends) {
+      if (!failed_.ok() && !ends) {
         ends = true;
         act_at = Now() + options_.patience_ending;
       } else if (act_at == absl::InfiniteDuration()) {
         act_at = Now() + (mine_.waiting ? options_.patience_waiting : options_.patience_computing);
       }
     }
-    if (Now() >= act_at && options_.on_lost) return options_.on_lost(lost);
+    if (Now() < act_at || !options_.on_lost) continue;
+    Fail(lost);
+    Leave();
+    return options_.on_lost(lost);
   }
   Leave();
 }

@@ -55,10 +55,12 @@ class Watchdog : public PeerWatch {
       ABSL_LOCKS_EXCLUDED(mu_);
   void End() override ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Explain(absl::Status error) override ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Failed() override ABSL_LOCKS_EXCLUDED(mu_);
   void Check(std::function<absl::Status()> check) override ABSL_LOCKS_EXCLUDED(mu_);
 
-  // This rank ends because of an error of its own: the others learn that it is to blame. Errors
-  // that Explain returned are somebody else's and are not passed on.
+  // This rank ends by `error`: the others learn that it is to blame, unless Explain has named
+  // another. An operation that failed with nobody lost is this rank's to tell: what broke is
+  // between it and a peer, and the others would fail after it and know nothing.
   void Fail(const absl::Status& error) ABSL_LOCKS_EXCLUDED(mu_);
   // Tells the others that this rank leaves, in peace or with what Fail was given. The destructor
   // does it too.
@@ -80,7 +82,7 @@ class Watchdog : public PeerWatch {
   struct Message {
     uint64_t token = 0;  // of this gang's watch
     Kind kind = Kind::kState;
-    int32_t silent_ms = 0;  // kLost: how long; 0 = the connection closed or the rank said so
+    int32_t error = 0;      // kLost: the rank has said so itself
     State about;            // of the sender; kLost: of the rank that is lost
     State behind;           // from rank 0: of the rank with the fewest operations
     char reason[160] = "";  // kLost
@@ -101,12 +103,13 @@ class Watchdog : public PeerWatch {
   void Tick();
   void RunChecks() ABSL_LOCKS_EXCLUDED(mu_);
   void Leave();
-  void Read(Link& link);
-  void Handle(Link& link, const Message& message);
+  // Returns the first word of a lost rank.
+  std::optional<Message> Read(Link& link);
+  std::optional<Message> Handle(Link& link, const Message& message);
   void Accept();
   void Send(Link& link, const Message& message);
   void Lost(const Message& verdict);  // told or found out
-  Message Verdict(const State& about, const std::string& reason, int32_t silent_ms) const;
+  Message Verdict(const State& about, const std::string& reason) const;
   static std::string Describe(const State& state);
 
   const int rank_, world_size_;
@@ -120,12 +123,12 @@ class Watchdog : public PeerWatch {
   absl::Mutex mu_;
   SteadyCondVar told_;  // lost_
   State mine_ ABSL_GUARDED_BY(mu_);
-  std::optional<State> behind_ ABSL_GUARDED_BY(mu_);  // absent until rank 0 has said
+  // The fewest operations; absent until rank 0 has said.
+  std::optional<State> behind_ ABSL_GUARDED_BY(mu_);
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
-  std::string failure_ ABSL_GUARDED_BY(mu_);     // this rank's own
-  absl::Status lost_ ABSL_GUARDED_BY(mu_);       // OK until a rank is lost
-  bool explained_ ABSL_GUARDED_BY(mu_) = false;  // this rank fails by itself
-  absl::Status failed_ ABSL_GUARDED_BY(mu_);     // of its first operation that failed
+  std::string failure_ ABSL_GUARDED_BY(mu_);  // this rank's own
+  absl::Status lost_ ABSL_GUARDED_BY(mu_);    // OK until a rank is lost
+  absl::Status failed_ ABSL_GUARDED_BY(mu_);  // of its first operation that failed, explained
   std::vector<std::function<absl::Status()>> checks_ ABSL_GUARDED_BY(mu_);
   std::thread thread_;
 };

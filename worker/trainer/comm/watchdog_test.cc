@@ -96,8 +96,40 @@ TEST(Watchdog, AFailedOperationIsExplained) {
               StatusIs(absl::StatusCode::kUnavailable, "timed out; furthest behind: rank 2"));
   // A rank that has failed and does not end is ended; the others go on.
   EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "timed out"));
-  absl::MutexLock lock(&gang.mu);
-  EXPECT_TRUE(gang.lost[0].ok()) << gang.lost[0];
+  for (const int rank : {0, 2}) {
+    EXPECT_THAT(gang.LostAt(rank), StatusIs(absl::StatusCode::kUnavailable,
+                                            "rank 1: is lost (it ended with an error, "
+                                            "infrastructure: timed out"));
+  }
+}
+
+// Nobody is furthest behind.
+TEST(Watchdog, ARankAsFarAsThisOneIsNotNamed) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  for (const auto& watch : gang.watches) watch->Begin("all-reduce", "world", 1);
+  absl::SleepFor(absl::Milliseconds(600));
+  const absl::Status failed = gang.watches[1]->Explain(absl::UnavailableError("reset"));
+  EXPECT_EQ(failed.message(),
+            "reset; this is rank 1, waiting in all-reduce 1 of world in phase start");
+}
+
+// A link between two ranks breaks and both live: the others fail after them, and hear from whom.
+TEST(Watchdog, ABrokenLinkIsToldByItsEnds) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  const absl::Status failed = gang.watches[1]->Explain(absl::UnavailableError("reset by peer"));
+  EXPECT_FALSE(CausingRankOf(failed).has_value());
+  EXPECT_EQ(gang.watches[1]->Failed(), failed);
+  gang.watches[1]->Fail(failed);
+  gang.watches[1].reset();
+  for (const int rank : {0, 2}) {
+    const absl::Status lost =
+        gang.watches[static_cast<size_t>(rank)]->Explain(absl::UnavailableError("closed"));
+    EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "reset by peer"));
+    EXPECT_EQ(CausingRankOf(lost), 1);
+    EXPECT_EQ(ErrorClassOf(lost), ErrorClass::kInfrastructure);
+  }
 }
 
 // An operation that nobody waits for on the host fails on a thread of its transport.
@@ -120,8 +152,10 @@ TEST(Watchdog, ATransportThatFailsEndsTheRank) {
   EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "NCCL: remote error; this is rank 1"));
   EXPECT_THAT(lost, StatusIs(absl::StatusCode::kUnavailable, "in phase backward"));
   EXPECT_EQ(ErrorClassOf(lost), ErrorClass::kInfrastructure);
-  absl::MutexLock lock(&gang.mu);
-  EXPECT_TRUE(gang.lost[2].ok()) << gang.lost[2];
+  for (const int rank : {0, 2}) {
+    EXPECT_THAT(gang.LostAt(rank), StatusIs(absl::StatusCode::kUnavailable, "NCCL: remote error"));
+    EXPECT_EQ(CausingRankOf(gang.LostAt(rank)), 1);
+  }
 }
 
 TEST(Watchdog, WhoStopsHasSaidWhy) {
