@@ -280,7 +280,7 @@ TEST_F(TelemetryTest, StepsThatGoToAndFroAreCountedOnce) {
 TEST_F(TelemetryTest, StepsThatAreLeftOutDoNotMakeItReadAllAgain) {
   ASSERT_TRUE(telemetry_->Append(Events(), 0, StepLine(10, 3) + StepLine(20, 2)).ok());
   const int64_t size = telemetry_->Size(Events());
-  std::fstream file(dir_ + "/" + job_.value() + "/e0001/rank-00.events.jsonl");
+  std::fstream file(absl::StrCat(dir_.path(), "/", job_.value(), "/e0001/rank-00.events.jsonl"));
   file << std::string(static_cast<size_t>(size), '\n');  // what a second reading would miss
   file.close();
   ASSERT_TRUE(telemetry_->Append(Events(), size, StepLine(30, 1)).ok());
