@@ -1,6 +1,7 @@
 // Whole pages of the commands that show a job or a cluster, as people and programs get them.
 #include <cstdlib>
 
+#include "absl/time/clock.h"
 #include "llctl/cli_case.h"
 #include "llctl/describe_text.h"
 #include "llctl/top_text.h"

@@ -429,6 +429,7 @@ void Gang::Send(absl::Duration now, const Sender& send) {
       telemetry.set_job_id(key_.job_id);
       telemetry.set_epoch(key_.epoch);
       telemetry.set_rank(rank->rank);
+      cursor->SendAgain(now);
       while (cursor->Next(telemetry)) send(message);
     }
   }

@@ -58,6 +58,15 @@ void TelemetryCursor::Acknowledge(int64_t offset) {
   acknowledged_ = std::max(acknowledged_, std::min(offset, sent_));
 }
 
+void TelemetryCursor::SendAgain(absl::Duration now) {
+  if (acknowledged_ < sent_ && acknowledged_ == waits_at_) {
+    if (now - waits_since_ < kPatience) return;
+    Rewind(acknowledged_);
+  }
+  waits_at_ = acknowledged_;
+  waits_since_ = now;
+}
+
 void TelemetryCursor::Rewind(int64_t offset) {
   sent_ = acknowledged_ = std::clamp<int64_t>(offset, 0, files_.Size(path_));
 }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/files.h"
 #include "proto/workers.pb.h"
 
@@ -44,6 +45,7 @@ class TelemetryCursor {
   static constexpr int64_t kPieceBytes = 256 << 10;
   // EVENTS pieces end with a line; a longer line than this never gets into the spool.
   static constexpr int64_t kMaxLineBytes = 1 << 20;
+  static constexpr absl::Duration kPatience = absl::Seconds(10);
 
   TelemetryCursor(std::string path, v1::Telemetry::Stream stream, Files& files = RealFiles())
       : path_(std::move(path)), stream_(stream), files_(files) {}
@@ -52,6 +54,10 @@ class TelemetryCursor {
   // nothing to send now: all sent, or the window is full. A file that is not there is empty.
   bool Next(v1::Telemetry& message);
   void Acknowledge(int64_t offset);
+  // Goes back to the acknowledged offset where that has not grown for kPatience though more was
+  // sent: a coordinator whose disk is full says nothing about what it does not take. `now` as
+  // Clock::Steady; to be called before Next.
+  void SendAgain(absl::Duration now);
   // After a reconnect: the coordinator has everything before `offset`.
   void Rewind(int64_t offset);
 
@@ -66,6 +72,8 @@ class TelemetryCursor {
   v1::Telemetry::Stream stream_;
   Files& files_;
   int64_t sent_ = 0, acknowledged_ = 0;
+  int64_t waits_at_ = 0;  // what was acknowledged at `waits_since_`
+  absl::Duration waits_since_ = absl::ZeroDuration();
 };
 
 }  // namespace ll

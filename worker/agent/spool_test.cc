@@ -90,6 +90,28 @@ TEST_F(SpoolTest, EventsAreSentInWholeLinesOnly) {
   EXPECT_EQ(Drain(cursor, 4), "half\n");
 }
 
+TEST_F(SpoolTest, WhatIsNotAcknowledgedIsSentAgain) {
+  const std::string path = Path("again");
+  LL_ASSERT_OK(WriteFileAtomic(path, "0123456789"));
+  TelemetryCursor cursor(path, v1::Telemetry::LOG);
+  const absl::Duration start = absl::Hours(1), patience = TelemetryCursor::kPatience;
+  cursor.SendAgain(start);
+  EXPECT_EQ(Drain(cursor, 0), "0123456789");
+  cursor.Acknowledge(4);
+  cursor.SendAgain(start + patience);  // it grew: the patience begins anew
+  cursor.SendAgain(start + patience * 1.9);
+  EXPECT_EQ(Drain(cursor, 10), "");
+  cursor.SendAgain(start + patience * 2);
+  EXPECT_EQ(Drain(cursor, 4), "456789");
+  cursor.SendAgain(start + patience * 2.9);
+  EXPECT_EQ(Drain(cursor, 10), "");
+  cursor.SendAgain(start + patience * 3);
+  EXPECT_EQ(Drain(cursor, 4), "456789");
+  cursor.Acknowledge(10);
+  cursor.SendAgain(start + patience * 9);
+  EXPECT_EQ(Drain(cursor, 10), "");
+}
+
 TEST_F(SpoolTest, GoesBackToTheAcknowledgedOffset) {
   const std::string path = Path("rewind");
   LL_ASSERT_OK(WriteFileAtomic(path, "0123456789"));
