@@ -295,8 +295,9 @@ TEST_F(TenantTest, LimitsHoldAndAreReadAgain) {
   for (int i = 0; i < 3; ++i)
     SubmitAs(i % 2 == 0 ? "reds" : "reds-too");  // of the tenant, not the user
   auto red = JobsOf("reds");
-  EXPECT_THAT(Try<v1::SubmitResponse>(*red, &v1::Jobs::Stub::Submit, Request()),
-              StatusIs(Code::kResourceExhausted, "your tenant has 3 unfinished jobs"));
+  EXPECT_THAT(
+      Try<v1::SubmitResponse>(*red, &v1::Jobs::Stub::Submit, Request()),
+      StatusIs(Code::kResourceExhausted, "unfinished_jobs: your tenant has 3 unfinished jobs"));
   SubmitAs("blues");
   // Churn gives room, and no more than was taken.
   LL_ASSERT_OK_AND_ASSIGN(

@@ -207,6 +207,8 @@ TEST_F(CliTest, ListAsksForLabels) {
   EXPECT_EQ(coordinator_.lists[0].labels().at("graph"), "long");
   EXPECT_EQ(coordinator_.lists[0].labels().at("stage"), "");
   EXPECT_EQ(Run({"list", "--label", "=x"}).code, 2);
+  EXPECT_THAT(Run({"list", "--label", "stage=a", "--label", "stage=b"}).err,
+              HasSubstr("label: expected each key once, found stage twice"));
 }
 
 // A script's variable that is not set would mean the default.

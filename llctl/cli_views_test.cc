@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
 #include "llctl/cli_case.h"
 #include "llctl/describe_text.h"
 #include "llctl/top_text.h"

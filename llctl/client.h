@@ -11,8 +11,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "proto/admin.grpc.pb.h"
 #include "proto/jobs.grpc.pb.h"
 #include "proto/schedules.grpc.pb.h"
@@ -61,16 +61,19 @@ class Client {
                                                              Response*),
                                 const Request& request) {
     if (const absl::Status bad = CheckTexts(request); !bad.ok()) return bad;
-    const absl::Time began = absl::Now();
+    Clock& clock = RealClock();
+    const absl::Duration began = clock.Steady();
     while (true) {
+      const absl::Duration waited = clock.Steady() - began;
       grpc::ClientContext context;
-      context.set_deadline(absl::ToChronoTime(began + timeout_));
+      context.set_deadline(absl::ToChronoTime(clock.Now() + timeout_ - waited));
       Response response;
       const grpc::Status status = (stub.*method)(&context, request, &response);
       if (status.ok()) return response;
-      if (status.error_code() != grpc::StatusCode::UNAVAILABLE || absl::Now() > began + patience())
+      if (status.error_code() != grpc::StatusCode::UNAVAILABLE ||
+          clock.Steady() - began > patience())
         return Explain(status);
-      absl::SleepFor(kFailoverPause);
+      clock.Sleep(kFailoverPause);
     }
   }
   // How long UNAVAILABLE is waited out: with several coordinators one of them is about to lead.

@@ -2,11 +2,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <map>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "base/field_error.h"
 #include "llctl/command_line.h"
 
@@ -31,17 +33,42 @@ constexpr ListedValues kListed[] = {
 };
 
 struct CompletedCommand {
-  std::string path;                // "models add"
-  std::vector<std::string> words;  // sub-commands and long flags
-  std::string lists;               // "workers list", or nothing
+  std::string path;                                        // "models add"
+  std::vector<std::string> words;                          // sub-commands and long flags
+  std::string lists;                                       // "workers list", or nothing
+  std::map<std::string, std::vector<std::string>> values;  // by flag, of those that take one of few
 };
+
+// Of an option that --help shows as "a|b|c" or "TEXT:{a,b,c}", or as "a,b,c" where it takes
+// several.
+std::vector<std::string> ValuesOf(const CLI::Option& option) {
+  const auto is_value = [](absl::string_view name) {
+    return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '_' || c == '-';
+    });
+  };
+  const std::string type = option.get_type_name();
+  const size_t brace = type.find('{');
+  absl::string_view names = type;
+  if (brace != std::string::npos) names = names.substr(brace + 1, type.find('}') - brace - 1);
+  std::vector<std::string> values = absl::StrSplit(names, absl::ByAnyChar("|,"));
+  if (values.size() < 2 || !std::all_of(values.begin(), values.end(), is_value)) return {};
+  return values;
+}
 
 void Collect(const CLI::App& command, std::vector<CompletedCommand>& out) {
   CompletedCommand one;
   one.path = CommandPath(command);
   for (const CLI::App* sub : SubCommands(command)) one.words.push_back(sub->get_name());
   for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) one.words.push_back("--" + name);
+    const std::vector<std::string> values = ValuesOf(*option);
+    for (const std::string& name : option->get_lnames()) {
+      one.words.push_back("--" + name);
+      if (!values.empty()) one.values["--" + name] = values;
+    }
+    for (const std::string& name : option->get_snames()) {
+      if (!values.empty()) one.values["-" + name] = values;
+    }
     for (const ListedValues& listed : kListed) {
       if (option->get_positional() && option->get_name(/*positional=*/true) == listed.name)
         one.lists = listed.command;
@@ -49,6 +76,11 @@ void Collect(const CLI::App& command, std::vector<CompletedCommand>& out) {
   }
   out.push_back(one);
   for (const CLI::App* sub : SubCommands(command)) Collect(*sub, out);
+}
+
+// A pattern of the shells for "COMMAND FLAG"; llctl's own flags go with every command.
+std::string FlagPattern(const std::string& path, const std::string& flag) {
+  return path.empty() ? absl::StrCat("*' ", flag, "'") : absl::StrCat("'", path, " ", flag, "'");
 }
 
 // "case $1 in 'workers drain') echo 'workers list' ;; …": POSIX, for bash and zsh.
@@ -68,6 +100,12 @@ std::string WordFunctions(const std::vector<CompletedCommand>& commands) {
     if (absl::StartsWith(listed.name, "--"))
       absl::StrAppend(&script, "    ", listed.name, ") echo '", listed.command, "' ;;\n");
   }
+  absl::StrAppend(&script, "  esac\n}\n_llctl_flag_values() {\n  case $1 in\n");
+  for (const CompletedCommand& command : commands) {
+    for (const auto& [flag, values] : command.values)
+      absl::StrAppend(&script, "    ", FlagPattern(command.path, flag), ") echo '",
+                      absl::StrJoin(values, " "), "' ;;\n");
+  }
   return absl::StrCat(script, "  esac\n}\n");
 }
 
@@ -82,6 +120,11 @@ constexpr char kBashBody[] = R"sh(_llctl() {
     case ${COMP_WORDS[i]} in -*) continue ;; esac
     _llctl_words "${path:+$path }${COMP_WORDS[i]}" > /dev/null && path="${path:+$path }${COMP_WORDS[i]}"
   done
+  words=$(_llctl_flag_values "$path ${COMP_WORDS[COMP_CWORD - 1]}")
+  if [[ -n $words ]]; then
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    return
+  fi
   words=$(_llctl_words "$path")
   listed=$(_llctl_lists "$path")
   if [[ -n $listed && $word != -* ]]; then
@@ -103,6 +146,11 @@ constexpr char kZshBody[] = R"sh(_llctl() {
     [[ ${words[i]} == -* ]] && continue
     _llctl_words "${where:+$where }${words[i]}" > /dev/null && where="${where:+$where }${words[i]}"
   done
+  listed=$(_llctl_flag_values "$where ${words[CURRENT-1]}")
+  if [[ -n $listed ]]; then
+    compadd -- ${=listed}
+    return
+  fi
   compadd -- ${=$(_llctl_words "$where")}
   listed=$(_llctl_lists "$where")
   if [[ -n $listed && ${words[CURRENT]} != -* ]]; then
@@ -131,6 +179,11 @@ constexpr char kFishBody[] = R"sh(function __llctl_complete
         __llctl_words (string join ' ' -- $path $token) >/dev/null; and set -a path $token
     end
     set -l command (string join ' ' -- $path)
+    set -l values (__llctl_flag_values "$command $tokens[-1]")
+    if test -n "$values"
+        printf '%s\n' $values
+        return
+    end
     __llctl_words "$command"
     set listed (__llctl_lists "$command")
     if test -n "$listed"; and not string match -q -- '-*' (commandline -ct)
@@ -159,6 +212,16 @@ std::string FishScript(const std::vector<CompletedCommand>& commands) {
     if (absl::StartsWith(listed.name, "--"))
       absl::StrAppend(&script, "        case ", listed.name, "\n            echo '", listed.command,
                       "'\n");
+  }
+  absl::StrAppend(&script, "    end\nend\nfunction __llctl_flag_values\n    switch $argv[1]\n");
+  for (const CompletedCommand& command : commands) {
+    for (const auto& [flag, values] : command.values) {
+      // fish wants a pattern's star within quotes.
+      const std::string pattern =
+          absl::StrCat(command.path.empty() ? "*" : command.path, " ", flag);
+      absl::StrAppend(&script, "        case '", pattern, "'\n            printf '%s\\n' ",
+                      absl::StrJoin(values, " "), "\n");
+    }
   }
   return absl::StrCat(script, "    end\nend\n", kFishBody);
 }

@@ -3,8 +3,8 @@
 //
 // All three work the same way: the words in front that are no flags name the command; what may
 // follow are its sub-commands and flags, and where it takes a job, a worker or a schedule, the ids
-// that `llctl … -o name` lists (two seconds at most). After a flag whose value is such an id, only
-// those.
+// that `llctl … -o name` lists (two seconds at most). After a flag whose value is such an id, or
+// one of the few that --help shows, only those.
 #pragma once
 
 #include <string>

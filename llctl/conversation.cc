@@ -33,6 +33,7 @@ Conversation::Conversation(Session& session, std::string job_id)
     const absl::StatusOr<Followed> followed = FollowJob(session_, job_id_, /*from_step=*/0, *this);
     absl::MutexLock lock(&mu_);
     ended_ = true;
+    news_.SignalAll();
     if (followed.ok()) {
       job_ = followed->job;
     } else {
@@ -68,6 +69,7 @@ void Conversation::OnEvent(const google::protobuf::Struct& event) {
   if (kind != "token" && kind != "answer" && kind != "warning") return;
   absl::MutexLock lock(&mu_);
   events_.push_back(std::move(json));
+  news_.SignalAll();
 }
 
 void Conversation::OnContact(const absl::Status& status) {
@@ -102,10 +104,9 @@ absl::Status Conversation::AwaitReady(
 absl::StatusOr<bool> Conversation::NextEvent(const std::string& request_id, int64_t epoch,
                                              nlohmann::ordered_json& event) {
   absl::MutexLock lock(&mu_);
-  const auto something = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  news_.AwaitFor(mu_, kLook, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !events_.empty() || ended_;
-  };
-  mu_.AwaitWithTimeout(absl::Condition(&something), kLook);
+  });
   while (!events_.empty()) {
     event = std::move(events_.front());
     events_.pop_front();

@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "base/steady_cond_var.h"
 #include "llctl/follow.h"
 #include "llctl/session.h"
 #include "nlohmann/json.hpp"
@@ -46,6 +47,7 @@ class Conversation : public JobEvents {
   const std::string job_id_;
   int64_t asked_ = 0;
   absl::Mutex mu_;
+  SteadyCondVar news_;  // events_ or ended_ changed
   v1::Job job_ ABSL_GUARDED_BY(mu_);
   std::deque<nlohmann::ordered_json> events_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = false;

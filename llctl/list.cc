@@ -35,7 +35,9 @@ absl::StatusOr<std::vector<v1::Job>> FetchJobs(const ListOptions& options, Sessi
   for (const std::string& text : options.labels) {
     const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
     if (parts[0].empty()) return MakeFieldError({"label", "KEY=VALUE or KEY", text});
-    (*request.mutable_labels())[parts[0]] = parts.size() == 2 ? parts[1] : "";
+    const std::string value = parts.size() == 2 ? parts[1] : "";
+    if (!request.mutable_labels()->insert({parts[0], value}).second)
+      return MakeFieldError({"label", "each key once", absl::StrCat(parts[0], " twice")});
   }
   LL_ASSIGN_OR_RETURN(Client * client, session.client());
   std::vector<v1::Job> jobs;

@@ -15,6 +15,7 @@ LivePicture::~LivePicture() {
   {
     absl::MutexLock lock(&mu_);
     stop_ = true;
+    news_.SignalAll();
   }
   thread_.join();
 }
@@ -23,24 +24,28 @@ void LivePicture::TakeJob(const v1::Job& job) {
   absl::MutexLock lock(&mu_);
   frame_.TakeJob(job);
   changed_ = true;
+  news_.SignalAll();
 }
 
 void LivePicture::TakeStep(const v1::StepRecord& step) {
   absl::MutexLock lock(&mu_);
   frame_.TakeStep(step);
   changed_ = true;
+  news_.SignalAll();
 }
 
 void LivePicture::SetTrouble(const std::string& trouble) {
   absl::MutexLock lock(&mu_);
   frame_.SetTrouble(trouble);
   changed_ = true;
+  news_.SignalAll();
 }
 
 void LivePicture::PrintAbove(const std::string& line) {
   absl::MutexLock lock(&mu_);
   above_.push_back(line);
   changed_ = true;
+  news_.SignalAll();
 }
 
 void LivePicture::Loop() {
@@ -51,8 +56,8 @@ void LivePicture::Loop() {
     bool last;
     {
       absl::MutexLock lock(&mu_);
-      const auto news = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return changed_ || stop_; };
-      mu_.AwaitWithTimeout(absl::Condition(&news), kLongestStill);
+      news_.AwaitFor(mu_, kLongestStill,
+                     [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return changed_ || stop_; });
       last = stop_;
       above.swap(above_);
       changed_ = false;
@@ -62,7 +67,8 @@ void LivePicture::Loop() {
     screen.Show(lines, size);
     if (last) return;
     absl::MutexLock lock(&mu_);
-    mu_.AwaitWithTimeout(absl::Condition(&stop_), kBetweenFrames);
+    news_.AwaitFor(mu_, kBetweenFrames,
+                   [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_; });
   }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "base/steady_cond_var.h"
 #include "llctl/session.h"
 #include "llctl/watch_frame.h"
 
@@ -31,6 +32,7 @@ class LivePicture {
 
   Session& session_;
   absl::Mutex mu_;
+  SteadyCondVar news_;  // changed_ or stop_ was set
   WatchFrame frame_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> above_ ABSL_GUARDED_BY(mu_);
   bool changed_ ABSL_GUARDED_BY(mu_) = false;

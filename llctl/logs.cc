@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "llctl/errors.h"

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "llctl/live_screen.h"
+#include "llctl/output.h"
 #include "llctl/terminal_chart.h"
 #include "llctl/terminal_text.h"
 
@@ -110,6 +111,19 @@ TEST(TerminalTextTest, ColoursTakeNoColumnsAndEndWithTheText) {
   EXPECT_EQ(CutToColumns("\033[1mäöü\033[0m", 3), "\033[1mäöü\033[0m");
   EXPECT_EQ(CutToColumns("\033[1mäöüx\033[0m", 3), "\033[1mäö…\033[0m");
   EXPECT_EQ(CutToColumns("abcd", 3), "ab…");
+}
+
+TEST(TerminalTextTest, WideCharactersTakeTwoColumnsAndMarksNone) {
+  EXPECT_EQ(TextColumns("長文脈"), 6u);
+  EXPECT_EQ(TextColumns("한국어 ok"), 9u);
+  EXPECT_EQ(TextColumns("🚀1"), 3u);
+  EXPECT_EQ(TextColumns("e\xCC\x81"), 1u);  // e and a combining acute
+  EXPECT_EQ(CutToColumns("長文脈の", 6), "長文…");
+  EXPECT_EQ(CutToColumns("長文脈", 6), "長文脈");
+  Table table({"NAME", "STATE"});
+  table.Add({"長文脈", "a"});
+  table.Add({"plain", "b"});
+  EXPECT_THAT(table.Lines(0, false), ElementsAre("NAME    STATE", "長文脈  a", "plain   b"));
 }
 
 TEST(TerminalTextTest, TheFirstLocaleThatIsSetDecides) {

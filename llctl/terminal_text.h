@@ -7,8 +7,8 @@
 
 namespace ll {
 
-// Characters, not bytes: continuation bytes of UTF-8 and colour sequences ("\033[1m") take no
-// column.
+// Not bytes: a character of UTF-8 takes one column, two where it is wide (CJK, emoji), none where
+// it is a mark on the one before; colour sequences ("\033[1m") take none.
 size_t TextColumns(absl::string_view text);
 
 // `text`, or its beginning and "…" where it is wider than `columns`; colours end with the text.

@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/file.h"
@@ -306,9 +307,11 @@ absl::StatusOr<Caller> Authenticator::Check(const std::string& method, const Met
     LL_ASSIGN_OR_RETURN(holder, std::move(found));
     const std::string name(NameOf(*scope));
     if (holder.scopes.count(name) == 0 && holder.scopes.count("admin") == 0) {
-      return FieldStatus(
-          absl::StatusCode::kPermissionDenied, "token",
-          absl::StrCat("the token of ", holder.caller.user, " does not allow ", method));
+      return FieldStatus(absl::StatusCode::kPermissionDenied, "token",
+                         absl::StrCat("the token of ", holder.caller.user, " does not allow ",
+                                      method, ": expected one with the scope ", name, ", found ",
+                                      absl::StrJoin(holder.scopes, ", ")),
+                         "an administrator makes another: llctl token create --scopes");
     }
     if (!peer.user.empty() && peer.user != holder.caller.user) {
       return FieldStatus(absl::StatusCode::kPermissionDenied, "tls-cert",

@@ -2,6 +2,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/field_error.h"
 #include "base/file.h"
+#include "base/format.h"
 #include "base/ids.h"
 #include "base/status_macros.h"
 #include "coordinator/api/jobs_service.h"
@@ -11,10 +12,13 @@ namespace ll {
 namespace {
 
 absl::Status CheckDisk(const JobsOptions& options, const SubmitPlan& plan) {
-  if (plan.dry_run || FreeBytes(options.data_dir) >= options.min_free_bytes)
-    return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      "the coordinator's disk is nearly full; free space and try again");
+  const int64_t free = FreeBytes(options.data_dir);
+  if (plan.dry_run || free >= options.min_free_bytes) return absl::OkStatus();
+  return MakeFieldError(
+      {"data_dir", absl::StrCat("at least ", HumanBytes(options.min_free_bytes), " free"),
+       absl::StrCat(HumanBytes(free), " on the coordinator's disk"),
+       "try again once its operator has freed some"},
+      absl::StatusCode::kResourceExhausted);
 }
 
 std::map<JobId, SourceJob> FindSources(const std::vector<JobId>& ids, const Scheduler& view,

@@ -9,6 +9,8 @@
 namespace ll {
 namespace {
 
+constexpr char kWaitForOne[] = "submit again when some have ended, or cancel some";
+
 absl::Status NoSuchJob(absl::string_view field, const JobId& id) {
   return FieldStatus(absl::StatusCode::kNotFound, field,
                      absl::StrCat("there is no job ", id.value()));
@@ -95,15 +97,18 @@ absl::Status Scheduler::CheckDependencies(const CoreSpec& spec, const std::set<J
 
 absl::Status Scheduler::CheckSubmit(const SubmitAllEvent& event) const {
   if (unfinished_ + event.jobs.size() > options_.max_unfinished_jobs) {
-    return absl::ResourceExhaustedError(absl::StrCat("there are ", unfinished_,
-                                                     " unfinished jobs, the limit is ",
-                                                     options_.max_unfinished_jobs));
+    return FieldStatus(absl::StatusCode::kResourceExhausted, "unfinished_jobs",
+                       absl::StrCat("there are ", unfinished_, " unfinished jobs, the limit is ",
+                                    options_.max_unfinished_jobs),
+                       kWaitForOne);
   }
   const auto of_tenant = unfinished_of_.find(event.access.tenant);
   const size_t has = of_tenant == unfinished_of_.end() ? 0 : of_tenant->second;
   if (event.quota.unfinished_jobs > 0 && has + event.jobs.size() > event.quota.unfinished_jobs) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "your tenant has ", has, " unfinished jobs, its limit is ", event.quota.unfinished_jobs));
+    return FieldStatus(absl::StatusCode::kResourceExhausted, "unfinished_jobs",
+                       absl::StrCat("your tenant has ", has, " unfinished jobs, its limit is ",
+                                    event.quota.unfinished_jobs),
+                       kWaitForOne);
   }
   std::set<JobId> earlier;
   for (const Submission& submission : event.jobs) {

@@ -203,9 +203,11 @@ void Session::HandleTelemetry(const v1::Telemetry& telemetry) {
     ack->set_stream(telemetry.stream());
     ack->set_offset(*end);
     Post(std::move(message));
-  } else {
-    LL_LOG(kDebug) << "telemetry not taken: " << end.status().message();
+  } else if (!refuses_telemetry_) {  // the agent sends it again and again
+    LL_LOG(kWarning) << "telemetry of " << telemetry.job_id()
+                     << " is not taken: " << end.status().message();
   }
+  refuses_telemetry_ = !end.ok();
   const absl::Duration now = api_.clock->Steady();
   if (now - heard_ >= kHeardAtMost) {
     heard_ = now;

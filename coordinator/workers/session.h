@@ -69,6 +69,7 @@ class Session : public grpc::ServerBidiReactor<v1::AgentMessage, v1::Coordinator
   // Only touched between a read and the next one.
   v1::AgentMessage incoming_;
   absl::Duration heard_ = absl::ZeroDuration();
+  bool refuses_telemetry_ = false;
   bool raised_ = false;
 
   absl::Mutex mu_;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/field_error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -201,7 +202,7 @@ absl::Status ReadDtype(const json& raw, LlamaConfig& c) {
     }
     return Unsupported(field, "float32, bfloat16 or float16", raw[field]);
   }
-  c.dtype = "float32";  // what transformers assumes of a file that does not say
+  c.dtype = "float32";  // without the weights, whose type transformers takes, there is no telling
   return absl::OkStatus();
 }
 
@@ -255,7 +256,8 @@ absl::StatusOr<LlamaConfig> ReadLlamaConfig(const std::string& path) {
   }
   LL_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
   absl::StatusOr<LlamaConfig> config = ParseLlamaConfig(text);
-  if (!config.ok()) return Annotate(config.status(), path);
+  // The error itself says "config.json".
+  if (!config.ok()) return Annotate(config.status(), absl::StripSuffix(path, "/config.json"));
   return config;
 }
 

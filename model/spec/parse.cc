@@ -32,7 +32,7 @@ struct RawValue {
   std::string scalar;
   bool quoted = false;  // written as a string: must not become a number or a truth value
   std::vector<std::string> list;
-  std::map<std::string, std::string> map;
+  std::vector<std::pair<std::string, std::string>> map;
   int line = 0;  // 1-based; 0 where unknown
 };
 
@@ -169,17 +169,25 @@ struct Assign {
     return absl::OkStatus();
   }
   absl::Status operator()(std::map<std::string, std::string> JobSpec::*m) const {
-    std::map<std::string, std::string> map = value.map;
+    auto pairs = value.map;
     if (value.shape == RawValue::Shape::kScalar) {
       for (absl::string_view item : absl::StrSplit(value.scalar, ',', absl::SkipWhitespace())) {
         std::pair<std::string, std::string> pair = absl::StrSplit(item, absl::MaxSplits('=', 1));
-        map[std::string(absl::StripAsciiWhitespace(pair.first))] =
-            std::string(absl::StripAsciiWhitespace(pair.second));
+        pairs.emplace_back(absl::StripAsciiWhitespace(pair.first),
+                           absl::StripAsciiWhitespace(pair.second));
       }
     } else if (value.shape != RawValue::Shape::kMap) {
       return WrongType(field, value);
     }
-    spec.*m = map;
+    std::map<std::string, std::string> map;
+    for (const auto& [key, text] : pairs) {
+      if (!map.emplace(key, text).second) {
+        return AtLine(FieldStatus(absl::StatusCode::kInvalidArgument, field.name,
+                                  absl::StrCat("key ", OneLine(key), " is given twice")),
+                      value.line);
+      }
+    }
+    spec.*m = std::move(map);
     return absl::OkStatus();
   }
 };
@@ -301,7 +309,7 @@ RawValue FromYaml(const YAML::Node& node) {
     } else if (node.IsSequence()) {
       value.list.push_back(item.Scalar());
     } else {
-      value.map[item.first.Scalar()] = item.second.Scalar();
+      value.map.emplace_back(item.first.Scalar(), item.second.Scalar());
     }
   }
   return value;
@@ -346,7 +354,7 @@ RawValue FromJson(const nlohmann::json& node) {
     } else if (node.is_array()) {
       value.list.push_back(JsonScalar(item));
     } else {
-      value.map[key] = JsonScalar(item);
+      value.map.emplace_back(key, JsonScalar(item));
     }
   }
   return value;

@@ -152,6 +152,9 @@ TEST(ParseTest, SetFieldSetsAndClears) {
   EXPECT_EQ(s.context_length, 4096);
   EXPECT_THAT(s.target_modules, ElementsAre("q_proj", "o_proj"));
   EXPECT_EQ(s.labels.at("b"), "x=y");
+  const std::string twice = "labels: key a is given twice";
+  EXPECT_THAT(SetField(s, "labels", "a=1,b=2,a=3"), StatusIs(kInvalid, twice));
+  EXPECT_THAT(ParseJobSpec("labels: {a: 1, a: 2}\n"), StatusIs(kInvalid, twice));
   LL_ASSERT_OK(SetField(s, "context_length", ""));
   EXPECT_FALSE(s.context_length.has_value());
   EXPECT_THAT(SetField(s, "name", "\xff"), StatusIs(kInvalid, "name: expected UTF-8"));

@@ -84,6 +84,13 @@ class CompletionTest(unittest.TestCase):
         self.assertIn("nightly", complete("llctl", "schedule", "show", ""))
         self.assertIn("job-00000000000a", complete("llctl", "eval", "passkey", "--job", ""))
         self.assertNotIn("job-00000000000a", complete("llctl", "list", ""))
+        methods = complete("llctl", "submit", "--method", "")  # fish adds files
+        self.assertLessEqual({"full", "lora", "longlora", "qlora", "longqlora"}, set(methods))
+        self.assertNotIn("--ctx", methods)
+        self.assertIn("ntk", complete("llctl", "submit", "--rope", "n"))
+        self.assertIn("blank-line", complete("llctl", "data", "pack", "--documents", ""))
+        for flag in ("-o", "--output"):
+            self.assertLessEqual({"table", "json", "yaml", "name"}, set(complete("llctl", "schedule", "list", flag, "")), flag)
 
     def test_bash(self):
         self.check(lambda *words: self.run_shell("bash", "--norc", "--noprofile", "-c", BASH, "bash", *words))

@@ -50,7 +50,7 @@ CORE_BANS = [
     (r"\b(fopen|getenv|popen|system)\s*\(|std::(i|o)?fstream|base/file\.h|base/subprocess\.h", "does I/O"),
 ]
 # A wall clock may be set while somebody waits by it (base/steady_cond_var.h).
-STEADY_FOLDERS = ("base/", "rpc/", "worker/")
+STEADY_FOLDERS = ("base/", "llctl/", "rpc/", "worker/")
 WALL_WAITS = re.compile(r"\b(AwaitWith|WaitWith|LockWhenWith)(Timeout|Deadline)\b|absl::Now\(\)\s*[-<>]|[-<>]=?\s*absl::Now\(\)")
 # Looking up is fine; going through one is not, and only its author can say.
 HASH_CONTAINER = re.compile(r"std::unordered_(map|set)\b|absl::(flat|node)_hash_(map|set)\b")

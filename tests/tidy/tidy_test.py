@@ -97,7 +97,8 @@ class TidyTest(unittest.TestCase):
             "worker/agent/a.cc": "while (absl::Now() < end) {}\nauto left = end - absl::Now();\nauto t = absl::Now();\n",
             "rpc/b.cc": "mu_.AwaitWithTimeout(absl::Condition(&stop_), pause);\ncontext.set_deadline(absl::Now() + pause);\n",
             "worker/agent/a_test.cc": "while (absl::Now() < end) {}\n", "llctl/c.cc": "while (absl::Now() < end) {}\n",
-        }, "rpc/b.cc:1", "a.cc:1", "a.cc:2")
+            "tracker/d.cc": "while (absl::Now() < end) {}\n",
+        }, "llctl/c.cc:1", "rpc/b.cc:1", "a.cc:1", "a.cc:2")
 
     def test_temporary_folders_have_one_maker(self):
         self.expect(layers.check_temp_dirs, {

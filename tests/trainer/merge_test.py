@@ -127,6 +127,19 @@ class MergeTest(TrainerTest):
         self.assertEqual((config["rope_scaling"]["factor"], config["max_position_embeddings"]), (4.0, 128))
         self.assert_merged(adapter)
 
+    def test_dtype_of_the_weights(self):
+        base = self.path("unnamed")
+        shutil.copytree(self.model, base)
+        config = json.loads(read(base, "config.json"))
+        for key in ("dtype", "torch_dtype"):
+            config.pop(key, None)
+        with open(os.path.join(base, "config.json"), "w") as f:
+            json.dump(config, f)
+        weights = os.path.join(base, "model.safetensors")
+        save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+        self.assertEqual(self.merge(base)["dtype"], "bfloat16")
+        self.assertEqual(AutoModelForCausalLM.from_pretrained(base, dtype="auto").dtype, torch.bfloat16)
+
     def test_dtypes(self):
         adapter = self.checkpoint()
         exact = self.adapter_on(adapter).merge_and_unload().state_dict()

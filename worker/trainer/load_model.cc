@@ -21,16 +21,9 @@ namespace {
 absl::Status FollowAdapter(ModelRequest& request) {
   if (request.adapter.empty()) return absl::OkStatus();
   const std::string config_path = request.adapter + "/" + kAdapterConfigFile;
-  if (!IsDirectory(request.adapter)) {
-    return MakeFieldError(
-        {"adapter", "an adapter folder", request.adapter, "there is no such folder"},
-        absl::StatusCode::kNotFound);
-  }
   if (!FileExists(config_path)) {
-    if (!FileExists(request.adapter + "/config.json")) {
-      return MakeFieldError(
-          {"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
-    }
+    if (!FileExists(request.adapter + "/config.json"))
+      return NoAdapterIn("adapter", request.adapter);
     request.model = request.adapter;
     request.adapter.clear();
     return absl::OkStatus();

@@ -15,6 +15,7 @@
 #include "model/plan/memory_plan.h"
 #include "model/shard_attention.h"
 #include "model/weights/hf_folder.h"
+#include "model/weights/sharded.h"
 #include "worker/trainer/checkpoint/load_adapter.h"
 #include "worker/trainer/data/fingerprint.h"
 #include "worker/trainer/data/loader.h"
@@ -46,13 +47,26 @@ absl::Status CheckSupported(const JobSpec& spec) {
 }
 
 absl::StatusOr<LlamaConfig> ReadInlineConfig(const std::string& text_or_path) {
-  if (absl::StartsWith(absl::StripLeadingAsciiWhitespace(text_or_path), "{")) {
-    auto config = ParseLlamaConfig(text_or_path);
-    return config.ok() ? config : Annotate(config.status(), "model_config");
+  std::string text = text_or_path;
+  if (!absl::StartsWith(absl::StripLeadingAsciiWhitespace(text), "{")) {
+    LL_ASSIGN_OR_RETURN(text, ReadFile(text_or_path));
   }
-  LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(text_or_path));
   auto config = ParseLlamaConfig(text);
-  return config.ok() ? config : Annotate(config.status(), text_or_path);
+  return config.ok() ? config : Annotate(config.status(), "model_config");
+}
+
+// As transformers 5 does where config.json names no dtype: that of the weights. Weights that are
+// absent or of another type are named by who reads them.
+void TakeDtypeOfWeights(const std::string& folder, LlamaConfig& config) {
+  const auto named = [&](const char* key) {
+    return config.raw.contains(key) && !config.raw[key].is_null();
+  };
+  if (named("dtype") || named("torch_dtype")) return;
+  const auto weights = ShardedSafetensors::Open(folder);
+  const auto* embedding = weights.ok() ? weights->Find("model.embed_tokens.weight") : nullptr;
+  if (embedding == nullptr) return;
+  if (embedding->tensor->dtype == Dtype::kBF16) config.dtype = "bfloat16";
+  if (embedding->tensor->dtype == Dtype::kF16) config.dtype = "float16";
 }
 
 AttentionSpec AttentionOf(const JobSpec& spec) {
@@ -225,7 +239,9 @@ absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder) {
   }
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto config = ParseLlamaConfig(text);
-  return config.ok() ? config : Annotate(config.status(), path);
+  if (!config.ok()) return Annotate(config.status(), folder);
+  TakeDtypeOfWeights(folder, *config);
+  return config;
 }
 
 std::vector<std::string> TokenizerFiles(const std::string& folder) {

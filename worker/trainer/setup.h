@@ -22,7 +22,8 @@ namespace ll {
 absl::StatusOr<JobSpec> ReadSpec(const std::string& path, const std::vector<std::string>& settings,
                                  std::vector<std::string>* notes = nullptr);
 
-// The config of a model folder. NotFound with a hint where `folder` is no Hugging Face folder.
+// The config of a model folder; a dtype that config.json does not name is the weights'. NotFound
+// with a hint where `folder` is no Hugging Face folder.
 absl::StatusOr<LlamaConfig> ReadModelConfig(const std::string& folder);
 
 // The files of a model folder that go with its weights wherever they go: tokenizer, chat template,

@@ -168,6 +168,24 @@ absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(const std::string& root, in
   return found;
 }
 
+absl::Status NoAdapterIn(absl::string_view field, const std::string& folder) {
+  if (!IsDirectory(folder)) {
+    return MakeFieldError({field, "an adapter folder", folder, "there is no such folder"},
+                          absl::StatusCode::kNotFound);
+  }
+  std::string hint;
+  for (const std::string& root : {folder, folder + "/checkpoints"}) {
+    const auto names = ListDir(root);
+    int64_t newest = -1;
+    for (const std::string& name : names.ok() ? *names : std::vector<std::string>())
+      newest = std::max(newest, CheckpointStep(name).value_or(-1));
+    if (newest >= 0)
+      hint = absl::StrCat("its newest checkpoint is ", root, "/", CheckpointName(newest));
+  }
+  return MakeFieldError({field, absl::StrCat("a folder with ", kAdapterConfigFile), folder, hint},
+                        absl::StatusCode::kNotFound);
+}
+
 absl::StatusOr<std::vector<int64_t>> PruneCheckpoints(const std::string& root, int64_t newest_step,
                                                       const Retention& retention,
                                                       const std::set<int64_t>& in_use) {

@@ -87,6 +87,10 @@ struct FoundCheckpoint {
 absl::StatusOr<FoundCheckpoint> FindNewestCheckpoint(
     const std::string& root, int64_t below = std::numeric_limits<int64_t>::max());
 
+// NotFound: `folder` holds no adapter. Names the newest checkpoint where it is the folder that a
+// training wrote, or its `checkpoints`.
+absl::Status NoAdapterIn(absl::string_view field, const std::string& folder);
+
 // Removes what interrupted writes and removals left behind, and of the checkpoints up to
 // `newest_step` what `retention` does not keep, but for the steps `in_use`. A later one is a
 // damaged one that resuming skipped; it must not displace good ones. Returns the steps that went.

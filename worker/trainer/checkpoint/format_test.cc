@@ -33,6 +33,22 @@ TEST_F(CheckpointFormat, NamesRoundTrip) {
   EXPECT_EQ(CheckpointStep("step-x"), std::nullopt);
 }
 
+TEST_F(CheckpointFormat, AFolderWithoutAnAdapterNamesItsNewestCheckpoint) {
+  Write(7);
+  Write(12);
+  EXPECT_THAT(
+      NoAdapterIn("adapter", root_),
+      StatusIs(absl::StatusCode::kNotFound, "newest checkpoint is " + root_ + "/step-000012"));
+  LL_ASSERT_OK(MakeDirs(root_ + "/out"));
+  EXPECT_EQ(NoAdapterIn("adapter", root_ + "/out").message(),
+            "adapter: expected a folder with adapter_config.json, found " + root_ + "/out");
+  LL_ASSERT_OK(MakeDirs(root_ + "/out/checkpoints/step-000003"));
+  EXPECT_THAT(NoAdapterIn("adapter", root_ + "/out"),
+              StatusIs(absl::StatusCode::kNotFound, root_ + "/out/checkpoints/step-000003"));
+  EXPECT_THAT(NoAdapterIn("adapter", root_ + "/none"),
+              StatusIs(absl::StatusCode::kNotFound, "there is no such folder"));
+}
+
 TEST_F(CheckpointFormat, SealedFolderVerifiesAndIsFound) {
   const SealedCheckpoint sealed = Write(7);
   EXPECT_EQ(sealed.path, root_.path() + "/step-000007");

@@ -65,12 +65,7 @@ absl::Status AdoptTrainable(JobSpec& spec, const AdapterConfig& adapter) {
 
 absl::StatusOr<AdapterConfig> ReadAdapterConfig(const std::string& adapter_folder) {
   const std::string path = adapter_folder + "/" + kAdapterConfigFile;
-  if (!FileExists(path)) {
-    return MakeFieldError(
-        {"adapter", absl::StrCat("a folder with ", kAdapterConfigFile), adapter_folder,
-         IsDirectory(adapter_folder) ? "it has none" : "there is no such folder"},
-        absl::StatusCode::kNotFound);
-  }
+  if (!FileExists(path)) return NoAdapterIn("adapter", adapter_folder);
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto config = ParseAdapterConfig(text);
   return config.ok() ? config : Annotate(config.status(), path);

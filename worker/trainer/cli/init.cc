@@ -24,7 +24,7 @@ struct InitFlags {
 absl::Status Init(const InitFlags& flags) {
   LL_ASSIGN_OR_RETURN(const std::string text, ReadFile(flags.config));
   auto parsed = ParseLlamaConfig(text);
-  if (!parsed.ok()) return Annotate(parsed.status(), flags.config);
+  if (!parsed.ok()) return Annotate(parsed.status(), "--config");
   LlamaConfig config = *std::move(parsed);
   if (!flags.dtype.empty()) config.dtype = flags.dtype;
   const std::string config_path = flags.out + "/config.json";

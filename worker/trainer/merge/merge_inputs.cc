@@ -24,19 +24,12 @@ bool IsTokenizer(const std::string& path) {
 // A whole model becomes the model; an adapter without --model names its base.
 absl::Status ResolveFolders(const MergeRequest& request, MergeInputs& in) {
   in.checkpoint = request.adapter;
-  if (!IsDirectory(request.adapter)) {
-    return MakeFieldError(
-        {"--adapter", "an adapter folder", request.adapter, "there is no such folder"},
-        absl::StatusCode::kNotFound);
-  }
   if (FileExists(request.adapter + "/" + kTrainerStateFile)) {
     LL_ASSIGN_OR_RETURN(in.state, ReadTrainerState(request.adapter));
   }
   if (!FileExists(request.adapter + "/" + kAdapterConfigFile)) {
-    if (!FileExists(request.adapter + "/config.json")) {
-      return MakeFieldError(
-          {"--adapter", absl::StrCat("a folder with ", kAdapterConfigFile), request.adapter});
-    }
+    if (!FileExists(request.adapter + "/config.json"))
+      return NoAdapterIn("--adapter", request.adapter);
     in.model = request.adapter;
     return absl::OkStatus();
   }
