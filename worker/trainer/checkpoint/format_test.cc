@@ -34,18 +34,19 @@ TEST_F(CheckpointFormat, NamesRoundTrip) {
 }
 
 TEST_F(CheckpointFormat, AFolderWithoutAnAdapterNamesItsNewestCheckpoint) {
+  const std::string root = root_.path();
   Write(7);
   Write(12);
   EXPECT_THAT(
-      NoAdapterIn("adapter", root_),
-      StatusIs(absl::StatusCode::kNotFound, "newest checkpoint is " + root_ + "/step-000012"));
-  LL_ASSERT_OK(MakeDirs(root_ + "/out"));
-  EXPECT_EQ(NoAdapterIn("adapter", root_ + "/out").message(),
-            "adapter: expected a folder with adapter_config.json, found " + root_ + "/out");
-  LL_ASSERT_OK(MakeDirs(root_ + "/out/checkpoints/step-000003"));
-  EXPECT_THAT(NoAdapterIn("adapter", root_ + "/out"),
-              StatusIs(absl::StatusCode::kNotFound, root_ + "/out/checkpoints/step-000003"));
-  EXPECT_THAT(NoAdapterIn("adapter", root_ + "/none"),
+      NoAdapterIn("adapter", root),
+      StatusIs(absl::StatusCode::kNotFound, "newest checkpoint is " + root + "/step-000012"));
+  LL_ASSERT_OK(MakeDirs(root + "/out"));
+  EXPECT_EQ(NoAdapterIn("adapter", root + "/out").message(),
+            "adapter: expected a folder with adapter_config.json, found " + root + "/out");
+  LL_ASSERT_OK(MakeDirs(root + "/out/checkpoints/step-000003"));
+  EXPECT_THAT(NoAdapterIn("adapter", root + "/out"),
+              StatusIs(absl::StatusCode::kNotFound, root + "/out/checkpoints/step-000003"));
+  EXPECT_THAT(NoAdapterIn("adapter", root + "/none"),
               StatusIs(absl::StatusCode::kNotFound, "there is no such folder"));
 }
 
