@@ -199,6 +199,7 @@ void Watchdog::Lost(const Message& verdict) {
       verdict.about.rank);
   told_.SignalAll();
   if (rank_ != 0) return;
+  told_all_ = verdict;
   for (auto& [rank, link] : links_) {
     if (rank != verdict.about.rank && !link.ended) Send(link, verdict);
   }
@@ -321,6 +322,7 @@ void Watchdog::Introduce() {
     if (link.fd >= 0 && !link.ended && rank > 0 && rank < world_size_ && !links_.contains(rank)) {
       link.known = true;
       links_[rank] = std::move(link);
+      if (told_all_) Send(links_[rank], *told_all_);
     } else if (link.fd >= 0) {
       close(link.fd);
     }

@@ -117,8 +117,9 @@ class Watchdog : public PeerWatch {
   const uint64_t token_;
   int listen_fd_ = -1;
   int wake_fds_[2] = {-1, -1};
-  std::map<int, Link> links_;    // by rank; the thread's alone
-  std::vector<Link> strangers_;  // connected, not yet introduced
+  std::map<int, Link> links_;        // by rank; the thread's alone
+  std::vector<Link> strangers_;      // connected, not yet introduced
+  std::optional<Message> told_all_;  // rank 0's verdict, for those who are introduced after it
 
   absl::Mutex mu_;
   SteadyCondVar told_;  // lost_

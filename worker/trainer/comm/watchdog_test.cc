@@ -15,24 +15,26 @@ constexpr int kRanks = 3;
 struct Gang {
   std::unique_ptr<RendezvousStore> stores[kRanks];
   std::shared_ptr<Watchdog> watches[kRanks];
+  std::string address;
+  absl::Duration patience = absl::ZeroDuration(), patience_ending = absl::Milliseconds(500);
   absl::Mutex mu;
   absl::Status lost[kRanks] ABSL_GUARDED_BY(mu);
 
-  void Start() {
+  void Start(const std::vector<int>& ranks = {0, 1, 2}) {
     CommOptions comm;
     comm.world_size = kRanks;
     comm.nonce = "test";
     comm.rendezvous_timeout = absl::Seconds(20);
-    std::string address;
-    LL_ASSERT_OK_AND_ASSIGN(stores[0], RendezvousStore::Listen(comm, &address));
-    for (int rank = 0; rank < kRanks; ++rank) {
+    for (const int rank : ranks) {
       comm.rank = rank;
-      if (rank > 0) {
+      if (rank == 0) {
+        LL_ASSERT_OK_AND_ASSIGN(stores[0], RendezvousStore::Listen(comm, &address));
+      } else {
         LL_ASSERT_OK_AND_ASSIGN(stores[rank], RendezvousStore::Connect(comm, address));
       }
       WatchdogOptions options;
-      options.patience_waiting = options.patience_computing = absl::ZeroDuration();
-      options.patience_ending = absl::Milliseconds(500);
+      options.patience_waiting = options.patience_computing = patience;
+      options.patience_ending = patience_ending;
       options.on_lost = [this, rank](const absl::Status& status) {
         absl::MutexLock lock(&mu);
         lost[rank] = status;
@@ -73,6 +75,20 @@ TEST(Watchdog, RankZeroIsNamedToo) {
   gang.watches[0].reset();
   EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "rank 0"));
   EXPECT_THAT(gang.LostAt(2), StatusIs(absl::StatusCode::kUnavailable, "rank 0"));
+}
+
+// Rank 2 has failed before rank 1 has said who it is.
+TEST(Watchdog, WhoComesLateIsToldWhatTheOthersWereTold) {
+  Gang gang;
+  gang.patience = gang.patience_ending = absl::Seconds(30);
+  ASSERT_NO_FATAL_FAILURE(gang.Start({0, 2}));
+  gang.watches[2]->Fail(absl::InternalError("disk"));
+  gang.watches[2].reset();
+  EXPECT_THAT(gang.watches[0]->Explain(absl::UnavailableError("timed out")),
+              StatusIs(absl::StatusCode::kUnavailable, "rank 2"));
+  gang.patience = absl::ZeroDuration();
+  ASSERT_NO_FATAL_FAILURE(gang.Start({1}));
+  EXPECT_THAT(gang.LostAt(1), StatusIs(absl::StatusCode::kUnavailable, "rank 2"));
 }
 
 TEST(Watchdog, LeavingInPeaceIsNoLoss) {
