@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Programs one release apart understand each other: what proto/released.txt lists is still in proto/, with its number and type.
 
-  protocol_test.py [--update]   writes what is there now, at a release
+  protocol_test.py [--update]   writes what the last commit has, at a release
 """
 import pathlib
 import re
+import subprocess
 import sys
 import unittest
 
@@ -12,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RELEASED = ROOT / "proto/released.txt"
 HEAD = """# Fields, values and calls of the last release (0.1.0): none may go or change, for coordinators, agents and clients of two
 # neighbouring releases run side by side (docs/upgrade.md). Written by tests/deploy/protocol_test.py --update, at a release.
+# Commit: {commit}
 """
 TOKENS = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:[^\"\\]|\\.)*\"|[\w.]+|[{}<>=;,()\[\]]", re.S)
 
@@ -73,7 +75,8 @@ class ProtocolTest(unittest.TestCase):
 
 if __name__ == "__main__":
     if "--update" in sys.argv:
-        RELEASED.write_text(HEAD + "\n".join(present()) + "\n")
+        commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        RELEASED.write_text(HEAD.format(commit=commit) + "\n".join(present()) + "\n")
     else:
         sys.argv = [argument for argument in sys.argv if not argument.endswith("/bin")]
         unittest.main(verbosity=2)

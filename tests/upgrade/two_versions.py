@@ -5,7 +5,7 @@ agent, on SQLite and on PostgreSQL; and two coordinators of different versions h
   tests/upgrade/two_versions.py --old FOLDER_OR_COMMIT [--new build/bin] [--trainer build/tests/fake_trainer] [--stores sqlite,postgres]
 
 --old: a folder with ll-coordinator, ll-worker and llctl of the other version, or a commit, of which they are built first (kept in
---cache, minutes on two cores). Without it: the last release, which proto/released.txt was written at.
+--cache, minutes on two cores). Without it: the last release, whose commit proto/released.txt names.
 One JSON line a store is what was seen; docs/upgrade.md tells of it.
 """
 import argparse
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import signal
@@ -36,8 +37,7 @@ def git(*arguments):
 
 
 def last_release():
-    """The commit that wrote down what the last release speaks."""
-    return git("log", "-1", "--format=%h", "--", "proto/released.txt")
+    return re.search(r"^# Commit: (\w+)$", (ROOT / "proto/released.txt").read_text(), re.M)[1]
 
 
 def build(commit, cache, jobs):
