@@ -1,6 +1,7 @@
 #include "base/subprocess.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -65,6 +66,17 @@ bool IsTarget(const std::vector<std::pair<int, int>>& fds, int fd) {
 [[noreturn]] void Report(int fd, int error) {
   (void)!write(fd, &error, sizeof error);
   _exit(127);
+}
+
+bool ReadableWithin(int fd, absl::Duration timeout) {
+  const absl::Duration deadline = RealClock().Steady() + timeout;
+  pollfd told{fd, POLLIN, 0};
+  int n;
+  do {
+    const absl::Duration left = std::max(absl::ZeroDuration(), deadline - RealClock().Steady());
+    n = poll(&told, 1, static_cast<int>(absl::ToInt64Milliseconds(left)));
+  } while (n < 0 && errno == EINTR);
+  return n > 0;
 }
 
 struct ChildPlan {
@@ -140,17 +152,20 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   }
   // Both sides set the group, so that a signal sent right after this reaches it.
   if (options.new_process_group) setpgid(pid, pid);
+  Subprocess child(pid, options.new_process_group);
   int exec_error = 0;
-  ssize_t n;
-  do {
-    n = read(report[0], &exec_error, sizeof exec_error);
-  } while (n < 0 && errno == EINTR);
+  const bool told = ReadableWithin(report[0], options.start_timeout);
+  const ssize_t n = told ? read(report[0], &exec_error, sizeof exec_error) : 0;
   close(report[0]);
+  if (!told) {
+    return absl::DeadlineExceededError(absl::StrCat("cannot execute ", options.argv[0],
+                                                    ": nothing happened for ",
+                                                    absl::FormatDuration(options.start_timeout)));
+  }
   if (n == static_cast<ssize_t>(sizeof exec_error)) {
-    waitpid(pid, nullptr, 0);
     return ErrnoStatus(exec_error, "cannot execute", options.argv[0]);
   }
-  return Subprocess(pid, options.new_process_group);
+  return child;
 }
 
 absl::StatusOr<Subprocess> Subprocess::Adopt(pid_t pid, bool group) {

@@ -27,7 +27,9 @@ struct SubprocessOptions {
   // The child gets SIGKILL when the thread that spawned it ends.
   bool die_with_parent = true;
   const SandboxRules* sandbox =
-      nullptr;                       // what it may touch from its first instruction on; null: all
+      nullptr;  // what it may touch from its first instruction on; null: all
+  // How long the child may take until it executes the program: a network file system may be away.
+  absl::Duration start_timeout = absl::Seconds(30);
   std::optional<UserIdentity> user;  // as whom it runs; this process is root then
 };
 
@@ -39,7 +41,8 @@ struct ExitStatus {
 // One child process. Not thread-safe. Destroying a running child kills its process group and waits.
 class Subprocess {
  public:
-  // Errors: the program cannot be executed (NotFound, PermissionDenied), no resources.
+  // Errors: the program cannot be executed (NotFound, PermissionDenied), not in time
+  // (DeadlineExceeded), no resources.
   static absl::StatusOr<Subprocess> Start(const SubprocessOptions& options);
   // A child that this process had before it executed another program in its own place. `group`: it
   // leads a process group. Errors (NotFound): `pid` is no child of this process.

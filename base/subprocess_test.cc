@@ -1,7 +1,9 @@
 #include "base/subprocess.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "absl/time/clock.h"
@@ -32,6 +34,23 @@ TEST(SubprocessTest, PassesDescriptorsEnvironmentAndExitCode) {
   ASSERT_TRUE(exit.has_value());
   EXPECT_EQ(exit->exit_code, 7);
   EXPECT_EQ(exit->signal, 0);
+}
+
+bool g_children_hang = false;
+
+// As one whose program lies on a network file system that is away.
+TEST(SubprocessTest, AProgramThatNeverBeginsIsGivenUp) {
+  pthread_atfork(nullptr, nullptr, [] {
+    if (!g_children_hang) return;
+    alarm(20);
+    pause();
+  });
+  g_children_hang = true;
+  const auto child =
+      Subprocess::Start({.argv = {"/bin/true"}, .start_timeout = absl::Milliseconds(200)});
+  g_children_hang = false;
+  EXPECT_THAT(child, StatusIs(absl::StatusCode::kDeadlineExceeded, "/bin/true"));
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);  // nothing is left of it
 }
 
 TEST(SubprocessTest, MissingProgramIsNotFound) {

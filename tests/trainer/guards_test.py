@@ -104,6 +104,15 @@ class GuardsTest(TrainerTest):
         self.assertIsNone(losses(events)[27][0])
         self.assertEqual(sorted(losses(events)), list(range(1, STEPS + 1)))
 
+    def test_a_rank_that_cannot_see_the_checkpoint_blames_its_host(self):
+        self.tokens({13: POISON})
+        gang = Gang(self.spec(on_nan="rollback", max_steps=16, gpus=2), [self.path("rank0"), self.path("rank1")], 2)
+        codes = gang.wait()
+        errors = [[e for e in events if e["event"] == "error"] for events in gang.events]
+        self.assertEqual((codes[1], errors[1][-1]["class"]), (30, "infrastructure"), errors)
+        self.assertIn("step-000010", errors[1][-1]["message"])
+        self.assertNotIn("caused_by_rank", errors[1][-1])
+
     def test_killed_anywhere_it_decides_and_computes_alike(self):
         self.tokens({8: POISON, 24: RARE, 27: POISON, 28: POISON, 36: RARE})
         for policy in ("skip", "rollback"):

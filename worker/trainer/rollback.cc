@@ -51,6 +51,13 @@ Candidate Choose(const TrainerState& now, const std::vector<std::string>& roots,
   return {};
 }
 
+// Rank 0 has seen that the checkpoint is whole: one that cannot be read here is not the user's
+// doing.
+absl::Status OfThisHost(absl::Status status) {
+  if (status.ok() || ErrorClassOf(status) != ErrorClass::kUser) return status;
+  return WithErrorClass(std::move(status), ErrorClass::kInfrastructure);
+}
+
 }  // namespace
 
 absl::StatusOr<TrainerState> RollBack(const TrainerState& now,
@@ -73,8 +80,10 @@ absl::StatusOr<TrainerState> RollBack(const TrainerState& now,
   }
   const std::string path =
       roots[static_cast<size_t>(told[1].item<double>())] + "/" + CheckpointName(step);
-  LL_ASSIGN_OR_RETURN(TrainerState state, ReadTrainerState(path));
-  LL_RETURN_IF_ERROR(RestoreTensors(path, model, optimizer));
+  auto read = ReadTrainerState(path);
+  LL_RETURN_IF_ERROR(OfThisHost(read.status()));
+  TrainerState state = *std::move(read);
+  LL_RETURN_IF_ERROR(OfThisHost(RestoreTensors(path, model, optimizer)));
   state.rows_skipped = now.rows_skipped + (now.step + 1 - state.step) * *now.spec.global_batch_size;
   state.guard.rollbacks = now.guard.rollbacks + 1;
   state.memory_steps_down = now.memory_steps_down;

@@ -21,7 +21,7 @@ namespace ll {
 // A checkpoint at a multiple of save_steps is preferred to one between two of them: those were
 // written because of a signal, and where training goes back to must not depend on signals.
 // Collective: rank 0 chooses, all restore. Errors: FailedPrecondition where there is no good
-// checkpoint (class nan), or one that another rank cannot read.
+// checkpoint (class nan), or one that this rank cannot read (class infrastructure: its host's).
 absl::StatusOr<TrainerState> RollBack(const TrainerState& now,
                                       const std::vector<std::string>& roots, Comm& comm,
                                       EventSink& events, Llama& model, AdamWOptimizer& optimizer);

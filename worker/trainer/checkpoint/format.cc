@@ -22,6 +22,7 @@ namespace {
 constexpr absl::string_view kPrefix = "step-";
 constexpr absl::string_view kWriting = ".writing-";
 constexpr absl::string_view kRemoving = ".removing-";
+constexpr absl::string_view kShared = ".shared-";
 
 absl::Status Damaged(absl::string_view file, absl::string_view expected, absl::string_view found) {
   return MakeFieldError({file, expected, found}, absl::StatusCode::kFailedPrecondition);
@@ -66,6 +67,10 @@ std::optional<int64_t> CheckpointStep(absl::string_view name) {
   if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step) || step < 0)
     return std::nullopt;
   return step;
+}
+
+std::string SharedMark(const std::string& root, int64_t number) {
+  return absl::StrCat(root, "/", kShared, number);
 }
 
 std::string WritingFolder(const std::string& root, int64_t step) {
@@ -193,7 +198,8 @@ absl::StatusOr<std::vector<int64_t>> PruneCheckpoints(const std::string& root, i
   std::map<int64_t, std::string> checkpoints;
   std::vector<int64_t> steps, removed;
   for (const std::string& name : names) {
-    if (absl::StartsWith(name, kWriting) || absl::StartsWith(name, kRemoving)) {
+    if (absl::StartsWith(name, kWriting) || absl::StartsWith(name, kRemoving) ||
+        absl::StartsWith(name, kShared)) {
       LL_RETURN_IF_ERROR(RemoveTree(root + "/" + name));
     } else if (const auto step = CheckpointStep(name); step && *step <= newest_step) {
       checkpoints[*step] = name;

@@ -45,6 +45,9 @@ std::string CheckpointName(int64_t step);
 // The step of such a name; nullopt for any other.
 std::optional<int64_t> CheckpointStep(absl::string_view name);
 
+// An empty file by which ranks see that they share `root`; PruneCheckpoints takes one that was
+// left.
+std::string SharedMark(const std::string& root, int64_t number);
 // Where the checkpoint of a step is written, until it is whole and renamed.
 std::string WritingFolder(const std::string& root, int64_t step);
 

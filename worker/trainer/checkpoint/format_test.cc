@@ -102,6 +102,7 @@ TEST_F(CheckpointFormat, PruneKeepsTheNewestAndSweepsLeftovers) {
   for (const int64_t step : {10, 20, 30, 40, 90}) Write(step);
   LL_ASSERT_OK(MakeDirs(root_.path() + "/.writing-step-000050"));
   LL_ASSERT_OK(MakeDirs(root_.path() + "/.removing-step-000005"));
+  LL_ASSERT_OK(WriteFileAtomic(SharedMark(root_.path(), 17), ""));
   LL_ASSERT_OK_AND_ASSIGN(
       auto removed, PruneCheckpoints(root_.path(), /*newest_step=*/40, {2, 0}, /*in_use=*/{10}));
   EXPECT_THAT(removed, testing::ElementsAre(20));

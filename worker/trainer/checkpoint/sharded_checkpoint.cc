@@ -25,9 +25,7 @@ absl::Status ShardedCheckpoint::CheckFolder() {
   constexpr absl::Duration kBetween = absl::Milliseconds(100);
   at::Tensor name = at::zeros({1}, at::kDouble);
   absl::Status made;
-  const auto path = [&] {
-    return absl::StrCat(root_, "/.shared-", static_cast<int64_t>(name[0].item<double>()));
-  };
+  const auto path = [&] { return SharedMark(root_, static_cast<int64_t>(name[0].item<double>())); };
   if (comm_.rank() == 0) {
     name[0] = static_cast<double>(absl::ToUnixMicros(RealClock().Now()));
     made = WriteFileAtomic(path(), "");

@@ -14,7 +14,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "base/check.h"
 #include "base/field_error.h"
 #include "base/status_macros.h"
 #include "worker/trainer/comm/sockets.h"
@@ -26,6 +25,9 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 // How long a failed operation waits for word of the culprit: rank 0 hears of a death at once.
 constexpr absl::Duration kWord = absl::Seconds(2);
+// Without a word from a rank until failures of others are no longer taken for their own: whoever
+// spoke to a host that is gone hears of it before the silence is long enough.
+constexpr absl::Duration kQuiet = absl::Seconds(1);
 
 template <size_t N>
 void Copy(absl::string_view from, char (&to)[N]) {
@@ -77,7 +79,10 @@ absl::StatusOr<std::shared_ptr<Watchdog>> Watchdog::Start(RendezvousStore& store
     hello.about.rank = comm.rank;
     watch->Send(link, hello);
   }
-  LL_CHECK(pipe2(watch->wake_fds_, O_CLOEXEC | O_NONBLOCK) == 0);
+  if (pipe2(watch->wake_fds_, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("rendezvous: the watch has no pipe: ", std::strerror(errno)));
+  }
   watch->thread_ = std::thread([raw = watch.get()] { raw->Run(); });
   return watch;
 }
@@ -136,6 +141,8 @@ absl::Status Watchdog::Explain(absl::Status error) {
   if (!failed_.ok()) return failed_;
   const auto lost = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !lost_.ok(); };
   told_.AwaitFor(mu_, kWord, lost);
+  told_.AwaitFor(mu_, options_.silence,
+                 [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !lost_.ok() || !quiet_; });
   if (!lost_.ok()) return failed_ = lost_;
   std::string message(error.message());
   if (behind_ && behind_->count < mine_.count)
@@ -163,8 +170,10 @@ void Watchdog::RunChecks() {
   for (const auto& check : checks) {
     const absl::Status status = check();
     if (status.ok()) continue;
+    if (check_failed_at_ == absl::InfiniteDuration()) check_failed_at_ = Now();
     absl::MutexLock lock(&mu_);
-    if (!lost_.ok() || ending_) return;
+    // As in Explain: word of the culprit comes first.
+    if (!lost_.ok() || ending_ || quiet_ || Now() - check_failed_at_ < kWord) return;
     lost_ = WithErrorClass(
         absl::Status(status.code(), absl::StrCat(status.message(), "; this is ", Describe(mine_))),
         ErrorClass::kInfrastructure);
@@ -216,6 +225,9 @@ void Watchdog::Accept() {
     strangers_.emplace_back();
     strangers_.back().fd = fd;
   }
+  // Whoever waits goes on waiting (this process has no descriptor left): not to be asked again
+  // before the next tick.
+  accepts_ = errno == EAGAIN;
 }
 
 std::optional<Watchdog::Message> Watchdog::Handle(Link& link, const Message& message) {
@@ -226,6 +238,7 @@ std::optional<Watchdog::Message> Watchdog::Handle(Link& link, const Message& mes
   link.state = message.about;
   link.ended = link.ended || message.kind == Kind::kEnd;
   if (rank_ == 0 || message.kind != Kind::kState) return std::nullopt;
+  told_silent_ticks_ = message.silent_ticks;
   absl::MutexLock lock(&mu_);
   behind_ = message.behind;
   return std::nullopt;
@@ -262,8 +275,11 @@ std::optional<Watchdog::Message> Watchdog::Read(Link& link) {
 }
 
 void Watchdog::Tick() {
+  accepts_ = true;
   Message message;
   message.token = token_;
+  message.silent_ticks = most_silent_ticks_;
+  most_silent_ticks_ = told_silent_ticks_;
   {
     absl::MutexLock lock(&mu_);
     message.about = mine_;
@@ -280,16 +296,20 @@ void Watchdog::Tick() {
     Send(link, message);
     link.silent_ticks = link.heard ? 0 : link.silent_ticks + 1;
     link.heard = false;
+    most_silent_ticks_ = std::max(most_silent_ticks_, link.silent_ticks);
     const absl::Duration silent = link.silent_ticks * kTick;
     if (silent >= options_.silence) {
       Lost(Verdict(link.state, absl::StrCat("no sign of life for ", absl::FormatDuration(silent))));
     }
   }
+  absl::MutexLock lock(&mu_);
+  quiet_ = most_silent_ticks_ * kTick >= kQuiet;
+  if (!quiet_) told_.SignalAll();
 }
 
 void Watchdog::Poll(absl::Duration wait) {
   std::vector<pollfd> fds = {{wake_fds_[0], POLLIN, 0}};
-  if (listen_fd_ >= 0) fds.push_back({listen_fd_, POLLIN, 0});
+  if (listen_fd_ >= 0) fds.push_back({accepts_ ? listen_fd_ : -1, POLLIN, 0});
   const size_t first = fds.size();
   std::vector<Link*> readers;
   for (Link& link : strangers_) readers.push_back(&link);

@@ -82,10 +82,11 @@ class Watchdog : public PeerWatch {
   struct Message {
     uint64_t token = 0;  // of this gang's watch
     Kind kind = Kind::kState;
-    int32_t error = 0;      // kLost: the rank has said so itself
-    State about;            // of the sender; kLost: of the rank that is lost
-    State behind;           // from rank 0: of the rank with the fewest operations
-    char reason[160] = "";  // kLost
+    int32_t error = 0;         // kLost: the rank has said so itself
+    State about;               // of the sender; kLost: of the rank that is lost
+    State behind;              // from rank 0: of the rank with the fewest operations
+    int32_t silent_ticks = 0;  // from rank 0: of the rank that has said nothing for longest
+    char reason[160] = "";     // kLost
   };
   struct Link {
     int fd = -1;
@@ -116,6 +117,9 @@ class Watchdog : public PeerWatch {
   const WatchdogOptions options_;
   const uint64_t token_;
   int listen_fd_ = -1;
+  bool accepts_ = true;
+  int told_silent_ticks_ = 0, most_silent_ticks_ = 0;
+  absl::Duration check_failed_at_ = absl::InfiniteDuration();
   int wake_fds_[2] = {-1, -1};
   std::map<int, Link> links_;        // by rank; the thread's alone
   std::vector<Link> strangers_;      // connected, not yet introduced
@@ -126,6 +130,7 @@ class Watchdog : public PeerWatch {
   State mine_ ABSL_GUARDED_BY(mu_);
   // The fewest operations; absent until rank 0 has said.
   std::optional<State> behind_ ABSL_GUARDED_BY(mu_);
+  bool quiet_ ABSL_GUARDED_BY(mu_) = false;  // a rank says nothing: it may be lost soon
   bool ending_ ABSL_GUARDED_BY(mu_) = false;
   std::string failure_ ABSL_GUARDED_BY(mu_);  // this rank's own
   absl::Status lost_ ABSL_GUARDED_BY(mu_);    // OK until a rank is lost

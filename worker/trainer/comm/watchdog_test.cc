@@ -1,10 +1,19 @@
 #include "worker/trainer/comm/watchdog.h"
 
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <thread>
 
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/status_matchers.h"
+#include "worker/trainer/comm/sockets.h"
 #include "worker/trainer/error_class.h"
 
 namespace ll {
@@ -16,7 +25,8 @@ struct Gang {
   std::unique_ptr<RendezvousStore> stores[kRanks];
   std::shared_ptr<Watchdog> watches[kRanks];
   std::string address;
-  absl::Duration patience = absl::ZeroDuration(), patience_ending = absl::Milliseconds(500);
+  absl::Duration silence = absl::Seconds(10), patience = absl::ZeroDuration(),
+                 patience_ending = absl::Milliseconds(500);
   absl::Mutex mu;
   absl::Status lost[kRanks] ABSL_GUARDED_BY(mu);
 
@@ -33,6 +43,7 @@ struct Gang {
         LL_ASSERT_OK_AND_ASSIGN(stores[rank], RendezvousStore::Connect(comm, address));
       }
       WatchdogOptions options;
+      options.silence = silence;
       options.patience_waiting = options.patience_computing = patience;
       options.patience_ending = patience_ending;
       options.on_lost = [this, rank](const absl::Status& status) {
@@ -172,6 +183,90 @@ TEST(Watchdog, ATransportThatFailsEndsTheRank) {
     EXPECT_THAT(gang.LostAt(rank), StatusIs(absl::StatusCode::kUnavailable, "NCCL: remote error"));
     EXPECT_EQ(CausingRankOf(gang.LostAt(rank)), 1);
   }
+}
+
+// As on a host that is gone: its peers' operations fail before it has been silent for long enough.
+TEST(Watchdog, ASilentRankIsNamedThoughOthersFailFirst) {
+  absl::Notification goes_on;
+  Gang gang;
+  gang.silence = absl::Seconds(5);
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  gang.watches[2]->Check([&goes_on] {
+    goes_on.WaitForNotification();
+    return absl::OkStatus();
+  });
+  absl::SleepFor(absl::Milliseconds(500));
+  gang.watches[0]->Check([] { return absl::UnavailableError("NCCL: remote error"); });
+  EXPECT_EQ(CausingRankOf(gang.watches[1]->Explain(absl::UnavailableError("no route to host"))), 2);
+  EXPECT_EQ(CausingRankOf(gang.LostAt(0)), 2) << gang.LostAt(0);
+  goes_on.Notify();
+}
+
+// No more descriptors than are open, while it lives.
+class NoDescriptorLeft {
+ public:
+  explicit NoDescriptorLeft(int spare = 0) {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const int next = dup(0);
+    close(next);
+    rlimit now = before_;
+    now.rlim_cur = static_cast<rlim_t>(next + spare);
+    setrlimit(RLIMIT_NOFILE, &now);
+  }
+  ~NoDescriptorLeft() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_ = {};
+};
+
+absl::Duration ProcessorTime() {
+  timespec time = {};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
+
+TEST(Watchdog, WithoutADescriptorItWaitsForOne) {
+  Gang gang;
+  ASSERT_NO_FATAL_FAILURE(gang.Start());
+  LL_ASSERT_OK_AND_ASSIGN(const std::string published, gang.stores[0]->Get("watch"));
+  const std::vector<std::string> address = absl::StrSplit(published, ' ');
+  LL_ASSERT_OK_AND_ASSIGN(const HostPort to, ParseHostPort(address[0]));
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in peer = {};
+  peer.sin_family = AF_INET;
+  peer.sin_port = htons(to.port);
+  ASSERT_EQ(inet_pton(AF_INET, to.host.c_str(), &peer.sin_addr), 1);
+  {
+    const NoDescriptorLeft none;
+    ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof peer), 0);
+    const absl::Duration before = ProcessorTime();
+    absl::SleepFor(absl::Seconds(1));
+    EXPECT_LT(ProcessorTime() - before, absl::Milliseconds(200));
+  }
+  // Then it is heard, and turned away: it is nobody of this gang.
+  const std::string noise(4096, 'x');
+  ASSERT_EQ(send(fd, noise.data(), noise.size(), MSG_NOSIGNAL), 4096);
+  pollfd closed{fd, POLLIN, 0};
+  EXPECT_EQ(poll(&closed, 1, 10'000), 1);
+  close(fd);
+}
+
+TEST(Watchdog, WithoutDescriptorsItDoesNotStart) {
+  CommOptions comm;
+  comm.world_size = 2;
+  comm.nonce = "test";
+  std::string address;
+  LL_ASSERT_OK_AND_ASSIGN(const auto store, RendezvousStore::Listen(comm, &address));
+  int refused = 0;
+  for (int spare = 0; spare < 4; ++spare) {
+    absl::StatusOr<std::shared_ptr<Watchdog>> watch = absl::UnknownError("");
+    {
+      const NoDescriptorLeft few(spare);
+      watch = Watchdog::Start(*store, comm, WatchdogOptions());
+    }
+    refused += !watch.ok();
+  }
+  EXPECT_GE(refused, 2);  // a socket, and the two ends of a pipe
 }
 
 TEST(Watchdog, WhoStopsHasSaidWhy) {
