@@ -48,7 +48,7 @@ TEST_F(CliTest, BadInputIsOneLineThatNamesTheFieldAndExitsTwo) {
       {{"list", "--stat", "x"}, "", "did you mean --state?"},
       {{}, "", "expected a command: submit, plan"},
       {{"list", "--coordinator", "nowhere"}, "coordinator", "HOST:PORT"},
-      {{"list", "--coordinator", "h:99999"}, "coordinator", "99999"},
+      {{"list", "--coordinator", "h:99999"}, "coordinator", "a port up to 65535, found h:99999"},
       {{"list", "--token-file", "/nowhere/token"}, "token-file", "token-file: /nowhere/token"},
       {{"list", "--ca", "/nowhere/ca.pem"}, "ca", "No such file"},
       {{"list", "--ca", not_yaml}, "ca", "in PEM"},

@@ -111,7 +111,7 @@ void PrintFinding(const Finding& finding, Session& session) {
       {"failure class", job.failure_class() == v1::FAILURE_CLASS_UNSPECIFIED
                             ? ""
                             : v1::FailureClass_Name(job.failure_class())},
-      {"attempts", job.epoch() == 0 ? "" : absl::StrCat(job.epoch())},
+      {"last attempt", job.epoch() == 0 ? "" : absl::StrCat(job.epoch())},
   };
   std::vector<std::string> bad;
   for (const v1::Transition& t : finding.bad_attempts) {

@@ -1,5 +1,6 @@
 // llctl login, llctl config: which coordinators this user knows, and by which token.
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -19,14 +20,15 @@ namespace ll {
 namespace {
 
 absl::StatusOr<std::string> AskForToken(Session& session) {
-  session.talk() << "Token: " << std::flush;
+  const bool prompts = session.environment().in == nullptr && isatty(STDIN_FILENO) != 0;
+  if (prompts) session.talk() << "Token: " << std::flush;
   std::string line;
   {
     std::istream* in = session.environment().in;
     const QuietTerminal quiet;
     std::getline(in == nullptr ? std::cin : *in, line);
   }
-  session.talk() << "\n";
+  if (prompts) session.talk() << "\n";
   std::string token(absl::StripAsciiWhitespace(line));
   if (token.empty() || token.size() > (16 << 10))
     return MakeFieldError({"token", "a token on standard input", "none"});

@@ -187,10 +187,9 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text, absl::string_view
   }
   out.host = std::string(host);
   const absl::string_view port = text.substr(colon + 1);
-  if (port.empty() || port.find_first_not_of("0123456789") != absl::string_view::npos ||
-      !absl::SimpleAtoi(port, &out.port) || out.port > 65535) {
-    return bad();
-  }
+  if (port.empty() || port.find_first_not_of("0123456789") != absl::string_view::npos) return bad();
+  if (!absl::SimpleAtoi(port, &out.port) || out.port > 65535)
+    return MakeFieldError({field, "HOST:PORT with a port up to 65535", std::string(text)});
   return out;
 }
 

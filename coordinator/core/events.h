@@ -177,9 +177,11 @@ struct ExitFact {
   RankExit exit;
   std::string result;
 };
+// The whole of this agent's part of the gang.
 struct RefusedFact {
   Failure failure;
-};  // the whole of this agent's part of the gang
+  bool leaving = false;  // it shuts down
+};
 struct ReportEvent {
   WorkerId worker;
   uint64_t session = 0;

@@ -399,8 +399,9 @@ std::string ExplainPlacement(const PlacementRequest& request, const SlotPool& po
     }
   }
   std::string text = absl::StrCat(needs, "; ", usable, " of ", total, " are free");
-  if (silent > 0) absl::StrAppend(&text, ", ", silent, " are on workers out of contact");
-  if (cordoned > 0) absl::StrAppend(&text, ", ", cordoned, " are on cordoned workers");
+  const auto are = [](int slots) { return slots == 1 ? " is" : " are"; };
+  if (silent > 0) absl::StrAppend(&text, ", ", silent, are(silent), " on workers out of contact");
+  if (cordoned > 0) absl::StrAppend(&text, ", ", cordoned, are(cordoned), " on cordoned workers");
   return text;
 }
 

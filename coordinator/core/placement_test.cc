@@ -130,7 +130,7 @@ TEST(Place, SaysWhatIsMissing) {
   hosts[2].cordoned = true;
   const SlotPool pool(hosts);
   EXPECT_EQ(ExplainPlacement(Ranks(3), pool),
-            "needs 3 slots; 1 of 4 are free, 1 are on workers out of contact, 1 are on cordoned "
+            "needs 3 slots; 1 of 4 are free, 1 is on workers out of contact, 1 is on cordoned "
             "workers");
   EXPECT_EQ(ExplainPlacement(Ranks(1, 40), pool),
             "needs 1 slot with at least 40 GB; the cluster has 0 that would do");

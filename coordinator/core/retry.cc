@@ -28,12 +28,17 @@ int Weight(FailureClass failure_class) {
 
 // A death that our stop order explains: by signal, or with a generic class after the order.
 bool ExplainedByOrder(const RankExit& exit) {
-  return exit.ordered && !exit.lost && Weight(exit.failure_class) == 4;
+  return exit.ordered && Weight(exit.failure_class) == 4;
 }
 
+// By nobody's word: what its agent tells of it may still come.
+bool Concluded(const RankExit& exit) { return exit.lost && !exit.reported; }
+
 // Among equals the likelier cause is smaller: a rank that names another one has failed after it,
-// and one that was lost or ended after a stop order says least.
-int Doubt(const RankExit& exit) { return exit.ordered || exit.lost ? 2 : exit.caused_by >= 0; }
+// and one whose end was concluded or came after a stop order says least.
+int Doubt(const RankExit& exit) {
+  return exit.ordered || Concluded(exit) ? 2 : exit.caused_by >= 0;
+}
 
 }  // namespace
 
@@ -72,7 +77,7 @@ AttemptOutcome Judge(const Attempt& attempt) {
   }
   for (size_t i = 0; i < attempt.ranks.size(); ++i) {
     const Rank& rank = attempt.ranks[i];
-    outcome.concluded |= rank.exit.lost;
+    outcome.concluded |= Concluded(rank.exit);
     checkpointed |= EndedCheckpointed(rank.exit);
     if (EndedWell(rank.exit) || EndedCheckpointed(rank.exit)) continue;
     if (ExplainedByOrder(rank.exit)) {

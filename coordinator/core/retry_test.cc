@@ -31,6 +31,13 @@ RankExit Lost() {
   return exit;
 }
 
+// By the word of an agent that was restarted.
+RankExit LostByReport() {
+  RankExit exit = Killed(false);
+  exit.lost = exit.reported = true;
+  return exit;
+}
+
 Attempt Over(std::vector<RankExit> exits) {
   Attempt attempt;
   for (RankExit& exit : exits)
@@ -87,6 +94,11 @@ TEST(Judge, BelievesARankThatNamesAnother) {
   EXPECT_THAT(died.failure.message, testing::StartsWith("rank 1 on w was ended by signal 9"));
   const AttemptOutcome cut_off = Judge(Over({Lost(), Names(0)}));
   EXPECT_THAT(cut_off.failure.message, testing::StartsWith("rank 1 on w ended with exit code 30"));
+  // Its peers fail after it, and nothing more is to come of it.
+  const AttemptOutcome restarted = Judge(Over({Names(1), LostByReport()}));
+  EXPECT_THAT(restarted.failure.message, testing::StartsWith("rank 1 on w was lost"));
+  EXPECT_FALSE(restarted.concluded);
+  EXPECT_TRUE(cut_off.concluded);
 }
 
 TEST(Suspect, IsTheRankThatTheOthersFailedAfter) {
@@ -99,9 +111,10 @@ TEST(Suspect, IsTheRankThatTheOthersFailedAfter) {
       {{infra}, 0},
       {{Killed(true), infra, infra}, 1},
       {{Names(2), Names(2), Killed(false)}, 2},
-      {{Names(2), Names(2), Killed(true)}, 2},  // a frozen one, ended by order
-      {{Names(1), Lost()}, std::nullopt},       // its agent is gone as well
-      {{Names(1), Names(0)}, std::nullopt},     // the network between them
+      {{Names(2), Names(2), Killed(true)}, 2},     // a frozen one, ended by order
+      {{Names(1), Lost()}, std::nullopt},          // its agent is gone as well
+      {{Names(1), LostByReport()}, std::nullopt},  // and its next one says so
+      {{Names(1), Names(0)}, std::nullopt},        // the network between them
       {{Names(1), Code(0)}, std::nullopt},
       {{Names(7), Code(0)}, std::nullopt},
       {{Killed(true), Killed(true)}, std::nullopt},

@@ -194,6 +194,7 @@ void Scheduler::EnterState(Job& job, JobState state, std::string reason) {
   job.state = state;
   job.reason = std::move(reason);
   job.wait_reason.clear();
+  job.needs_workers = false;
   job.deadline = absl::InfiniteDuration();
   if (state == JobState::kQueued) {
     fair_.Of(job.spec).waiting.Insert(&job);

@@ -280,7 +280,8 @@ class Scheduler {
   bool EndsBefore(const Job& job, const Reservation& reservation) const;
   bool MayFillHole(const Job& job, KindSet kinds, const Pass& pass) const;
   Reservation ReservationOf(const PlacementRequest& request, const SlotPool& pool) const;
-  void SetWaitReason(Job& job, std::string reason);
+  // `needs_workers`: only the return of workers helps.
+  void SetWaitReason(Job& job, std::string reason, bool needs_workers = false);
   HostView ViewOf(const Worker& worker) const;
   PlacementRequest RequestOf(const Job& job) const;
   // Whether a worker on `host` is in contact, or was just now, and not cordoned.
@@ -390,8 +391,9 @@ class Scheduler {
   std::vector<const Job*> ended_;       // whose dependents are to be told
   // Of ended_: the end that brought about theirs, where it was not their own.
   std::map<JobId, std::string> causes_;
-  bool schedule_ = true;   // something changed that placement depends on
-  bool may_grow_ = false;  // it is a regular pass
+  bool schedule_ = true;       // something changed that placement depends on
+  bool may_grow_ = false;      // it is a regular pass
+  bool workers_news_ = false;  // what waiting jobs were told of workers may hold no more
 };
 
 }  // namespace ll

@@ -398,8 +398,12 @@ void Scheduler::ApplyReport(Job& job, const ReportEvent& event) {
       if (attempt.ranks[i].worker != event.worker) continue;
       RankExit exit;
       exit.code = kExitNotStarted;
-      exit.failure_class = fact->failure.failure_class;
+      exit.failure_class =
+          fact->leaving ? FailureClass::kInfrastructure : fact->failure.failure_class;
       exit.message = fact->failure.message;
+      // It may have waited for its slot when the order came. One that shuts down is as innocent of
+      // it as where it stops what runs: nothing is charged.
+      exit.ordered = fact->leaving || attempt.stop != StopKind::kNone;
       ApplyExit(job, static_cast<int>(i), exit, {});
       attempt.ranks[i].exit.reported = true;
     }
@@ -433,7 +437,6 @@ void Scheduler::ApplyExit(Job& job, int rank, const RankExit& exit, const std::s
   if (r.phase == RankPhase::kExited) return;
   r.phase = RankPhase::kExited;
   r.exit = exit;
-  r.exit.lost = false;
   r.exit.reported = false;
   if (rank == 0 && !result.empty()) job.result = result;
   Touch(job);

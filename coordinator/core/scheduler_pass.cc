@@ -64,6 +64,7 @@ void Scheduler::RefreshPool() {
 // Which slots of the worker are free has changed, or whether it may be given a gang, or all of it.
 void Scheduler::RefreshSlots(const Worker& worker) {
   pool_stale_ = pool_stale_ || !pool_.Update(ViewOf(worker));
+  workers_news_ = true;
 }
 
 // Without a shared job store every rank must be able to read what any other has written, so a gang
@@ -109,6 +110,7 @@ void Scheduler::SchedulePass() {
   if (pool_stale_) return;
   schedule_ = false;
   Pass pass{pool_, pool_};
+  pass.workers_news = workers_news_;
   for (auto& [name, queue] : fair_.queues()) {
     if (queue.waiting.size() == 0) continue;
     pass.lines.emplace_back(queue);
@@ -128,6 +130,8 @@ void Scheduler::SchedulePass() {
     if (!pass.MayGoBy(entry)) Consider(*entry.job, pass);
   }
   pass.served_all = pass.line == nullptr;
+  // Whom a regular pass has not come to is told by one of the next.
+  if (pass.served_all || may_grow) workers_news_ = false;
   // What elastic gangs take beyond their minimum must not delay a head either.
   if (pass.served_all && (may_grow || !pass.planned.empty())) MakeReservations(pass.headed, pass);
   StartPlanned(pass);
@@ -227,13 +231,20 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   }
   if (const std::string* why = pass.WhyStuck(request)) {
     ++pass.stuck_jobs;
-    return SetWaitReason(job, *why);
+    return SetWaitReason(job, *why, /*needs_workers=*/true);
   }
   const Pass::Head* head = pass.HeadOf(kinds);
-  if (head != nullptr && !first && pass.KnownNotToFit(request)) return;
+  const auto waits_behind_head = [&] {
+    SetWaitReason(job, absl::StrCat("waits behind ", NameFor(job, *head->job)));
+  };
+  // What it was told while workers were away holds no more; else nothing new is to be said.
+  const auto go_by = [&] {
+    if (head != nullptr && job.needs_workers) waits_behind_head();
+  };
+  if (head != nullptr && !first && pass.KnownNotToFit(request)) return go_by();
   if (head != nullptr && job.spec.gpus <= pass.open.usable_total()) MakeReservations(kinds, pass);
   const bool known_not_to_fit = !first && Pass::Fails(request, pass.failed);
-  if (known_not_to_fit && !MayFillHole(job, kinds, pass)) return;
+  if (known_not_to_fit && !MayFillHole(job, kinds, pass)) return go_by();
   if (TryStart(job, request, kinds, pass)) return;
   if (head != nullptr) ++pass.behind;
   const Placement placement = Place(request, pass.open);
@@ -241,7 +252,7 @@ void Scheduler::Consider(Job& job, Pass& pass) {
     ++pass.stuck_jobs;
     std::string why = ExplainPlacement(request, pool_);
     if (pass.stuck.size() < kStuckKinds) pass.stuck.emplace_back(request, why);
-    return SetWaitReason(job, std::move(why));
+    return SetWaitReason(job, std::move(why), /*needs_workers=*/true);
   }
   Pass::NoteFailed(request, pass.failed);
   if (placement.answer != Placement::Answer::kFit) Pass::NoteFailed(request, pass.failed_open);
@@ -250,7 +261,7 @@ void Scheduler::Consider(Job& job, Pass& pass) {
   if (head == nullptr) {
     BecomeHead(job, request, kinds, pass);
   } else {
-    SetWaitReason(job, absl::StrCat("waits behind ", NameFor(job, *head->job)));
+    waits_behind_head();
   }
 }
 
@@ -403,7 +414,8 @@ void Scheduler::Preempt(Job& victim, const JobId& by, const std::string& reason)
   BeginStop(victim, StopKind::kCheckpoint, reason);
 }
 
-void Scheduler::SetWaitReason(Job& job, std::string reason) {
+void Scheduler::SetWaitReason(Job& job, std::string reason, bool needs_workers) {
+  job.needs_workers = needs_workers;
   if (job.wait_reason == reason) return;
   job.wait_reason = std::move(reason);
   Changed(job.id);

@@ -46,7 +46,8 @@ struct Scheduler::Pass {
   std::deque<Head> heads;
   KindSet headed = 0;  // the kinds of all of them
   std::vector<Line> lines;
-  Line* line = nullptr;                                // of the job under consideration
+  Line* line = nullptr;       // of the job under consideration
+  bool workers_news = false;  // whoever was told that it needs workers is told anew
   LimitAnswer::Kind limits = LimitAnswer::Kind::kOwn;  // of its queue for it
   std::vector<PlacementRequest> failed;       // did not fit into `shut`, which only shrinks
   std::vector<PlacementRequest> failed_open;  // nor into `open`
@@ -111,6 +112,7 @@ struct Scheduler::Pass {
   // free, and there is nothing else to be said of it.
   bool MayGoBy(const JobQueue::Entry& entry) const {
     return !heads.empty() && entry.gpus > open.usable_total() && ending.empty() && stuck.empty() &&
+           !(workers_news && entry.job->needs_workers) &&
            (limits == LimitAnswer::Kind::kOwn || limits == LimitAnswer::Kind::kBorrows) &&
            WaitsForAll(*line) && Within(headed, /*free_only=*/true);
   }
@@ -134,7 +136,7 @@ struct Scheduler::Pass {
       const JobQueue::Entry* next = line.closed ? nullptr : line.next.get();
       if (next == nullptr) continue;
       if (line.waiting != 0 && shut.usable_total() == 0 && open.usable_total() == 0 &&
-          WaitsForAll(line))
+          !workers_news && WaitsForAll(line))
         continue;
       const LimitAnswer answer =
           CheckLimits(*line.queue, next->gpus, line.claimed_gpus, line.claimed_jobs);

@@ -342,6 +342,7 @@ absl::Status Scheduler::LoadJob(Job stored) {
   next_sequence_ = std::max(next_sequence_, job.sequence + 1);
   job.headless = false;
   job.wait_reason.clear();
+  job.needs_workers = false;
   job.saved_run_time = job.run_time;
   job.trains_since = job.state == JobState::kRunning ? time_.now() : absl::InfiniteDuration();
   job.promised_start = absl::InfiniteDuration();

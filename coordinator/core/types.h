@@ -87,7 +87,8 @@ struct RankExit {
   int code = 0;
   int signal = 0;
   bool ordered = false;  // the agent had been told to stop it
-  bool lost = false;     // concluded (agent restarted, host declared dead, …)
+  bool lost = false;  // with its agent: concluded (its host was declared dead, …), or told by an
+                      // agent that ended it of its own accord, or whose death did
   bool reported =
       false;  // by a numbered report, which is the rank's last; false while only a Hello has told
   FailureClass failure_class = FailureClass::kNone;
@@ -186,7 +187,8 @@ struct Job {
 
   // Derived; not persisted. Deadlines are in the scheduler's own time (lease.h).
   bool headless = false;
-  std::string wait_reason;  // newest placement answer while QUEUED; may be empty
+  std::string wait_reason;     // newest placement answer while QUEUED; may be empty
+  bool needs_workers = false;  // wait_reason says that only the return of workers helps
   absl::Duration deadline =
       absl::InfiniteDuration();  // of the state: start, finish, stop, back-off
   absl::Duration saved_run_time = absl::ZeroDuration();    // run_time as last persisted

@@ -50,6 +50,7 @@ RankExit ExitFromProto(const v1::ExitReport& exit) {
   out.code = exit.exit_code();
   out.signal = exit.signal();
   out.ordered = exit.ordered();
+  out.lost = exit.lost();
   out.failure_class = ClassOf(exit.failure_class());
   out.message = std::string(CutText(exit.message(), kMaxMessageBytes));
   if (exit.has_caused_by_rank()) out.caused_by = std::max(-1, exit.caused_by_rank());
@@ -238,7 +239,8 @@ absl::StatusOr<ReportEvent> ReportFromProto(const v1::Report& report, const Work
       return out;
     case v1::Report::kRefused:
       out.fact = RefusedFact{{ClassOf(report.refused().failure_class()),
-                              std::string(CutText(report.refused().message(), kMaxMessageBytes))}};
+                              std::string(CutText(report.refused().message(), kMaxMessageBytes))},
+                             report.refused().leaving()};
       return out;
     case v1::Report::WHAT_NOT_SET:
       break;

@@ -275,6 +275,12 @@ class CliTest(unittest.TestCase):
         self.assertEqual(process.wait(timeout=20), 130)
         self.assertTrue(echoes())
 
+    def test_a_token_from_a_file_is_not_asked_for(self):
+        run = subprocess.run([BIN / "llctl", "--coordinator", self.coordinator.address, "login"], input="not-a-token\n", capture_output=True,
+                             text=True, timeout=60, env=dict(os.environ, HOME=str(self.root)))
+        self.assertNotEqual(run.returncode, 0)
+        self.assertNotIn("Token:", run.stderr)
+
     def test_what_changes_contexts_and_tokens_answers_in_json(self):
         context = json.loads(self.llctl("-o", "json", "--coordinator", "h:1", "config", "set-context", "lab").stdout)
         self.assertEqual((context["name"], context["coordinator"], context["current"]), ("lab", "h:1", False))

@@ -419,10 +419,11 @@ void Scenario::Report(const std::string& worker, const std::string& job, int64_t
     RankExit exit = MakeExit(static_cast<int>(Int(args.Word(at + 1))),
                              static_cast<int>(Int(args.Get("signal", "0"))), args.Has("ordered"),
                              args.Get("class"), args.Get("message"));
+    exit.lost = args.Has("lost");
     exit.caused_by = static_cast<int>(Int(args.Get("caused_by", "-1")));
     event.fact = ExitFact{std::move(exit), "result"};
   } else if (what == "refused") {
-    event.fact = RefusedFact{{Class(args.Get("class")), args.Get("message")}};
+    event.fact = RefusedFact{{Class(args.Get("class")), args.Get("message")}, args.Has("leaving")};
   } else {
     Out("bad report: " + what);
     return;

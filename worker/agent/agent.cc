@@ -280,7 +280,11 @@ void Agent::OnWelcome(const v1::Welcome& welcome) {
 void Agent::Refuse(const v1::StartGang& order, v1::FailureClass failure_class,
                    const std::string& reason) {
   LL_LOG(kWarning) << order.job_id() << "/e" << order.epoch() << " is refused: " << reason;
-  Keep(Gang::Refused(setup_, clock_, order, failure_class, reason));
+  v1::StartRefused refusal;
+  refusal.set_failure_class(failure_class);
+  refusal.set_message(reason);
+  refusal.set_leaving(shutting_down_);
+  Keep(Gang::Refused(setup_, clock_, order, std::move(refusal)));
 }
 
 void Agent::OnStart(const v1::StartGang& order) {

@@ -452,6 +452,7 @@ TEST_F(AgentTest, HeadlessRanksGoOnAndAreAdoptedOrEnded) {
   ASSERT_TRUE(Until([&] { return !Exits("job-a").empty(); }));
   EXPECT_THAT(Exits("job-a")[0].message(), testing::HasSubstr("max_headless"));
   EXPECT_FALSE(Exits("job-a")[0].ordered());
+  EXPECT_TRUE(Exits("job-a")[0].lost());  // no fault of the host
 }
 
 TEST_F(AgentTest, TwelveHoursWithoutACoordinatorStopNobody) {
@@ -578,6 +579,8 @@ TEST_F(AgentTest, NextProcessReportsWhatTheKilledOneLeft) {
   EXPECT_EQ(Exits("job-ended")[0].signal(), 0);
   EXPECT_EQ(Exits("job-running")[0].signal(), SIGKILL);
   EXPECT_EQ(Exits("job-running")[0].failure_class(), v1::INFRASTRUCTURE);
+  EXPECT_TRUE(Exits("job-running")[0].lost());
+  EXPECT_FALSE(Exits("job-ended")[0].lost());
   EXPECT_TRUE(HasCheckpoint("job-running"));
   // Neither the trainer nor what it had started is left.
   const auto pid = Reports("job-running")[0].started().pid();
@@ -709,6 +712,22 @@ TEST_F(AgentTest, ShutdownCheckpointsReportsAndEnds) {
   ack.mutable_report_ack()->set_sequence(100);
   agent_->OnMessage(ack);
   EXPECT_TRUE(agent_->ShutdownDone());
+  Start(Order("job-b", 1, {0}));
+  ASSERT_TRUE(Until([&] { return !Reports("job-b").empty(); }));
+  EXPECT_TRUE(Reports("job-b")[0].refused().leaving());
+}
+
+TEST_F(AgentTest, WhatAShutdownKillsIsNoFaultOfTheHost) {
+  auto order = Order("job-a", 1, {0});
+  Label(order, "fake.until_stopped", "1");
+  Start(order);
+  ASSERT_TRUE(Until([&] { return Trains("job-a"); }));
+  agent_->BeginShutdown();
+  agent_->BeginShutdown();  // a second signal: at once
+  ASSERT_TRUE(Until([&] { return !Exits("job-a").empty(); }));
+  EXPECT_EQ(Exits("job-a")[0].signal(), SIGKILL);
+  EXPECT_FALSE(Exits("job-a")[0].ordered());
+  EXPECT_TRUE(Exits("job-a")[0].lost());
 }
 
 TEST_F(AgentTest, HeartbeatsAndTheHandshakeDeadline) {

@@ -98,8 +98,7 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Start(const GangSetup& setup, Clock&
 }
 
 std::unique_ptr<Gang> Gang::Refused(const GangSetup& setup, Clock& clock,
-                                    const v1::StartGang& order, v1::FailureClass failure_class,
-                                    const std::string& message) {
+                                    const v1::StartGang& order, v1::StartRefused refusal) {
   const std::string notes = NotesDir(setup, order);
   // Without notes (a full disk) the refusal lives in memory only, which is enough: nothing was
   // started.
@@ -118,8 +117,7 @@ std::unique_ptr<Gang> Gang::Refused(const GangSetup& setup, Clock& clock,
   report.set_job_id(order.job_id());
   report.set_epoch(order.epoch());
   report.set_rank(order.ranks().empty() ? 0 : order.ranks(0).rank());
-  report.mutable_refused()->set_failure_class(failure_class);
-  report.mutable_refused()->set_message(message);
+  *report.mutable_refused() = std::move(refusal);
   gang->journal_.Append(std::move(report));
   return gang;
 }
@@ -145,6 +143,7 @@ absl::StatusOr<std::unique_ptr<Gang>> Gang::Reopen(const GangSetup& setup, Clock
     if (rank->exit) continue;
     v1::Report report = gang->ReportOf(*rank);
     report.mutable_exit()->set_signal(SIGKILL);
+    report.mutable_exit()->set_lost(true);
     report.mutable_exit()->set_failure_class(v1::INFRASTRUCTURE);
     report.mutable_exit()->set_message(
         absl::StrCat("rank ", rank->rank, " ended with the worker's agent process"));
@@ -369,6 +368,9 @@ void Gang::OnExit(Rank& rank, const ExitStatus& status) {
                              last.empty() ? "" : "; its last words: ", last);
     }
   }
+  // The agent's own doing (it shuts down, nobody tells it to go on) is no fault of the host.
+  exit.set_lost(!rank.stop_reason.empty() && !rank.ordered &&
+                exit.failure_class() == v1::INFRASTRUCTURE);
   exit.set_message(message);
   LL_LOG(kInfo) << key_.ToString() << " rank " << rank.rank << " ended: exit code "
                 << status.exit_code << ", signal " << status.signal << (message.empty() ? "" : ", ")

@@ -58,8 +58,7 @@ class Gang {
                                                      const v1::JobSpec& spec);
   // A gang that is known only to be refused: has a journal with that one fact and no process.
   static std::unique_ptr<Gang> Refused(const GangSetup& setup, Clock& clock,
-                                       const v1::StartGang& order, v1::FailureClass failure_class,
-                                       const std::string& message);
+                                       const v1::StartGang& order, v1::StartRefused refusal);
   // What an earlier agent process left in STATE_DIR/NAME. Its ranks are gone; ranks whose end was
   // not reported get an exit report that says so. Errors: the notes cannot be read.
   static absl::StatusOr<std::unique_ptr<Gang>> Reopen(const GangSetup& setup, Clock& clock,

@@ -84,6 +84,7 @@ absl::Status Gang::AdoptRank(Rank& rank, const v1::KeptRank& kept) {
     // Something between the two programs (a wrapper that waits for its children) took its status.
     v1::Report report = ReportOf(rank);
     report.mutable_exit()->set_signal(SIGKILL);
+    report.mutable_exit()->set_lost(true);
     report.mutable_exit()->set_ordered(rank.ordered);
     report.mutable_exit()->set_failure_class(v1::INFRASTRUCTURE);
     report.mutable_exit()->set_message(
